@@ -1,0 +1,270 @@
+"""Fixtures: a real server for the run, and a migrated database of its own for each test."""
+
+import itertools
+import os
+from collections.abc import Generator, Iterator
+from io import StringIO
+from typing import Any, NamedTuple, Protocol
+
+import hypothesis
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import call_command
+from packaging.specifiers import SpecifierSet
+from psycopg import sql as pg
+from psycopg.abc import Params
+from pytest_django import DjangoDbBlocker
+
+from tests.project import Manage, aliases_put_back, child_environment, point
+from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
+from tests.settings import HANDED_ON_IN
+from tests.state import Database, databases, remove_leftovers
+
+BIN_DIR = find_bin_dir(os.environ.get("PGSNAP_TEST_SERVER", "18"))
+
+# The role that migrated the template; `live_owned` hands its tables to an ordinary role.
+MIGRATOR = "migrator"
+TEMPLATE = "migrated"
+ROLE_PASSWORD = "ordinary"
+
+TERMINAL_VARIABLES = {"COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PY_COLORS"}
+
+LOG_BEFORE_TEST = pytest.StashKey[tuple[Server, int]]()
+
+# A busy machine is no failure, and one live database serves all examples of a test.
+hypothesis.settings.register_profile(
+    "real servers",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("real servers")
+
+
+class RunSql(Protocol):
+    def __call__(
+        self,
+        query: str | pg.SQL | pg.Composed,
+        params: Params | None = None,
+        *,
+        dbname: str = "postgres",
+        user: str = SUPERUSER,
+    ) -> list[tuple[Any, ...]]: ...
+
+
+class ListDatabases(Protocol):
+    def __call__(self) -> list[Database]: ...
+
+
+class MakeRole(Protocol):
+    def __call__(self, name: str = "ordinary", *, options: str = "CREATEDB") -> str: ...
+
+
+class MakeLive(Protocol):
+    def __call__(
+        self, alias: str = "default", *, name: str | None = None, user: str = SUPERUSER
+    ) -> str: ...
+
+
+class Call(Protocol):
+    def __call__(self, *arguments: str, **options: Any) -> "Printed": ...
+
+
+class Printed(NamedTuple):
+    """What a command printed in this process."""
+
+    stdout: str
+    stderr: str
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", 'pg(versions): needs a server such as pg(">= 18")')
+
+
+def pytest_report_header() -> str:
+    return f"postgresql: {version_of(BIN_DIR)}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    version = version_of(BIN_DIR)
+    for marker in item.iter_markers("pg"):
+        if version not in SpecifierSet(marker.args[0]):
+            pytest.skip(f"needs PostgreSQL {marker.args[0]}, this is {version}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and LOG_BEFORE_TEST in item.stash:
+        server, length = item.stash[LOG_BEFORE_TEST]
+        report.sections.append(("PostgreSQL's log", server.log[length:]))
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _neutral_environment() -> None:
+    """Nothing in the developer's environment leads libpq elsewhere or changes what is printed."""
+    for name in list(os.environ):
+        if name in TERMINAL_VARIABLES or (name.startswith("PG") and not name.startswith("PGSNAP")):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The server of this test run, where both aliases point; each xdist worker has its own."""
+    server = Server(BIN_DIR)
+    try:
+        server.start()
+        parameters = server.parameters()
+        for alias in django_settings.DATABASES:
+            point(
+                alias,
+                HOST=parameters["host"],
+                PORT=parameters["port"],
+                USER=parameters["user"],
+                PASSWORD=parameters["password"],
+            )
+        yield server
+        left = [database.name for database in databases(server) if database.name != TEMPLATE]
+        assert not left, f"tests left databases behind: {left}"
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def template(server: Server, django_db_blocker: DjangoDbBlocker) -> str:
+    """The name of a migrated database, shut, that the live databases are cloned from."""
+    migrator, name = pg.Identifier(MIGRATOR), pg.Identifier(TEMPLATE)
+    with server.connect() as connection:
+        connection.execute(pg.SQL("CREATE ROLE {} LOGIN").format(migrator))
+        connection.execute(pg.SQL("CREATE DATABASE {}").format(name))
+    with server.connect(TEMPLATE) as connection:
+        connection.execute(pg.SQL("GRANT CREATE ON SCHEMA public TO {}").format(migrator))
+    with aliases_put_back(), django_db_blocker.unblock():
+        point("default", NAME=TEMPLATE, HOST=str(server.root), USER=MIGRATOR)
+        call_command("migrate", verbosity=0)
+    with server.connect() as connection:
+        connection.execute(pg.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+    return TEMPLATE
+
+
+@pytest.fixture
+def clean_server(
+    server: Server,
+    django_db_blocker: DjangoDbBlocker,
+    request: pytest.FixtureRequest,
+) -> Iterator[Server]:
+    """The server, open to Django; what a test leaves there, in Django too, is removed after it."""
+    request.node.stash[LOG_BEFORE_TEST] = (server, len(server.log))
+    with django_db_blocker.unblock(), aliases_put_back():
+        yield server
+    remove_leftovers(server, keep_databases={TEMPLATE}, keep_roles={MIGRATOR})
+
+
+@pytest.fixture
+def sql(clean_server: Server) -> RunSql:
+    """Runs SQL as superuser, or as any *user*, on any database, and returns the rows."""
+
+    def run(
+        query: str | pg.SQL | pg.Composed,
+        params: Params | None = None,
+        *,
+        dbname: str = "postgres",
+        user: str = SUPERUSER,
+    ) -> list[tuple[Any, ...]]:
+        with clean_server.connect(dbname, user) as connection:
+            cursor = connection.execute(query, params)
+            return cursor.fetchall() if cursor.description else []
+
+    return run
+
+
+@pytest.fixture(name="databases")
+def list_databases(clean_server: Server) -> ListDatabases:
+    """Lists the databases on the server, without those that came with it and the template."""
+
+    def run() -> list[Database]:
+        return [database for database in databases(clean_server) if database.name != TEMPLATE]
+
+    return run
+
+
+@pytest.fixture
+def role(sql: RunSql) -> MakeRole:
+    """Makes a role that may log in (its password is `ROLE_PASSWORD`), by default with CREATEDB."""
+
+    def make(name: str = "ordinary", *, options: str = "CREATEDB") -> str:
+        command = "CREATE ROLE {} LOGIN PASSWORD {} " + options
+        sql(pg.SQL(command).format(pg.Identifier(name), pg.Literal(ROLE_PASSWORD)))
+        return name
+
+    return make
+
+
+@pytest.fixture
+def make_live(
+    sql: RunSql, clean_server: Server, template: str, monkeypatch: pytest.MonkeyPatch
+) -> MakeLive:
+    """Clones the template, owned by *user* with all that is in it, and points an alias at it."""
+    counter = itertools.count(1)
+
+    def make(alias: str = "default", *, name: str | None = None, user: str = SUPERUSER) -> str:
+        name = name or f"live_{next(counter)}"
+        password = clean_server.password if user == SUPERUSER else ROLE_PASSWORD
+        sql(
+            pg.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
+                *map(pg.Identifier, (name, template, user))
+            )
+        )
+        sql(
+            pg.SQL("REASSIGN OWNED BY {} TO {}").format(
+                pg.Identifier(MIGRATOR), pg.Identifier(user)
+            ),
+            dbname=name,
+        )
+        point(alias, NAME=name, USER=user, PASSWORD=password)
+        monkeypatch.setenv(HANDED_ON_IN, child_environment()[HANDED_ON_IN])
+        return name
+
+    return make
+
+
+@pytest.fixture
+def live(make_live: MakeLive, request: pytest.FixtureRequest) -> str:
+    """The name of the live database of a project that has one; an indirect parameter chooses it."""
+    del django_settings.DATABASES["other"]
+    return make_live(name=getattr(request, "param", None))
+
+
+@pytest.fixture
+def lives(make_live: MakeLive) -> dict[str, str]:
+    """The names of the live databases of a project that has two, by alias."""
+    return {alias: make_live(alias) for alias in django_settings.DATABASES}
+
+
+@pytest.fixture
+def live_owned(make_live: MakeLive, role: MakeRole) -> str:
+    """The name of a live database that belongs to an ordinary role, as which Django connects."""
+    del django_settings.DATABASES["other"]
+    return make_live(user=role())
+
+
+@pytest.fixture
+def manage(clean_server: Server) -> Iterator[Manage]:
+    """Runs Django's commands in real processes, on the settings that hold when it is called."""
+    manage = Manage()
+    yield manage
+    manage.end()
+
+
+@pytest.fixture
+def call(clean_server: Server) -> Call:
+    """Runs a Django command in this process and returns what it printed."""
+
+    def run(*arguments: str, **options: Any) -> Printed:
+        stdout, stderr = StringIO(), StringIO()
+        call_command(*arguments, stdout=stdout, stderr=stderr, **options)
+        return Printed(stdout.getvalue(), stderr.getvalue())
+
+    return run

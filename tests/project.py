@@ -1,0 +1,117 @@
+"""The suite's Django project as the test process sees it: its aliases and its child processes."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.contenttypes.models import ContentType
+from django.contrib.sites.models import Site
+from django.db import connections
+from django.db.backends.postgresql.base import DatabaseWrapper
+
+from tests.settings import HANDED_ON_IN
+
+ROOT = Path(__file__).parent.parent
+
+HANDED_ON = ("DATABASES", "DATABASE_ROUTERS", "DEBUG", "INSTALLED_APPS", "PGSNAP", "STORAGES")
+
+TIMEOUT_S = 120
+
+
+def point(alias: str, **values: Any) -> None:
+    """Change an alias' settings in place, so that each new connection of any thread follows."""
+    close_connections()
+    settings.DATABASES[alias].update(values)
+
+
+@contextmanager
+def aliases_put_back() -> Iterator[None]:
+    """Put `settings.DATABASES` back at the end, in place, with nothing of Django left connected."""
+    before = copy.deepcopy(settings.DATABASES)
+    try:
+        yield
+    finally:
+        close_connections()
+        for alias in settings.DATABASES.keys() - before.keys():
+            del settings.DATABASES[alias]
+        for alias, values in before.items():
+            database = settings.DATABASES.setdefault(alias, {})
+            database.clear()
+            database.update(values)
+
+
+def close_connections() -> None:
+    """Close this thread's connections, all pools, and what Django remembers of the databases."""
+    connections.close_all()
+    pools: dict[str, Any] = DatabaseWrapper._connection_pools  # type: ignore[attr-defined]
+    while pools:
+        pools.popitem()[1].close()
+    ContentType.objects.clear_cache()
+    Site.objects.clear_cache()
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment in which a child process has the settings that hold here and now."""
+    values = {name: getattr(settings, name) for name in HANDED_ON}
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        HANDED_ON_IN: json.dumps(values),
+    }
+
+
+class Manage:
+    """Runs Django's commands in real processes, on the same settings as the test."""
+
+    def __init__(self) -> None:
+        """Start with no child."""
+        self._children: list[subprocess.Popen[str]] = []
+
+    def __call__(
+        self, *arguments: str, timeout_s: float = TIMEOUT_S, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with nothing on stdin, and return what it printed.
+
+        Args:
+            arguments: such as "pgsnap", "take", "seeded".
+            timeout_s: when to kill it, in seconds.
+            options: more for `subprocess.run`, such as `input`; `env` is added to the environment.
+        """
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
+        options = self._options(options) | {"timeout": timeout_s}
+        return subprocess.run(self._command(arguments), check=False, **options)
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a command and return it; it is killed when the test ends."""
+        options.setdefault("stdin", subprocess.DEVNULL)
+        child = subprocess.Popen(self._command(arguments), **self._options(options))
+        self._children.append(child)
+        return child
+
+    def end(self) -> None:
+        """Kill the children that still run, and close their pipes."""
+        for child in self._children:
+            with child:
+                child.kill()
+
+    @staticmethod
+    def _command(arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-m", "django", *arguments]
+
+    @staticmethod
+    def _options(options: dict[str, Any]) -> dict[str, Any]:
+        defaults = {
+            "cwd": ROOT,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        return defaults | options | {"env": child_environment() | options.get("env", {})}

