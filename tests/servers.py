@@ -10,6 +10,7 @@ import pwd
 import secrets
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 from functools import cached_property
@@ -45,7 +46,7 @@ host all all 127.0.0.1/32 scram-sha-256
 """
 
 # Outlives the test run by a moment however it ends, killed or not: the pipe it reads closes then.
-KEEPER = 'read -r _; "$1"/pg_ctl stop -D "$2"/data -m immediate; shift; rm -rf "$@"'
+KEEPER = 'read -r _; "$1"/pg_ctl stop -D "$2"/data -m immediate; rm -rf "$2"'
 
 # A clone makes 300 files: 3 ms in memory, up to 150 ms on a disk.
 MEMORY = Path("/dev/shm")
@@ -68,12 +69,14 @@ class Server:
     def __init__(self, bin_dir: Path, *, parent: Path | None = None) -> None:
         """Prepare a server, not yet started, in memory where there is room, or below *parent*."""
         self._identity = _unprivileged_identity()
-        self.root = self._make_directory(parent or _memory())
+        self.root = Path(tempfile.mkdtemp(prefix="pgsnap-test-", dir=parent or _memory()))
+        self._give_away(self.root)
         self.data_dir = self.root / "data"
         self.port = 0
         self.password = secrets.token_hex(8)
-        self._copy: Path | None = None
-        self.bin_dir = self._reachable(bin_dir)
+        self.bin_dir = bin_dir
+        if self._identity:
+            _let_through_to(bin_dir)
         self._keeper = self._start_keeper()
 
     def start(self) -> None:
@@ -158,28 +161,9 @@ class Server:
             for name, value in (CONFIGURATION | places).items():
                 file.write(f"{name} = '{value}'\n")
 
-    def _make_directory(self, parent: Path | None) -> Path:
-        path = Path(tempfile.mkdtemp(prefix="pgsnap-test-", dir=parent))
-        self._give_away(path)
-        return path
-
-    def _reachable(self, bin_dir: Path) -> Path:
-        """Return *bin_dir*, or a copy where the server's user may not enter (a venv in /root)."""
-        if not self._identity:
-            return bin_dir
-        try:
-            subprocess.run([bin_dir / "postgres", "--version"], check=True, **self._process_options)
-        except PermissionError:
-            # Not into memory, where nothing may be executed in a container.
-            self._copy = self._make_directory(None)
-            shutil.copytree(bin_dir.parent, self._copy, symlinks=True, dirs_exist_ok=True)
-            return self._copy / bin_dir.name
-        return bin_dir
-
     def _start_keeper(self) -> subprocess.Popen[str]:
         options = self._process_options | {"stdin": subprocess.PIPE, "cwd": "/"}
-        places = [str(path) for path in (self.bin_dir, self.root, self._copy) if path]
-        command = ["sh", "-c", KEEPER, "keeper", *places]
+        command = ["sh", "-c", KEEPER, "keeper", str(self.bin_dir), str(self.root)]
         return subprocess.Popen(command, **options, start_new_session=True)
 
     def _pg_ctl(self, *arguments: str) -> None:
@@ -259,6 +243,14 @@ def _memory() -> Path | None:
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ENOUGH_MEMORY_BYTES:
         return MEMORY
     return None
+
+
+def _let_through_to(path: Path) -> None:
+    """A virtual environment may lie in /root: let others pass through (not look into) it."""
+    for directory in path.parents:
+        mode = directory.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            directory.chmod(mode | stat.S_IXOTH)
 
 
 def _free_port() -> int:

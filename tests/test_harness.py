@@ -6,9 +6,9 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 
-from tests.conftest import ROLE_PASSWORD, Call, ListDatabases, MakeRole, RunSql
+from tests.conftest import Call, ListDatabases, RunSql
 from tests.project import Manage
-from tests.servers import Server, find_bin_dir
+from tests.servers import Server
 from tests.testapp.models import Author, Genre
 
 
@@ -68,17 +68,6 @@ def test_live_of_an_ordinary_role(live_owned: str, databases: ListDatabases, sql
     ]
 
 
-def test_wrong_password_is_refused_over_tcp(server: Server, role: MakeRole) -> None:
-    """Over TCP a role needs its password, on the socket nobody does."""
-    address = {"host": "127.0.0.1"}
-    name = role()
-
-    server.connect(user=name).close()
-    server.connect(user=name, password=ROLE_PASSWORD, **address).close()
-    with pytest.raises(Exception, match="password authentication failed"):
-        server.connect(user=name, password="wrong", **address)
-
-
 def test_call_returns_what_a_command_prints(live: str, call: Call) -> None:
     """A command may run in the test process, on the live database."""
     assert call("diffsettings", all=True).stdout.count(live) == 1
@@ -99,11 +88,3 @@ def test_server_recovers_from_a_crash(live: str, server: Server) -> None:
 def test_marker_skips_by_server_version() -> None:
     """A test that needs a newer server does not run."""
     pytest.fail("there is no such server")
-
-
-def test_unknown_server_is_named() -> None:
-    """A PostgreSQL that is not installed is an error that says where it was looked for."""
-    with pytest.raises(
-        LookupError, match=r"PostgreSQL '7' was not found in \['/usr/lib/postgresql/7"
-    ):
-        find_bin_dir("7")
