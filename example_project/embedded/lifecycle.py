@@ -1,0 +1,91 @@
+"""Make, start and stop the embedded PostgreSQL, one command at a time."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.files import locks
+
+from .binaries import Binaries
+from .leftovers import clear_leftovers
+from .server import PORT, EmbeddedServer
+
+# The shortest limit of the systems that PostgreSQL runs on: macOS, without the final zero byte.
+MAX_SOCKET_PATH_BYTES = 103
+
+
+def start(server: EmbeddedServer) -> None:
+    """Start *server*, and make it first if it never ran.
+
+    Raises:
+        ImproperlyConfigured: It does not start, or its files belong to another user.
+    """
+    with _one_at_a_time(server):
+        if server.socket_folder() is not None:  # Another command was faster.
+            return
+        if not server.data.exists():
+            _create(server)
+        binaries = Binaries(server.data)
+        if server.data.stat().st_uid != binaries.uid:
+            raise server.belongs_to_another_user()
+        clear_leftovers(server.data)
+        _start(server, binaries)
+
+
+def stop(server: EmbeddedServer) -> None:
+    """Stop *server* once its sessions are ended."""
+    with _one_at_a_time(server):
+        Binaries(server.data).run("pg_ctl", "stop", "-w", "-D", str(server.data), "-m", "fast")
+
+
+def _create(server: EmbeddedServer) -> None:
+    """Make the files beside, then rename: the data directory is complete or does not exist."""
+    unfinished = server.data.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    binaries = Binaries(unfinished)
+    binaries.initialise()
+    # In single-user mode, so that no other command ever meets a server without the database.
+    binaries.run(
+        *("postgres", "--single", "-D", str(unfinished), "-c", "exit_on_error=true", "postgres"),
+        text_input=f'CREATE DATABASE "{server.database}"\n',
+    )
+    unfinished.rename(server.data)
+
+
+def _start(server: EmbeddedServer, binaries: Binaries) -> None:
+    folder = shlex.quote(str(_socket_folder(server.data, binaries)))
+    options = f"-h '' -k {folder} -p {PORT}"
+    try:
+        binaries.run(
+            *("pg_ctl", "start", "-w", "-D", str(server.data)),
+            *("-l", str(server.log), "-o", options),
+        )
+    except subprocess.CalledProcessError:
+        raise ImproperlyConfigured(
+            f"The embedded PostgreSQL does not start; {server.log} says why. "
+            "Set DATABASE_URL to use another server."
+        ) from None
+
+
+def _socket_folder(data: Path, binaries: Binaries) -> Path:
+    path = os.fsencode(data / f".s.PGSQL.{PORT}")
+    # Server and clients take a comma for the end of the first of several folders.
+    if len(path) <= MAX_SOCKET_PATH_BYTES and b"," not in path:
+        return data
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    os.chown(folder, binaries.uid, -1)
+    return folder
+
+
+@contextmanager
+def _one_at_a_time(server: EmbeddedServer) -> Iterator[None]:
+    server.home.mkdir(exist_ok=True)
+    with (server.home / "lock").open("w") as file:
+        locks.lock(file, locks.LOCK_EX)
+        yield
