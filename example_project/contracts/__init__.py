@@ -1,0 +1,1 @@
+"""Who signed what, and when: a small e-signature product."""
