@@ -1,0 +1,23 @@
+"""One page that shows at a glance which data there is."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from .models import AuditEvent, Company, Contract, Signature, Signer
+
+EVENTS_SHOWN = 15
+
+
+def home(request: HttpRequest) -> HttpResponse:
+    """Show how many rows each model has and what happened last."""
+    context = {
+        "counts": [
+            ("Companies", Company.objects.count()),
+            ("Signers", Signer.objects.count()),
+            ("Contracts", Contract.objects.count()),
+            ("Signatures", Signature.objects.count()),
+            ("Audit events", AuditEvent.objects.count()),
+        ],
+        "events": AuditEvent.objects.select_related("contract", "signer")[:EVENTS_SHOWN],
+    }
+    return render(request, "contracts/home.html", context)
