@@ -20,7 +20,7 @@ from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
 from tests.settings import HANDED_ON_IN
 from tests.state import Database, databases, remove_leftovers
 
-BIN_DIR = find_bin_dir(os.environ.get("PGSNAP_TEST_SERVER", "18"))
+CHOICE = os.environ.get("PGSNAP_TEST_SERVER", "18")
 
 # The role that migrated the template; `live_owned` hands its tables to an ordinary role.
 MIGRATOR = "migrator"
@@ -80,12 +80,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", 'pg(versions): needs a server such as pg(">= 18")')
 
 
+def pytest_sessionstart() -> None:
+    """Where the chosen PostgreSQL is not installed there is nothing to run; on CI that is wrong."""
+    try:
+        find_bin_dir(CHOICE)
+    except LookupError as error:
+        pytest.exit(f"no tests run: {error}", returncode=int("CI" in os.environ))
+
+
 def pytest_report_header() -> str:
-    return f"postgresql: {version_of(BIN_DIR)}"
+    return f"postgresql: {version_of(find_bin_dir(CHOICE))}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    version = version_of(BIN_DIR)
+    version = version_of(find_bin_dir(CHOICE))
     for marker in item.iter_markers("pg"):
         if version not in SpecifierSet(marker.args[0]):
             pytest.skip(f"needs PostgreSQL {marker.args[0]}, this is {version}")
@@ -113,7 +121,7 @@ def _neutral_environment() -> None:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """The server of this test run, where both aliases point; each xdist worker has its own."""
-    server = Server(BIN_DIR)
+    server = Server(find_bin_dir(CHOICE))
     try:
         server.start()
         parameters = server.parameters()

@@ -13,7 +13,7 @@ import socket
 import stat
 import subprocess
 import tempfile
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ class Server:
         path = self.root / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    @cached_property
+    @property
     def version(self) -> str:
         """The server's version, such as "18.4"."""
         return version_of(self.bin_dir)
@@ -188,6 +188,7 @@ class Server:
         return {**silent, "text": True, "env": environment, "cwd": self.root, **self._identity}
 
 
+@cache
 def find_bin_dir(choice: str) -> Path:
     """Return the directory of the binaries that *choice* names.
 
@@ -213,6 +214,7 @@ def find_bin_dir(choice: str) -> Path:
     )
 
 
+@cache
 def version_of(bin_dir: Path) -> str:
     """Return the version of the PostgreSQL in *bin_dir*, such as "15.18"."""
     output = subprocess.check_output([bin_dir / "postgres", "--version"], text=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.conftest import BIN_DIR, ROLE_PASSWORD, MakeRole
+from tests.conftest import ROLE_PASSWORD, MakeRole
 from tests.project import ROOT
 from tests.servers import Server, find_bin_dir
 
@@ -36,9 +36,9 @@ def test_wrong_password_is_refused_over_tcp(server: Server, role: MakeRole) -> N
         server.connect(user=name, host="127.0.0.1", password="wrong")
 
 
-def test_killed_run_leaves_nothing() -> None:
+def test_killed_run_leaves_nothing(server: Server) -> None:
     """When the test process is killed, its server ends and the directory disappears."""
-    command = [sys.executable, "-c", START_AND_WAIT, str(BIN_DIR)]
+    command = [sys.executable, "-c", START_AND_WAIT, str(server.bin_dir)]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as run:
