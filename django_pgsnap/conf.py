@@ -1,0 +1,103 @@
+"""The ``PGSNAP`` setting: its keys, their defaults, and what may be in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from django.conf import settings
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings, with a default for each.
+
+    Attributes:
+        enabled: True or False decide; None leaves it to ``DEBUG`` and the server's address.
+        databases: Aliases to work on; None for every PostgreSQL alias that is not a mirror.
+        spare: Whether to keep a ready-made clone of the snapshot last taken or restored.
+        spare_max_bytes: No spare of databases above this, unless the file system shares blocks.
+        undo: Whether a restore keeps what it replaced.
+        wait_s: How long to wait for busy sessions and for other operations, in seconds.
+        maintenance: Connection parameters that differ for maintenance sessions, by libpq name.
+        client_path: Directory of ``pg_dump`` and ``pg_restore``; None to search ``PATH``.
+        storage: Alias in ``STORAGES`` to push to and pull from.
+        test: Settings of the test runner.
+    """
+
+    enabled: bool | None = None
+    databases: tuple[str, ...] | None = None
+    spare: bool = True
+    spare_max_bytes: int = 10 * GIB
+    undo: bool = True
+    wait_s: float = 10.0
+    maintenance: Mapping[str, Any] = field(default_factory=dict)
+    client_path: str | None = None
+    storage: str | None = None
+    test: Mapping[str, Any] = field(default_factory=dict)
+
+
+KEYS = tuple(field.name.upper() for field in fields(Config))
+
+
+def config() -> Config:
+    """Return the settings as they are now; unknown keys are the system checks' business."""
+    given = getattr(settings, "PGSNAP", {})
+    values = {key.lower(): given[key] for key in KEYS if key in given}
+    if values.get("databases") is not None:
+        values["databases"] = tuple(values["databases"])
+    return Config(**values)
+
+
+def problems(given: object) -> list[str]:
+    """Return what is wrong with a ``PGSNAP`` setting, a sentence each."""
+    if not isinstance(given, Mapping):
+        return [f"PGSNAP must be a dict, not {type(given).__name__}."]
+    return [
+        f"PGSNAP[{key!r}] must be {_EXPECTED[key][0]}, not {value!r}."
+        for key, value in given.items()
+        if key in _EXPECTED and not _EXPECTED[key][1](value)
+    ]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+def _is_aliases(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list | tuple) and all(isinstance(alias, str) for alias in value)
+    )
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_optional_bool(value: object) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _is_optional_str(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+_EXPECTED = {
+    "ENABLED": ("True, False or None", _is_optional_bool),
+    "DATABASES": ("a list of database aliases or None", _is_aliases),
+    "SPARE": ("True or False", _is_bool),
+    "SPARE_MAX_BYTES": ("a number of bytes", _is_number),
+    "UNDO": ("True or False", _is_bool),
+    "WAIT_S": ("a number of seconds", _is_number),
+    "MAINTENANCE": ("a dict of connection parameters", _is_mapping),
+    "CLIENT_PATH": ("a directory or None", _is_optional_str),
+    "STORAGE": ("an alias in STORAGES or None", _is_optional_str),
+    "TEST": ("a dict", _is_mapping),
+}

@@ -1,0 +1,29 @@
+"""How an operation tells whoever runs it what it is doing."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("django_pgsnap")
+
+
+class Reporter:
+    """Hears what an operation does, while it does it.
+
+    This one logs, which suits a program. The command line and the admin show it instead.
+    """
+
+    def step(self, message: str) -> None:
+        """Hear that a step begins which may take more than a moment."""
+        logger.debug(message)
+
+    def copied(self, done_bytes: int | None, total_bytes: int) -> None:
+        """Hear how far copying is; ``done_bytes`` is None where the role may not look."""
+
+    def note(self, message: str) -> None:
+        """Hear a fact about what was done."""
+        logger.info(message)
+
+    def warn(self, message: str) -> None:
+        """Hear that something worked, but not all the way."""
+        logger.warning(message)

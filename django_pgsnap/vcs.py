@@ -1,0 +1,49 @@
+"""What the working copy of the project's code is at, by git."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+
+_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkout:
+    """Branch, commit and cleanliness of a git working copy; empty where there is none."""
+
+    branch: str = ""
+    commit: str = ""
+    dirty: bool = False
+
+
+def checkout() -> Checkout:
+    """Return what the project's directory is at; an empty `Checkout` without git."""
+    directory = Path(getattr(settings, "BASE_DIR", "."))
+    # One process tells all three: "# branch.oid", "# branch.head", then a line per change.
+    try:
+        status = subprocess.run(
+            ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"],  # noqa: S607
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return Checkout()
+    headers = dict(
+        line.removeprefix("# ").split(" ", 1)
+        for line in status.splitlines()
+        if line.startswith("# branch.")
+    )
+    return Checkout(
+        branch=headers.get("branch.head", ""),
+        commit=headers.get("branch.oid", ""),
+        dirty=any(not line.startswith("#") for line in status.splitlines()),
+    )
