@@ -1,0 +1,217 @@
+"""What a copy knows of itself: the JSON in its database's comment.
+
+The comment is the commit record: a database is a copy or an undo only if `decode` can read its
+comment. Anyone who owns a database can write one, so nothing here is trusted to be well-formed.
+There are no secrets in it, since every role of the server can read it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, get_args
+
+from . import names
+
+VERSION: Final = 1
+_VERSION_KEY: Final = "pgsnap"
+_MAX_CHARACTERS: Final = 4 * 1024 * 1024
+_MAX_INTEGER: Final = 2**63
+
+Kind = Literal["copy", "undo"]
+Migrations = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One database's part of a snapshot, or of an undo.
+
+    Attributes:
+        kind: ``"copy"`` or ``"undo"``.
+        identity: 16 hexadecimal digits that no other copy has; part of the database's name.
+        set_id: What all parts of the same snapshot share.
+        members: How many parts the set has.
+        name: The snapshot's name; for an undo, that of the snapshot which took its place.
+        alias: The alias in ``DATABASES`` at that time.
+        source: The live database's name.
+        taken_at: When, in UTC.
+        size_bytes: Size on disk.
+        note: The user's own words.
+        pinned: Whether pruning must leave it.
+        strategy: How it was copied: ``wal_log``, ``file_copy``, ``clone``, or empty.
+        seconds: How long copying took.
+        git_branch: Branch of the project's code, or empty.
+        git_commit: Commit of the project's code, or empty.
+        git_dirty: Whether that code had uncommitted changes.
+        django: Django's version.
+        postgresql: The server's version.
+        migrations: Applied migrations as (app, name), sorted.
+        sequences: Digest of all sequences' positions, or empty where unknown.
+        comment: The live database's own comment, None without one.
+        connection_limit: The live database's connection limit, -1 for none.
+        successor_oid: For an undo, the oid of the database that took its place, else 0.
+        successor_sequences: For an undo, that database's ``sequences`` at the start.
+        statistics_epoch: For an undo, when the server's statistics began.
+    """
+
+    kind: Kind
+    identity: str
+    set_id: str
+    members: int
+    name: str
+    alias: str
+    source: str
+    taken_at: datetime
+    size_bytes: int
+    note: str = ""
+    pinned: bool = False
+    strategy: str = ""
+    seconds: float = 0.0
+    git_branch: str = ""
+    git_commit: str = ""
+    git_dirty: bool = False
+    django: str = ""
+    postgresql: str = ""
+    migrations: Migrations = field(default=(), repr=False)
+    sequences: str = ""
+    comment: str | None = None
+    connection_limit: int = -1
+    successor_oid: int = 0
+    successor_sequences: str = ""
+    statistics_epoch: str = ""
+
+    @property
+    def database(self) -> str:
+        """Name of the database that holds this part."""
+        name = names.copy_name if self.kind == "copy" else names.undo_name
+        return name(self.identity)
+
+
+def encode(record: Record) -> str:
+    """Return the comment that says what the record says."""
+    grouped: dict[str, list[str]] = {}
+    for app, migration in record.migrations:
+        grouped.setdefault(app, []).append(migration)
+    data = {
+        _VERSION_KEY: VERSION,
+        **asdict(record),
+        "taken_at": record.taken_at.isoformat(),
+        "migrations": grouped,
+    }
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def decode(comment: str | None) -> Record | None:
+    """Return the record that a comment holds, None if it is not one of ours."""
+    if comment is None or not comment.startswith("{") or len(comment) > _MAX_CHARACTERS:
+        return None
+    try:
+        data = json.loads(comment, parse_constant=_refuse)
+        if type(data[_VERSION_KEY]) is not int or data[_VERSION_KEY] != VERSION:
+            return None
+        record = _read(data)
+        _check(record)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return record
+
+
+def _read(data: dict[str, Any]) -> Record:
+    values: dict[str, Any] = {
+        each.name: _READERS[str(each.type)](data[each.name])
+        for each in fields(Record)
+        if each.name in data
+    }
+    return Record(**values)
+
+
+def _check(record: Record) -> None:
+    if not (names.is_identity(record.identity) and names.is_identity(record.set_id)):
+        raise ValueError("not an identity")
+    if not names.is_valid(record.name):
+        raise ValueError("not a snapshot's name")
+    if record.members < 1:
+        raise ValueError("not a number of members")
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(constant)
+
+
+def _read_text(value: object) -> str:
+    if type(value) is not str:
+        raise TypeError
+    value.encode()  # JSON can spell lone surrogates, which no terminal or server takes
+    return value
+
+
+def _read_optional_text(value: object) -> str | None:
+    return None if value is None else _read_text(value)
+
+
+def _read_integer(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError
+    if not -1 <= value < _MAX_INTEGER:
+        raise ValueError(value)
+    return value
+
+
+def _read_float(value: object) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise TypeError
+    number = float(value)
+    if not 0 <= number < _MAX_INTEGER:
+        raise ValueError(value)
+    return number
+
+
+def _read_bool(value: object) -> bool:
+    if type(value) is not bool:
+        raise TypeError
+    return value
+
+
+def _read_kind(value: object) -> Kind:
+    for kind in get_args(Kind):
+        if value == kind:
+            return kind  # type: ignore[no-any-return]
+    raise ValueError(value)
+
+
+def _read_moment(value: object) -> datetime:
+    moment = datetime.fromisoformat(_read_text(value))
+    if moment.utcoffset() is None:
+        raise ValueError(value)
+    return moment.astimezone(UTC)
+
+
+def _read_migrations(value: object) -> Migrations:
+    if type(value) is not dict:
+        raise TypeError
+    return tuple(
+        sorted(
+            (_read_text(app), _read_text(migration))
+            for app, migrations in value.items()
+            for migration in _read_list(migrations)
+        )
+    )
+
+
+def _read_list(value: object) -> list[object]:
+    if type(value) is not list:
+        raise TypeError
+    return value
+
+
+_READERS: Final = {
+    "str": _read_text,
+    "str | None": _read_optional_text,
+    "int": _read_integer,
+    "float": _read_float,
+    "bool": _read_bool,
+    "Kind": _read_kind,
+    "datetime": _read_moment,
+    "Migrations": _read_migrations,
+}
