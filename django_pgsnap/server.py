@@ -1,0 +1,268 @@
+"""Maintenance sessions: connections to another database of the live database's server.
+
+This is the only place that opens connections. A maintenance session is in autocommit, carries no
+timeouts, whatever its role or database sets, and stops its statement when we are killed.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow, tuple_row
+from psycopg.types.json import Jsonb
+
+from .errors import ServerUnavailableError
+
+Query = sql.SQL | sql.Composed
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+_MAINTENANCE: Final = "postgres"
+# A live database may itself be called postgres, as in Docker's image. A session on template1
+# instead would make everybody's CREATE DATABASE fail.
+_OWN_MAINTENANCE: Final = "pgsnap"
+
+# Roles and databases can carry each of these. idle_session_timeout ends even a session that
+# merely waits for its sibling. Servers know those of their version only.
+_SETTINGS: Final = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "transaction_timeout": "0",
+    "default_transaction_read_only": "off",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A PostgreSQL server as one role of ours sees it.
+
+    Attributes:
+        host: Host name, socket directory, or empty for libpq's default.
+        port: Port as text, or empty for libpq's default.
+        user: Role that connects, or empty for libpq's default.
+        role: Role that is assumed after connecting (``OPTIONS["assume_role"]``), or empty.
+        maintenance: Name of the maintenance database.
+        parameters: All connection parameters but the database's name, the password among them.
+    """
+
+    host: str
+    port: str
+    user: str
+    role: str
+    maintenance: str
+    parameters: Mapping[str, Any] = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        where = f"{self.host or 'the local socket'}{':' if self.port else ''}{self.port}"
+        return f"{where} as {self.user}" if self.user else where
+
+    def session(self, purpose: str) -> Session:
+        """Open a maintenance session.
+
+        Args:
+            purpose: What it is for, shown to others in ``pg_stat_activity``.
+
+        Raises:
+            ServerUnavailableError: The server cannot be reached or does not let us in.
+        """
+        try:
+            return Session.open(self, self.maintenance, purpose)
+        except ServerUnavailableError:
+            if self.maintenance != _OWN_MAINTENANCE:
+                raise
+        # It may not be there yet. Only a live database called postgres brings us here, so there
+        # is a postgres to make it from.
+        with Session.open(self, _MAINTENANCE, purpose) as session:
+            session.create_maintenance_database(_OWN_MAINTENANCE)
+        return Session.open(self, _OWN_MAINTENANCE, purpose)
+
+    def session_on(self, database: str, purpose: str) -> Session:
+        """Open a session on another database of the server, the live one for instance.
+
+        Raises:
+            ServerUnavailableError: The server cannot be reached or does not let us in.
+        """
+        return Session.open(self, database, purpose)
+
+
+def maintenance_name(live_names: Sequence[str], overrides: Mapping[str, Any]) -> str:
+    """Return which database maintenance sessions go to, given the live databases' names."""
+    if "dbname" in overrides:
+        return str(overrides["dbname"])
+    return _OWN_MAINTENANCE if _MAINTENANCE in live_names else _MAINTENANCE
+
+
+class Session:
+    """One connection, in autocommit, used by one thread at a time."""
+
+    def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, server: Server, database: str, purpose: str) -> Self:
+        """Connect to a database of the server and put aside what would get in our way."""
+        try:
+            connection = psycopg.connect(
+                **{
+                    **server.parameters,
+                    "dbname": database,
+                    "application_name": _application_name(purpose),
+                },
+                autocommit=True,
+                row_factory=tuple_row,
+                # Behind a pooler, a prepared statement may meet a server that never saw it.
+                prepare_threshold=None,
+            )
+        except psycopg.Error as error:
+            raise _explained(error, server, database) from error
+        session = cls(connection)
+        session._prepare(server.role)
+        return session
+
+    def _prepare(self, role: str) -> None:
+        self.rows(
+            sql.SQL(
+                "SELECT set_config(name, %(values)s::jsonb ->> name, false)"
+                " FROM pg_settings WHERE name = ANY(%(names)s)"
+            ),
+            {"values": Jsonb(_SETTINGS), "names": list(_SETTINGS)},
+        )
+        if role:
+            self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of this session's backend."""
+        return self._connection.info.backend_pid
+
+    @property
+    def server_version(self) -> int:
+        """The server's version as a number: 150018 for 15.18."""
+        return self._connection.info.server_version
+
+    @property
+    def server_name(self) -> str:
+        """The server's version as it is written: ``15.18``."""
+        major, minor = divmod(self.server_version, 10000)
+        return f"{major}.{minor}"
+
+    @property
+    def address(self) -> str:
+        """The server's IP address; empty when connected through a socket."""
+        return self._connection.info.hostaddr
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection was lost."""
+        return self._connection.broken
+
+    def rows(self, query: Query, parameters: Parameters | None = None) -> list[TupleRow]:
+        """Run a query and return all its rows."""
+        return self._connection.execute(query, parameters).fetchall()
+
+    def value(self, query: Query, parameters: Parameters | None = None) -> Any:
+        """Run a query and return the first column of its first row, None without rows."""
+        row = self._connection.execute(query, parameters).fetchone()
+        return None if row is None else row[0]
+
+    def execute(self, statement: Query) -> None:
+        """Run statements that return nothing, as one message.
+
+        Several statements in one message are one transaction: the server runs all or none, and
+        needs nothing more from us to finish (manual, "Multiple Statements in a Simple Query").
+        """
+        self._connection.execute(statement)
+
+    def fire(self, statement: Query) -> None:
+        """Send one statement, and close without waiting for its end.
+
+        The server finishes a statement whose client is gone, as long as it is the last one: it
+        notices the loss when it sends a result.
+        """
+        self.rows(sql.SQL("SELECT set_config('client_connection_check_interval', '0', false)"))
+        pgconn = self._connection.pgconn
+        pgconn.send_query(statement.as_bytes(self._connection))
+        while pgconn.flush():
+            pgconn.consume_input()
+        self.close()
+
+    def stop_when_we_die(self) -> None:
+        """Have the server end this session's statement soon after our process has died."""
+        # Only servers on Linux, macOS, illumos and the BSDs can tell; elsewhere any value but 0
+        # is an error (manual, client_connection_check_interval).
+        try:
+            self.execute(sql.SQL("SET client_connection_check_interval = '500ms'"))
+        except psycopg.errors.InvalidParameterValue:
+            return
+
+    def cancel(self) -> None:
+        """Stop the statement that another thread is running on this session."""
+        self._connection.cancel_safe(timeout=5.0)
+
+    def close(self) -> None:
+        """End the session, and with it its advisory locks."""
+        self._connection.close()
+
+    def create_maintenance_database(self, name: str) -> None:
+        """Create a small database for maintenance sessions, unless somebody just did."""
+        try:
+            self.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))
+            )
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+            return
+        self.execute(
+            sql.SQL("COMMENT ON DATABASE {} IS {}").format(
+                sql.Identifier(name),
+                sql.Literal("Where django_pgsnap connects while it replaces other databases."),
+            )
+        )
+
+
+def _application_name(purpose: str) -> str:
+    # PostgreSQL keeps 63 bytes and turns what is not ASCII into question marks.
+    return f"pgsnap {purpose} ({_user()}@{socket.gethostname()}:{os.getpid()})"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return str(os.getuid())
+
+
+def _explained(error: psycopg.Error, server: Server, database: str) -> ServerUnavailableError:
+    text = str(error).strip()
+    return ServerUnavailableError(
+        f"Cannot connect to database {database!r} of the server at {server}: {text}",
+        hint=_connection_hint(text),
+    )
+
+
+def _connection_hint(text: str) -> str:
+    # libpq has no error codes for a failed connection, so its words must do. Where the server
+    # speaks another language, the last hint is shown.
+    if "password" in text:
+        return "Check USER and PASSWORD of the alias in DATABASES."
+    if "too many clients" in text or "connection slots" in text:
+        return "Close some clients, or raise max_connections of the server."
+    if "pg_hba.conf" in text or "permission denied" in text or "does not exist" in text:
+        return (
+            "Let the role connect to it, or name another database in PGSNAP['MAINTENANCE'], "
+            "as {'dbname': '…'}."
+        )
+    return "Start the server, or correct HOST and PORT of the alias in DATABASES."

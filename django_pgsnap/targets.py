@@ -1,0 +1,135 @@
+"""Targets: which live databases an operation is about, and on which servers they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .conf import config
+from .errors import ConfigurationError
+from .server import Server, maintenance_name
+
+# How Django's cursors behave is no business of a maintenance session.
+_DJANGO_ONLY: Final = ("cursor_factory", "context", "dbname", "prepare_threshold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A live database: the one that an alias in ``DATABASES`` names."""
+
+    alias: str
+    name: str
+    server: Server
+
+
+def targets(aliases: Sequence[str] | None = None) -> list[Target]:
+    """Return the live databases to work on, in the order of ``DATABASES``.
+
+    Args:
+        aliases: Only these; None for ``PGSNAP["DATABASES"]`` or else every PostgreSQL alias that
+            is not a mirror. Where two aliases name the same database, the first one counts.
+
+    Raises:
+        ConfigurationError: An alias is unknown, a mirror, or not PostgreSQL, or none is left.
+    """
+    chosen = _chosen(aliases)
+    wrappers = [connections[alias] for alias in chosen]
+    # One maintenance database per server, so that all operations on it meet at the same locks.
+    live_names = [_database_name(wrapper) for wrapper in wrappers]
+    found: dict[tuple[str, str, str], Target] = {}
+    for wrapper, name in zip(wrappers, live_names, strict=True):
+        server = _server(wrapper, live_names)
+        target = Target(alias=wrapper.alias, name=name, server=server)
+        found.setdefault((server.host, server.port, name), target)
+    return list(found.values())
+
+
+def by_server(chosen: Sequence[Target]) -> dict[Server, list[Target]]:
+    """Return the targets grouped by their servers."""
+    groups: dict[Server, list[Target]] = {}
+    for target in chosen:
+        groups.setdefault(target.server, []).append(target)
+    return groups
+
+
+def live_names() -> set[str]:
+    """Return the names of all databases in ``DATABASES``: none of them is ever ours to drop."""
+    return {str(connections[alias].settings_dict["NAME"]) for alias in connections}
+
+
+def _chosen(aliases: Sequence[str] | None) -> list[str]:
+    wanted = config().databases if aliases is None else aliases
+    if wanted is None:
+        wanted = [alias for alias in connections if _is_ours(connections[alias])]
+        if not wanted:
+            raise ConfigurationError(
+                "No alias in DATABASES is PostgreSQL.",
+                hint="Snapshots need ENGINE 'django.db.backends.postgresql'.",
+            )
+        return wanted
+    for alias in wanted:
+        _check_alias(alias)
+    return [alias for alias in connections if alias in set(wanted)]
+
+
+def _check_alias(alias: str) -> None:
+    if alias not in connections.settings:
+        raise ConfigurationError(
+            f"There is no alias {alias!r} in DATABASES.",
+            hint=f"Known: {', '.join(connections)}.",
+        )
+    wrapper = connections[alias]
+    if wrapper.vendor != "postgresql":
+        raise ConfigurationError(
+            f"The alias {alias!r} is {wrapper.display_name}, not PostgreSQL.",
+            hint="Choose others with --database or PGSNAP['DATABASES'].",
+        )
+    if _is_mirror(wrapper):
+        raise ConfigurationError(
+            f"The alias {alias!r} is a mirror of {wrapper.settings_dict['TEST']['MIRROR']!r}.",
+            hint="Choose that one instead.",
+        )
+
+
+def _is_ours(wrapper: BaseDatabaseWrapper) -> bool:
+    return wrapper.vendor == "postgresql" and not _is_mirror(wrapper)
+
+
+def _is_mirror(wrapper: BaseDatabaseWrapper) -> bool:
+    return bool(wrapper.settings_dict["TEST"].get("MIRROR"))
+
+
+def _database_name(wrapper: BaseDatabaseWrapper) -> str:
+    name = wrapper.settings_dict["NAME"]
+    if name == "":
+        raise ConfigurationError(
+            f"The alias {wrapper.alias!r} has no NAME.",
+            hint="Give its database's NAME in DATABASES, beside the service too.",
+        )
+    # Django connects to postgres where NAME is None.
+    return "postgres" if name is None else str(name)
+
+
+def _server(wrapper: BaseDatabaseWrapper, live_names: Sequence[str]) -> Server:
+    overrides = config().maintenance
+    parameters = _parameters(wrapper, overrides)
+    return Server(
+        host=str(parameters.get("host", "")),
+        port=str(parameters.get("port", "")),
+        user=str(parameters.get("user", "")),
+        role=str(wrapper.settings_dict["OPTIONS"].get("assume_role", "")),
+        maintenance=maintenance_name(live_names, overrides),
+        parameters=parameters,
+    )
+
+
+def _parameters(wrapper: BaseDatabaseWrapper, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in {**wrapper.get_connection_params(), **overrides}.items()
+        if key not in _DJANGO_ONLY
+    }
