@@ -1,0 +1,72 @@
+"""The guard: nothing here works on a production database by accident."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from django.conf import settings
+from django.db import connections
+
+from .conf import config
+from .errors import NotEnabledError
+from .server import Session
+from .targets import Target
+
+_HINT = "Set PGSNAP = {'ENABLED': True} in the settings of a system whose data may be replaced."
+
+# (alias, database) pairs that a test runner of this process created. They are exempt by that
+# fact, never by what they are called.
+_created_here: set[tuple[str, str]] = set()
+
+
+def exempt(alias: str, database: str) -> None:
+    """Remember that this process created a database for its tests."""
+    _created_here.add((alias, database))
+
+
+def is_on() -> bool:
+    """Tell whether the settings switch the app on, as far as one can tell without a server."""
+    enabled = config().enabled
+    return bool(settings.DEBUG) if enabled is None else enabled
+
+
+def check_settings(targets: list[Target]) -> None:
+    """Refuse where the settings switch the app off.
+
+    Raises:
+        NotEnabledError: ``PGSNAP["ENABLED"]`` is false, or unset while ``DEBUG`` is off.
+    """
+    if is_on() or all(_is_exempt(target) for target in targets):
+        return
+    reason = "PGSNAP['ENABLED'] is off" if config().enabled is False else "DEBUG is off"
+    raise NotEnabledError(f"Snapshots are switched off here, since {reason}.", hint=_HINT)
+
+
+def check_address(session: Session, targets: list[Target]) -> None:
+    """Refuse a server at a public address, unless the settings switch the app on by name.
+
+    Raises:
+        NotEnabledError: The server is neither on this machine nor at a private address.
+    """
+    if config().enabled or _is_nearby(session.address) or all(map(_is_exempt, targets)):
+        return
+    raise NotEnabledError(
+        f"The database {targets[0].name!r} is on a server at the public address "
+        f"{session.address}, so it may be somebody's production.",
+        hint=_HINT,
+    )
+
+
+def forget_exemptions() -> None:
+    """Forget which databases this process created, once they are gone."""
+    _created_here.clear()
+
+
+def _is_exempt(target: Target) -> bool:
+    # The wrapper's present name counts: a test runner changes it and changes it back.
+    present = connections[target.alias].settings_dict["NAME"]
+    return present == target.name and (target.alias, target.name) in _created_here
+
+
+def _is_nearby(address: str) -> bool:
+    return not address or ipaddress.ip_address(address.partition("%")[0]).is_private

@@ -1,0 +1,106 @@
+"""Advisory locks: one operation at a time per live database, and who holds the lock.
+
+A lock belongs to a database's name. It is held by the very session that does the work, so it is
+free when that session is gone, however it went.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from .errors import OperationRunningError
+from .names import lock_key
+from .server import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """The session that holds a lock.
+
+    Attributes:
+        pid: Process id of its backend.
+        user: Its role.
+        application: What it says it is doing.
+        seconds: Since when its statement runs; None where our role may not see that.
+    """
+
+    pid: int
+    user: str
+    application: str
+    seconds: float | None
+
+    def __str__(self) -> str:
+        since = "" if self.seconds is None else f", for {self.seconds:.0f} s"
+        return f"pid {self.pid}, role {self.user!r}, {self.application!r}{since}"
+
+
+# An advisory lock's 64-bit key is split over two columns (manual, pg_locks).
+_HOLDERS: Final = sql.SQL(
+    "SELECT (l.classid::bigint << 32) | l.objid::bigint, a.pid, coalesce(a.usename, ''),"
+    " coalesce(a.application_name, ''),"
+    " extract(epoch FROM clock_timestamp() - a.query_start)::float"
+    " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted"
+    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+def acquire(session: Session, database: str, wait_s: float) -> None:
+    """Take the lock of a live database, waiting for another operation to end.
+
+    Raises:
+        OperationRunningError: It is still held after ``wait_s`` seconds.
+    """
+    if try_acquire(session, database):
+        return
+    milliseconds = max(1, round(wait_s * 1000))
+    session.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(milliseconds)))
+    try:
+        session.rows(sql.SQL("SELECT pg_advisory_lock(%s)"), [lock_key(database)])
+    except psycopg.errors.LockNotAvailable as error:
+        raise OperationRunningError(
+            f"Another snapshot operation is at work on the database {database!r}: "
+            f"{holder(session, database) or 'it has just ended'}.",
+            hint="Wait for it, give more time with --wait, "
+            "or end it with SELECT pg_terminate_backend(pid).",
+        ) from error
+    finally:
+        session.execute(sql.SQL("SET lock_timeout = 0"))
+
+
+def try_acquire(session: Session, database: str) -> bool:
+    """Take a database's lock if it is free, and tell whether it was."""
+    return bool(session.value(sql.SQL("SELECT pg_try_advisory_lock(%s)"), [lock_key(database)]))
+
+
+def wait_until_free(session: Session, database: str) -> None:
+    """Wait until nobody holds a database's lock."""
+    session.rows(sql.SQL("SELECT pg_advisory_lock(%s)"), [lock_key(database)])
+    release(session, database)
+
+
+def release(session: Session, database: str) -> None:
+    """Give one database's lock back."""
+    session.rows(sql.SQL("SELECT pg_advisory_unlock(%s)"), [lock_key(database)])
+
+
+def release_all(session: Session) -> None:
+    """Give back every lock that a session holds."""
+    session.rows(sql.SQL("SELECT pg_advisory_unlock_all()"))
+
+
+def holders(session: Session) -> dict[int, Holder]:
+    """Return who holds which advisory lock, by its key."""
+    return {
+        key: Holder(pid=pid, user=user, application=application, seconds=seconds)
+        for key, pid, user, application, seconds in session.rows(_HOLDERS)
+    }
+
+
+def holder(session: Session, database: str) -> Holder | None:
+    """Return who holds a database's lock."""
+    return holders(session).get(lock_key(database))
