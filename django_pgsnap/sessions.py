@@ -1,0 +1,196 @@
+"""The sessions on a live database: ending those that idle, waiting for those that work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from .errors import DatabaseBusyError
+from .server import Session
+
+_POLL_S: Final = 0.005
+# How long an ended session may take to clear up and leave.
+_LEAVING_S: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """A server process on a live database.
+
+    Attributes:
+        pid: Process id.
+        database: The live database's name.
+        user: Its role; empty for a background process.
+        application: What the client calls itself.
+        client: The client's address; empty for a socket.
+        kind: ``client backend``, ``logical replication worker``, ….
+        state: ``idle``, ``active``, ``idle in transaction``, …; None where we may not see it.
+        seconds: Since when its last statement or transaction runs; None where unknown.
+        endable: Whether our role may end it.
+    """
+
+    pid: int
+    database: str
+    user: str
+    application: str
+    client: str
+    kind: str
+    state: str | None
+    seconds: float | None
+    endable: bool
+
+    @property
+    def is_client(self) -> bool:
+        """Whether a client is behind it, rather than the server itself."""
+        return self.kind == "client backend"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is a client's and has nothing to lose."""
+        return self.is_client and self.state == "idle"
+
+    def __str__(self) -> str:
+        if not self.is_client:
+            return f"pid {self.pid}: {self.kind}"
+        age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
+        client = f" from {self.client}" if self.client else ""
+        application = f" ({self.application})" if self.application else ""
+        state = self.state or "in a state we may not see"
+        return f"pid {self.pid}: role {self.user!r}{application}{client}, {state}{age}"
+
+
+# The server cancels autovacuum by itself where it is in the way, and parallel workers end with
+# their leader. Others may end a session as pg_terminate_backend allows (manual, "Server
+# Signaling Functions").
+_BACKENDS: Final = sql.SQL(
+    "SELECT a.pid, a.datname, coalesce(a.usename, ''), coalesce(a.application_name, ''),"
+    " coalesce(host(a.client_addr), ''), coalesce(a.backend_type, 'client backend'), a.state,"
+    " extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start))::float,"
+    " me.rolsuper OR (NOT coalesce(r.rolsuper, true) AND (pg_has_role(r.oid, 'USAGE')"
+    "   OR pg_has_role('pg_signal_backend', 'USAGE')))"
+    " FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid"
+    " CROSS JOIN (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) me"
+    " WHERE a.datname = ANY(%s) AND a.leader_pid IS NULL"
+    " AND a.backend_type IS DISTINCT FROM 'autovacuum worker'"
+    " AND a.pid <> pg_backend_pid() ORDER BY a.pid"
+)
+
+
+def backends(session: Session, databases: Iterable[str]) -> list[Backend]:
+    """Return the processes on these databases that are in the way of a copy or a swap."""
+    return [
+        Backend(
+            pid=pid,
+            database=database,
+            user=user,
+            application=application,
+            client=client,
+            kind=kind,
+            state=state,
+            seconds=seconds,
+            endable=endable,
+        )
+        for pid, database, user, application, client, kind, state, seconds, endable in session.rows(
+            _BACKENDS, [list(databases)]
+        )
+    ]
+
+
+class Evictor:
+    """Keeps databases free of sessions, with manners.
+
+    Attributes:
+        ended: Process ids of the sessions ended so far.
+    """
+
+    def __init__(
+        self, session: Session, databases: Iterable[str], *, wait_s: float, force: bool
+    ) -> None:
+        """Take note; nothing is ended yet.
+
+        Args:
+            session: The maintenance session to do it from.
+            databases: Names of the live databases.
+            wait_s: How long to wait for those that work, in seconds.
+            force: Whether to end those that work as well, at once.
+        """
+        self._session = session
+        self._databases = list(databases)
+        self._deadline = time.monotonic() + wait_s
+        self._wait_s = wait_s
+        self._force = force
+        self.ended: set[int] = set()
+
+    def empty(self) -> None:
+        """Return once no session is left.
+
+        Raises:
+            DatabaseBusyError: Some still work, or may not be ended by us, when the time is over.
+        """
+        while present := self.pass_once():
+            if time.monotonic() >= self._deadline + _LEAVING_S:
+                raise self.busy(present)
+            time.sleep(_POLL_S)
+
+    def pass_once(self) -> list[Backend]:
+        """End what may be ended now, and return what is still there.
+
+        Raises:
+            DatabaseBusyError: The time is over for those that stayed.
+        """
+        present = backends(self._session, self._databases)
+        waiting_for = [backend for backend in present if not self._end(backend)]
+        if waiting_for and self.overdue:
+            raise self.busy(waiting_for)
+        return present
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the time to wait for others is over."""
+        return time.monotonic() >= self._deadline
+
+    def busy(self, left: Sequence[Backend]) -> DatabaseBusyError:
+        """Return the error that names the sessions which stayed."""
+        databases = ", ".join(repr(name) for name in self._databases)
+        lines = "".join(f"\n  {backend}" for backend in left)
+        return DatabaseBusyError(
+            f"Other sessions are using {databases}, after a wait of {self._wait_s:g} s:{lines}",
+            hint=self._hint(left),
+        )
+
+    def _end(self, backend: Backend) -> bool:
+        """End a backend if manners and rights allow, and tell whether they do."""
+        if not (backend.is_idle or (self._force and backend.is_client)) or not backend.endable:
+            return False
+        if backend.pid not in self.ended:
+            try:
+                self._session.rows(sql.SQL("SELECT pg_terminate_backend(%s)"), [backend.pid])
+            except psycopg.errors.InsufficientPrivilege:
+                return False
+            self.ended.add(backend.pid)
+        return True
+
+    def _hint(self, left: Sequence[Backend]) -> str:
+        if not all(backend.is_client for backend in left):
+            return (
+                "Stop the background processes named above first; they start again by themselves."
+            )
+        if not all(backend.endable for backend in left):
+            me = self._session.value(sql.SQL("SELECT quote_ident(current_user)"))
+            return (
+                "Some belong to roles whose sessions yours may not end. Close them, or let a "
+                f"superuser run: GRANT pg_signal_backend, pg_read_all_stats TO {me}; "
+                "(a superuser's own sessions only a superuser can end)."
+            )
+        if any(backend.state is None for backend in left):
+            me = self._session.value(sql.SQL("SELECT quote_ident(current_user)"))
+            return (
+                "To see what they do, let a superuser run: "
+                f"GRANT pg_read_all_stats TO {me}; or end them all with --force."
+            )
+        return "Finish or close them, wait longer with --wait, or end them with --force."
