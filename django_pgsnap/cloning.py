@@ -1,0 +1,133 @@
+"""Cloning a database: which strategy, and the statements that do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import psycopg
+from psycopg import sql
+
+from .errors import ConfigurationError
+from .server import Query, Session
+
+Strategy = Literal["wal_log", "file_copy", "clone"]
+STRATEGIES: Final[tuple[Strategy, ...]] = ("wal_log", "file_copy", "clone")
+
+# Up to here writing every block to the write-ahead log is quicker than copying files, which
+# forces two checkpoints. See benchmarks/crossover.py and its figures in docs/performance.md.
+WAL_LOG_MAX_BYTES: Final = 64 * 1024**2
+
+# Before this release WAL_LOG could corrupt the database that it copies from (release notes of
+# PostgreSQL 15.3).
+_WAL_LOG_SAFE_SINCE: Final = 150003
+
+# A strategy that copies every block does not come near this rate, nor does one that shares
+# blocks stay below it once the database is large enough for the difference to matter.
+_SHARED_BLOCKS_BYTES_PER_S: Final = 5 * 1024**3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clone:
+    """One database to be made from another.
+
+    Attributes:
+        source: Name of the database to copy.
+        name: Name of the database to make.
+        owner: Name of the role that will own it.
+        strategy: How the server copies.
+    """
+
+    source: str
+    name: str
+    owner: str
+    strategy: Strategy
+
+    @property
+    def statement(self) -> Query:
+        """The statement that makes it, shut from its first moment."""
+        return sql.SQL(
+            "CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY {}"
+            " ALLOW_CONNECTIONS false CONNECTION LIMIT 0 IS_TEMPLATE false"
+        ).format(
+            sql.Identifier(self.name),
+            sql.Identifier(self.source),
+            sql.Identifier(self.owner),
+            sql.SQL("WAL_LOG" if self.strategy == "wal_log" else "FILE_COPY"),
+        )
+
+    def prepare(self, session: Session) -> None:
+        """Set what the statement needs on the session that will run it."""
+        method = "clone" if self.strategy == "clone" else "copy"
+        session.rows(
+            sql.SQL(
+                "SELECT set_config(name, %s, false) FROM pg_settings"
+                " WHERE name = 'file_copy_method'"
+            ),
+            [method],
+        )
+
+
+def best_strategy(session: Session, size_bytes: int) -> Strategy:
+    """Return the quickest strategy that the server has for a database of this size."""
+    if size_bytes <= WAL_LOG_MAX_BYTES and session.server_version >= _WAL_LOG_SAFE_SINCE:
+        return "wal_log"
+    return "clone" if can_clone(session) else "file_copy"
+
+
+def check_strategy(session: Session, strategy: Strategy) -> None:
+    """Refuse a strategy that the server has not, or should not use.
+
+    Raises:
+        ConfigurationError: It needs another version of PostgreSQL.
+    """
+    if strategy == "wal_log" and session.server_version < _WAL_LOG_SAFE_SINCE:
+        raise ConfigurationError(
+            "The strategy wal_log can corrupt the database that it copies on PostgreSQL "
+            f"{session.server_name}.",
+            hint="Use file_copy, or upgrade to 15.3 or later.",
+        )
+    if strategy == "clone" and not can_clone(session):
+        raise ConfigurationError(
+            f"PostgreSQL {session.server_name} has no strategy clone on this platform.",
+            hint="Use file_copy, or upgrade to 18 or later.",
+        )
+
+
+def strategy_named(name: str) -> Strategy:
+    """Return the strategy of that name; plain copying, which always works, for any other name."""
+    for strategy in STRATEGIES:
+        if strategy == name:
+            return strategy
+    return "file_copy"
+
+
+def can_clone(session: Session) -> bool:
+    """Tell whether the server can have the file system share blocks, on this platform."""
+    return bool(
+        session.value(
+            sql.SQL(
+                "SELECT count(*) FROM pg_settings"
+                " WHERE name = 'file_copy_method' AND 'clone' = ANY(enumvals)"
+            )
+        )
+    )
+
+
+def refuses_to_clone(error: BaseException | None) -> bool:
+    """Tell whether the file system, rather than anything else, made strategy ``clone`` fail.
+
+    The server gives what it has no code for, such as "operation not supported", as an internal
+    error (source, errcode_for_file_access).
+    """
+    return isinstance(error, psycopg.errors.InternalError_ | psycopg.errors.IoError)
+
+
+def shares_blocks(strategy: str, size_bytes: int, seconds: float) -> bool:
+    """Tell from how a copy went whether the file system shares blocks between copies."""
+    return strategy == "clone" and size_bytes > seconds * _SHARED_BLOCKS_BYTES_PER_S
+
+
+def drop(name: str) -> Query:
+    """Return the statement that drops a database of ours, even if it was half dropped."""
+    return sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))

@@ -1,0 +1,255 @@
+"""Making clones: several at once, as of one moment, with another try where that can help."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from . import cloning
+from .cloning import Clone, Strategy
+from .errors import CopyFailedError, DatabaseBusyError, ObstacleError
+from .growth import Growth
+from .report import Reporter
+from .server import Server, Session
+from .sessions import Evictor, backends
+from .supervise import run_together
+
+_MOMENT_TRIES: Final = 5
+_LOOK_S: Final = 0.02
+_LOOK_FOR_MOMENT_S: Final = 0.001
+
+# CREATE DATABASE holds this lock on its template until it ends, which keeps clients out.
+_HELD: Final = sql.SQL(
+    "SELECT d.datname FROM pg_locks l JOIN pg_database d ON d.oid = l.objid"
+    " WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass"
+    " AND l.mode = 'ShareLock' AND l.granted AND l.pid = ANY(%s)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A clone to make.
+
+    Attributes:
+        clone: What to make from what.
+        size_bytes: How large the source is.
+        session: The session that makes it, and holds the lock of its name.
+        watcher: Another session on the same server, to look at it meanwhile.
+        server: That server.
+        evictor: Keeps the source empty; None where the source is shut anyway.
+    """
+
+    clone: Clone
+    size_bytes: int
+    session: Session
+    watcher: Session
+    server: Server
+    evictor: Evictor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copied:
+    """How a clone was made: by which strategy, and in how many seconds."""
+
+    strategy: Strategy
+    seconds: float
+
+
+def copy(jobs: Sequence[Job], reporter: Reporter) -> list[Copied]:
+    """Make all clones at the same time; those of live databases show one moment.
+
+    Sessions on the live databases are ended first, and kept away meanwhile. If a clone fails, the
+    others are cancelled, and those that were complete are dropped.
+
+    Raises:
+        DatabaseBusyError: Sessions stayed on a live database.
+        CopyFailedError: The server gave up, for lack of disk space for instance.
+    """
+    jobs = list(jobs)
+    for _ in range(_MOMENT_TRIES):
+        _empty(jobs)
+        attempt = _Attempt(jobs, reporter)
+        errors = attempt.run()
+        if not any(errors) and attempt.shows_one_moment:
+            return attempt.results()
+        attempt.undo(errors)
+        jobs = _revised(jobs, errors)
+    databases = ", ".join(repr(job.clone.source) for job in jobs)
+    raise CopyFailedError(
+        f"The copies of {databases} could not be made to show the same moment in "
+        f"{_MOMENT_TRIES} tries, since clients kept coming back in between.",
+        hint="Stop the busiest client, then try again.",
+    )
+
+
+class _Attempt:
+    """One try at making all clones."""
+
+    def __init__(self, jobs: Sequence[Job], reporter: Reporter) -> None:
+        self._jobs = jobs
+        self._reporter = reporter
+        # A clone of a shut copy shows that copy's moment, whenever it is made.
+        self._live = [job for job in jobs if job.evictor]
+        self.shows_one_moment = len(self._live) < 2  # noqa: PLR2004  # one is one moment
+        self._held_last_time = False
+        self._growth = {job.server: Growth(job.watcher) for job in jobs}
+        self._seconds = 0.0
+
+    def run(self) -> list[BaseException | None]:
+        for job in self._jobs:
+            job.clone.prepare(job.session)
+        started = time.monotonic()
+        work = [(job.session, job.clone.statement) for job in self._jobs]
+        try:
+            return run_together(work, meanwhile=self._look, every_s=self._pause_s)
+        except BaseException:
+            self.undo([None] * len(self._jobs))
+            raise
+        finally:
+            self._seconds = time.monotonic() - started
+
+    def _pause_s(self) -> float:
+        # Small copies take a few milliseconds, and their moment must not be missed.
+        return _LOOK_S if self.shows_one_moment else _LOOK_FOR_MOMENT_S
+
+    def results(self) -> list[Copied]:
+        return [
+            Copied(strategy=job.clone.strategy, seconds=round(self._seconds, 3))
+            for job in self._jobs
+        ]
+
+    def undo(self, errors: Sequence[BaseException | None]) -> None:
+        """Drop what this try completed; what it did not complete is not there."""
+        for job, error in zip(self._jobs, errors, strict=True):
+            if error is None and not job.session.broken:
+                job.session.execute(cloning.drop(job.clone.name))
+
+    def _look(self) -> None:
+        for evictor in {id(job.evictor): job.evictor for job in self._live}.values():
+            if evictor:
+                evictor.pass_once()
+        self._look_for_the_moment()
+        done = [growth.done_bytes() for growth in self._growth.values()]
+        known = [part for part in done if part is not None]
+        self._reporter.copied(
+            sum(known) if len(known) == len(done) else None,
+            sum(job.size_bytes for job in self._jobs),
+        )
+
+    def _look_for_the_moment(self) -> None:
+        """Notice a moment at which every live database was held still.
+
+        That is when each is locked by its CREATE DATABASE and nobody is left on it: from then on
+        none changes until its copy is complete. One query sees all of a server at once. Across
+        servers two rounds must agree: what both saw was so in between.
+        """
+        if self.shows_one_moment:
+            return
+        held = all(self._is_held(server) for server in self._growth)
+        self.shows_one_moment = held and (len(self._growth) == 1 or self._held_last_time)
+        self._held_last_time = held
+
+    def _is_held(self, server: Server) -> bool:
+        jobs = [job for job in self._live if job.server == server]
+        if not jobs:
+            return True
+        watcher = jobs[0].watcher
+        sources = {job.clone.source for job in jobs}
+        makers = [job.session.pid for job in jobs]
+
+        def locked() -> bool:
+            return sources <= {name for (name,) in watcher.rows(_HELD, [makers])}
+
+        # Held before and after nobody was seen there: held while nobody was there.
+        return locked() and not backends(watcher, sources) and locked()
+
+
+def _empty(jobs: Sequence[Job]) -> None:
+    for evictor in {id(job.evictor): job.evictor for job in jobs}.values():
+        if evictor:
+            evictor.empty()
+
+
+def _revised(jobs: Sequence[Job], errors: Sequence[BaseException | None]) -> list[Job]:
+    """Return what to try next after these errors, or raise what ends it."""
+    serious = [
+        (job, error)
+        for job, error in zip(jobs, errors, strict=True)
+        if error is not None and not isinstance(error, psycopg.errors.QueryCanceled)
+    ] or [(job, error) for job, error in zip(jobs, errors, strict=True) if error is not None]
+    for job, error in serious:
+        if isinstance(error, psycopg.errors.ObjectInUse):
+            if job.evictor is None or job.evictor.overdue:
+                raise _busy(job) from error
+        elif job.clone.strategy == "clone" and cloning.refuses_to_clone(error):
+            return [_without_sharing(job) for job in jobs]
+        else:
+            raise _explained(job, error) from error
+    return list(jobs)
+
+
+def _without_sharing(job: Job) -> Job:
+    if job.clone.strategy != "clone":
+        return job
+    return replace(job, clone=replace(job.clone, strategy="file_copy"))
+
+
+def _busy(job: Job) -> DatabaseBusyError:
+    left = backends(job.watcher, [job.clone.source])
+    names = "".join(f"\n  {backend}" for backend in left)
+    return DatabaseBusyError(
+        f"Other sessions are using {job.clone.source!r}:{names}",
+        hint="Finish or close them, wait longer with --wait, or end them with --force.",
+    )
+
+
+def _explained(job: Job, error: BaseException) -> BaseException:
+    clone = job.clone
+    if isinstance(error, psycopg.errors.DiskFull):
+        return CopyFailedError(
+            f"The server's disk is full: no room for another {job.size_bytes:,} bytes to copy "
+            f"{clone.source!r}. Nothing has changed.",
+            hint="Delete snapshots that you do not need (pgsnap list, pgsnap delete), "
+            "or keep no spares (PGSNAP['SPARE'] = False).",
+        )
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        return CopyFailedError(
+            f"The server could not copy {clone.source!r}: {error.diag.message_primary} "
+            f"({error.sqlstate}). Nothing has changed.",
+            hint=error.diag.message_hint or error.diag.message_detail or "See the server's log.",
+        )
+    if isinstance(error, psycopg.OperationalError):
+        return CopyFailedError(
+            f"The connection was lost while copying {clone.source!r}: {error}".strip(),
+            hint="If the server carried on, the unfinished copy is removed by the next command.",
+        )
+    return error
+
+
+_COLLATION: Final = sql.SQL(
+    "SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_database"
+    " WHERE datname = %s AND datcollversion IS DISTINCT FROM"
+    " pg_database_collation_actual_version(oid) AND datcollversion IS NOT NULL"
+)
+
+
+def check_collation(session: Session, database: str) -> None:
+    """Refuse a source that the server would refuse, since its collation has changed.
+
+    Raises:
+        ObstacleError: The operating system's collation is newer than the database's indexes.
+    """
+    rows = session.rows(_COLLATION, [database])
+    if rows:
+        ((recorded, actual),) = rows
+        raise ObstacleError(
+            f"The database {database!r} was built with collation version {recorded}, but the "
+            f"system now has {actual}; the server refuses to copy it.",
+            hint=f"Rebuild its indexes where you can (REINDEX DATABASE), then run: "
+            f'ALTER DATABASE "{database}" REFRESH COLLATION VERSION;',
+        )

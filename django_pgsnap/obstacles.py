@@ -1,0 +1,59 @@
+"""What stands in the way of a take or a restore: things that cannot follow a swap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from psycopg import sql
+
+from .errors import ObstacleError
+from .server import Session
+
+# A subscription's worker reconnects at once and keeps the database busy. A slot belongs to the
+# database by oid: it would move to the undo, and vanish with it. A prepared transaction makes
+# CREATE DATABASE … TEMPLATE fail.
+_OBSTACLES: Final = sql.SQL(
+    "SELECT 'subscription', s.subname::text, d.datname FROM pg_subscription s"
+    " JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = ANY(%(names)s)"
+    " UNION ALL SELECT 'slot', slot_name::text, database FROM pg_replication_slots"
+    " WHERE database = ANY(%(names)s)"
+    " UNION ALL SELECT 'prepared', gid, database FROM pg_prepared_xacts"
+    " WHERE database = ANY(%(names)s)"
+    " ORDER BY 1, 2"
+)
+_WORDS: Final = {
+    "subscription": (
+        "the subscription {name!r}",
+        'drop it (DROP SUBSCRIPTION "{name}") in {database!r}',
+    ),
+    "slot": (
+        "the logical replication slot {name!r}",
+        "run SELECT pg_drop_replication_slot('{name}')",
+    ),
+    "prepared": (
+        "the prepared transaction {name!r}",
+        "run COMMIT PREPARED or ROLLBACK PREPARED '{name}' in {database!r}",
+    ),
+}
+
+
+def check(session: Session, databases: Sequence[str]) -> None:
+    """Refuse to go on where something is attached to one of these live databases.
+
+    Raises:
+        ObstacleError: Names each subscription, logical slot and prepared transaction.
+    """
+    found = session.rows(_OBSTACLES, {"names": list(databases)})
+    if not found:
+        return
+    causes = [
+        f"{_WORDS[kind][0].format(name=name)} of {database!r}" for kind, name, database in found
+    ]
+    remedies = [
+        _WORDS[kind][1].format(name=name, database=database) for kind, name, database in found
+    ]
+    raise ObstacleError(
+        f"A copy or a swap would break {', '.join(causes)}.",
+        hint=f"First, {'; '.join(remedies)}.",
+    )
