@@ -1,0 +1,60 @@
+"""How far a snapshot's migrations are from those of the code at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.migrations.loader import MigrationLoader
+
+from .metadata import Migrations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """The difference between a snapshot's migrations and the code's.
+
+    Attributes:
+        missing: In the code, not in the snapshot; ``restore --migrate`` applies them.
+        unknown: In the snapshot, not in the code: another branch's, usually.
+    """
+
+    missing: Migrations = ()
+    unknown: Migrations = ()
+
+    def __str__(self) -> str:
+        parts = []
+        if self.missing:
+            parts.append(f"{len(self.missing)} behind")
+        if self.unknown:
+            parts.append(f"{len(self.unknown)} unknown here")
+        return ", ".join(parts)
+
+
+class Code:
+    """The migrations of the code at hand; loading them takes a moment, so do it once."""
+
+    def __init__(self) -> None:
+        """Read the migrations of all installed apps."""
+        loader = MigrationLoader(None, load=False)
+        loader.load_disk()
+        self._on_disk = set(loader.disk_migrations)
+        self._replaced = {
+            key: set(migration.replaces)
+            for key, migration in loader.disk_migrations.items()
+            if migration.replaces
+        }
+
+    def drift(self, applied: Migrations) -> Drift:
+        """Return how far a snapshot with these migrations is from the code."""
+        present = set(applied)
+        # A squashed migration counts as applied once all that it replaces are, and the other way
+        # round, which is how Django's loader sees it.
+        covered = {key for key, replaced in self._replaced.items() if replaced <= present}
+        standing_in = set().union(
+            *(replaced for key, replaced in self._replaced.items() if key in present | covered)
+        )
+        known = self._on_disk | set().union(*self._replaced.values())
+        return Drift(
+            missing=tuple(sorted(self._on_disk - present - covered - standing_in)),
+            unknown=tuple(sorted(present - known)),
+        )
