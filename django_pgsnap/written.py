@@ -1,0 +1,63 @@
+"""Whether a live database was written since a restore put it there.
+
+The server counts the rows that are inserted, updated and deleted in a database, catalogs included
+(manual, pg_stat_database). A database that a swap put in place starts at zero, and a session's
+counts are complete once its backend is gone. Where there is any doubt it counts as written.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from psycopg import sql
+
+from .catalog import Database
+from .inspection import sequences_digest
+from .metadata import Record
+from .server import Query, Server, Session
+
+# A crash of the server throws all statistics away, and this moment forward.
+_EPOCH: Final = sql.SQL("SELECT coalesce(stats_reset::text, '') FROM pg_stat_wal")
+
+_UNTOUCHED: Final = (
+    "pg_stat_get_db_tuples_inserted({oid}) + pg_stat_get_db_tuples_updated({oid})"
+    " + pg_stat_get_db_tuples_deleted({oid}) = 0"
+    " AND pg_stat_get_db_stat_reset_time({oid}) IS NULL"
+    " AND current_setting('track_counts')::bool"
+    " AND NOT EXISTS (SELECT FROM pg_db_role_setting, unnest(setconfig) c"
+    " WHERE starts_with(c, 'track_counts='))"
+)
+
+
+def epoch(session: Session) -> str:
+    """Return when the server's statistics began."""
+    return str(session.value(_EPOCH))
+
+
+def untouched(oid: int) -> Query:
+    """Return the condition that no row was written in the database with this oid."""
+    return sql.SQL(_UNTOUCHED).format(oid=sql.Literal(oid))
+
+
+def is_unwritten(session: Session, server: Server, live: Database, undo: Record | None) -> bool:
+    """Tell whether the live database is for sure what the last restore made it.
+
+    Sequences can be set without any row being written, so they are read too, from inside. Call
+    this when the sessions on the live database have been ended.
+
+    Args:
+        session: A maintenance session.
+        server: The server, to connect to the live database.
+        live: The live database.
+        undo: What the last restore left, which says what it put in place; None without one.
+    """
+    if (
+        undo is None
+        or undo.successor_oid != live.oid
+        or undo.statistics_epoch != epoch(session)
+        or not undo.successor_sequences
+        or not session.value(sql.SQL("SELECT {}").format(untouched(live.oid)))
+    ):
+        return False
+    with server.session_on(live.name, "comparing sequences") as inside:
+        return sequences_digest(inside) == undo.successor_sequences
