@@ -1,0 +1,25 @@
+"""The app's entry in ``INSTALLED_APPS``."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.checks import register
+from django.utils.translation import gettext_lazy as _
+
+
+class PgsnapConfig(AppConfig):
+    """Registers the system checks, and keeps an enabled process fresh after restores."""
+
+    name = "django_pgsnap"
+    verbose_name = _("Database snapshots")
+
+    def ready(self) -> None:
+        """Start up; where psycopg is missing only the checks, which say so."""
+        from . import checks
+
+        register(checks.check_settings, checks.TAG)
+        if checks.psycopg_problem() is None:
+            from . import guard, reconnect
+
+            if guard.is_on():
+                reconnect.watch()

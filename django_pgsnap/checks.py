@@ -1,0 +1,81 @@
+"""System checks: what is wrong with the settings, before a command runs into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+from django.core.checks import Warning as CheckWarning
+from django.db import connections
+
+from . import conf, names
+
+TAG: Final = "django_pgsnap"
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """Return what is wrong with ``PGSNAP``, and with what it needs."""
+    given = getattr(settings, "PGSNAP", {})
+    if problem := psycopg_problem():
+        return [problem, *_check_values(given)]
+    return [*_check_values(given), *_check_databases(given)]
+
+
+def psycopg_problem() -> Error | None:
+    """Return the error that psycopg 3 cannot be used here, None if it can."""
+    try:
+        import_module("psycopg")
+    except ImportError as error:
+        return Error(
+            f"psycopg 3 cannot be imported: {error}",
+            hint="Install it with its library: pip install 'psycopg[binary]'.",
+            id="pgsnap.E001",
+        )
+    return None
+
+
+def _check_values(given: object) -> Iterator[CheckMessage]:
+    for problem in conf.problems(given):
+        yield Error(problem, hint="See the settings in django_pgsnap's README.", id="pgsnap.E002")
+    for key in given if isinstance(given, dict) else ():
+        if key not in conf.KEYS:
+            yield _unknown_key(str(key))
+
+
+def _unknown_key(key: str) -> Error:
+    similar = names.nearest(key, conf.KEYS)
+    known = f"Did you mean {similar[0]!r}?" if similar else f"Known: {', '.join(conf.KEYS)}."
+    return Error(f"PGSNAP has the unknown key {key!r}.", hint=known, id="pgsnap.E003")
+
+
+def _check_databases(given: object) -> Iterator[CheckMessage]:
+    named = given.get("DATABASES") if isinstance(given, dict) else None
+    if isinstance(named, list | tuple):
+        yield from _check_named([alias for alias in named if isinstance(alias, str)])
+    elif all(connections[alias].vendor != "postgresql" for alias in connections):
+        yield CheckWarning(
+            "No alias in DATABASES is PostgreSQL, so there is nothing to take snapshots of.",
+            hint="Use ENGINE 'django.db.backends.postgresql', "
+            "or remove django_pgsnap from INSTALLED_APPS.",
+            id="pgsnap.W001",
+        )
+
+
+def _check_named(aliases: list[str]) -> Iterator[CheckMessage]:
+    for alias in aliases:
+        if alias not in connections.settings:
+            yield Error(
+                f"PGSNAP['DATABASES'] names the alias {alias!r}, which is not in DATABASES.",
+                hint=f"Known: {', '.join(connections)}.",
+                id="pgsnap.E004",
+            )
+        elif connections[alias].vendor != "postgresql":
+            yield Error(
+                f"PGSNAP['DATABASES'] names the alias {alias!r}, which is "
+                f"{connections[alias].display_name}, not PostgreSQL.",
+                hint="Leave it out: only PostgreSQL databases can be cloned.",
+                id="pgsnap.E005",
+            )

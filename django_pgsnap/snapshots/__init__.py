@@ -1,0 +1,1 @@
+"""The use cases: take, restore, undo, look at snapshots, and keep house."""

@@ -1,0 +1,129 @@
+"""Housekeeping: rename, pin, annotate and delete snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from .. import cloning, locks, names, spares, stages
+from ..conf import config
+from ..errors import SnapshotExistsError
+from ..metadata import Record
+from ..report import Reporter
+from . import listing, operation
+from .model import Member, Snapshot
+from .operation import Site
+
+
+def rename(old: str, new: str) -> Snapshot:
+    """Give a snapshot another name.
+
+    Raises:
+        InvalidNameError: A snapshot cannot have the new name.
+        SnapshotExistsError: Another snapshot has it.
+        SnapshotNotFoundError: There is no snapshot of the old name.
+    """
+    names.validate(new)
+    with _found(f"rename {old}", old) as (sites, snapshot):
+        others = [member.record for site in sites for member in site.copies()]
+        if any(record.name == new and record.set_id != snapshot.set_id for record in others):
+            raise SnapshotExistsError(
+                f"There is a snapshot {new!r} already.",
+                hint="Choose another name, or delete that one first.",
+            )
+        return _rewritten(sites, snapshot, lambda record: replace(record, name=new))
+
+
+def pin(name: str, *, pinned: bool = True) -> Snapshot:
+    """Keep a snapshot from being pruned, or allow it again.
+
+    Raises:
+        SnapshotNotFoundError: There is no snapshot of that name.
+    """
+    with _found(f"pin {name}", name) as (sites, snapshot):
+        return _rewritten(sites, snapshot, lambda record: replace(record, pinned=pinned))
+
+
+def annotate(name: str, note: str) -> Snapshot:
+    """Change a snapshot's note.
+
+    Raises:
+        SnapshotNotFoundError: There is no snapshot of that name.
+    """
+    with _found(f"note {name}", name) as (sites, snapshot):
+        return _rewritten(sites, snapshot, lambda record: replace(record, note=note))
+
+
+def delete(*unwanted: str, reporter: Reporter | None = None) -> list[Snapshot]:
+    """Delete snapshots, their spares included, and give their disk space back.
+
+    1. All names are looked up; if one is unknown, nothing happens.
+    2. One transaction per server makes the snapshots none any more. If it stops after this, the
+       next operation drops what is left of them.
+    3. Their databases are dropped.
+
+    Args:
+        unwanted: Names of the snapshots.
+        reporter: Who hears about progress.
+
+    Returns:
+        The snapshots that are gone.
+
+    Raises:
+        SnapshotNotFoundError: There is none of one of the names.
+    """
+    reporter = reporter or Reporter()
+    with _operation(f"delete {' '.join(unwanted)}") as sites:
+        members = [member for site in sites for member in site.copies()]
+        doomed = [listing.find(members, name) for name in dict.fromkeys(unwanted)]
+        for site in sites:
+            _delete_here(
+                site,
+                [m for snapshot in doomed for m in snapshot.members if m.server == site.server],
+                reporter,
+            )
+    return doomed
+
+
+def _delete_here(site: Site, members: Sequence[Member], reporter: Reporter) -> None:
+    if not members:
+        return
+    for member in members:
+        spares.abandon(site.watcher, member.record)
+    site.main.execute(stages.together(stages.retire(member.record) for member in members))
+    now = site.reloaded().catalog
+    for member in members:
+        reporter.step(f"Dropping the copy of {member.record.source} in {member.record.name}")
+        for name in (
+            names.doomed_name(member.record.identity),
+            names.spare_name(member.record.identity),
+        ):
+            if name in now and locks.try_acquire(site.main, name):
+                site.main.execute(cloning.drop(name))
+
+
+def _rewritten(
+    sites: Sequence[Site], snapshot: Snapshot, change: Callable[[Record], Record]
+) -> Snapshot:
+    """Write a change to all members of a snapshot, those of a server in one transaction."""
+    changed = tuple(replace(member, record=change(member.record)) for member in snapshot.members)
+    for site in sites:
+        here = [member.record for member in changed if member.server == site.server]
+        if here:
+            site.main.execute(stages.together(map(stages.recomment, here)))
+    return replace(snapshot, members=changed)
+
+
+@contextmanager
+def _found(purpose: str, name: str) -> Iterator[tuple[list[Site], Snapshot]]:
+    with _operation(purpose) as sites:
+        yield sites, listing.find([m for site in sites for m in site.copies()], name)
+
+
+@contextmanager
+def _operation(purpose: str) -> Iterator[list[Site]]:
+    """Hold the locks of all the project's databases, without disturbing who uses them."""
+    about = operation.chosen(None)
+    with operation.operation(purpose, about, wait_s=config().wait_s, disturbs_live=False) as sites:
+        yield sites

@@ -1,0 +1,185 @@
+"""What every operation begins and ends with: sessions, locks, and a look at the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from .. import catalog, guard, locks, names, reconnect, targets
+from ..catalog import Catalog, Database
+from ..errors import DatabaseMissingError
+from ..metadata import Record
+from ..report import Reporter
+from ..server import Server, Session
+from ..sessions import Evictor
+from ..targets import Target
+from .model import Member, SpareState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One server's part of an operation.
+
+    Attributes:
+        server: The server.
+        targets: The live databases on it that the operation is about.
+        watcher: A session that looks on and ends others.
+        workers: A session per alias; it holds the lock of its live database.
+        catalog: The server's databases once the locks were held.
+    """
+
+    server: Server
+    targets: tuple[Target, ...]
+    watcher: Session
+    workers: dict[str, Session]
+    catalog: Catalog
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the live databases."""
+        return [target.name for target in self.targets]
+
+    @property
+    def main(self) -> Session:
+        """The session that sends what concerns all databases of the server."""
+        return self.workers[self.targets[0].alias]
+
+    def reloaded(self) -> Site:
+        """Return the same with the catalog as it is now."""
+        return replace(self, catalog=catalog.load(self.watcher))
+
+    def copies(self) -> list[Member]:
+        """Return the members of snapshots of these live databases."""
+        return members(self.server, self.targets, self.catalog, self.catalog.copies(self.sources))
+
+    def project_copies(self) -> list[Member]:
+        """Return the members of snapshots of all the project's databases on this server."""
+        known = [target for target in targets.targets() if target.server == self.server]
+        sources = {target.name for target in (*known, *self.targets)}
+        return members(self.server, known, self.catalog, self.catalog.copies(sources))
+
+    def undos(self) -> list[Member]:
+        """Return the members of undos of these live databases."""
+        return members(self.server, self.targets, self.catalog, self.catalog.undos(self.sources))
+
+
+def chosen(aliases: Sequence[str] | None) -> list[Target]:
+    """Return the targets of an operation, if it is allowed here at all.
+
+    Raises:
+        ConfigurationError: An alias cannot be used.
+        NotEnabledError: The settings switch snapshots off.
+    """
+    found = targets.targets(aliases)
+    guard.check_settings(found)
+    return found
+
+
+def members(
+    server: Server,
+    known: Sequence[Target],
+    present: Catalog,
+    databases: Sequence[Database],
+    building: frozenset[int] = frozenset(),
+) -> list[Member]:
+    """Return published databases as members; ``building`` has the lock keys that are held."""
+    aliases = {target.name: target.alias for target in known}
+    return [
+        Member(
+            alias=aliases.get(record.source, record.alias),
+            record=record,
+            database=database,
+            server=server,
+            spare=_spare_state(record, present, building),
+        )
+        for database in databases
+        if (record := database.record) is not None
+    ]
+
+
+def _spare_state(record: Record, present: Catalog, building: frozenset[int]) -> SpareState:
+    if present.spare(record.identity):
+        return "ready"
+    return "building" if names.lock_key(names.spare_name(record.identity)) in building else "none"
+
+
+@contextmanager
+def operation(
+    purpose: str, about: Sequence[Target], *, wait_s: float, disturbs_live: bool = True
+) -> Iterator[list[Site]]:
+    """Hold the locks of live databases, and what the work on them needs.
+
+    All sessions are opened before anything is locked: clients that have to wait later on would
+    fill the server's connection slots. Locks are taken in the order of names, so that two
+    operations never wait for each other.
+
+    Args:
+        purpose: What others are told that it is about.
+        about: The live databases.
+        wait_s: How long to wait for another operation, in seconds.
+        disturbs_live: Whether sessions on the live databases will be ended, Django's own too.
+
+    Raises:
+        InsideTransactionError: It disturbs, and this thread is inside ``transaction.atomic``.
+        NotEnabledError: A server is at a public address.
+        OperationRunningError: Another operation is at work on one of the databases.
+        ServerUnavailableError: A server cannot be reached.
+    """
+    if disturbs_live:
+        aliases = reconnect.aliases_of(about)
+        reconnect.check_not_in_atomic(aliases)
+        reconnect.let_go(aliases)
+    with ExitStack() as stack:
+        sites = [
+            _open(stack, purpose, server, group)
+            for server, group in targets.by_server(about).items()
+        ]
+        workers = {
+            (target.name, str(site.server)): site.workers[target.alias]
+            for site in sites
+            for target in site.targets
+        }
+        for (name, _), worker in sorted(workers.items()):
+            locks.acquire(worker, name, wait_s)
+        yield [site.reloaded() for site in sites]
+
+
+def _open(stack: ExitStack, purpose: str, server: Server, group: Sequence[Target]) -> Site:
+    def session() -> Session:
+        opened = stack.enter_context(server.session(purpose))
+        opened.stop_when_we_die()
+        return opened
+
+    watcher = session()
+    guard.check_address(watcher, list(group))
+    return Site(
+        server=server,
+        targets=tuple(group),
+        watcher=watcher,
+        workers={target.alias: session() for target in group},
+        catalog=catalog.load(watcher),
+    )
+
+
+def live(site: Site, target: Target) -> Database:
+    """Return a live database's catalog row.
+
+    Raises:
+        DatabaseMissingError: It does not exist.
+    """
+    database = site.catalog.get(target.name)
+    if database is None:
+        raise DatabaseMissingError(
+            f"The database {target.name!r} of the alias {target.alias!r} does not exist on the "
+            f"server at {site.server}.",
+            hint="Create it (createdb, then manage.py migrate), or restore a snapshot of it.",
+        )
+    return database
+
+
+def report_ended(evictors: Iterable[Evictor], reporter: Reporter) -> None:
+    """Tell how many sessions were ended."""
+    count = sum(len(evictor.ended) for evictor in {id(each): each for each in evictors}.values())
+    if count:
+        reporter.note(f"Ended {count} session{'s' if count > 1 else ''} on the live database.")

@@ -1,0 +1,84 @@
+"""Publishing: finished clones become a snapshot, and what they replace stops being one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import django
+
+from .. import names, spares, stages, vcs
+from ..copying import Copied
+from ..metadata import Record
+from ..server import Query, Server, Session
+from .model import Member
+from .operation import Site
+from .parts import Part, Request
+
+
+def records(
+    parts: Sequence[Part], copied: Sequence[Copied], request: Request, taken_at: datetime
+) -> list[Record]:
+    """Return what each copy shall know of itself."""
+    set_id = names.new_identity()
+    code = vcs.checkout()
+    return [
+        Record(
+            kind="copy",
+            identity=part.identity,
+            set_id=set_id,
+            members=len(parts),
+            name=request.name,
+            alias=part.target.alias,
+            source=part.target.name,
+            taken_at=taken_at,
+            size_bytes=part.job.size_bytes,
+            note=request.note,
+            pinned=request.pinned,
+            strategy=how.strategy,
+            seconds=how.seconds,
+            git_branch=code.branch,
+            git_commit=code.commit,
+            git_dirty=code.dirty,
+            django=django.get_version(),
+            postgresql=part.site.watcher.server_name,
+            migrations=part.contents.migrations,
+            sequences=part.contents.sequences,
+            comment=part.properties.comment,
+            connection_limit=part.properties.connection_limit,
+        )
+        for part, how in zip(parts, copied, strict=True)
+    ]
+
+
+def publish(parts: Sequence[Part], new: Sequence[Record], replaced: Sequence[Member]) -> None:
+    """Make the clones a snapshot, and the members of the one that it replaces none any more.
+
+    On one server that is one transaction. On several, the old ones go when all the new ones are
+    there: if it stops before, the new snapshot is incomplete, or both exist and the newer counts.
+    """
+    for member in replaced:
+        spares.abandon(_site(parts, member).watcher, member.record)
+    publications = [
+        (part.site, stages.publish(part.job.clone.name, record))
+        for part, record in zip(parts, new, strict=True)
+    ]
+    retirements = [(_site(parts, member), stages.retire(member.record)) for member in replaced]
+    if len({part.site.server for part in parts}) == 1:
+        _send(publications + retirements)
+    else:
+        _send(publications)
+        _send(retirements)
+
+
+def _send(statements: Sequence[tuple[Site, Query]]) -> None:
+    """Run the statements, those of each server in one transaction."""
+    by_server: dict[Server, tuple[Session, list[Query]]] = {}
+    for site, statement in statements:
+        by_server.setdefault(site.server, (site.main, []))[1].append(statement)
+    for session, group in by_server.values():
+        session.execute(stages.together(group))
+
+
+def _site(parts: Sequence[Part], member: Member) -> Site:
+    return next(part.site for part in parts if part.site.server == member.server)

@@ -1,0 +1,83 @@
+"""Refilling: make the spare in the foreground, and see what goes wrong if it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import copying, locks, names, spares
+from ..conf import config
+from ..copying import Job
+from ..report import Reporter
+from . import aftermath, listing, operation
+from .model import Member, Snapshot, undos_of
+from .operation import Site
+
+
+def refill(
+    name: str | None = None,
+    *,
+    databases: Sequence[str] | None = None,
+    reporter: Reporter | None = None,
+) -> Snapshot:
+    """Make the spare of a snapshot, unless it is there; other spares are dropped.
+
+    Args:
+        name: The snapshot's name; None for the one last taken or restored.
+        databases: Aliases; None for all that the settings name.
+        reporter: Who hears about progress.
+
+    Returns:
+        The snapshot, whose next restore only has to rename.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name.
+        CopyFailedError: The server could not make the spare.
+    """
+    reporter = reporter or Reporter()
+    about = operation.chosen(databases)
+    with operation.operation("refill", about, wait_s=config().wait_s, disturbs_live=False) as sites:
+        members = [member for site in sites for member in site.copies()]
+        snapshot = listing.find(members, name or _current(sites))
+        jobs = [job for site in sites for job in _jobs(site, snapshot, reporter)]
+        if jobs:
+            reporter.step(f"Making the spare of {snapshot.name}")
+            copying.copy(jobs, reporter)
+        for site in sites:
+            here = [member for member in snapshot.members if member.server == site.server]
+            aftermath.send_off(site, current=here, drops=(), spare=True)
+    return listing.get(snapshot.name, databases=databases)
+
+
+def _current(sites: Sequence[Site]) -> str | None:
+    """Return the name of the snapshot last restored, unless another was taken since."""
+    undos = undos_of([member for site in sites for member in site.undos()])
+    copies = [member for site in sites for member in site.copies()]
+    if not undos or any(copy.record.taken_at > undos[0].taken_at for copy in copies):
+        return None
+    restored = undos[0].name
+    return restored if any(copy.record.name == restored for copy in copies) else None
+
+
+def _jobs(site: Site, snapshot: Snapshot, reporter: Reporter) -> list[Job]:
+    return [
+        _job(site, member)
+        for member in snapshot.members
+        if member.server == site.server
+        and spares.obtain(site.watcher, site.catalog, member.record, reporter) is None
+    ]
+
+
+def _job(site: Site, member: Member) -> Job:
+    (worker,) = (
+        site.workers[target.alias] for target in site.targets if target.name == member.record.source
+    )
+    copying.check_collation(site.watcher, member.database.name)
+    locks.try_acquire(worker, names.spare_name(member.record.identity))
+    return Job(
+        clone=spares.spare_of(member.database, member.record),
+        size_bytes=member.record.size_bytes,
+        session=worker,
+        watcher=site.watcher,
+        server=site.server,
+        evictor=None,
+    )

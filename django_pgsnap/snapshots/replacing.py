@@ -1,0 +1,218 @@
+"""Replacing: other databases take the place of the live ones, in one transaction per server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import django
+
+from .. import names, obstacles, properties, rights, written
+from ..catalog import Database
+from ..metadata import Record
+from ..properties import Properties
+from ..report import Reporter
+from ..server import Server
+from ..sessions import Evictor
+from ..swap import Swap, WrittenMeanwhileError, perform
+from ..targets import Target
+from . import operation
+from .operation import Site
+from .parts import size_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """A shut database that is to take a live one's place.
+
+    Attributes:
+        site: The server it is on.
+        target: The live database.
+        database: The database that comes.
+        record: The copy or undo that it stands for.
+        set_up_like: A database with the properties to use if the live one is missing.
+    """
+
+    site: Site
+    target: Target
+    database: Database
+    record: Record
+    set_up_like: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the caller asked for; see `restore`."""
+
+    keep_undo: bool
+    wait_s: float
+    force: bool
+
+
+def replace_live(
+    incoming: Sequence[Incoming], request: Request, reporter: Reporter
+) -> dict[Server, list[str]]:
+    """Put databases in the place of the live ones.
+
+    1. Sessions that idle on the live databases are ended, those that work waited for.
+    2. The incoming databases are set up like the live ones. If it stops here, nothing has changed.
+    3. One transaction per server swaps. If a later server fails, the earlier ones swap back.
+
+    Returns:
+        For each server, the databases that nobody needs any more.
+
+    Raises:
+        PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
+    """
+    work = [_Replacement(site, group, request) for site, group in _by_site(incoming)]
+    for replacement in work:
+        replacement.check()
+    for replacement in work:
+        replacement.prepare(reporter)
+    _perform_all(work)
+    operation.report_ended([replacement.evictor for replacement in work], reporter)
+    return {replacement.site.server: replacement.drops for replacement in work}
+
+
+class _Replacement:
+    """All that is replaced on one server."""
+
+    def __init__(self, site: Site, incoming: Sequence[Incoming], request: Request) -> None:
+        self.site = site
+        self._incoming = incoming
+        self._request = request
+        self._names = [each.target.name for each in incoming if each.target.name in site.catalog]
+        self.evictor = Evictor(
+            site.watcher, self._names, wait_s=request.wait_s, force=request.force
+        )
+        self._properties: dict[str, Properties] = {}
+        self._swaps: list[Swap] = []
+
+    @property
+    def drops(self) -> list[str]:
+        return [name for swap in self._swaps for name in swap.drops]
+
+    def check(self) -> None:
+        obstacles.check(self.site.watcher, self._names)
+        rights.check(self.site.watcher, [*self._names, *(i.database.name for i in self._incoming)])
+
+    def prepare(self, reporter: Reporter) -> None:
+        self.evictor.empty()
+        for each in self._incoming:
+            wanted = self._wanted_properties(each)
+            for shortfall in properties.put(self.site.watcher, wanted, each.database.name):
+                reporter.warn(str(shortfall))
+            self._properties[each.target.name] = wanted
+
+    def perform(self, *, alone: bool) -> None:
+        """Swap; where it is alone, a state that nobody changed does not become the undo."""
+        unwritten = alone and self._request.keep_undo and self._is_unwritten()
+        self._swaps = self._plan(keep_older_undo=unwritten)
+        try:
+            perform(self.site.main, self._swaps, self.evictor)
+        except WrittenMeanwhileError:
+            self._swaps = self._plan(keep_older_undo=False)
+            perform(self.site.main, self._swaps, self.evictor)
+
+    def put_back(self) -> None:
+        """Swap back what `perform` swapped."""
+        swaps = [back for swap in self._swaps if (back := swap.reversed()) is not None]
+        self._swaps = []
+        if swaps:
+            perform(self.site.main, swaps, self.evictor)
+
+    def _wanted_properties(self, each: Incoming) -> Properties:
+        if each.target.name in self._names:
+            return properties.read(self.site.watcher, each.target.name)
+        return replace(
+            properties.read(self.site.watcher, each.set_up_like),
+            comment=each.record.comment,
+            connection_limit=each.record.connection_limit,
+            is_template=False,
+        )
+
+    def _older_undo(self, each: Incoming) -> Record | None:
+        """Return the undo of a live database, unless it is what comes in."""
+        for database in self.site.catalog.undos([each.target.name]):
+            if database.oid != each.database.oid:
+                return database.record
+        return None
+
+    def _is_unwritten(self) -> bool:
+        return all(
+            (live := self.site.catalog.get(each.target.name)) is not None
+            and written.is_unwritten(
+                self.site.watcher, self.site.server, live, self._older_undo(each)
+            )
+            for each in self._incoming
+        )
+
+    def _plan(self, *, keep_older_undo: bool) -> list[Swap]:
+        set_id = names.new_identity()
+        return [self._swap(each, set_id, keep_older_undo) for each in self._incoming]
+
+    def _swap(self, each: Incoming, set_id: str, keep_older_undo: bool) -> Swap:
+        live = self.site.catalog.get(each.target.name)
+        older = self._older_undo(each)
+        undo = None
+        if live and self._request.keep_undo and not keep_older_undo:
+            undo = self._undo_record(each, set_id)
+        return Swap(
+            live_name=each.target.name,
+            live=live,
+            incoming=each.database,
+            properties=self._properties[each.target.name],
+            undo=undo,
+            doomed_identity=names.new_identity(),
+            retire=[older] if older and undo else [],
+            recomment=self._succeeded(older, each) if older and keep_older_undo else None,
+        )
+
+    def _undo_record(self, each: Incoming, set_id: str) -> Record:
+        wanted = self._properties[each.target.name]
+        record = Record(
+            kind="undo",
+            identity=names.new_identity(),
+            set_id=set_id,
+            members=len(self._incoming),
+            name=each.record.name,
+            alias=each.target.alias,
+            source=each.target.name,
+            taken_at=datetime.now(UTC),
+            size_bytes=size_bytes(self.site, each.target.name),
+            django=django.get_version(),
+            postgresql=self.site.watcher.server_name,
+            comment=wanted.comment,
+            connection_limit=wanted.connection_limit,
+        )
+        return self._succeeded(record, each)
+
+    def _succeeded(self, undo: Record, each: Incoming) -> Record:
+        """Return an undo that knows which database took its place."""
+        return replace(
+            undo,
+            successor_oid=each.database.oid,
+            # What an undo holds may have been written, so nothing is known of its sequences.
+            successor_sequences=each.record.sequences if each.record.kind == "copy" else "",
+            statistics_epoch=written.epoch(self.site.watcher),
+        )
+
+
+def _perform_all(work: Sequence[_Replacement]) -> None:
+    done: list[_Replacement] = []
+    try:
+        for replacement in work:
+            replacement.perform(alone=len(work) == 1)
+            done.append(replacement)
+    except BaseException:
+        for replacement in reversed(done):
+            replacement.put_back()
+        raise
+
+
+def _by_site(incoming: Iterable[Incoming]) -> list[tuple[Site, list[Incoming]]]:
+    groups: dict[int, tuple[Site, list[Incoming]]] = {}
+    for each in incoming:
+        groups.setdefault(id(each.site), (each.site, []))[1].append(each)
+    return list(groups.values())
