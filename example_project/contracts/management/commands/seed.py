@@ -1,6 +1,5 @@
 """Fill the database with believable data."""
 
-import argparse
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from contracts.arguments import add_contracts_argument
 from contracts.console import console_of
 from contracts.models import AuditEvent, Company, Contract, Signature, Signer
 from contracts.seeding import empty_database, seed_database
@@ -21,9 +21,7 @@ class Command(BaseCommand):
     help = "Fills the database with companies, signers, contracts, signatures and audit events."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            *("--contracts", "-n"), type=_positive, default=2000, metavar="N", help="default: 2000"
-        )
+        add_contracts_argument(parser, default=2000)
         parser.add_argument("--seed", type=int, default=1, help="decides every value; default: 1")
         parser.add_argument("--flush", action="store_true", help="delete what is there first")
 
@@ -44,13 +42,6 @@ class Command(BaseCommand):
             f"{AuditEvent.objects.count():,} audit events.",
             soft_wrap=not console.is_terminal,
         )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 def _show_bar(console: Console, steps: Iterator[int], total: int) -> None:
