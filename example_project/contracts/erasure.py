@@ -43,7 +43,7 @@ def erase(signer: Signer) -> Erasure:
         redacted={
             "signatures": _redact_signatures(signer),
             "audit events": _redact_events(signer),
-            "signers": _redact_signer(signer),
+            "signer": _redact_signer(signer),
         },
     )
 
