@@ -119,4 +119,4 @@ class _Here:
 
 
 def _occupied_bytes(member: Member) -> int:
-    return member.record.size_bytes * (2 if member.spare == "ready" else 1)
+    return member.record.size_bytes * (1 if member.spare == "none" else 2)

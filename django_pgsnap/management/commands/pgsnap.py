@@ -1,0 +1,214 @@
+"""The management command ``pgsnap``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.color import no_style
+
+from ... import checks
+from ...cloning import Strategy
+from ...errors import PgsnapError
+from ...snapshots import housekeeping, listing, refilling
+from ...snapshots import restore as restoring
+from ...snapshots.model import Snapshot
+from ...snapshots.take import take
+from .. import arguments, facts, wording
+from ..progress import CommandReporter
+
+_INTERRUPTED = 130
+
+
+class Command(BaseCommand):
+    """Runs one subcommand, and is the only place that turns errors into messages."""
+
+    help = "Takes snapshots of the project's PostgreSQL databases, and restores them."
+    # Checks of other apps are no reason not to give somebody their data back.
+    requires_system_checks = [checks.TAG]
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the subcommands."""
+        arguments.add(parser)
+
+    def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
+        """Run a subcommand."""
+        self._verbosity: int = options["verbosity"]
+        self._as_json: bool = options["as_json"]
+        self._colour = not (options["no_color"] or os.environ.get("NO_COLOR"))
+        if not self._colour:
+            self.style = no_style()
+        try:
+            getattr(self, f"_{subcommand}")(**options)
+            self.stdout.flush()
+        except PgsnapError as error:
+            raise CommandError(self._lines(str(error))) from error
+        except KeyboardInterrupt:
+            raise CommandError(
+                "Interrupted. The live databases are as they were, or as they shall be.",
+                returncode=_INTERRUPTED,
+            ) from None
+        except BrokenPipeError:
+            # Who reads our output has seen enough. Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _take(
+        self,
+        *,
+        name: str | None,
+        note: str,
+        replace: bool,
+        pin: bool,
+        spare: bool,
+        strategy: Strategy | None,
+        **options: Any,
+    ) -> None:
+        with self._reporter() as reporter:
+            snapshot = take(
+                name,
+                note=note,
+                replace=replace,
+                pin=pin,
+                spare=spare,
+                strategy=strategy,
+                reporter=reporter,
+                **_common(options),
+            )
+        self._say(
+            f"Took {snapshot.name!r}: {wording.size(snapshot.size_bytes)} of "
+            f"{_aliases(snapshot)} in {wording.seconds(snapshot.seconds)}.",
+            facts.of_snapshot(snapshot),
+        )
+        if self._verbosity and not self._as_json:
+            occupied = wording.size(listing.overview().occupied_bytes)
+            self.stdout.write(f"Copies, spares and undo now occupy {occupied}.")
+
+    def _restore(
+        self, *, name: str | None, undo: bool | None, migrate: bool, **options: Any
+    ) -> None:
+        began = time.monotonic()
+        with self._reporter() as reporter:
+            snapshot = restoring.restore(name, undo=undo, reporter=reporter, **_common(options))
+        self._say(
+            f"Restored {snapshot.name!r} of {wording.ago(snapshot.taken_at)} to "
+            f"{_aliases(snapshot)} in {wording.seconds(time.monotonic() - began)}.",
+            facts.of_snapshot(snapshot),
+        )
+        if migrate:
+            for alias in snapshot.aliases:
+                call_command(
+                    "migrate",
+                    database=alias,
+                    interactive=False,
+                    verbosity=0 if self._as_json else self._verbosity,
+                )
+
+    def _undo(self, **options: Any) -> None:
+        with self._reporter() as reporter:
+            undone = restoring.undo(reporter=reporter, **_common(options))
+        self._say(
+            f"Swapped back what was live before {undone.name!r} took its place "
+            f"{wording.ago(undone.taken_at)}. Run undo again to redo.",
+            facts.of_undo(undone),
+        )
+
+    def _list(self, *, everyone: bool, databases: Sequence[str] | None, **_: Any) -> None:
+        from .. import output
+        from ...drift import Code
+
+        overview = listing.overview(databases=databases, everyone=everyone)
+        code = Code()
+        if self._as_json:
+            self._print_json(
+                {
+                    "snapshots": [
+                        facts.of_snapshot(each, code.drift(each.migrations))
+                        for each in overview.snapshots
+                    ],
+                    "undos": [facts.of_undo(each) for each in overview.undos],
+                    "occupied_bytes": overview.occupied_bytes,
+                }
+            )
+        else:
+            output.show_overview(output.console(self.stdout, colour=self._colour), overview, code)
+
+    def _show(self, *, name: str, **_: Any) -> None:
+        from .. import output
+        from ...drift import Code
+
+        snapshot = listing.get(name)
+        drift = Code().drift(snapshot.migrations)
+        if self._as_json:
+            self._print_json(facts.of_snapshot(snapshot, drift))
+        else:
+            output.show_snapshot(output.console(self.stdout, colour=self._colour), snapshot, drift)
+
+    def _rename(self, *, old: str, new: str, **_: Any) -> None:
+        snapshot = housekeeping.rename(old, new)
+        self._say(f"Renamed {old!r} to {new!r}.", facts.of_snapshot(snapshot))
+
+    def _pin(self, *, name: str, **_: Any) -> None:
+        snapshot = housekeeping.pin(name)
+        self._say(f"Pinned {name!r}: pruning leaves it.", facts.of_snapshot(snapshot))
+
+    def _unpin(self, *, name: str, **_: Any) -> None:
+        snapshot = housekeeping.pin(name, pinned=False)
+        self._say(f"Unpinned {name!r}: it may be pruned.", facts.of_snapshot(snapshot))
+
+    def _delete(self, *, names: Sequence[str], interactive: bool, **_: Any) -> None:
+        if interactive and sys.stdin.isatty() and self.stdout.isatty():
+            doomed = [listing.get(name) for name in dict.fromkeys(names)]
+            if not self._agreed(doomed):
+                raise CommandError("Nothing deleted.")
+        with self._reporter() as reporter:
+            gone = housekeeping.delete(*names, reporter=reporter)
+        size = wording.size(sum(each.size_bytes for each in gone))
+        self._say(
+            f"Deleted {', '.join(repr(each.name) for each in gone)}: {size} less.",
+            [facts.of_snapshot(each) for each in gone],
+        )
+
+    def _refill(self, *, name: str | None, databases: Sequence[str] | None, **_: Any) -> None:
+        with self._reporter() as reporter:
+            snapshot = refilling.refill(name, databases=databases, reporter=reporter)
+        self._say(f"The spare of {snapshot.name!r} is ready.", facts.of_snapshot(snapshot))
+
+    def _agreed(self, doomed: Sequence[Snapshot]) -> bool:
+        for each in doomed:
+            self.stdout.write(
+                f"  {each.name}  {wording.ago(each.taken_at)}  {wording.size(each.size_bytes)}  "
+                f"{wording.printable(each.note)}"
+            )
+        return input("Delete for good? [y/N] ").strip().lower() in ("y", "yes")
+
+    def _reporter(self) -> CommandReporter:
+        return CommandReporter(
+            self, verbosity=0 if self._as_json else self._verbosity, animated=sys.stderr.isatty()
+        )
+
+    def _say(self, sentence: str, data: object) -> None:
+        if self._as_json:
+            self._print_json(data)
+        elif self._verbosity:
+            self.stdout.write(wording.printable(sentence), self.style.SUCCESS)
+
+    def _print_json(self, data: object) -> None:
+        self.stdout.write(json.dumps(data, indent=2, ensure_ascii=False))
+
+    @staticmethod
+    def _lines(text: str) -> str:
+        return "\n".join(map(wording.printable, text.splitlines()))
+
+
+def _common(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: options[key] for key in ("databases", "wait_s", "force")}
+
+
+def _aliases(snapshot: Snapshot) -> str:
+    return ", ".join(snapshot.aliases)

@@ -1,0 +1,125 @@
+"""Tables of snapshots: drawn on a terminal, plain columns in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import IO
+
+from django.core.management.base import OutputWrapper
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..drift import Code, Drift
+from ..snapshots.listing import Overview
+from ..snapshots.model import Snapshot, Undo
+from . import wording
+
+# A pipe has no width, and a line that is cut short is of no use to who reads it there.
+_PIPE_WIDTH = 1000
+
+
+def console(stdout: OutputWrapper, *, colour: bool) -> Console:
+    """Return a rich console that writes to the command's output."""
+    stream: IO[str] = stdout._out  # noqa: SLF001  # rich wants the stream itself, for its width
+    terminal = stdout.isatty()
+    return Console(
+        file=stream,
+        no_color=not colour,
+        highlight=False,
+        width=None if terminal else _PIPE_WIDTH,
+        color_system="auto" if colour else None,
+    )
+
+
+def show_overview(out: Console, overview: Overview, code: Code) -> None:
+    """Print the list of snapshots, and what they occupy."""
+    if overview.snapshots:
+        out.print(_table(out, overview, code))
+    else:
+        out.print("No snapshots yet. Take one: pgsnap take", style="dim")
+    for undo in overview.undos:
+        out.print(Text(describe_undo(undo), style="dim"))
+    if overview.occupied_bytes:
+        total = wording.size(overview.occupied_bytes)
+        out.print(Text(f"Copies, spares and undo occupy {total}.", style="dim"))
+
+
+def describe_undo(undo: Undo) -> str:
+    """Return a sentence about an undo."""
+    return (
+        f"Undo: what was live before {wording.printable(undo.name)} took its place "
+        f"{wording.ago(undo.taken_at)} ({wording.size(undo.size_bytes)})."
+    )
+
+
+def show_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
+    """Print all that is known of one snapshot."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in _details(snapshot, drift):
+        grid.add_row(label, Text(wording.printable(value)))
+    out.print(grid)
+
+
+def _table(out: Console, overview: Overview, code: Code) -> Table:
+    several = len({alias for each in overview.snapshots for alias in each.aliases}) > 1
+    noted = any(each.note for each in overview.snapshots)
+    table = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
+    table.add_column("Name", style="bold", overflow="fold", min_width=8)
+    table.add_column("Age", no_wrap=True)
+    table.add_column("Size", justify="right", no_wrap=True)
+    if several:
+        table.add_column("Databases")
+    if noted:
+        table.add_column("Note", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("Branch", overflow="ellipsis", no_wrap=True, max_width=20)
+    table.add_column("Migrations")
+    table.add_column("Spare", no_wrap=True)
+    for each in overview.snapshots:
+        cells = [
+            f"{each.name}{' (pinned)' if each.pinned else ''}",
+            wording.age(each.taken_at),
+            wording.size(each.size_bytes),
+            *([_databases(each)] if several else []),
+            *([each.note] if noted else []),
+            each.git_branch,
+            str(code.drift(each.migrations)) or "current",
+            "" if each.spare == "none" else each.spare,
+        ]
+        table.add_row(*(Text(wording.printable(cell)) for cell in cells))
+    return table
+
+
+def _databases(snapshot: Snapshot) -> str:
+    missing = "" if snapshot.is_complete else " (incomplete)"
+    return ", ".join(snapshot.aliases) + missing
+
+
+def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
+    yield "Name", snapshot.name
+    taken = f"{snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC ({wording.ago(snapshot.taken_at)})"
+    yield "Taken", f"{taken}, in {wording.seconds(snapshot.seconds)}"
+    yield "Size", wording.size(snapshot.size_bytes)
+    if snapshot.note:
+        yield "Note", snapshot.note
+    yield "Pinned", "yes" if snapshot.pinned else "no"
+    yield "Spare", snapshot.spare
+    if snapshot.git_commit:
+        changes = ", with uncommitted changes" if snapshot.git_dirty else ""
+        yield "Code", f"{snapshot.git_branch} {snapshot.git_commit[:12]}{changes}"
+    yield "Migrations", str(drift) or "current"
+    for label, migrations in (("  behind", drift.missing), ("  unknown", drift.unknown)):
+        for app, name in migrations:
+            yield label, f"{app}.{name}"
+    if not snapshot.is_complete:
+        yield "Incomplete", "some of its databases are not there"
+    for member in snapshot.members:
+        yield (
+            f"Alias {wording.printable(member.alias)}",
+            f"{member.record.source}, copied by {member.record.strategy or 'other means'} "
+            f"on PostgreSQL {member.record.postgresql} to {member.database.name} "
+            f"({wording.size(member.record.size_bytes)})",
+        )
