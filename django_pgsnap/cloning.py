@@ -58,14 +58,7 @@ class Clone:
 
     def prepare(self, session: Session) -> None:
         """Set what the statement needs on the session that will run it."""
-        method = "clone" if self.strategy == "clone" else "copy"
-        session.rows(
-            sql.SQL(
-                "SELECT set_config(name, %s, false) FROM pg_settings"
-                " WHERE name = 'file_copy_method'"
-            ),
-            [method],
-        )
+        session.configure({"file_copy_method": "clone" if self.strategy == "clone" else "copy"})
 
 
 def best_strategy(session: Session, size_bytes: int) -> Strategy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 
 from django.conf import settings
 from django.db import connections
@@ -30,7 +31,7 @@ def is_on() -> bool:
     return bool(settings.DEBUG) if enabled is None else enabled
 
 
-def check_settings(targets: list[Target]) -> None:
+def check_settings(targets: Sequence[Target]) -> None:
     """Refuse where the settings switch the app off.
 
     Raises:
@@ -42,7 +43,7 @@ def check_settings(targets: list[Target]) -> None:
     raise NotEnabledError(f"Snapshots are switched off here, since {reason}.", hint=_HINT)
 
 
-def check_address(session: Session, targets: list[Target]) -> None:
+def check_address(session: Session, targets: Sequence[Target]) -> None:
     """Refuse a server at a public address, unless the settings switch the app on by name.
 
     Raises:

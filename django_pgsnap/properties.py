@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -68,38 +68,61 @@ class Shortfall:
         )
 
 
-def read(session: Session, database: str) -> Properties:
-    """Return what a database is set up with; it must exist."""
-    (owner, limit, is_template, comment), *_ = session.rows(_DATABASE, [database])
-    return Properties(
-        owner=owner,
-        privileges=frozenset(
-            Privilege(grantor=grantor, grantee=grantee, privilege=privilege, grantable=grantable)
-            for grantor, grantee, privilege, grantable in session.rows(_PRIVILEGES, [database])
-        ),
-        settings={(role, name): value for role, name, value in session.rows(_SETTINGS, [database])},
-        connection_limit=limit,
-        is_template=is_template,
-        comment=comment,
-        labels=dict(session.rows(_LABELS, [database])),
-    )
+def read(session: Session, *databases: str) -> list[Properties]:
+    """Return what databases are set up with, in their order; each must exist."""
+    names = list(databases)
+    basics = {row[0]: row[1:] for row in session.rows(_DATABASE, [names])}
+    privileges = _by_database(session.rows(_PRIVILEGES, [names]))
+    settings = _by_database(session.rows(_SETTINGS, [names]))
+    labels = _by_database(session.rows(_LABELS, [names]))
+    return [
+        Properties(
+            owner=basics[name][0],
+            connection_limit=basics[name][1],
+            is_template=basics[name][2],
+            comment=basics[name][3],
+            privileges=frozenset(
+                Privilege(
+                    grantor=grantor, grantee=grantee, privilege=privilege, grantable=grantable
+                )
+                for grantor, grantee, privilege, grantable in privileges.get(name, ())
+            ),
+            settings={(role, key): value for role, key, value in settings.get(name, ())},
+            labels=dict(labels.get(name, ())),
+        )
+        for name in databases
+    ]
 
 
-def put(session: Session, wanted: Properties, database: str) -> list[Shortfall]:
+def _by_database(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]]:
+    groups: dict[str, list[tuple[Any, ...]]] = {}
+    for name, *rest in rows:
+        groups.setdefault(name, []).append(tuple(rest))
+    return groups
+
+
+def put(
+    session: Session, wanted: Properties, present: Properties, database: str
+) -> list[Shortfall]:
     """Make owner, privileges, settings and labels of a closed database those that are wanted.
 
     Connection limit, template flag and comment are left alone: they say what stage a copy is at,
     and change in the transaction that opens it.
 
+    Args:
+        session: A maintenance session.
+        wanted: What the database shall be set up with.
+        present: What it is set up with now.
+        database: Its name.
+
     Returns:
         What our role may not set, with the statement that a superuser can run.
     """
     shortfalls: list[Shortfall] = []
-    present = read(session, database)
     if present.owner != wanted.owner:
         shortfalls += _run(session, [_owner(wanted.owner, database)])
         # A new owner takes the old one's place in the privileges.
-        present = read(session, database)
+        (present,) = read(session, database)
     return shortfalls + _run(session, _changes(present, wanted, database))
 
 
@@ -236,23 +259,23 @@ _QUOTED_ITEM: Final = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
 _PRIVILEGE_NAMES: Final = {"CREATE": "CREATE", "CONNECT": "CONNECT", "TEMPORARY": "TEMPORARY"}
 
 _DATABASE: Final = sql.SQL(
-    "SELECT pg_get_userbyid(datdba), datconnlimit, datistemplate,"
-    " shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
+    "SELECT datname, pg_get_userbyid(datdba), datconnlimit, datistemplate,"
+    " shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = ANY(%s)"
 )
 _PRIVILEGES: Final = sql.SQL(
-    "SELECT pg_get_userbyid(a.grantor),"
+    "SELECT d.datname, pg_get_userbyid(a.grantor),"
     " CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,"
     " a.privilege_type, a.is_grantable"
     " FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a"
-    " WHERE d.datname = %s"
+    " WHERE d.datname = ANY(%s)"
 )
 _SETTINGS: Final = sql.SQL(
-    "SELECT CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END,"
+    "SELECT d.datname, CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END,"
     " split_part(c, '=', 1), substr(c, strpos(c, '=') + 1)"
     " FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c"
-    " WHERE d.datname = %s"
+    " WHERE d.datname = ANY(%s)"
 )
 _LABELS: Final = sql.SQL(
-    "SELECT l.provider, l.label FROM pg_shseclabel l JOIN pg_database d ON d.oid = l.objoid"
-    " WHERE l.classoid = 'pg_database'::regclass AND d.datname = %s"
+    "SELECT d.datname, l.provider, l.label FROM pg_shseclabel l JOIN pg_database d ON d.oid = l.objoid"
+    " WHERE l.classoid = 'pg_database'::regclass AND d.datname = ANY(%s)"
 )

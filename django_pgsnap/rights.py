@@ -14,12 +14,12 @@ from .server import Session
 # wants to be able to become the owner: SET since PostgreSQL 16, MEMBER before (manual, "Role
 # Membership").
 _RIGHTS: Final = sql.SQL(
-    "SELECT quote_ident(me.rolname), quote_ident(o.rolname), me.rolsuper OR me.rolcreatedb,"
+    "SELECT d.datname, quote_ident(me.rolname), quote_ident(o.rolname), me.rolsuper OR me.rolcreatedb,"
     " pg_has_role(o.oid, 'USAGE'),"
     " pg_has_role(o.oid, CASE WHEN %(has_set)s THEN 'SET' ELSE 'MEMBER' END)"
     " FROM pg_database d JOIN pg_roles o ON o.oid = d.datdba"
     " CROSS JOIN (SELECT * FROM pg_roles WHERE rolname = current_user) me"
-    " WHERE d.datname = %(name)s"
+    " WHERE d.datname = ANY(%(names)s)"
 )
 _HAS_SET_SINCE: Final = 160000
 
@@ -31,13 +31,12 @@ def check(session: Session, databases: Sequence[str]) -> None:
         MissingRightError: Names the right, and the statement that grants it.
     """
     has_set = session.server_version >= _HAS_SET_SINCE
-    for database in databases:
-        parameters = {"name": database, "has_set": has_set}
-        for me, owner, may_create, may_act, may_become in session.rows(_RIGHTS, parameters):
-            if not may_create:
-                raise _may_not_create(me, database)
-            if not (may_act and may_become):
-                raise _may_not_act(me, owner, database, has_set=has_set)
+    parameters = {"names": list(databases), "has_set": has_set}
+    for database, me, owner, may_create, may_act, may_become in session.rows(_RIGHTS, parameters):
+        if not may_create:
+            raise _may_not_create(me, database)
+        if not (may_act and may_become):
+            raise _may_not_act(me, owner, database, has_set=has_set)
 
 
 def _may_not_create(me: str, database: str) -> MissingRightError:

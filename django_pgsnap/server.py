@@ -16,7 +16,6 @@ from typing import Any, Final, Self
 import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
-from psycopg.types.json import Jsonb
 
 from .errors import ServerUnavailableError
 
@@ -29,7 +28,7 @@ _MAINTENANCE: Final = "postgres"
 _OWN_MAINTENANCE: Final = "pgsnap"
 
 # Roles and databases can carry each of these. idle_session_timeout ends even a session that
-# merely waits for its sibling. Servers know those of their version only.
+# merely waits for its sibling. Which of them there are depends on the server's version.
 _SETTINGS: Final = {
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -38,6 +37,8 @@ _SETTINGS: Final = {
     "transaction_timeout": "0",
     "default_transaction_read_only": "off",
 }
+# The server ends a statement soon after the process that sent it has died.
+_STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +129,28 @@ class Session:
         return session
 
     def _prepare(self, role: str) -> None:
-        self.rows(
-            sql.SQL(
-                "SELECT set_config(name, %(values)s::jsonb ->> name, false)"
-                " FROM pg_settings WHERE name = ANY(%(names)s)"
-            ),
-            {"values": Jsonb(_SETTINGS), "names": list(_SETTINGS)},
-        )
+        try:
+            self.configure({**_SETTINGS, **_STOP_WHEN_WE_DIE})
+        except psycopg.errors.InvalidParameterValue:
+            # Servers on Windows cannot tell whether a client lives (manual,
+            # client_connection_check_interval).
+            self.configure(_SETTINGS)
         if role:
             self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+
+    def configure(self, values: Mapping[str, str]) -> None:
+        """Set parameters for this session, those that the server knows."""
+        one = (
+            "CASE WHEN current_setting({0}, true) IS NOT NULL THEN set_config({0}, {1}, false) END"
+        )
+        self.rows(
+            sql.SQL("SELECT {}").format(
+                sql.SQL(", ").join(
+                    sql.SQL(one).format(sql.Literal(name), sql.Literal(value))
+                    for name, value in values.items()
+                )
+            )
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -193,21 +207,12 @@ class Session:
         The server finishes a statement whose client is gone, as long as it is the last one: it
         notices the loss when it sends a result.
         """
-        self.rows(sql.SQL("SELECT set_config('client_connection_check_interval', '0', false)"))
+        self.configure({"client_connection_check_interval": "0"})
         pgconn = self._connection.pgconn
         pgconn.send_query(statement.as_bytes(self._connection))
         while pgconn.flush():
             pgconn.consume_input()
         self.close()
-
-    def stop_when_we_die(self) -> None:
-        """Have the server end this session's statement soon after our process has died."""
-        # Only servers on Linux, macOS, illumos and the BSDs can tell; elsewhere any value but 0
-        # is an error (manual, client_connection_check_interval).
-        try:
-            self.execute(sql.SQL("SET client_connection_check_interval = '500ms'"))
-        except psycopg.errors.InvalidParameterValue:
-            return
 
     def cancel(self) -> None:
         """Stop the statement that another thread is running on this session."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import IO
+from typing import Any
 
 from django.core.management.base import OutputWrapper
 from rich import box
@@ -22,7 +22,7 @@ _PIPE_WIDTH = 1000
 
 def console(stdout: OutputWrapper, *, colour: bool) -> Console:
     """Return a rich console that writes to the command's output."""
-    stream: IO[str] = stdout._out  # noqa: SLF001  # rich wants the stream itself, for its width
+    stream: Any = stdout._out  # rich wants the stream itself, for its width
     terminal = stdout.isatty()
     return Console(
         file=stream,

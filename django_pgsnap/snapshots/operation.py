@@ -131,35 +131,48 @@ def operation(
         reconnect.check_not_in_atomic(aliases)
         reconnect.let_go(aliases)
     with ExitStack() as stack:
-        sites = [
+        opened = [
             _open(stack, purpose, server, group)
             for server, group in targets.by_server(about).items()
         ]
-        workers = {
-            (target.name, str(site.server)): site.workers[target.alias]
-            for site in sites
-            for target in site.targets
-        }
-        for (name, _), worker in sorted(workers.items()):
-            locks.acquire(worker, name, wait_s)
-        yield [site.reloaded() for site in sites]
+        _lock(opened, wait_s)
+        yield [sessions.site() for sessions in opened]
 
 
-def _open(stack: ExitStack, purpose: str, server: Server, group: Sequence[Target]) -> Site:
-    def session() -> Session:
-        opened = stack.enter_context(server.session(purpose))
-        opened.stop_when_we_die()
-        return opened
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """The sessions of an operation on one server."""
 
-    watcher = session()
-    guard.check_address(watcher, list(group))
-    return Site(
-        server=server,
-        targets=tuple(group),
-        watcher=watcher,
-        workers={target.alias: session() for target in group},
-        catalog=catalog.load(watcher),
-    )
+    server: Server
+    targets: tuple[Target, ...]
+    watcher: Session
+    workers: dict[str, Session]
+
+    def site(self) -> Site:
+        return Site(
+            server=self.server,
+            targets=self.targets,
+            watcher=self.watcher,
+            workers=self.workers,
+            catalog=catalog.load(self.watcher),
+        )
+
+
+def _open(stack: ExitStack, purpose: str, server: Server, group: Sequence[Target]) -> _Opened:
+    watcher = stack.enter_context(server.session(purpose))
+    guard.check_address(watcher, group)
+    workers = {target.alias: stack.enter_context(server.session(purpose)) for target in group}
+    return _Opened(server=server, targets=tuple(group), watcher=watcher, workers=workers)
+
+
+def _lock(opened: Sequence[_Opened], wait_s: float) -> None:
+    wanted = [
+        (target.name, str(sessions.server), sessions.workers[target.alias])
+        for sessions in opened
+        for target in sessions.targets
+    ]
+    for name, _, worker in sorted(wanted, key=lambda each: each[:2]):
+        locks.acquire(worker, name, wait_s)
 
 
 def live(site: Site, target: Target) -> Database:

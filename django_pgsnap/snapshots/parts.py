@@ -55,7 +55,9 @@ class Part:
 
     def put_properties(self, reporter: Reporter) -> None:
         """Set the clone up like the live database, and report what our role may not set."""
-        for shortfall in properties.put(self.site.watcher, self.properties, self.job.clone.name):
+        watcher, name = self.site.watcher, self.job.clone.name
+        (present,) = properties.read(watcher, name)
+        for shortfall in properties.put(watcher, self.properties, present, name):
             reporter.warn(str(shortfall))
 
 
@@ -64,7 +66,7 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
     evictor = Evictor(site.watcher, site.sources, wait_s=request.wait_s, force=request.force)
     for target in site.targets:
         identity = names.new_identity()
-        present = properties.read(site.watcher, target.name)
+        (present,) = properties.read(site.watcher, target.name)
         size = size_bytes(site, target.name)
         clone = Clone(
             source=target.name,

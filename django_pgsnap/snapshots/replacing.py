@@ -100,8 +100,8 @@ class _Replacement:
     def prepare(self, reporter: Reporter) -> None:
         self.evictor.empty()
         for each in self._incoming:
-            wanted = self._wanted_properties(each)
-            for shortfall in properties.put(self.site.watcher, wanted, each.database.name):
+            wanted, present = self._properties_of(each)
+            for shortfall in properties.put(self.site.watcher, wanted, present, each.database.name):
                 reporter.warn(str(shortfall))
             self._properties[each.target.name] = wanted
 
@@ -122,15 +122,21 @@ class _Replacement:
         if swaps:
             perform(self.site.main, swaps, self.evictor)
 
-    def _wanted_properties(self, each: Incoming) -> Properties:
+    def _properties_of(self, each: Incoming) -> tuple[Properties, Properties]:
+        """Return what an incoming database shall be set up with, and what it is now."""
         if each.target.name in self._names:
-            return properties.read(self.site.watcher, each.target.name)
-        return replace(
-            properties.read(self.site.watcher, each.set_up_like),
+            wanted, present = properties.read(
+                self.site.watcher, each.target.name, each.database.name
+            )
+            return wanted, present
+        wanted, present = properties.read(self.site.watcher, each.set_up_like, each.database.name)
+        wanted = replace(
+            wanted,
             comment=each.record.comment,
             connection_limit=each.record.connection_limit,
             is_template=False,
         )
+        return wanted, present
 
     def _older_undo(self, each: Incoming) -> Record | None:
         """Return the undo of a live database, unless it is what comes in."""
