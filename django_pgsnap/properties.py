@@ -276,6 +276,6 @@ _SETTINGS: Final = sql.SQL(
     " WHERE d.datname = ANY(%s)"
 )
 _LABELS: Final = sql.SQL(
-    "SELECT d.datname, l.provider, l.label FROM pg_shseclabel l JOIN pg_database d ON d.oid = l.objoid"
-    " WHERE l.classoid = 'pg_database'::regclass AND d.datname = ANY(%s)"
+    "SELECT d.datname, l.provider, l.label FROM pg_shseclabel l"
+    " JOIN pg_database d ON d.oid = l.objoid WHERE l.classoid = 'pg_database'::regclass AND d.datname = ANY(%s)"
 )

@@ -14,8 +14,8 @@ from .server import Session
 # wants to be able to become the owner: SET since PostgreSQL 16, MEMBER before (manual, "Role
 # Membership").
 _RIGHTS: Final = sql.SQL(
-    "SELECT d.datname, quote_ident(me.rolname), quote_ident(o.rolname), me.rolsuper OR me.rolcreatedb,"
-    " pg_has_role(o.oid, 'USAGE'),"
+    "SELECT d.datname, quote_ident(me.rolname), quote_ident(o.rolname),"
+    " me.rolsuper OR me.rolcreatedb, pg_has_role(o.oid, 'USAGE'),"
     " pg_has_role(o.oid, CASE WHEN %(has_set)s THEN 'SET' ELSE 'MEMBER' END)"
     " FROM pg_database d JOIN pg_roles o ON o.oid = d.datdba"
     " CROSS JOIN (SELECT * FROM pg_roles WHERE rolname = current_user) me"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, cast
 
 from django.core.management.base import OutputWrapper
 from rich import box
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..drift import Code, Drift
 from ..snapshots.listing import Overview
-from ..snapshots.model import Snapshot, Undo
+from ..snapshots.model import Member, Snapshot, Undo
 from . import wording
 
 # A pipe has no width, and a line that is cut short is of no use to who reads it there.
@@ -22,10 +22,10 @@ _PIPE_WIDTH = 1000
 
 def console(stdout: OutputWrapper, *, colour: bool) -> Console:
     """Return a rich console that writes to the command's output."""
-    stream: Any = stdout._out  # rich wants the stream itself, for its width
     terminal = stdout.isatty()
     return Console(
-        file=stream,
+        # It quacks well enough: rich writes to it, flushes it, and asks whether it is a terminal.
+        file=cast("IO[str]", stdout),
         no_color=not colour,
         highlight=False,
         width=None if terminal else _PIPE_WIDTH,
@@ -117,9 +117,12 @@ def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
     if not snapshot.is_complete:
         yield "Incomplete", "some of its databases are not there"
     for member in snapshot.members:
-        yield (
-            f"Alias {wording.printable(member.alias)}",
-            f"{member.record.source}, copied by {member.record.strategy or 'other means'} "
-            f"on PostgreSQL {member.record.postgresql} to {member.database.name} "
-            f"({wording.size(member.record.size_bytes)})",
-        )
+        yield f"Alias {wording.printable(member.alias)}", _whereabouts(member)
+
+
+def _whereabouts(member: Member) -> str:
+    record = member.record
+    return (
+        f"{record.source}, copied by {record.strategy or 'other means'} on PostgreSQL "
+        f"{record.postgresql} to {member.database.name} ({wording.size(record.size_bytes)})"
+    )

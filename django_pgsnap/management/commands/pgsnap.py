@@ -37,7 +37,7 @@ class Command(BaseCommand):
         """Add the subcommands."""
         arguments.add(parser)
 
-    def handle(self, *args: Any, subcommand: str, **options: Any) -> None:
+    def handle(self, *_: Any, subcommand: str, **options: Any) -> None:
         """Run a subcommand."""
         self._verbosity: int = options["verbosity"]
         self._as_json: bool = options["as_json"]
@@ -119,8 +119,8 @@ class Command(BaseCommand):
         )
 
     def _list(self, *, everyone: bool, databases: Sequence[str] | None, **_: Any) -> None:
-        from .. import output
         from ...drift import Code
+        from .. import output
 
         overview = listing.overview(databases=databases, everyone=everyone)
         code = Code()
@@ -139,8 +139,8 @@ class Command(BaseCommand):
             output.show_overview(output.console(self.stdout, colour=self._colour), overview, code)
 
     def _show(self, *, name: str, **_: Any) -> None:
-        from .. import output
         from ...drift import Code
+        from .. import output
 
         snapshot = listing.get(name)
         drift = Code().drift(snapshot.migrations)
