@@ -15,9 +15,9 @@ class PgsnapConfig(AppConfig):
 
     def ready(self) -> None:
         """Start up; where psycopg is missing only the checks, which say so."""
-        from . import checks
+        from . import checks, conf
 
-        register(checks.check_settings, checks.TAG)
+        register(checks.check_settings, conf.CHECKS_TAG)
         if checks.psycopg_problem() is None:
             from . import guard, reconnect
 

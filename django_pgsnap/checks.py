@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any, Final
+from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
@@ -12,8 +12,6 @@ from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
 from . import conf, names
-
-TAG: Final = "django_pgsnap"
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
 from .errors import ConfigurationError
+from .metadata import STRATEGIES, Strategy
 from .server import Query, Session
-
-Strategy = Literal["wal_log", "file_copy", "clone"]
-STRATEGIES: Final[tuple[Strategy, ...]] = ("wal_log", "file_copy", "clone")
 
 # Up to here writing every block to the write-ahead log is quicker than copying files, which
 # forces two checkpoints. See benchmarks/crossover.py and its figures in docs/performance.md.

@@ -10,6 +10,9 @@ from django.conf import settings
 
 GIB = 1024**3
 
+# What manage.py check --tag calls the app's own checks.
+CHECKS_TAG = "django_pgsnap"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

@@ -11,9 +11,10 @@ import psycopg
 from psycopg import sql
 
 from . import cloning
-from .cloning import Clone, Strategy
+from .cloning import Clone
 from .errors import CopyFailedError, DatabaseBusyError, ObstacleError
 from .growth import Growth
+from .metadata import Strategy
 from .report import Reporter
 from .server import Server, Session
 from .sessions import Evictor, backends

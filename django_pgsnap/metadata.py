@@ -20,6 +20,8 @@ _MAX_CHARACTERS: Final = 4 * 1024 * 1024
 _MAX_INTEGER: Final = 2**63
 
 Kind = Literal["copy", "undo"]
+Strategy = Literal["wal_log", "file_copy", "clone"]
+STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 Migrations = tuple[tuple[str, str], ...]
 
 

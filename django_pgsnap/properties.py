@@ -277,5 +277,6 @@ _SETTINGS: Final = sql.SQL(
 )
 _LABELS: Final = sql.SQL(
     "SELECT d.datname, l.provider, l.label FROM pg_shseclabel l"
-    " JOIN pg_database d ON d.oid = l.objoid WHERE l.classoid = 'pg_database'::regclass AND d.datname = ANY(%s)"
+    " JOIN pg_database d ON d.oid = l.objoid"
+    " WHERE l.classoid = 'pg_database'::regclass AND d.datname = ANY(%s)"
 )

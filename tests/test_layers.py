@@ -17,7 +17,7 @@ PACKAGE = "django_pgsnap"
 # A module may import what stands above its own line, or to its left.
 LAYERS = (
     # Plain facts.
-    ("errors", "conf", "names", "signals", "report", "vcs", "metadata", "drift"),
+    ("errors", "conf", "names", "signals", "report", "vcs", "metadata", "drift", "wording"),
     # The server.
     ("server", "targets"),
     # One idea each.

@@ -8,7 +8,7 @@ from typing import Final
 
 from django.core.management.base import CommandParser
 
-from ..cloning import STRATEGIES
+from ..metadata import STRATEGIES
 
 
 def add(parser: CommandParser) -> None:

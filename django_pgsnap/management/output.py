@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .. import wording
 from ..drift import Code, Drift
 from ..snapshots.listing import Overview
 from ..snapshots.model import Member, Snapshot, Undo
-from . import wording
 
 # A pipe has no width, and a line that is cut short is of no use to who reads it there.
 _PIPE_WIDTH = 1000

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from django.core.management.base import BaseCommand
 
+from .. import wording
 from ..report import Reporter
-from . import wording
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

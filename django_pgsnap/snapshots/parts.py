@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from .. import cloning, inspection, locks, names, properties
-from ..cloning import Clone, Strategy
+from ..cloning import Clone
 from ..copying import Job
 from ..errors import ServerUnavailableError
 from ..inspection import Contents
+from ..metadata import Strategy
 from ..properties import Properties
 from ..report import Reporter
 from ..sessions import Evictor

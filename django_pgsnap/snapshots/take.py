@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import psycopg
 
 from .. import cloning, copying, names, obstacles, rights, signals
-from ..cloning import Strategy
 from ..conf import config
 from ..errors import SnapshotExistsError
+from ..metadata import Strategy
 from ..report import Reporter
 from . import aftermath, operation, publishing
 from .model import Member, Snapshot, snapshots_of

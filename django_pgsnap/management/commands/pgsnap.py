@@ -13,14 +13,14 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.management.color import no_style
 
-from ... import checks
-from ...cloning import Strategy
+from ... import conf, wording
 from ...errors import PgsnapError
+from ...metadata import Strategy
 from ...snapshots import housekeeping, listing, refilling
 from ...snapshots import restore as restoring
 from ...snapshots.model import Snapshot
 from ...snapshots.take import take
-from .. import arguments, facts, wording
+from .. import arguments, facts
 from ..progress import CommandReporter
 
 _INTERRUPTED = 130
@@ -31,7 +31,7 @@ class Command(BaseCommand):
 
     help = "Takes snapshots of the project's PostgreSQL databases, and restores them."
     # Checks of other apps are no reason not to give somebody their data back.
-    requires_system_checks = [checks.TAG]
+    requires_system_checks = [conf.CHECKS_TAG]
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the subcommands."""
