@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-
 from embedded.server import EmbeddedServer
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -70,6 +69,7 @@ TEMPLATES = [
 ROOT_URLCONF = "esign.urls"
 WSGI_APPLICATION = "esign.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
 USE_TZ = True
 USE_THOUSAND_SEPARATOR = True
 STATIC_URL = "static/"
