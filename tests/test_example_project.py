@@ -1,0 +1,265 @@
+"""The example project, as a person runs it: its commands in processes of their own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import pytest
+from psycopg import sql as pg
+
+from tests.conftest import RunSql
+from tests.project import ROOT
+from tests.servers import Server
+
+TIMEOUT_S = 120
+DATABASE = "esign"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Query = Callable[..., list[tuple[Any, ...]]]
+
+PERSONAL = """
+    SELECT count(*) FROM (
+        SELECT t::text AS line FROM contracts_signer t
+        UNION ALL SELECT t::text FROM contracts_signature t
+        UNION ALL SELECT t::text FROM contracts_auditevent t
+    ) AS rows WHERE strpos(line, %s) > 0
+"""
+
+DIGEST = """
+    SELECT count(*), md5(string_agg(t::text, '' ORDER BY t::text)) FROM contracts_auditevent t
+"""
+
+# A restore that restores nothing.
+BROKEN_DEMO = """
+import sys
+import django
+django.setup()
+from contracts import play
+from django.core.management import execute_from_command_line
+play.restore = lambda name: None
+execute_from_command_line(["manage.py", "demo", "--contracts", "20", "--verbosity", "0"])
+"""
+
+
+def run_in(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"DATABASE_URL", "DJANGO_SETTINGS_MODULE"}
+    }
+    return subprocess.run(
+        [sys.executable, *command],
+        check=False,
+        cwd=folder,
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+
+
+@pytest.fixture
+def python(sql: RunSql, clean_server: Server) -> Run:
+    """Runs Python in the example's folder, on an empty, migrated database of the test's server."""
+    sql(pg.SQL("CREATE DATABASE {}").format(pg.Identifier(DATABASE)))
+    given = clean_server.parameters()
+    url = f"postgres://{given['user']}:{given['password']}@{given['host']}:{given['port']}"
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return run_in(
+            ROOT / "example_project",
+            *command,
+            DATABASE_URL=f"{url}/{DATABASE}",
+            DJANGO_SETTINGS_MODULE="esign.settings",
+            PATH=f"{clean_server.bin_dir}:{os.environ['PATH']}",
+        )
+
+    migrated = run("manage.py", "migrate", "--verbosity", "0")
+    assert migrated.returncode == 0, migrated.stderr
+    return run
+
+
+@pytest.fixture
+def example(python: Run) -> Run:
+    """Runs the example's commands."""
+    return lambda *arguments: python("manage.py", *arguments)
+
+
+@pytest.fixture
+def esign(sql: RunSql) -> Query:
+    """Runs SQL in the example's database."""
+    return lambda query, *params: sql(query, params, dbname=DATABASE)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Run]:
+    """Runs commands of a copy of the example, which has an embedded server of its own."""
+    folder = tmp_path / "example_project"
+    shutil.copytree(
+        ROOT / "example_project", folder, ignore=shutil.ignore_patterns(".postgres", "__pycache__")
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_in(folder, "manage.py", *arguments)
+
+    yield run
+    run("embedded_server", "stop")
+
+
+def test_seed_is_reproducible(example: Run, esign: Query) -> None:
+    """The same arguments make the same rows, ids included, and another seed makes others."""
+    first = example("seed", "--contracts", "30", "--seed", "7")
+    digest = esign(DIGEST)
+
+    again = example("seed", "--contracts", "30", "--seed", "7", "--flush")
+    assert (again.stdout, esign(DIGEST)) == (first.stdout, digest)
+
+    example("seed", "--contracts", "30", "--seed", "8", "--flush")
+    assert esign(DIGEST) != digest
+
+
+def test_seed_in_a_pipe_prints_plain_lines(example: Run) -> None:
+    """No progress bar where nobody watches."""
+    result = example("seed", "--contracts", "1001")
+
+    assert result.stdout.splitlines()[0] == "1,000 of 1,001 contracts"
+    assert result.stdout.splitlines()[1].startswith("Seeded 26 companies, 260 signers, 1,001 ")
+    assert "\x1b" not in result.stdout
+
+
+def test_seed_does_not_mix_with_what_is_there(example: Run) -> None:
+    """Rows that are there are kept unless the user says that they may go."""
+    example("seed", "--contracts", "3")
+
+    result = example("seed", "--contracts", "3")
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        "CommandError: There are 3 contracts of 1 companies already. "
+        "Add --flush to delete them first.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE contracts_auditevent SET kind = 'x'",
+        "DELETE FROM contracts_auditevent",
+        "SET contracts.redacting = on; UPDATE contracts_auditevent SET kind = 'x'",
+        "SET contracts.redacting = on; DELETE FROM contracts_auditevent",
+    ],
+)
+def test_audit_trail_is_append_only(example: Run, esign: Query, statement: str) -> None:
+    """PostgreSQL itself refuses to change events, and a redaction may change the payload only."""
+    example("seed", "--contracts", "3")
+
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="append-only"):
+        esign(statement)
+
+
+def test_erase_signer_leaves_nothing_personal(example: Run, esign: Query) -> None:
+    """Name and address are in no table afterwards, and no contract or event is gone."""
+    example("seed", "--contracts", "60")
+    [(name, email)] = esign("SELECT name, email FROM contracts_signer ORDER BY id LIMIT 1")
+    [before] = esign("SELECT count(*) FROM contracts_auditevent")
+    [(contracts,)] = esign("SELECT md5(string_agg(t::text, '')) FROM contracts_contract t")
+    assert esign(PERSONAL, email) != [(0,)]
+
+    result = example("erase_signer", email)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("Redacted      1 signer\n")
+    assert esign(PERSONAL, email) == [(0,)]
+    assert esign(PERSONAL, name) == [(0,)]
+    assert esign("SELECT count(*) FROM contracts_auditevent") == [before]
+    assert esign("SELECT md5(string_agg(t::text, '')) FROM contracts_contract t") == [(contracts,)]
+
+
+def test_erased_signer_can_be_attested(example: Run, esign: Query) -> None:
+    """Who brings the address finds the signer by the first 14 bytes of its SHA-256."""
+    example("seed", "--contracts", "3")
+    [(email,)] = esign("SELECT email FROM contracts_signer ORDER BY id LIMIT 1")
+
+    example("erase_signer", email)
+
+    attested = (
+        "SELECT count(*) FROM contracts_signer WHERE email = left(encode(sha256(%s), 'hex'), 28)"
+    )
+    assert esign(attested, email.encode()) == [(1,)]
+
+
+def test_erase_signer_names_the_nearest_addresses(example: Run, esign: Query) -> None:
+    """A misspelt address is answered with what may have been meant."""
+    example("seed", "--contracts", "3")
+    [(email,)] = esign("SELECT email FROM contracts_signer ORDER BY id LIMIT 1")
+
+    result = example("erase_signer", f"x{email}")
+
+    assert result.returncode == 1
+    start = f"CommandError: No signer has the address 'x{email}'; similar ones: {email}"
+    assert result.stderr.startswith(start)
+
+
+def test_demo_proves_every_step_and_can_be_repeated(example: Run) -> None:
+    """The story ends well, twice, and has pg_dump beside it."""
+    for _ in range(2):
+        result = example("demo", "--contracts", "20")
+
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("Proved: ") == 3
+        assert "pg_dump -Fc" in result.stdout
+        assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_demo_fails_when_a_proof_fails(python: Run) -> None:
+    """A restore that restores nothing does not go unnoticed."""
+    result = python("-c", BROKEN_DEMO)
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        "CommandError: Not true that every row is back: contracts_auditevent, "
+        "contracts_signature, contracts_signer differ.\n"
+    )
+
+
+def test_embedded_server_outlives_commands_until_stopped(embedded: Run) -> None:
+    """Only `stop` and a crash end it, and after either the next command starts it again."""
+    assert embedded("embedded_server", "status").stdout == "stopped\n"
+    assert embedded("migrate", "--verbosity", "0").stderr == ""
+    assert embedded("embedded_server", "status").stdout.startswith("running, socket in /")
+
+    assert embedded("embedded_server", "stop").stdout == "stopped\n"
+    assert embedded("migrate", "--check").returncode == 0
+
+
+def test_embedded_server_starts_again_after_a_kill(embedded: Run, tmp_path: Path) -> None:
+    """What a killed server leaves behind is not in the way of the next one."""
+    embedded("migrate", "--verbosity", "0")
+    pid_file = tmp_path / "example_project" / ".postgres" / "18" / "postmaster.pid"
+    postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
+
+    postmaster.kill()
+    postmaster.wait()
+
+    assert pid_file.exists()
+    assert embedded("migrate", "--check").returncode == 0
+
+
+def test_embedded_server_ignores_a_pid_that_now_is_a_stranger(
+    embedded: Run, tmp_path: Path
+) -> None:
+    """After a crash, in a restarted container say, the number may belong to anybody: to us here."""
+    embedded("migrate", "--verbosity", "0")
+    embedded("embedded_server", "stop")
+    data = tmp_path / "example_project" / ".postgres" / "18"
+
+    (data / "postmaster.pid").write_text(f"{os.getpid()}\n{data}\n")
+
+    assert embedded("migrate", "--check").returncode == 0
