@@ -34,17 +34,18 @@ def point(alias: str, **values: Any) -> None:
 @contextmanager
 def aliases_put_back() -> Iterator[None]:
     """Put `settings.DATABASES` back at the end, in place, with nothing of Django left connected."""
-    before = copy.deepcopy(settings.DATABASES)
+    # Django's connections hold on to these very dicts, so they are kept and refilled.
+    dicts = dict(settings.DATABASES)
+    values = copy.deepcopy(dicts)
     try:
         yield
     finally:
         close_connections()
-        for alias in settings.DATABASES.keys() - before.keys():
-            del settings.DATABASES[alias]
-        for alias, values in before.items():
-            database = settings.DATABASES.setdefault(alias, {})
+        settings.DATABASES.clear()
+        settings.DATABASES.update(dicts)
+        for alias, database in dicts.items():
             database.clear()
-            database.update(values)
+            database.update(values[alias])
 
 
 def close_connections() -> None:

@@ -1,5 +1,6 @@
 """What is on the test server, and putting it back to what it should be between two tests."""
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from tests.servers import SUPERUSER, Server
 
 BUILT_IN = frozenset({"postgres", "template0", "template1"})
 
-GONE_MS = 10_000
+GONE_S = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,15 @@ def remove_leftovers(
 
 def _end_sessions(connection: Connection) -> None:
     """A fired statement may start another session while we look: ask until nobody is left."""
-    others = """
-        SELECT count(pg_terminate_backend(pid, %s)) FROM pg_stat_activity
+    terminated = """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE pid <> pg_backend_pid() AND backend_type IN ('client backend', 'walsender')
     """
-    while _value(connection, others, GONE_MS):
-        pass
+    deadline = time.monotonic() + GONE_S
+    while _column(connection, terminated):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"sessions stay on the test server after {GONE_S} s")
+        time.sleep(0.001)
 
 
 def _drop_database(server: Server, connection: Connection, database: Database) -> None:
@@ -121,7 +125,3 @@ def _drop_roles(connection: Connection, keep: Collection[str]) -> None:
 
 def _column(connection: Connection, query: str, *parameters: object) -> list[object]:
     return [row[0] for row in connection.execute(query, parameters)]
-
-
-def _value(connection: Connection, query: str, *parameters: object) -> object:
-    return _column(connection, query, *parameters)[0]
