@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -41,7 +42,12 @@ def start(server: EmbeddedServer) -> None:
 def stop(server: EmbeddedServer) -> None:
     """Stop *server* once its sessions are ended."""
     with _one_at_a_time(server):
+        folder = server.socket_folder()
+        if folder is None:  # Another command was faster.
+            return
         Binaries(server.data).run("pg_ctl", "stop", "-w", "-D", str(server.data), "-m", "fast")
+        if folder != server.data:
+            folder.rmdir()
 
 
 def _create(server: EmbeddedServer) -> None:
@@ -78,7 +84,8 @@ def _socket_folder(data: Path, binaries: Binaries) -> Path:
     # Server and clients take a comma for the end of the first of several folders.
     if len(path) <= MAX_SOCKET_PATH_BYTES and b"," not in path:
         return data
-    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    folder = Path(tempfile.gettempdir(), f"postgresql-{sha256(path).hexdigest()[:12]}")
+    folder.mkdir(mode=0o700, exist_ok=True)
     os.chown(folder, binaries.uid, -1)
     return folder
 

@@ -78,14 +78,14 @@ class EmbeddedServer:
             ImproperlyConfigured: The server does not start, or its files belong to another user.
         """
         if self.socket_folder() is None:
-            from .lifecycle import start  # noqa: PLC0415 - imports cost more than the rest
+            from .lifecycle import start  # The import alone costs more than attaching.
 
             start(self)
 
     def stop(self) -> None:
         """Stop the server once its sessions are ended; nothing happens when it does not run."""
         if self.socket_folder() is not None:
-            from .lifecycle import stop  # noqa: PLC0415 - as above
+            from .lifecycle import stop
 
             stop(self)
 
