@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
+
 from embedded.server import EmbeddedServer
 
 BASE_DIR = Path(__file__).resolve().parent.parent
