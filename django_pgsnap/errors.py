@@ -69,6 +69,10 @@ class OperationRunningError(PgsnapError):
     """Another snapshot operation holds the lock."""
 
 
+class ServerError(PgsnapError):
+    """The server refused something that it was not expected to."""
+
+
 class InsideTransactionError(PgsnapError):
     """The calling thread is inside ``transaction.atomic``."""
 

@@ -14,7 +14,9 @@ from psycopg import sql
 
 from .errors import OperationRunningError
 from .names import lock_key
-from .server import Session
+from .server import Session, milliseconds
+
+_MOMENT_S: Final = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +59,9 @@ def acquire(session: Session, database: str, wait_s: float) -> None:
     """
     if try_acquire(session, database):
         return
-    milliseconds = max(1, round(wait_s * 1000))
-    session.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(milliseconds)))
     try:
-        session.rows(sql.SQL("SELECT pg_advisory_lock(%s)"), [lock_key(database)])
+        # Without a wait, the look above was all.
+        _wait(session, database, wait_s or _MOMENT_S)
     except psycopg.errors.LockNotAvailable as error:
         raise OperationRunningError(
             f"Another snapshot operation is at work on the database {database!r}: "
@@ -68,8 +69,14 @@ def acquire(session: Session, database: str, wait_s: float) -> None:
             hint="Wait for it, give more time with --wait, "
             "or end it with SELECT pg_terminate_backend(pid).",
         ) from error
-    finally:
-        session.execute(sql.SQL("SET lock_timeout = 0"))
+
+
+def _wait(session: Session, database: str, timeout_s: float) -> None:
+    # The time-out is gone again when this one statement is over.
+    session.rows(
+        sql.SQL("SELECT set_config('lock_timeout', %s, true), pg_advisory_lock(%s)"),
+        [milliseconds(timeout_s), lock_key(database)],
+    )
 
 
 def try_acquire(session: Session, database: str) -> bool:
@@ -78,8 +85,8 @@ def try_acquire(session: Session, database: str) -> bool:
 
 
 def wait_until_free(session: Session, database: str) -> None:
-    """Wait until nobody holds a database's lock."""
-    session.rows(sql.SQL("SELECT pg_advisory_lock(%s)"), [lock_key(database)])
+    """Wait until nobody holds a database's lock, however long it takes."""
+    _wait(session, database, 0)
     release(session, database)
 
 

@@ -37,6 +37,9 @@ _SETTINGS: Final = {
     "transaction_timeout": "0",
     "default_transaction_read_only": "off",
 }
+# On the maintenance database only what the server brings is to be found. On others Django's own
+# view counts.
+_CATALOG_ONLY: Final = {"search_path": "pg_catalog"}
 # The server ends a statement soon after the process that sent it has died.
 _STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}
 
@@ -65,15 +68,29 @@ class Server:
         where = f"{self.host or 'the local socket'}{':' if self.port else ''}{self.port}"
         return f"{where} as {self.user}" if self.user else where
 
-    def session(self, purpose: str) -> Session:
+    def session(self, purpose: str, *, lock_timeout_s: float = 0) -> Session:
         """Open a maintenance session.
 
         Args:
             purpose: What it is for, shown to others in ``pg_stat_activity``.
+            lock_timeout_s: How long a statement may wait for a lock, in seconds; 0 for ever.
 
         Raises:
             ServerUnavailableError: The server cannot be reached or does not let us in.
         """
+        session = self._maintenance_session(purpose)
+        session.configure({**_CATALOG_ONLY, "lock_timeout": milliseconds(lock_timeout_s)})
+        return session
+
+    def session_on(self, database: str, purpose: str) -> Session:
+        """Open a session on another database of the server, the live one for instance.
+
+        Raises:
+            ServerUnavailableError: The server cannot be reached or does not let us in.
+        """
+        return Session.open(self, database, purpose)
+
+    def _maintenance_session(self, purpose: str) -> Session:
         try:
             return Session.open(self, self.maintenance, purpose)
         except ServerUnavailableError:
@@ -85,13 +102,10 @@ class Server:
             session.create_maintenance_database(_OWN_MAINTENANCE)
         return Session.open(self, _OWN_MAINTENANCE, purpose)
 
-    def session_on(self, database: str, purpose: str) -> Session:
-        """Open a session on another database of the server, the live one for instance.
 
-        Raises:
-            ServerUnavailableError: The server cannot be reached or does not let us in.
-        """
-        return Session.open(self, database, purpose)
+def milliseconds(seconds: float) -> str:
+    """Return a time-out as the server takes it, where only 0 means for ever."""
+    return str(max(1, round(seconds * 1000)) if seconds else 0)
 
 
 def maintenance_name(live_names: Sequence[str], overrides: Mapping[str, Any]) -> str:

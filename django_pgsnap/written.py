@@ -39,7 +39,7 @@ def untouched(oid: int) -> Query:
     return sql.SQL(_UNTOUCHED).format(oid=sql.Literal(oid))
 
 
-def is_unwritten(session: Session, server: Server, live: Database, undo: Record | None) -> bool:
+def is_unwritten(session: Session, server: Server, live: Database, undo: Record) -> bool:
     """Tell whether the live database is for sure what the last restore made it.
 
     Sequences can be set without any row being written, so they are read too, from inside. Call
@@ -49,11 +49,10 @@ def is_unwritten(session: Session, server: Server, live: Database, undo: Record 
         session: A maintenance session.
         server: The server, to connect to the live database.
         live: The live database.
-        undo: What the last restore left, which says what it put in place; None without one.
+        undo: What the last restore left, which says what it put in place.
     """
     if (
-        undo is None
-        or undo.successor_oid != live.oid
+        undo.successor_oid != live.oid
         or undo.statistics_epoch != epoch(session)
         or not undo.successor_sequences
         or not session.value(sql.SQL("SELECT {}").format(untouched(live.oid)))

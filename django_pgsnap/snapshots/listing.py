@@ -44,7 +44,7 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     copies: list[Member] = []
     undos: list[Member] = []
     for server, group in targets.by_server(operation.chosen(databases)).items():
-        with server.session("list") as session:
+        with operation.server_errors(), server.session("list") as session:
             guard.check_address(session, group)
             here = _Here(server, session, group)
             sources = None if everyone else [target.name for target in group]

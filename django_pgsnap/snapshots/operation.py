@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+import psycopg
+
 from .. import catalog, guard, locks, names, reconnect, targets
 from ..catalog import Catalog, Database
-from ..errors import DatabaseMissingError
+from ..errors import DatabaseBusyError, DatabaseMissingError, ServerError
 from ..metadata import Record
 from ..report import Reporter
 from ..server import Server, Session
@@ -130,9 +132,9 @@ def operation(
         aliases = reconnect.aliases_of(about)
         reconnect.check_not_in_atomic(aliases)
         reconnect.let_go(aliases)
-    with ExitStack() as stack:
+    with server_errors(), ExitStack() as stack:
         opened = [
-            _open(stack, purpose, server, group)
+            _open(stack, purpose, server, group, wait_s)
             for server, group in targets.by_server(about).items()
         ]
         _lock(opened, wait_s)
@@ -158,10 +160,15 @@ class _Opened:
         )
 
 
-def _open(stack: ExitStack, purpose: str, server: Server, group: Sequence[Target]) -> _Opened:
-    watcher = stack.enter_context(server.session(purpose))
+def _open(
+    stack: ExitStack, purpose: str, server: Server, group: Sequence[Target], wait_s: float
+) -> _Opened:
+    def session() -> Session:
+        return stack.enter_context(server.session(purpose, lock_timeout_s=wait_s))
+
+    watcher = session()
     guard.check_address(watcher, group)
-    workers = {target.alias: stack.enter_context(server.session(purpose)) for target in group}
+    workers = {target.alias: session() for target in group}
     return _Opened(server=server, targets=tuple(group), watcher=watcher, workers=workers)
 
 
@@ -173,6 +180,28 @@ def _lock(opened: Sequence[_Opened], wait_s: float) -> None:
     ]
     for name, _, worker in sorted(wanted, key=lambda each: each[:2]):
         locks.acquire(worker, name, wait_s)
+
+
+@contextmanager
+def server_errors() -> Iterator[None]:
+    """Turn what the server says, and nobody expected, into an error of ours."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise DatabaseBusyError(
+            "Another session has a lock on one of the databases' catalog entries: it copies one, "
+            "or an ALTER DATABASE, COMMENT or GRANT of it has not been committed.",
+            hint="Commit or end it, or wait longer with --wait. These hold such locks: "
+            "SELECT pid, query FROM pg_stat_activity WHERE xact_start IS NOT NULL;",
+        ) from error
+    except psycopg.Error as error:
+        cause = error.diag.message_primary or str(error).strip()
+        code = f" ({error.sqlstate})" if error.sqlstate else ""
+        raise ServerError(
+            f"The server refused, or the connection was lost: {cause}{code}. Each live database "
+            "is as it was, or as it shall be.",
+            hint=error.diag.message_hint or "See the server's log, and what pgsnap list shows.",
+        ) from error
 
 
 def live(site: Site, target: Target) -> Database:

@@ -44,7 +44,7 @@ def refill(
             copying.copy(jobs, reporter)
         for site in sites:
             here = [member for member in snapshot.members if member.server == site.server]
-            aftermath.send_off(site, current=here, drops=(), spare=True)
+            aftermath.send_off(site, current=here, drops=(), spare=True, reporter=reporter)
     return listing.get(snapshot.name, databases=databases)
 
 

@@ -138,19 +138,20 @@ class _Replacement:
         )
         return wanted, present
 
-    def _older_undo(self, each: Incoming) -> Record | None:
-        """Return the undo of a live database, unless it is what comes in."""
-        for database in self.site.catalog.undos([each.target.name]):
-            if database.oid != each.database.oid:
-                return database.record
-        return None
+    def _older_undos(self, each: Incoming) -> list[Record]:
+        """Return the undos of a live database, newest first, without what comes in."""
+        undos = [
+            record
+            for database in self.site.catalog.undos([each.target.name])
+            if (record := database.record) is not None and database.oid != each.database.oid
+        ]
+        return sorted(undos, key=lambda record: record.taken_at, reverse=True)
 
     def _is_unwritten(self) -> bool:
         return all(
             (live := self.site.catalog.get(each.target.name)) is not None
-            and written.is_unwritten(
-                self.site.watcher, self.site.server, live, self._older_undo(each)
-            )
+            and (older := self._older_undos(each))
+            and written.is_unwritten(self.site.watcher, self.site.server, live, older[0])
             for each in self._incoming
         )
 
@@ -160,7 +161,7 @@ class _Replacement:
 
     def _swap(self, each: Incoming, set_id: str, keep_older_undo: bool) -> Swap:
         live = self.site.catalog.get(each.target.name)
-        older = self._older_undo(each)
+        older = self._older_undos(each)
         undo = None
         if live and self._request.keep_undo and not keep_older_undo:
             undo = self._undo_record(each, set_id)
@@ -171,8 +172,8 @@ class _Replacement:
             properties=self._properties[each.target.name],
             undo=undo,
             doomed_identity=names.new_identity(),
-            retire=[older] if older and undo else [],
-            recomment=self._succeeded(older, each) if older and keep_older_undo else None,
+            retire=older if undo else [],
+            recomment=self._succeeded(older[0], each) if older and keep_older_undo else None,
         )
 
     def _undo_record(self, each: Incoming, set_id: str) -> Record:

@@ -99,7 +99,9 @@ def undo(
         ]
         drops = replacing.replace_live(incoming, request, reporter)
         for site in sites:
-            aftermath.send_off(site, current=(), drops=drops.get(site.server, ()), spare=False)
+            aftermath.send_off(
+                site, current=(), drops=drops.get(site.server, ()), spare=False, reporter=reporter
+            )
     _tell_django(incoming, None)
     return last
 
@@ -157,6 +159,7 @@ def _restore(
                 current=[m for m in snapshot.members if m.server == site.server],
                 drops=drops.get(site.server, ()),
                 spare=not consume,
+                reporter=reporter,
             )
     _tell_django(incoming, snapshot)
     return snapshot

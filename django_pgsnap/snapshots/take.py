@@ -83,6 +83,7 @@ def take(
                     if member.server == site.server
                 ],
                 spare=spare,
+                reporter=reporter,
             )
     signals.post_take.send(sender=Snapshot, snapshot=snapshot)
     return snapshot
