@@ -33,10 +33,17 @@ def console(stdout: OutputWrapper, *, colour: bool) -> Console:
     )
 
 
-def show_overview(out: Console, overview: Overview, code: Code) -> None:
-    """Print the list of snapshots, and what they occupy."""
+def show_overview(out: Console, overview: Overview, code: Code, *, everyone: bool) -> None:
+    """Print the list of snapshots, and what they occupy.
+
+    Args:
+        out: Where to.
+        overview: What there is.
+        code: The migrations to compare with.
+        everyone: Whether other projects' are among them, whose aliases say nothing here.
+    """
     if overview.snapshots:
-        out.print(_table(out, overview, code))
+        out.print(_table(out, overview, code, everyone=everyone))
     else:
         out.print("No snapshots yet. Take one: pgsnap take", style="dim")
     for undo in overview.undos:
@@ -64,8 +71,8 @@ def show_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
     out.print(grid)
 
 
-def _table(out: Console, overview: Overview, code: Code) -> Table:
-    several = len({alias for each in overview.snapshots for alias in each.aliases}) > 1
+def _table(out: Console, overview: Overview, code: Code, *, everyone: bool) -> Table:
+    several = everyone or len({alias for each in overview.snapshots for alias in each.aliases}) > 1
     noted = any(each.note for each in overview.snapshots)
     table = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
     table.add_column("Name", style="bold", overflow="fold", min_width=8)
@@ -83,7 +90,7 @@ def _table(out: Console, overview: Overview, code: Code) -> Table:
             f"{each.name}{' (pinned)' if each.pinned else ''}",
             wording.age(each.taken_at),
             wording.size(each.size_bytes),
-            *([_databases(each)] if several else []),
+            *([_databases(each, everyone=everyone)] if several else []),
             *([each.note] if noted else []),
             each.git_branch,
             str(code.drift(each.migrations)) or "current",
@@ -93,9 +100,10 @@ def _table(out: Console, overview: Overview, code: Code) -> Table:
     return table
 
 
-def _databases(snapshot: Snapshot) -> str:
+def _databases(snapshot: Snapshot, *, everyone: bool) -> str:
+    known_as = [member.record.source if everyone else member.alias for member in snapshot.members]
     missing = "" if snapshot.is_complete else " (incomplete)"
-    return ", ".join(snapshot.aliases) + missing
+    return ", ".join(known_as) + missing
 
 
 def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:

@@ -136,7 +136,9 @@ class Command(BaseCommand):
                 }
             )
         else:
-            output.show_overview(output.console(self.stdout, colour=self._colour), overview, code)
+            output.show_overview(
+                output.console(self.stdout, colour=self._colour), overview, code, everyone=everyone
+            )
 
     def _show(self, *, name: str, **_: Any) -> None:
         from ...drift import Code
