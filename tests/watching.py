@@ -1,0 +1,128 @@
+"""What tests of the use cases look at, and what they wait for."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from threading import Thread
+
+import psycopg
+from django.db import connections
+
+from django_pgsnap.report import Reporter
+from tests.conftest import TEMPLATE
+from tests.servers import SUPERUSER, Server
+from tests.state import Database, databases
+from tests.testapp.models import Author
+
+PATIENCE_S = 30
+
+
+class Recorder(Reporter):
+    """Remembers what an operation reports."""
+
+    def __init__(self) -> None:
+        """Begin with nothing heard."""
+        self.steps: list[str] = []
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def step(self, message: str) -> None:
+        """Remember a step."""
+        self.steps.append(message)
+
+    def note(self, message: str) -> None:
+        """Remember a fact."""
+        self.notes.append(message)
+
+    def warn(self, message: str) -> None:
+        """Remember a warning."""
+        self.warnings.append(message)
+
+
+class Background(Thread):
+    """Runs a function in a thread, and hands over what it returned or raised."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        """Start at once."""
+        super().__init__(daemon=True)
+        self._function = function
+        self._error: BaseException | None = None
+        self._result: object = None
+        self.start()
+
+    def run(self) -> None:
+        """Run the function, and leave none of Django's connections behind."""
+        try:
+            self._result = self._function()
+        except BaseException as error:  # noqa: BLE001  # for whoever asks for the result
+            self._error = error
+        finally:
+            connections.close_all()
+
+    def result(self) -> object:
+        """Wait for the end, and return the result or raise the error."""
+        self.join(PATIENCE_S)
+        assert not self.is_alive(), "still running"
+        if self._error:
+            raise self._error
+        return self._result
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.002)
+
+
+def settle(server: Server) -> list[Database]:
+    """Wait until the server has done what it was sent off to do, and return the databases."""
+    with server.connect() as connection:
+        until(lambda: not _maintenance_sessions(connection))
+    return [database for database in databases(server) if database.name != TEMPLATE]
+
+
+def is_waiting(server: Server, application: str) -> bool:
+    """Tell whether a session of that application waits for a lock."""
+    with server.connect() as connection:
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name LIKE %s AND wait_event_type = 'Lock'"
+        )
+        row = connection.execute(query, [f"{application}%"]).fetchone()
+    return row is not None and row[0] > 0
+
+
+@contextmanager
+def in_transaction(
+    server: Server, database: str, user: str = SUPERUSER
+) -> Iterator[psycopg.Connection]:
+    """Keep a session inside a transaction on a database, as a client that writes there does."""
+    with closing(server.connect(database, user, application_name="psql")) as connection:
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO testapp_author (name) VALUES ('at work')")
+        yield connection
+
+
+def authors(alias: str = "default") -> list[str]:
+    """Return the names of the authors in a live database."""
+    return sorted(Author.objects.using(alias).values_list("name", flat=True))
+
+
+def write(*names: str, alias: str = "default") -> None:
+    """Add authors to a live database, and leave it."""
+    for name in names:
+        Author.objects.using(alias).create(name=name)
+    connections[alias].close()
+
+
+def oids(present: list[Database]) -> dict[str, int]:
+    """Return oids by database name."""
+    return {database.name: database.oid for database in present}
+
+
+def _maintenance_sessions(connection: psycopg.Connection) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgsnap %'"
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
