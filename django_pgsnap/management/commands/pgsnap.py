@@ -107,6 +107,9 @@ class Command(BaseCommand):
                     database=alias,
                     interactive=False,
                     verbosity=0 if self._as_json else self._verbosity,
+                    no_color=not self._colour,
+                    stdout=options.get("stdout"),
+                    stderr=options.get("stderr"),
                 )
 
     def _undo(self, **options: Any) -> None:
