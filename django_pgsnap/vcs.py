@@ -9,6 +9,7 @@ from pathlib import Path
 from django.conf import settings
 
 _TIMEOUT_S = 2.0
+_NO_COMMIT_YET = "(initial)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,13 @@ def checkout() -> Checkout:
     """Return what the project's directory is at; an empty `Checkout` without git."""
     directory = Path(getattr(settings, "BASE_DIR", "."))
     # One process tells all three: "# branch.oid", "# branch.head", then a line per change.
+    # Without the optional lock it is in the way of no commit.
     try:
         status = subprocess.run(
-            ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"],  # noqa: S607
+            [  # noqa: S607
+                *("git", "--no-optional-locks", "status"),
+                *("--porcelain=v2", "--branch", "--untracked-files=no"),
+            ],
             cwd=directory,
             capture_output=True,
             text=True,
@@ -42,8 +47,9 @@ def checkout() -> Checkout:
         for line in status.splitlines()
         if line.startswith("# branch.")
     )
+    commit = headers.get("branch.oid", "")
     return Checkout(
         branch=headers.get("branch.head", ""),
-        commit=headers.get("branch.oid", ""),
+        commit="" if commit == _NO_COMMIT_YET else commit,
         dirty=any(not line.startswith("#") for line in status.splitlines()),
     )
