@@ -42,7 +42,8 @@ def printable(text: str) -> str:
 
 
 def _steers(character: str) -> bool:
-    # Cc: control characters, escape sequences begin with one. Cf: invisible format characters,
-    # those that reverse the direction of writing among them; joiners are parts of emoji.
+    # Cc: control characters, escape sequences begin with one. Zl, Zp: ends of lines. Cs: halves of
+    # characters, which cannot be written. Cf: invisible format characters, those that reverse the
+    # direction of writing among them; joiners are parts of emoji.
     category = unicodedata.category(character)
-    return category == "Cc" or (category == "Cf" and character not in "‌‍")
+    return category in {"Cc", "Zl", "Zp", "Cs"} or (category == "Cf" and character not in "‌‍")
