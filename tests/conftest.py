@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from io import StringIO
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from psycopg import sql as pg
 from psycopg.abc import Params
 from pytest_django import DjangoDbBlocker
 
+from django_pgsnap import server as maintenance
 from tests.project import Manage, aliases_put_back, child_environment, point
 from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
 from tests.settings import HANDED_ON_IN
@@ -63,6 +65,20 @@ class MakeLive(Protocol):
     def __call__(
         self, alias: str = "default", *, name: str | None = None, user: str = SUPERUSER
     ) -> str: ...
+
+
+class MakeDatabase(Protocol):
+    def __call__(self, name: str = "live", *, owner: str = SUPERUSER) -> str: ...
+
+
+class ServerAs(Protocol):
+    def __call__(self, user: str = SUPERUSER, **values: Any) -> maintenance.Server: ...
+
+
+class SessionAs(Protocol):
+    def __call__(
+        self, user: str = SUPERUSER, *, database: str = "postgres", **values: Any
+    ) -> maintenance.Session: ...
 
 
 class Call(Protocol):
@@ -208,6 +224,51 @@ def role(sql: RunSql) -> MakeRole:
         return name
 
     return make
+
+
+@pytest.fixture
+def make_database(sql: RunSql) -> MakeDatabase:
+    """Makes an empty database, for what needs no Django."""
+
+    def make(name: str = "live", *, owner: str = SUPERUSER) -> str:
+        command = pg.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {}")
+        sql(command.format(pg.Identifier(name), pg.Identifier(owner)))
+        return name
+
+    return make
+
+
+@pytest.fixture
+def server_as(clean_server: Server) -> ServerAs:
+    """Gives the test server as the package sees it, as a role that comes in by the socket."""
+
+    def make(user: str = SUPERUSER, **values: Any) -> maintenance.Server:
+        given = {"host": str(clean_server.root), "port": str(clean_server.port), "user": user}
+        defaults: dict[str, Any] = {"role": "", "maintenance": "postgres", **given}
+        fields = {**defaults, **values}
+        return maintenance.Server(parameters={name: fields[name] for name in given}, **fields)
+
+    return make
+
+
+@pytest.fixture
+def session_as(server_as: ServerAs) -> Iterator[SessionAs]:
+    """Opens sessions of the package's own, as any role, and closes them after the test."""
+    with ExitStack() as stack:
+
+        def open_one(
+            user: str = SUPERUSER, *, database: str = "postgres", **values: Any
+        ) -> maintenance.Session:
+            server = server_as(user, **values)
+            return stack.enter_context(server.session_on(database, "test"))
+
+        yield open_one
+
+
+@pytest.fixture
+def session(session_as: SessionAs) -> maintenance.Session:
+    """A maintenance session of the superuser."""
+    return session_as()
 
 
 @pytest.fixture
