@@ -34,7 +34,7 @@ class Record:
         identity: 16 hexadecimal digits that no other copy has; part of the database's name.
         set_id: What all parts of the same snapshot share.
         members: How many parts the set has.
-        name: The snapshot's name; for an undo, that of the snapshot which took its place.
+        name: The snapshot's name; for an undo, that of the restore it belongs to.
         alias: The alias in ``DATABASES`` at that time.
         source: The live database's name.
         taken_at: When, in UTC.

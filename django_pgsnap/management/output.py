@@ -18,6 +18,9 @@ from ..snapshots.model import Member, Snapshot, Undo
 
 # A pipe has no width, and a line that is cut short is of no use to who reads it there.
 _PIPE_WIDTH = 1000
+# On a terminal a list is for looking over; pgsnap show has the rest.
+_NOTE_WIDTH = 40
+_BRANCH_WIDTH = 20
 
 
 def console(stdout: OutputWrapper, *, colour: bool) -> Console:
@@ -56,8 +59,8 @@ def show_overview(out: Console, overview: Overview, code: Code, *, everyone: boo
 def describe_undo(undo: Undo) -> str:
     """Return a sentence about an undo."""
     return (
-        f"Undo: what was live before {wording.printable(undo.name)} took its place "
-        f"{wording.ago(undo.taken_at)} ({wording.size(undo.size_bytes)})."
+        f"Undo: what was live until {wording.ago(undo.taken_at)} "
+        f"(restore of {wording.printable(undo.name)}, {wording.size(undo.size_bytes)})."
     )
 
 
@@ -74,30 +77,42 @@ def show_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
 def _table(out: Console, overview: Overview, code: Code, *, everyone: bool) -> Table:
     several = everyone or len({alias for each in overview.snapshots for alias in each.aliases}) > 1
     noted = any(each.note for each in overview.snapshots)
-    table = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
-    table.add_column("Name", style="bold", overflow="fold", min_width=8)
+    table = Table(
+        box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False, collapse_padding=True
+    )
+    # Where the terminal is narrow, the columns that may wrap share what the others leave.
+    table.add_column("Name", style="bold", overflow="fold")
     table.add_column("Age", no_wrap=True)
     table.add_column("Size", justify="right", no_wrap=True)
     if several:
-        table.add_column("Databases")
+        table.add_column("Databases", overflow="fold")
     if noted:
-        table.add_column("Note", overflow="ellipsis", no_wrap=True, ratio=1)
-    table.add_column("Branch", overflow="ellipsis", no_wrap=True, max_width=20)
-    table.add_column("Migrations")
+        table.add_column("Note", overflow="fold")
+    table.add_column("Branch", overflow="fold")
+    table.add_column("Migrations", overflow="fold")
     table.add_column("Spare", no_wrap=True)
+    cut = _cut if out.is_terminal else _whole
     for each in overview.snapshots:
         cells = [
             f"{each.name}{' (pinned)' if each.pinned else ''}",
             wording.age(each.taken_at),
             wording.size(each.size_bytes),
             *([_databases(each, everyone=everyone)] if several else []),
-            *([each.note] if noted else []),
-            each.git_branch,
+            *([cut(each.note, _NOTE_WIDTH)] if noted else []),
+            cut(each.git_branch, _BRANCH_WIDTH),
             str(code.drift(each.migrations)) or "current",
             "" if each.spare == "none" else each.spare,
         ]
         table.add_row(*(Text(wording.printable(cell)) for cell in cells))
     return table
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _whole(text: str, _: int) -> str:
+    return text
 
 
 def _databases(snapshot: Snapshot, *, everyone: bool) -> str:

@@ -128,7 +128,7 @@ class Snapshot(_Set):
 
 @dataclass(frozen=True, kw_only=True)
 class Undo(_Set):
-    """What the last restore replaced; ``name`` is the snapshot that took its place."""
+    """What the last restore, undo or redo replaced; ``name`` is the snapshot it was about."""
 
 
 def snapshots_of(members: Iterable[Member]) -> list[Snapshot]:

@@ -116,8 +116,8 @@ class Command(BaseCommand):
         with self._reporter() as reporter:
             undone = restoring.undo(reporter=reporter, **_common(options))
         self._say(
-            f"Swapped back what was live before {undone.name!r} took its place "
-            f"{wording.ago(undone.taken_at)}. Run undo again to redo.",
+            f"Swapped back what was live until {wording.ago(undone.taken_at)} "
+            f"(restore of {undone.name!r}). Run undo again to redo.",
             facts.of_undo(undone),
         )
 
