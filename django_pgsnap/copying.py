@@ -98,7 +98,8 @@ class _Attempt:
         self._live = [job for job in jobs if job.evictor]
         self.shows_one_moment = len(self._live) < 2  # noqa: PLR2004  # one is one moment
         self._held_last_time = False
-        self._growth = {job.server: Growth(job.watcher) for job in jobs}
+        watchers = {job.server: job.watcher for job in jobs}
+        self._growth = {server: Growth(watcher) for server, watcher in watchers.items()}
         self._seconds = 0.0
 
     def run(self) -> list[BaseException | None]:

@@ -51,6 +51,14 @@ _HOLDERS: Final = sql.SQL(
 )
 
 
+_RELEASE_OTHERS: Final = sql.SQL(
+    "SELECT pg_advisory_unlock(key) FROM ("
+    "SELECT (classid::bigint << 32) | objid::bigint AS key FROM pg_locks"
+    " WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid = pg_backend_pid()"
+    ") held WHERE key <> %s"
+)
+
+
 def acquire(session: Session, database: str, wait_s: float) -> None:
     """Take the lock of a live database, waiting for another operation to end.
 
@@ -84,9 +92,14 @@ def try_acquire(session: Session, database: str) -> bool:
     return bool(session.value(sql.SQL("SELECT pg_try_advisory_lock(%s)"), [lock_key(database)]))
 
 
+def wait_for(session: Session, database: str) -> None:
+    """Take the lock of a database, however long it takes until it is free."""
+    _wait(session, database, 0)
+
+
 def wait_until_free(session: Session, database: str) -> None:
     """Wait until nobody holds a database's lock, however long it takes."""
-    _wait(session, database, 0)
+    wait_for(session, database)
     release(session, database)
 
 
@@ -95,9 +108,9 @@ def release(session: Session, database: str) -> None:
     session.rows(sql.SQL("SELECT pg_advisory_unlock(%s)"), [lock_key(database)])
 
 
-def release_all(session: Session) -> None:
-    """Give back every lock that a session holds."""
-    session.rows(sql.SQL("SELECT pg_advisory_unlock_all()"))
+def keep_only(session: Session, database: str) -> None:
+    """Give back every lock that a session holds, but one database's."""
+    session.rows(_RELEASE_OTHERS, [lock_key(database)])
 
 
 def holders(session: Session) -> dict[int, Holder]:

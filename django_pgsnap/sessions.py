@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from .errors import DatabaseBusyError
-from .server import Session
+from .server import Server, Session
 
 _POLL_S: Final = 0.005
 # How long an ended session may take to clear up and leave.
@@ -99,6 +100,25 @@ def backends(session: Session, databases: Iterable[str]) -> list[Backend]:
             _BACKENDS, [list(databases)]
         )
     ]
+
+
+@contextmanager
+def visit(server: Server, watcher: Session, database: str, purpose: str) -> Iterator[Session]:
+    """Look into a live database, and leave no trace that would have to be ended.
+
+    A backend is there for a moment after its client has closed, and the server counts it.
+
+    Raises:
+        ServerUnavailableError: The database does not let us in.
+    """
+    with server.session_on(database, purpose) as session:
+        pid = session.pid
+        yield session
+    deadline = time.monotonic() + _LEAVING_S
+    while any(each.pid == pid for each in backends(watcher, [database])):
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(_POLL_S)
 
 
 class Evictor:

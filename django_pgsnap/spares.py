@@ -7,59 +7,72 @@ holds the lock of the spare's name, so others can tell that it is on its way.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
 from . import catalog, cloning, locks, names
-from .catalog import Catalog, Database
+from .catalog import Database
 from .cloning import Clone
 from .conf import config
 from .metadata import Record
 from .report import Reporter
-from .server import Server, Session
+from .server import Query, Server, Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Errand:
+    """A statement that the server finishes by itself, and the session that is given up for it."""
+
+    session: Session
+    lock: str
+    statement: Query
 
 
 class Errands:
-    """Sends off statements that the server finishes after we have left.
+    """Statements that the server finishes after we have left.
 
-    Each needs a session of its own, which is given up for it. Sessions that the operation needs
-    no longer are used first.
+    Each needs a session of its own, and the lock of the database that it is about. Sessions that
+    the operation needs no longer are used first. The operation's own locks are given back only
+    when the errands have theirs, so that nobody can come to use what is about to be dropped.
     """
 
-    def __init__(self, server: Server, sessions: list[Session]) -> None:
+    def __init__(self, server: Server, sessions: Iterable[Session]) -> None:
         """Take over sessions whose work is done, with their locks."""
         self._server = server
-        self._sessions = sessions
-        for session in sessions:
-            locks.release_all(session)
+        self._idle = list(sessions)
+        self._errands: list[_Errand] = []
 
     def make_spare(self, copy: Database, record: Record) -> None:
-        """Have a spare of the copy made, unless somebody else is at it."""
+        """Take on to have a spare of the copy made, unless somebody else is at it."""
         spare = spare_of(copy, record)
-        session = self._session()
-        if locks.try_acquire(session, spare.name):
+        session = self._take_on(spare.name, spare.statement)
+        if session is not None:
             spare.prepare(session)
-            session.fire(spare.statement)
-        else:
-            self._sessions.append(session)
 
     def drop(self, database: str) -> None:
-        """Have a database dropped, unless somebody else is at work on it."""
-        session = self._session()
-        if locks.try_acquire(session, database):
-            session.fire(cloning.drop(database))
-        else:
-            self._sessions.append(session)
+        """Take on to have a database dropped, unless somebody else is at work on it."""
+        self._take_on(database, cloning.drop(database))
 
-    def close(self) -> None:
-        """End the sessions that no errand needed."""
-        while self._sessions:
-            self._sessions.pop().close()
+    def leave(self) -> None:
+        """Give the operation's locks back, and send everything off."""
+        for errand in self._errands:
+            locks.keep_only(errand.session, errand.lock)
+        for session in self._idle:
+            session.close()
+        for errand in self._errands:
+            errand.session.fire(errand.statement)
 
-    def _session(self) -> Session:
-        return self._sessions.pop() if self._sessions else self._server.session("clearing up")
+    def _take_on(self, database: str, statement: Query) -> Session | None:
+        session = self._idle.pop() if self._idle else self._server.session("clearing up")
+        if not locks.try_acquire(session, database):
+            self._idle.append(session)
+            return None
+        self._errands.append(_Errand(session=session, lock=database, statement=statement))
+        return session
 
 
 def spare_of(copy: Database, record: Record) -> Clone:
@@ -81,22 +94,20 @@ def is_wanted(record: Record) -> bool:
     )
 
 
-def obtain(session: Session, present: Catalog, copy: Record, reporter: Reporter) -> Database | None:
-    """Return the spare of a copy, waiting for one that is being made; None if there is none.
+def obtain(session: Session, copy: Record, reporter: Reporter) -> Database | None:
+    """Return the spare of a copy, None if there is none.
 
-    Waiting is never slower than copying afresh, which would only begin now.
+    One that is being made is waited for, which is never slower than copying afresh. The session
+    holds the lock of the spare's name from then on, so that nobody drops it.
     """
-    spare = present.spare(copy.identity)
-    if spare is None and is_being_made(session, copy):
-        reporter.step(f"Waiting for the spare of {copy.name!r}, which is being made")
-        locks.wait_until_free(session, names.spare_name(copy.identity))
-        spare = catalog.load(session).spare(copy.identity)
-    return spare
+    _lock(session, copy, reporter)
+    return catalog.load(session).spare(copy.identity)
 
 
-def is_being_made(session: Session, copy: Record) -> bool:
-    """Tell whether some session is making the spare of this copy."""
-    return locks.holder(session, names.spare_name(copy.identity)) is not None
+def wait_for(session: Session, copy: Record, reporter: Reporter) -> None:
+    """Wait until nobody makes a spare of this copy, which keeps it from being changed."""
+    _lock(session, copy, reporter)
+    locks.release(session, names.spare_name(copy.identity))
 
 
 def abandon(session: Session, copy: Record) -> None:
@@ -109,3 +120,10 @@ def abandon(session: Session, copy: Record) -> None:
     with suppress(psycopg.errors.InsufficientPrivilege):
         session.rows(sql.SQL("SELECT pg_cancel_backend(%s)"), [maker.pid])
     locks.wait_until_free(session, name)
+
+
+def _lock(session: Session, copy: Record, reporter: Reporter) -> None:
+    name = names.spare_name(copy.identity)
+    if not locks.try_acquire(session, name):
+        reporter.step(f"Waiting for the spare of {copy.name!r}, which is being made")
+        locks.wait_for(session, name)

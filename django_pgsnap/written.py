@@ -15,6 +15,7 @@ from .catalog import Database
 from .inspection import sequences_digest
 from .metadata import Record
 from .server import Query, Server, Session
+from .sessions import visit
 
 # A crash of the server throws all statistics away, and this moment forward.
 _EPOCH: Final = sql.SQL("SELECT coalesce(stats_reset::text, '') FROM pg_stat_wal")
@@ -58,5 +59,5 @@ def is_unwritten(session: Session, server: Server, live: Database, undo: Record)
         or not session.value(sql.SQL("SELECT {}").format(untouched(live.oid)))
     ):
         return False
-    with server.session_on(live.name, "comparing sequences") as inside:
+    with visit(server, session, live.name, "comparing sequences") as inside:
         return sequences_digest(inside) == undo.successor_sequences

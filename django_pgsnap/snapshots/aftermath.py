@@ -66,7 +66,7 @@ def _send_off(site: Site, current: Sequence[Member], drops: Sequence[str]) -> No
             errands.make_spare(member.database, member.record)
     for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
         errands.drop(name)
-    errands.close()
+    errands.leave()
 
 
 def _surplus(present: Catalog, sources: Sequence[str], kept: Sequence[Member]) -> list[str]:

@@ -110,6 +110,8 @@ def _rewritten(
     changed = tuple(replace(member, record=change(member.record)) for member in snapshot.members)
     for site in sites:
         here = [member.record for member in changed if member.server == site.server]
+        for record in here:
+            spares.wait_for(site.main, record, Reporter())
         if here:
             site.main.execute(stages.together(map(stages.recomment, here)))
     return replace(snapshot, members=changed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from .. import cloning, inspection, locks, names, properties
+from .. import cloning, inspection, locks, names, properties, sessions
 from ..cloning import Clone
 from ..copying import Job
 from ..errors import ServerUnavailableError
@@ -103,7 +103,7 @@ def size_bytes(site: Site, database: str) -> int:
 
 def _inspect(site: Site, target: Target, reporter: Reporter) -> Contents:
     try:
-        with site.server.session_on(target.name, "looking before a take") as inside:
+        with sessions.visit(site.server, site.watcher, target.name, "looking inside") as inside:
             contents = inspection.inspect(inside)
     except ServerUnavailableError as error:
         reporter.warn(f"Taken without its list of migrations: {error.message}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import copying, locks, names, spares
+from .. import copying, spares
 from ..conf import config
 from ..copying import Job
 from ..report import Reporter
+from ..server import Session
 from . import aftermath, listing, operation
 from .model import Member, Snapshot, undos_of
 from .operation import Site
@@ -63,21 +64,22 @@ def _jobs(site: Site, snapshot: Snapshot, reporter: Reporter) -> list[Job]:
         _job(site, member)
         for member in snapshot.members
         if member.server == site.server
-        and spares.obtain(site.watcher, site.catalog, member.record, reporter) is None
+        and spares.obtain(_worker(site, member), member.record, reporter) is None
     ]
 
 
 def _job(site: Site, member: Member) -> Job:
-    (worker,) = (
-        site.workers[target.alias] for target in site.targets if target.name == member.record.source
-    )
     copying.check_collation(site.watcher, member.database.name)
-    locks.try_acquire(worker, names.spare_name(member.record.identity))
     return Job(
         clone=spares.spare_of(member.database, member.record),
         size_bytes=member.record.size_bytes,
-        session=worker,
+        session=_worker(site, member),
         watcher=site.watcher,
         server=site.server,
         evictor=None,
     )
+
+
+def _worker(site: Site, member: Member) -> Session:
+    (alias,) = (each.alias for each in site.targets if each.name == member.record.source)
+    return site.workers[alias]

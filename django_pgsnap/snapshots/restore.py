@@ -153,6 +153,8 @@ def _restore(
         matched = list(_matched(sites, snapshot.members))
         incoming = _consumed(matched) if consume else _clones(matched, reporter)
         drops = replacing.replace_live(incoming, request, reporter)
+        for site, target, member in matched:
+            locks.release(site.workers[target.alias], names.spare_name(member.record.identity))
         for site in sites:
             aftermath.send_off(
                 site,
@@ -200,7 +202,7 @@ def _consumed(matched: Sequence[tuple[Site, Target, Member]]) -> list[Incoming]:
 def _clones(matched: Sequence[tuple[Site, Target, Member]], reporter: Reporter) -> list[Incoming]:
     """Return a spare of each copy, or else a clone made now."""
     found = [
-        (site, target, member, spares.obtain(site.watcher, site.catalog, member.record, reporter))
+        (site, target, member, spares.obtain(site.workers[target.alias], member.record, reporter))
         for site, target, member in matched
     ]
     jobs = [_job(site, target, member) for site, target, member, spare in found if spare is None]
