@@ -29,8 +29,12 @@ def checkout() -> Checkout:
     try:
         status = subprocess.run(
             [  # noqa: S607
-                *("git", "--no-optional-locks", "status"),
-                *("--porcelain=v2", "--branch", "--untracked-files=no"),
+                "git",
+                "--no-optional-locks",
+                "status",
+                "--porcelain=v2",
+                "--branch",
+                "--untracked-files=no",
             ],
             cwd=directory,
             capture_output=True,
