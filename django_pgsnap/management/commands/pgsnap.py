@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    no_translations,
+)
 from django.core.management.color import no_style
 
 from ... import conf, wording
@@ -37,6 +42,7 @@ class Command(BaseCommand):
         """Add the subcommands."""
         arguments.add(parser)
 
+    @no_translations  # sizes and ages are parts of English sentences here
     def handle(self, *_: Any, subcommand: str, **options: Any) -> None:
         """Run a subcommand."""
         self._verbosity: int = options["verbosity"]
