@@ -107,7 +107,7 @@ def _rewritten(
     sites: Sequence[Site], snapshot: Snapshot, change: Callable[[Record], Record]
 ) -> Snapshot:
     """Write a change to all members of a snapshot, those of a server in one transaction."""
-    changed = tuple(replace(member, record=change(member.record)) for member in snapshot.members)
+    changed = tuple(_changed(member, change(member.record)) for member in snapshot.members)
     for site in sites:
         here = [member.record for member in changed if member.server == site.server]
         for record in here:
@@ -115,6 +115,10 @@ def _rewritten(
         if here:
             site.main.execute(stages.together(map(stages.recomment, here)))
     return replace(snapshot, members=changed)
+
+
+def _changed(member: Member, record: Record) -> Member:
+    return replace(member, record=record, database=replace(member.database, record=record))
 
 
 @contextmanager
