@@ -14,11 +14,11 @@ class PgsnapConfig(AppConfig):
     verbose_name = _("Database snapshots")
 
     def ready(self) -> None:
-        """Start up; where psycopg is missing only the checks, which say so."""
+        """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
         from . import checks, conf
 
         register(checks.check_settings, conf.CHECKS_TAG)
-        if checks.psycopg_problem() is None:
+        if checks.psycopg_problem() is None and not conf.problems(conf.given()):
             from . import guard, reconnect
 
             if guard.is_on():

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as CheckWarning
 from django.db import connections
@@ -16,7 +15,7 @@ from . import conf, names
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return what is wrong with ``PGSNAP``, and with what it needs."""
-    given = getattr(settings, "PGSNAP", {})
+    given = conf.given()
     if problem := psycopg_problem():
         return [problem, *_check_values(given)]
     return [*_check_values(given), *_check_databases(given)]
@@ -37,7 +36,7 @@ def psycopg_problem() -> Error | None:
 
 def _check_values(given: object) -> Iterator[CheckMessage]:
     for problem in conf.problems(given):
-        yield Error(problem, hint="See the settings in django_pgsnap's README.", id="pgsnap.E002")
+        yield Error(problem, hint=conf.SETTINGS_HINT, id="pgsnap.E002")
     for key in given if isinstance(given, dict) else ():
         if key not in conf.KEYS:
             yield _unknown_key(str(key))

@@ -8,10 +8,14 @@ from typing import Any
 
 from django.conf import settings
 
+from .errors import ConfigurationError
+
 GIB = 1024**3
 
 # What manage.py check --tag calls the app's own checks.
 CHECKS_TAG = "django_pgsnap"
+
+SETTINGS_HINT = "See the settings in django_pgsnap's README."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +50,20 @@ class Config:
 KEYS = tuple(field.name.upper() for field in fields(Config))
 
 
+def given() -> Any:
+    """Return the ``PGSNAP`` setting as it was written, which may be anything."""
+    return getattr(settings, "PGSNAP", {})
+
+
 def config() -> Config:
-    """Return the settings as they are now; unknown keys are the system checks' business."""
-    given = getattr(settings, "PGSNAP", {})
-    values = {key.lower(): given[key] for key in KEYS if key in given}
+    """Return the settings as they are now; unknown keys are the system checks' business.
+
+    Raises:
+        ConfigurationError: A value cannot be used.
+    """
+    if wrong := problems(given()):
+        raise ConfigurationError(" ".join(wrong), hint=SETTINGS_HINT)
+    values = {key.lower(): given()[key] for key in KEYS if key in given()}
     if values.get("databases") is not None:
         values["databases"] = tuple(values["databases"])
     return Config(**values)

@@ -1,5 +1,6 @@
 """Fixtures: a real server for the run, and a migrated database of its own for each test."""
 
+import copy
 import itertools
 import os
 from collections.abc import Generator, Iterator
@@ -17,7 +18,7 @@ from psycopg.abc import Params
 from pytest_django import DjangoDbBlocker
 
 from django_pgsnap import server as maintenance
-from tests.project import Manage, aliases_put_back, child_environment, point
+from tests.project import Manage, aliases_put_back, child_environment, forget_wrapper, point
 from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
 from tests.settings import HANDED_ON_IN
 from tests.state import Database, databases, remove_leftovers
@@ -65,6 +66,10 @@ class MakeLive(Protocol):
     def __call__(
         self, alias: str = "default", *, name: str | None = None, user: str = SUPERUSER
     ) -> str: ...
+
+
+class SetAlias(Protocol):
+    def __call__(self, alias: str, **values: Any) -> None: ...
 
 
 class MakeDatabase(Protocol):
@@ -224,6 +229,24 @@ def role(sql: RunSql) -> MakeRole:
         return name
 
     return make
+
+
+@pytest.fixture
+def set_alias() -> Iterator[SetAlias]:
+    """Changes an alias or adds one, of any engine, which needs no server; puts all back."""
+    touched = set()
+
+    def set_up(alias: str, **values: Any) -> None:
+        aliases = django_settings.DATABASES
+        aliases.setdefault(alias, copy.deepcopy(aliases["default"]))
+        aliases[alias].update(values)
+        forget_wrapper(alias)
+        touched.add(alias)
+
+    with aliases_put_back():
+        yield set_up
+        for alias in touched:
+            forget_wrapper(alias)
 
 
 @pytest.fixture

@@ -58,6 +58,12 @@ def close_connections() -> None:
     Site.objects.clear_cache()
 
 
+def forget_wrapper(alias: str) -> None:
+    """Have Django make this thread's wrapper of an alias anew: its engine may be another one."""
+    connections[alias].close()
+    del connections[alias]
+
+
 def child_environment() -> dict[str, str]:
     """Return the environment in which a child process has the settings that hold here and now."""
     values = {name: getattr(settings, name) for name in HANDED_ON}

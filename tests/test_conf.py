@@ -1,0 +1,134 @@
+"""The ``PGSNAP`` setting: defaults, values, and what may not be in it."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from django_pgsnap.conf import GIB, KEYS, Config, config, problems
+from django_pgsnap.errors import ConfigurationError
+
+VALUES: dict[str, Any] = {
+    "ENABLED": False,
+    "DATABASES": ["other", "default"],
+    "SPARE": False,
+    "SPARE_MAX_BYTES": 7 * GIB,
+    "UNDO": False,
+    "WAIT_S": 2.5,
+    "MAINTENANCE": {"dbname": "template1"},
+    "CLIENT_PATH": "/usr/lib/postgresql/18/bin",
+    "STORAGE": "snapshots",
+    "TEST": {"BASELINE": "seeded"},
+}
+
+
+@pytest.mark.parametrize("given", [{}, {"UNKNOWN": 1}, {"spare": False}])
+def test_defaults(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not set has its default; keys that are unknown change nothing."""
+    monkeypatch.setattr(settings, "PGSNAP", given)
+
+    assert config() == Config(
+        enabled=None,
+        databases=None,
+        spare=True,
+        spare_max_bytes=10 * GIB,
+        undo=True,
+        wait_s=10.0,
+        maintenance={},
+        client_path=None,
+        storage=None,
+        test={},
+    )
+
+
+def test_defaults_without_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project need not have the setting at all."""
+    monkeypatch.delattr(settings, "PGSNAP")
+
+    assert config() == Config()
+
+
+def test_all_keys_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each key has its attribute, and each attribute its key."""
+    monkeypatch.setattr(settings, "PGSNAP", VALUES)
+
+    read = config()
+
+    assert set(KEYS) == set(VALUES)
+    assert read.databases == ("other", "default")
+    for field in fields(Config):
+        if field.name != "databases":
+            assert getattr(read, field.name) == VALUES[field.name.upper()]
+
+
+def test_is_read_at_each_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that a test overrides counts from then on."""
+    monkeypatch.setattr(settings, "PGSNAP", {"WAIT_S": 1})
+    before = config().wait_s
+    monkeypatch.setattr(settings, "PGSNAP", {"WAIT_S": 2})
+
+    assert (before, config().wait_s) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *VALUES.items(),
+        ("ENABLED", None),
+        ("ENABLED", True),
+        ("DATABASES", None),
+        ("DATABASES", ()),
+        ("SPARE_MAX_BYTES", 0),
+        ("WAIT_S", 0),
+        ("CLIENT_PATH", None),
+        ("STORAGE", None),
+    ],
+)
+def test_good_values(key: str, value: object) -> None:
+    """Values of the right kind are no problem."""
+    assert problems({key: value}) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("ENABLED", "yes", "True, False or None"),
+        ("ENABLED", 1, "True, False or None"),
+        ("DATABASES", "default", "a list of database aliases or None"),
+        ("DATABASES", [None], "a list of database aliases or None"),
+        ("SPARE", None, "True or False"),
+        ("SPARE_MAX_BYTES", "10 GB", "a number of bytes"),
+        ("SPARE_MAX_BYTES", True, "a number of bytes"),
+        ("UNDO", 0, "True or False"),
+        ("WAIT_S", -1, "a number of seconds"),
+        ("WAIT_S", float("nan"), "a number of seconds"),
+        ("WAIT_S", None, "a number of seconds"),
+        ("MAINTENANCE", "postgres", "a dict of connection parameters"),
+        ("CLIENT_PATH", ["/usr/bin"], "a directory or None"),
+        ("STORAGE", 1, "an alias in STORAGES or None"),
+        ("TEST", [], "a dict"),
+    ],
+)
+def test_bad_values(
+    key: str, value: object, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value of the wrong kind is named, with what is expected, and is not used."""
+    monkeypatch.setattr(settings, "PGSNAP", {key: value})
+    problem = f"PGSNAP[{key!r}] must be {expected}, not {value!r}."
+
+    assert problems({key: value}) == [problem]
+    with pytest.raises(ConfigurationError) as caught:
+        config()
+    assert caught.value.message == problem
+    assert caught.value.hint == "See the settings in django_pgsnap's README."
+
+
+@pytest.mark.parametrize("value", [None, [], "ENABLED", True])
+def test_something_else_than_a_dict(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no dict is refused as a whole."""
+    monkeypatch.setattr(settings, "PGSNAP", value)
+
+    with pytest.raises(ConfigurationError) as caught:
+        config()
+    assert caught.value.message == f"PGSNAP must be a dict, not {type(value).__name__}."
