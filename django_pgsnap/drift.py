@@ -8,6 +8,9 @@ from django.db.migrations.loader import MigrationLoader
 
 from .metadata import Migrations
 
+# App and name of a migration.
+Key = tuple[str, str]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
@@ -46,15 +49,31 @@ class Code:
 
     def drift(self, applied: Migrations) -> Drift:
         """Return how far a snapshot with these migrations is from the code."""
-        present = set(applied)
-        # A squashed migration counts as applied once all that it replaces are, and the other way
-        # round, which is how Django's loader sees it.
-        covered = {key for key, replaced in self._replaced.items() if replaced <= present}
-        standing_in = set().union(
-            *(replaced for key, replaced in self._replaced.items() if key in present | covered)
-        )
-        known = self._on_disk | set().union(*self._replaced.values())
+        present = self._with_squashed(set(applied))
+        absent = self._on_disk - present
+        missing = set(absent)
+        for squashed in absent & self._replaced.keys():
+            replaced = self._replaced[squashed]
+            # Django goes on with the old ones where some are applied, else takes the squashed one.
+            missing -= {squashed} if replaced & present else replaced
+        known = self._on_disk.union(*self._replaced.values())
         return Drift(
-            missing=tuple(sorted(self._on_disk - present - covered - standing_in)),
-            unknown=tuple(sorted(present - known)),
+            missing=tuple(sorted(missing)),
+            unknown=tuple(sorted(set(applied) - known)),
         )
+
+    def _with_squashed(self, present: set[Key]) -> set[Key]:
+        """Return these with the squashed migrations that stand for them, or they for it.
+
+        A squashed migration counts as applied once all that it replaces are, and the other way
+        round. It may itself have been squashed.
+        """
+        while True:
+            before = set(present)
+            for squashed, replaced in self._replaced.items():
+                if replaced <= present:
+                    present.add(squashed)
+                elif squashed in present:
+                    present |= replaced
+            if present == before:
+                return present
