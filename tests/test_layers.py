@@ -22,8 +22,8 @@ LAYERS = (
     ("server", "targets"),
     # One idea each.
     (
-        *("guard", "locks", "sessions", "properties", "rights", "obstacles", "cloning", "growth"),
-        *("supervise", "inspection", "catalog", "stages", "reconnect"),
+        *("guard", "locks", "sessions", "properties", "rights", "obstacles", "cloning"),
+        *("directories", "growth", "supervise", "inspection", "catalog", "stages", "reconnect"),
     ),
     # Built from them.
     ("written", "copying", "spares", "swap"),
