@@ -18,6 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .doctor.diagnosis import diagnose
+    from .doctor.finding import Diagnosis, Finding
     from .errors import PgsnapError
     from .snapshots.housekeeping import annotate, delete, pin, rename
     from .snapshots.listing import Overview, get, list_snapshots, overview
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from .snapshots.take import take
 
 __all__ = [
+    "Diagnosis",
+    "Finding",
     "Member",
     "Overview",
     "PgsnapError",
@@ -35,6 +39,7 @@ __all__ = [
     "annotate",
     "checkpoint",
     "delete",
+    "diagnose",
     "get",
     "list_snapshots",
     "overview",
@@ -47,6 +52,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Diagnosis": "doctor.finding",
+    "Finding": "doctor.finding",
     "Member": "snapshots.model",
     "Overview": "snapshots.listing",
     "PgsnapError": "errors",
@@ -55,6 +62,7 @@ _HOMES = {
     "annotate": "snapshots.housekeeping",
     "checkpoint": "snapshots.restore",
     "delete": "snapshots.housekeeping",
+    "diagnose": "doctor.diagnosis",
     "get": "snapshots.listing",
     "overview": "snapshots.listing",
     "pin": "snapshots.housekeeping",

@@ -61,7 +61,7 @@ class Clone:
 
 def best_strategy(session: Session, size_bytes: int) -> Strategy:
     """Return the quickest strategy that the server has for a database of this size."""
-    if size_bytes <= WAL_LOG_MAX_BYTES and session.server_version >= _WAL_LOG_SAFE_SINCE:
+    if size_bytes <= WAL_LOG_MAX_BYTES and wal_log_is_safe(session):
         return "wal_log"
     return "clone" if can_clone(session) else "file_copy"
 
@@ -72,7 +72,7 @@ def check_strategy(session: Session, strategy: Strategy) -> None:
     Raises:
         ConfigurationError: It needs another version of PostgreSQL.
     """
-    if strategy == "wal_log" and session.server_version < _WAL_LOG_SAFE_SINCE:
+    if strategy == "wal_log" and not wal_log_is_safe(session):
         raise ConfigurationError(
             "The strategy wal_log can corrupt the database that it copies on PostgreSQL "
             f"{session.server_name}.",
@@ -91,6 +91,11 @@ def strategy_named(name: str) -> Strategy:
         if strategy == name:
             return strategy
     return "file_copy"
+
+
+def wal_log_is_safe(session: Session) -> bool:
+    """Tell whether ``wal_log`` copies this server's databases without harm."""
+    return session.server_version >= _WAL_LOG_SAFE_SINCE
 
 
 def can_clone(session: Session) -> bool:

@@ -108,6 +108,20 @@ def _refill(parser: CommandParser) -> None:
     _add_json(parser)
 
 
+def _doctor(parser: CommandParser) -> None:
+    parser.description = (
+        "Say what is wrong with the snapshots and their servers, or in the way, each with its "
+        "remedy. Errors and warnings that are left make the exit status 1; notes do not."
+    )
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="drop what interrupted commands left, and spares that no restore needs",
+    )
+    _add_databases(parser)
+    _add_json(parser)
+
+
 def _add_manners(parser: CommandParser) -> None:
     parser.add_argument(
         "--wait",
@@ -171,4 +185,5 @@ _SUBCOMMANDS: Final[dict[str, tuple[str, Callable[[CommandParser], None]]]] = {
     "unpin": ("let a snapshot be pruned again", _show),
     "delete": ("delete snapshots", _delete),
     "refill": ("make the spare of a snapshot, in the foreground", _refill),
+    "doctor": ("say what is wrong or in the way, with its remedy", _doctor),
 }

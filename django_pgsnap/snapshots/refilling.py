@@ -38,7 +38,9 @@ def refill(
     about = operation.chosen(databases)
     with operation.operation("refill", about, wait_s=config().wait_s, disturbs_live=False) as sites:
         members = [member for site in sites for member in site.copies()]
-        snapshot = listing.find(members, name or _current(sites))
+        snapshot = listing.find(
+            members, name or current(members, [undo for site in sites for undo in site.undos()])
+        )
         jobs = [job for site in sites for job in _jobs(site, snapshot, reporter)]
         if jobs:
             reporter.step(f"Making the spare of {snapshot.name}")
@@ -49,13 +51,12 @@ def refill(
     return listing.get(snapshot.name, databases=databases)
 
 
-def _current(sites: Sequence[Site]) -> str | None:
+def current(copies: Sequence[Member], undos: Sequence[Member]) -> str | None:
     """Return the name of the snapshot last restored, unless another was taken since."""
-    undos = undos_of([member for site in sites for member in site.undos()])
-    copies = [member for site in sites for member in site.copies()]
-    if not undos or any(copy.record.taken_at > undos[0].taken_at for copy in copies):
+    last = undos_of(undos)
+    if not last or any(copy.record.taken_at > last[0].taken_at for copy in copies):
         return None
-    restored = undos[0].name
+    restored = last[0].name
     return restored if any(copy.record.name == restored for copy in copies) else None
 
 

@@ -190,6 +190,19 @@ class Command(BaseCommand):
             snapshot = refilling.refill(name, databases=databases, reporter=reporter)
         self._say(f"The spare of {snapshot.name!r} is ready.", facts.of_snapshot(snapshot))
 
+    def _doctor(self, *, fix: bool, databases: Sequence[str] | None, **_: Any) -> None:
+        from ...doctor.diagnosis import diagnose
+        from .. import diagnosis as shown
+
+        with self._reporter() as reporter:
+            diagnosis = diagnose(databases=databases, fix=fix, reporter=reporter)
+        if self._as_json:
+            self._print_json(shown.facts(diagnosis))
+        else:
+            shown.show(diagnosis, self.stdout.write)
+        if diagnosis.ailments:
+            raise CommandError(shown.summary(diagnosis))
+
     def _agreed(self, doomed: Sequence[Snapshot]) -> bool:
         for each in doomed:
             self.stdout.write(
