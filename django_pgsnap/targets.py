@@ -36,15 +36,10 @@ def targets(aliases: Sequence[str] | None = None) -> list[Target]:
     Raises:
         ConfigurationError: An alias is unknown, a mirror, or not PostgreSQL, or none is left.
     """
-    chosen = _chosen(aliases)
-    wrappers = [connections[alias] for alias in chosen]
-    # One maintenance database per server, so that all operations on it meet at the same locks.
-    live_names = [_database_name(wrapper) for wrapper in wrappers]
     found: dict[tuple[str, str, str], Target] = {}
-    for wrapper, name in zip(wrappers, live_names, strict=True):
-        server = _server(wrapper, live_names)
-        target = Target(alias=wrapper.alias, name=name, server=server)
-        found.setdefault((server.host, server.port, name), target)
+    for alias in _chosen(aliases):
+        target = _target(connections[alias])
+        found.setdefault((target.server.host, target.server.port, target.name), target)
     return list(found.values())
 
 
@@ -58,7 +53,7 @@ def by_server(chosen: Sequence[Target]) -> dict[Server, list[Target]]:
 
 def live_names() -> set[str]:
     """Return the names of all databases in ``DATABASES``: none of them is ever ours to drop."""
-    return {str(connections[alias].settings_dict["NAME"]) for alias in connections}
+    return {_database_name(connections[alias]) for alias in connections}
 
 
 def _chosen(aliases: Sequence[str] | None) -> list[str]:
@@ -105,16 +100,21 @@ def _is_mirror(wrapper: BaseDatabaseWrapper) -> bool:
 
 def _database_name(wrapper: BaseDatabaseWrapper) -> str:
     name = wrapper.settings_dict["NAME"]
-    if name == "":
-        raise ConfigurationError(
-            f"The alias {wrapper.alias!r} has no NAME.",
-            hint="Give its database's NAME in DATABASES, beside the service too.",
-        )
     # Django connects to postgres where NAME is None.
     return "postgres" if name is None else str(name)
 
 
-def _server(wrapper: BaseDatabaseWrapper, live_names: Sequence[str]) -> Server:
+def _target(wrapper: BaseDatabaseWrapper) -> Target:
+    name = _database_name(wrapper)
+    if not name:
+        raise ConfigurationError(
+            f"The alias {wrapper.alias!r} has no NAME.",
+            hint="Give its database's NAME in DATABASES, beside the service too.",
+        )
+    return Target(alias=wrapper.alias, name=name, server=_server(wrapper))
+
+
+def _server(wrapper: BaseDatabaseWrapper) -> Server:
     overrides = config().maintenance
     parameters = _parameters(wrapper, overrides)
     return Server(
@@ -122,7 +122,8 @@ def _server(wrapper: BaseDatabaseWrapper, live_names: Sequence[str]) -> Server:
         port=str(parameters.get("port", "")),
         user=str(parameters.get("user", "")),
         role=str(wrapper.settings_dict["OPTIONS"].get("assume_role", "")),
-        maintenance=maintenance_name(live_names, overrides),
+        # The same whatever was chosen, so that all operations on a server meet at the same locks.
+        maintenance=maintenance_name(sorted(live_names()), overrides),
         parameters=parameters,
     )
 
