@@ -20,7 +20,7 @@ from .server import Server, Session
 from .sessions import Evictor, backends
 from .supervise import run_together
 
-_MOMENT_TRIES: Final = 5
+_MOMENT_TRIES: Final = 10
 _LOOK_S: Final = 0.02
 _LOOK_FOR_MOMENT_S: Final = 0.001
 
@@ -82,8 +82,9 @@ def copy(jobs: Sequence[Job], reporter: Reporter) -> list[Copied]:
         jobs = _revised(jobs, errors)
     databases = ", ".join(repr(job.clone.source) for job in jobs)
     raise CopyFailedError(
-        f"The copies of {databases} could not be made to show the same moment in "
-        f"{_MOMENT_TRIES} tries, since clients kept coming back in between.",
+        f"The copies of {databases} were not seen to show the same moment in {_MOMENT_TRIES} "
+        "tries: the servers are too busy, or clients keep coming back in between. "
+        "Nothing has changed.",
         hint="Stop the busiest client, then try again.",
     )
 
@@ -97,7 +98,6 @@ class _Attempt:
         # A clone of a shut copy shows that copy's moment, whenever it is made.
         self._live = [job for job in jobs if job.evictor]
         self.shows_one_moment = len(self._live) < 2  # noqa: PLR2004  # one is one moment
-        self._held_last_time = False
         watchers = {job.server: job.watcher for job in jobs}
         self._growth = {server: Growth(watcher) for server, watcher in watchers.items()}
         self._seconds = 0.0
@@ -135,7 +135,10 @@ class _Attempt:
         for evictor in {id(job.evictor): job.evictor for job in self._live}.values():
             if evictor:
                 evictor.pass_once()
-        self._look_for_the_moment()
+        if not self.shows_one_moment:
+            # Nothing else meanwhile: small copies are soon complete.
+            self.shows_one_moment = self._all_held_still()
+            return
         done = [growth.done_bytes() for growth in self._growth.values()]
         known = [part for part in done if part is not None]
         self._reporter.copied(
@@ -143,32 +146,35 @@ class _Attempt:
             sum(job.size_bytes for job in self._jobs),
         )
 
-    def _look_for_the_moment(self) -> None:
-        """Notice a moment at which every live database was held still.
+    def _all_held_still(self) -> bool:
+        """Tell whether there was a moment at which every live database was held still.
 
         That is when each is locked by its CREATE DATABASE and nobody is left on it: from then on
-        none changes until its copy is complete. One query sees all of a server at once. Across
-        servers two rounds must agree: what both saw was so in between.
+        it does not change until its copy is complete. Those that were all locked both before and
+        after each was seen empty were so together when the last was seen, across servers too.
         """
-        if self.shows_one_moment:
-            return
-        held = all(self._is_held(server) for server in self._growth)
-        self.shows_one_moment = held and (len(self._growth) == 1 or self._held_last_time)
-        self._held_last_time = held
+        groups = self._live_by_server()
+        return (
+            all(_are_locked(jobs) for jobs in groups)
+            and not any(backends(jobs[0].watcher, _sources(jobs)) for jobs in groups)
+            and all(_are_locked(jobs) for jobs in groups)
+        )
 
-    def _is_held(self, server: Server) -> bool:
-        jobs = [job for job in self._live if job.server == server]
-        if not jobs:
-            return True
-        watcher = jobs[0].watcher
-        sources = {job.clone.source for job in jobs}
-        makers = [job.session.pid for job in jobs]
+    def _live_by_server(self) -> list[list[Job]]:
+        groups: dict[Server, list[Job]] = {}
+        for job in self._live:
+            groups.setdefault(job.server, []).append(job)
+        return list(groups.values())
 
-        def locked() -> bool:
-            return sources <= {name for (name,) in watcher.rows(_HELD, [makers])}
 
-        # Held before and after nobody was seen there: held while nobody was there.
-        return locked() and not backends(watcher, sources) and locked()
+def _are_locked(jobs: Sequence[Job]) -> bool:
+    """Tell whether the makers of these jobs, all on one server, hold their sources' locks."""
+    makers = [job.session.pid for job in jobs]
+    return _sources(jobs) <= {name for (name,) in jobs[0].watcher.rows(_HELD, [makers])}
+
+
+def _sources(jobs: Sequence[Job]) -> set[str]:
+    return {job.clone.source for job in jobs}
 
 
 def _empty(jobs: Sequence[Job]) -> None:
