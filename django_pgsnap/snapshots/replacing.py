@@ -65,7 +65,9 @@ def replace_live(
     Raises:
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
-    work = [_Replacement(site, group, request) for site, group in _by_site(incoming)]
+    # What is replaced on all servers becomes one undo.
+    undo = _UndoSet(set_id=names.new_identity(), members=len(incoming), taken_at=datetime.now(UTC))
+    work = [_Replacement(site, group, request, undo) for site, group in _by_site(incoming)]
     for replacement in work:
         replacement.check()
     for replacement in work:
@@ -75,13 +77,25 @@ def replace_live(
     return {replacement.site.server: replacement.drops for replacement in work}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _UndoSet:
+    """What the parts of an undo have in common."""
+
+    set_id: str
+    members: int
+    taken_at: datetime
+
+
 class _Replacement:
     """All that is replaced on one server."""
 
-    def __init__(self, site: Site, incoming: Sequence[Incoming], request: Request) -> None:
+    def __init__(
+        self, site: Site, incoming: Sequence[Incoming], request: Request, undo: _UndoSet
+    ) -> None:
         self.site = site
         self._incoming = incoming
         self._request = request
+        self._undo = undo
         self._names = [each.target.name for each in incoming if each.target.name in site.catalog]
         self.evictor = Evictor(
             site.watcher, self._names, wait_s=request.wait_s, force=request.force
@@ -156,15 +170,14 @@ class _Replacement:
         )
 
     def _plan(self, *, keep_older_undo: bool) -> list[Swap]:
-        set_id = names.new_identity()
-        return [self._swap(each, set_id, keep_older_undo) for each in self._incoming]
+        return [self._swap(each, keep_older_undo) for each in self._incoming]
 
-    def _swap(self, each: Incoming, set_id: str, keep_older_undo: bool) -> Swap:
+    def _swap(self, each: Incoming, keep_older_undo: bool) -> Swap:
         live = self.site.catalog.get(each.target.name)
         older = self._older_undos(each)
         undo = None
         if live and self._request.keep_undo and not keep_older_undo:
-            undo = self._undo_record(each, set_id)
+            undo = self._undo_record(each)
         return Swap(
             live_name=each.target.name,
             live=live,
@@ -176,17 +189,17 @@ class _Replacement:
             recomment=self._succeeded(older[0], each) if older and keep_older_undo else None,
         )
 
-    def _undo_record(self, each: Incoming, set_id: str) -> Record:
+    def _undo_record(self, each: Incoming) -> Record:
         wanted = self._properties[each.target.name]
         record = Record(
             kind="undo",
             identity=names.new_identity(),
-            set_id=set_id,
-            members=len(self._incoming),
+            set_id=self._undo.set_id,
+            members=self._undo.members,
             name=each.record.name,
             alias=each.target.alias,
             source=each.target.name,
-            taken_at=datetime.now(UTC),
+            taken_at=self._undo.taken_at,
             size_bytes=size_bytes(self.site, each.target.name),
             django=django.get_version(),
             postgresql=self.site.watcher.server_name,
