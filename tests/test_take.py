@@ -22,6 +22,7 @@ from tests.watching import (
     Recorder,
     authors,
     in_transaction,
+    is_locked,
     oids,
     settle,
     until,
@@ -239,7 +240,7 @@ def test_session_that_works_is_waited_for(live: str, server: Server) -> None:
     """A transaction under way may finish, and is part of the snapshot."""
     with in_transaction(server, live) as client:
         taking = Background(lambda: take("seeded", wait_s=30))
-        until(lambda: _is_taking(server))
+        until(lambda: is_locked(server, live))
 
         client.execute("COMMIT")
         taking.result()
@@ -316,12 +317,3 @@ def _is_alive(server: Server, pid: int) -> bool:
     with server.connect() as watcher:
         query = "SELECT FROM pg_stat_activity WHERE pid = %s"
         return watcher.execute(query, [pid]).fetchone() is not None
-
-
-def _is_taking(server: Server) -> bool:
-    with server.connect() as watcher:
-        query = (
-            "SELECT FROM pg_stat_activity WHERE application_name LIKE 'pgsnap take%'"
-            " AND query LIKE '%pg_stat_activity%'"
-        )
-        return watcher.execute(query).fetchone() is not None

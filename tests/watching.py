@@ -8,6 +8,7 @@ from threading import Thread
 import psycopg
 from django.db import connections
 
+from django_pgsnap.names import lock_key
 from django_pgsnap.report import Reporter
 from tests.conftest import TEMPLATE
 from tests.servers import SUPERUSER, Server
@@ -81,6 +82,16 @@ def settle(server: Server) -> list[Database]:
     with server.connect() as connection:
         until(lambda: not _maintenance_sessions(connection))
     return [database for database in databases(server) if database.name != TEMPLATE]
+
+
+def is_locked(server: Server, database: str) -> bool:
+    """Tell whether an operation has got hold of a live database."""
+    with server.connect() as connection:
+        query = (
+            "SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND (classid::bigint << 32) | objid::bigint = %s"
+        )
+        return connection.execute(query, [lock_key(database)]).fetchone() is not None
 
 
 def is_waiting(server: Server, application: str) -> bool:
