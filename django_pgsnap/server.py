@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
-from .errors import ServerUnavailableError
+from .errors import MissingRightError, ServerUnavailableError
 
 Query = sql.SQL | sql.Composed
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -40,6 +41,7 @@ _SETTINGS: Final = {
 # On the maintenance database only what the server brings is to be found. On others Django's own
 # view counts.
 _CATALOG_ONLY: Final = {"search_path": "pg_catalog"}
+_MAX_MILLISECONDS: Final = 2**31 - 1
 # The server ends a statement soon after the process that sent it has died.
 _STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}
 
@@ -105,7 +107,7 @@ class Server:
 
 def milliseconds(seconds: float) -> str:
     """Return a time-out as the server takes it, where only 0 means for ever."""
-    return str(max(1, round(seconds * 1000)) if seconds else 0)
+    return str(round(min(max(seconds * 1000, 1), _MAX_MILLISECONDS)) if seconds else 0)
 
 
 def maintenance_name(live_names: Sequence[str], overrides: Mapping[str, Any]) -> str:
@@ -139,7 +141,11 @@ class Session:
         except psycopg.Error as error:
             raise _explained(error, server, database) from error
         session = cls(connection)
-        session._prepare(server.role)
+        try:
+            session._prepare(server.role)
+        except psycopg.Error as error:
+            session.close()
+            raise _explained(error, server, database) from error
         return session
 
     def _prepare(self, role: str) -> None:
@@ -237,13 +243,22 @@ class Session:
         self._connection.close()
 
     def create_maintenance_database(self, name: str) -> None:
-        """Create a small database for maintenance sessions, unless somebody just did."""
+        """Create a small database for maintenance sessions, unless somebody just did.
+
+        Raises:
+            MissingRightError: The role may not create databases.
+        """
         try:
             self.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))
             )
         except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
             return
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise MissingRightError(
+                f"The role may not create the database {name!r}, which it would work from.",
+                hint=f"Let a superuser run: CREATE DATABASE {name} TEMPLATE template0;",
+            ) from error
         self.execute(
             sql.SQL("COMMENT ON DATABASE {} IS {}").format(
                 sql.Identifier(name),
@@ -272,13 +287,18 @@ def _explained(error: psycopg.Error, server: Server, database: str) -> ServerUna
     )
 
 
+_ROLE_TROUBLE: Final = re.compile(r'role ".*" (does not exist|is not permitted to log in)')
+
+
 def _connection_hint(text: str) -> str:
     # libpq has no error codes for a failed connection, so its words must do. Where the server
     # speaks another language, the last hint is shown.
-    if "password" in text:
+    if "set role" in text:
+        return "Check USER and OPTIONS['assume_role'] of the alias in DATABASES."
+    if "password" in text or _ROLE_TROUBLE.search(text):
         return "Check USER and PASSWORD of the alias in DATABASES."
-    if "too many clients" in text or "connection slots" in text:
-        return "Close some clients, or raise max_connections of the server."
+    if "too many" in text or "connection slots" in text:
+        return "Close some clients, or raise the limit of connections that the message names."
     if "pg_hba.conf" in text or "permission denied" in text or "does not exist" in text:
         return (
             "Let the role connect to it, or name another database in PGSNAP['MAINTENANCE'], "
