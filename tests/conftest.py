@@ -266,10 +266,16 @@ def server_as(clean_server: Server) -> ServerAs:
     """Gives the test server as the package sees it, as a role that comes in by the socket."""
 
     def make(user: str = SUPERUSER, **values: Any) -> maintenance.Server:
-        given = {"host": str(clean_server.root), "port": str(clean_server.port), "user": user}
+        given = {
+            "host": str(clean_server.root),
+            "port": str(clean_server.port),
+            "user": user,
+        }
         defaults: dict[str, Any] = {"role": "", "maintenance": "postgres", **given}
         fields = {**defaults, **values}
-        return maintenance.Server(parameters={name: fields[name] for name in given}, **fields)
+        password = clean_server.password if user == SUPERUSER else ROLE_PASSWORD
+        parameters = {name: fields[name] for name in given} | {"password": password}
+        return maintenance.Server(parameters=parameters, **fields)
 
     return make
 
