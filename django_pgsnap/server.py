@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 import psycopg
@@ -80,9 +81,17 @@ class Server:
         Raises:
             ServerUnavailableError: The server cannot be reached or does not let us in.
         """
-        session = self._maintenance_session(purpose)
-        session.configure({**_CATALOG_ONLY, "lock_timeout": milliseconds(lock_timeout_s)})
-        return session
+        settings = {**_CATALOG_ONLY, "lock_timeout": milliseconds(lock_timeout_s)}
+        try:
+            return Session.open(self, self.maintenance, purpose, settings)
+        except ServerUnavailableError:
+            if self.maintenance != _OWN_MAINTENANCE:
+                raise
+        # It may not be there yet. Only a live database called postgres brings us here, so there
+        # is a postgres to make it from.
+        with Session.open(self, _MAINTENANCE, purpose) as session:
+            session.create_maintenance_database(_OWN_MAINTENANCE)
+        return Session.open(self, _OWN_MAINTENANCE, purpose, settings)
 
     def session_on(self, database: str, purpose: str) -> Session:
         """Open a session on another database of the server, the live one for instance.
@@ -91,18 +100,6 @@ class Server:
             ServerUnavailableError: The server cannot be reached or does not let us in.
         """
         return Session.open(self, database, purpose)
-
-    def _maintenance_session(self, purpose: str) -> Session:
-        try:
-            return Session.open(self, self.maintenance, purpose)
-        except ServerUnavailableError:
-            if self.maintenance != _OWN_MAINTENANCE:
-                raise
-        # It may not be there yet. Only a live database called postgres brings us here, so there
-        # is a postgres to make it from.
-        with Session.open(self, _MAINTENANCE, purpose) as session:
-            session.create_maintenance_database(_OWN_MAINTENANCE)
-        return Session.open(self, _OWN_MAINTENANCE, purpose)
 
 
 def milliseconds(seconds: float) -> str:
@@ -124,7 +121,13 @@ class Session:
         self._connection = connection
 
     @classmethod
-    def open(cls, server: Server, database: str, purpose: str) -> Self:
+    def open(
+        cls,
+        server: Server,
+        database: str,
+        purpose: str,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> Self:
         """Connect to a database of the server and put aside what would get in our way."""
         try:
             connection = psycopg.connect(
@@ -142,19 +145,19 @@ class Session:
             raise _explained(error, server, database) from error
         session = cls(connection)
         try:
-            session._prepare(server.role)
+            session._prepare({**_SETTINGS, **settings}, server.role)
         except psycopg.Error as error:
             session.close()
             raise _explained(error, server, database) from error
         return session
 
-    def _prepare(self, role: str) -> None:
+    def _prepare(self, settings: Mapping[str, str], role: str) -> None:
         try:
-            self.configure({**_SETTINGS, **_STOP_WHEN_WE_DIE})
+            self.configure({**settings, **_STOP_WHEN_WE_DIE})
         except psycopg.errors.InvalidParameterValue:
             # Servers on Windows cannot tell whether a client lives (manual,
             # client_connection_check_interval).
-            self.configure(_SETTINGS)
+            self.configure(settings)
         if role:
             self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
 

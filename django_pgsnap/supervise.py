@@ -1,14 +1,17 @@
-"""Running statements on several sessions at once, while something else is watched."""
+"""Doing several things at once: running statements on sessions, and opening them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import Final
+from threading import Thread
+from typing import Final, TypeVar
 
 from .server import Query, Session
 
 _CANCEL_AGAIN_S: Final = 0.2
+
+Result = TypeVar("Result")
 
 
 def run_together(
@@ -38,6 +41,20 @@ def run_together(
         finally:
             _cancel_the_rest(work, futures)
     return [future.exception() for future in futures]
+
+
+def begin(work: Callable[[], Result]) -> Future[Result]:
+    """Begin some work in a thread that keeps nobody from ending the process."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def _cancel_the_rest(

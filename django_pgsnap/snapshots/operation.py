@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from ..metadata import Record
 from ..report import Reporter
 from ..server import Server, Session
 from ..sessions import Evictor
+from ..supervise import begin
 from ..targets import Target
 from .model import Member, SpareState
 
@@ -163,13 +165,23 @@ class _Opened:
 def _open(
     stack: ExitStack, purpose: str, server: Server, group: Sequence[Target], wait_s: float
 ) -> _Opened:
-    def session() -> Session:
-        return stack.enter_context(server.session(purpose, lock_timeout_s=wait_s))
+    """Open the sessions on one server at the same time; that is much of what a restore takes."""
 
-    watcher = session()
+    def session() -> Session:
+        return server.session(purpose, lock_timeout_s=wait_s)
+
+    others = [begin(session) for _ in group]
+    for each in others:
+        stack.callback(each.add_done_callback, _close)
+    watcher = stack.enter_context(session())
     guard.check_address(watcher, group)
-    workers = {target.alias: session() for target in group}
+    workers = {target.alias: each.result() for target, each in zip(group, others, strict=True)}
     return _Opened(server=server, targets=tuple(group), watcher=watcher, workers=workers)
+
+
+def _close(opening: Future[Session]) -> None:
+    if not opening.exception():
+        opening.result().close()
 
 
 def _lock(opened: Sequence[_Opened], wait_s: float) -> None:
