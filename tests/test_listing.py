@@ -6,6 +6,7 @@ from psycopg import sql as pg
 from django_pgsnap import delete, get, list_snapshots, overview, rename, restore, take, undo
 from django_pgsnap.errors import NothingToUndoError, SnapshotNotFoundError
 from django_pgsnap.names import lock_key
+from django_pgsnap.snapshots.model import snapshots_of
 from tests.conftest import Call, MakeLive, MakeRole, RunSql
 from tests.project import point
 from tests.servers import Server
@@ -174,3 +175,12 @@ def test_part_that_was_dropped_by_other_means(lives: dict[str, str], sql: RunSql
 
     assert not snapshot.is_complete
     assert snapshot.aliases == ("default",)
+
+
+def test_parts_are_in_order(lives: dict[str, str]) -> None:
+    """The parts of a snapshot are in the order of their aliases, whichever copy was first."""
+    snapshot = take("both", spare=False)
+
+    (found,) = snapshots_of(reversed(snapshot.members))
+
+    assert found.aliases == ("default", "other")

@@ -146,4 +146,5 @@ def _grouped(members: Iterable[Member]) -> list[tuple[Member, ...]]:
     for member in members:
         groups.setdefault(member.record.set_id, []).append(member)
     ordered = sorted(groups.values(), key=lambda group: group[0].record.taken_at, reverse=True)
-    return [tuple(group) for group in ordered]
+    # Copies are made at the same time, so the order that they are found in means nothing.
+    return [tuple(sorted(group, key=lambda member: member.alias)) for group in ordered]
