@@ -257,7 +257,7 @@ def check_collation(session: Session, database: str) -> None:
         ((recorded, actual),) = rows
         raise ObstacleError(
             f"The database {database!r} was built with collation version {recorded}, but the "
-            f"system now has {actual}; the server refuses to copy it.",
+            f"system now has {actual or 'none that can be told'}; the server refuses to copy it.",
             hint=f"Rebuild its indexes where you can (REINDEX DATABASE), then run: "
             f'ALTER DATABASE "{database}" REFRESH COLLATION VERSION;',
         )

@@ -57,7 +57,7 @@ class Command(BaseCommand):
             raise CommandError(self._lines(str(error))) from error
         except KeyboardInterrupt:
             raise CommandError(
-                "Interrupted. The live databases are as they were, or as they shall be.",
+                "Interrupted. Nothing is left half done; pgsnap list shows what there is.",
                 returncode=_INTERRUPTED,
             ) from None
         except BrokenPipeError:
