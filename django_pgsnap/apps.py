@@ -19,7 +19,7 @@ class PgsnapConfig(AppConfig):
 
         register(checks.check_settings, conf.CHECKS_TAG)
         if checks.psycopg_problem() is None and not conf.problems(conf.given()):
-            from . import guard, reconnect
+            from . import guard, watch
 
             if guard.is_on():
-                reconnect.watch()
+                watch.watch()

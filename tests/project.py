@@ -16,6 +16,7 @@ from django.contrib.sites.models import Site
 from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 
+from django_pgsnap import arrivals
 from tests.settings import HANDED_ON_IN
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +57,7 @@ def close_connections() -> None:
         pools.popitem()[1].close()
     ContentType.objects.clear_cache()
     Site.objects.clear_cache()
+    arrivals.forget()
 
 
 def forget_wrapper(alias: str) -> None:

@@ -24,6 +24,7 @@ LAYERS = (
     (
         *("guard", "locks", "sessions", "properties", "rights", "obstacles", "cloning"),
         *("directories", "growth", "supervise", "inspection", "catalog", "stages", "reconnect"),
+        *("arrivals", "watch"),
     ),
     # Built from them.
     ("written", "copying", "spares", "swap"),

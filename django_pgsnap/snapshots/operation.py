@@ -130,11 +130,12 @@ def operation(
         OperationRunningError: Another operation is at work on one of the databases.
         ServerUnavailableError: A server cannot be reached.
     """
-    if disturbs_live:
-        aliases = reconnect.aliases_of(about)
-        reconnect.check_not_in_atomic(aliases)
-        reconnect.let_go(aliases)
     with server_errors(), ExitStack() as stack:
+        if disturbs_live:
+            aliases = reconnect.aliases_of(target.alias for target in about)
+            reconnect.check_not_in_atomic(aliases)
+            reconnect.let_go(aliases)
+            stack.callback(reconnect.mend_pools, aliases)
         opened = [
             _open(stack, purpose, server, group, wait_s)
             for server, group in targets.by_server(about).items()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .. import catalog, copying, locks, names, reconnect, signals, spares
+from .. import arrivals, catalog, copying, locks, names, reconnect, signals, spares
+from ..arrivals import Arrival
 from ..catalog import Database
 from ..cloning import Clone, strategy_named
 from ..conf import config
@@ -97,12 +98,14 @@ def undo(
             )
             for site, target, member in _matched(sites, last.members)
         ]
+        arriving = _arrivals(incoming, None)
+        arrivals.expect(arriving)
         drops = replacing.replace_live(incoming, request, reporter)
         for site in sites:
             aftermath.send_off(
                 site, current=(), drops=drops.get(site.server, ()), spare=False, reporter=reporter
             )
-    _tell_django(incoming, None)
+    arrivals.meet_expected(arriving)
     return last
 
 
@@ -152,6 +155,8 @@ def _restore(
         _check_complete(snapshot, databases)
         matched = list(_matched(sites, snapshot.members))
         incoming = _consumed(matched) if consume else _clones(matched, reporter)
+        arriving = _arrivals(incoming, snapshot)
+        arrivals.expect(arriving)
         drops = replacing.replace_live(incoming, request, reporter)
         for site, target, member in matched:
             locks.release(site.workers[target.alias], names.spare_name(member.record.identity))
@@ -163,7 +168,7 @@ def _restore(
                 spare=not consume,
                 reporter=reporter,
             )
-    _tell_django(incoming, snapshot)
+    arrivals.meet_expected(arriving)
     return snapshot
 
 
@@ -261,7 +266,10 @@ def _last_undo(sites: Sequence[Site]) -> Undo:
     return found[0]
 
 
-def _tell_django(incoming: Sequence[Incoming], snapshot: Snapshot | None) -> None:
-    for each in incoming:
-        for alias in reconnect.aliases_of([each.target]):
-            reconnect.met(alias, each.target.name, each.database.oid, snapshot)
+def _arrivals(incoming: Sequence[Incoming], snapshot: Snapshot | None) -> list[Arrival]:
+    """Return what Django will meet behind which aliases."""
+    return [
+        Arrival(alias=alias, name=each.target.name, oid=each.database.oid, snapshot=snapshot)
+        for each in incoming
+        for alias in reconnect.aliases_of([each.target.alias])
+    ]

@@ -1,0 +1,100 @@
+"""What makes it show that a process knows stale things of a database that was replaced."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import connections, transaction
+from django.dispatch import Signal
+from django.test import RequestFactory
+from psycopg import sql
+
+from tests.servers import Server
+
+
+def change(alias: str = "default") -> None:
+    """Give content types other ids and the site another name, as if all were made anew."""
+    with transaction.atomic(alias), connections[alias].cursor() as cursor:
+        cursor.execute("UPDATE auth_permission SET content_type_id = content_type_id + 1000")
+        cursor.execute("UPDATE django_content_type SET id = id + 1000")
+        cursor.execute("UPDATE django_site SET name = name || '!'")
+        cursor.execute("INSERT INTO testapp_author (name) VALUES ('Ursula')")
+    connections[alias].close()
+
+
+def make_twin(server: Server, live: str) -> None:
+    """Copy a live database, for `swap_twin`."""
+    _run(server, live, "CREATE DATABASE {twin} TEMPLATE {live}")
+
+
+def swap_twin(server: Server, live: str) -> None:
+    """Let the live database and its twin change places, as a restore by another process does."""
+    end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = {name}"
+    _run(
+        server,
+        live,
+        end,
+        "BEGIN",
+        "ALTER DATABASE {live} RENAME TO {third}",
+        "ALTER DATABASE {twin} RENAME TO {live}",
+        "ALTER DATABASE {third} RENAME TO {twin}",
+        "COMMIT",
+    )
+
+
+def answer(path: str) -> dict[str, Any]:
+    """Answer a request in this thread, through the handler that servers call."""
+    status: list[str] = []
+
+    def start_response(line: str, *_: Any) -> Callable[[bytes], object]:
+        status.append(line)
+        return bytes.__len__
+
+    response = WSGIHandler()(RequestFactory().get(path).environ, start_response)
+    content = b"".join(response)
+    response.close()
+    return {"status": int(status[0].split()[0]), **json.loads(content or b"{}")}
+
+
+@contextmanager
+def threads(number: int) -> Iterator[list[ThreadPoolExecutor]]:
+    """Give threads that go on from request to request, each with connections of its own."""
+    pools = [ThreadPoolExecutor(max_workers=1) for _ in range(number)]
+    try:
+        yield pools
+    finally:
+        for pool in pools:
+            pool.submit(connections.close_all).result()
+            pool.shutdown()
+
+
+@contextmanager
+def heard(signal: Signal) -> Iterator[list[dict[str, Any]]]:
+    """Collect what a signal is sent with."""
+    calls: list[dict[str, Any]] = []
+
+    def listen(**arguments: Any) -> None:
+        calls.append(arguments)
+
+    signal.connect(listen)
+    try:
+        yield calls
+    finally:
+        signal.disconnect(listen)
+
+
+def is_fresh(state: dict[str, Any], *, authors: int) -> bool:
+    """Tell whether an answer is a good one, and from the right database."""
+    told = (state["status"], state.get("cached"), state.get("authors"))
+    return told == (200, state.get("in_table"), authors)
+
+
+def _run(server: Server, live: str, *statements: str) -> None:
+    names = {"live": live, "twin": f"{live}_twin", "third": f"{live}_third"}
+    identifiers = {key: sql.Identifier(name) for key, name in names.items()}
+    with server.connect() as connection:
+        for statement in statements:
+            connection.execute(sql.SQL(statement).format(**identifiers, name=sql.Literal(live)))
