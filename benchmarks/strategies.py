@@ -1,0 +1,38 @@
+"""Copying a database by a plain CREATE DATABASE, by each strategy that the server has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from psycopg import sql
+
+from benchmarks import project
+from benchmarks.data import LIVE
+from benchmarks.servers import Place
+
+_COPY: Final = sql.Identifier(f"{LIVE}_copy")
+
+_CREATE: Final = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {}")
+
+
+def available(place: Place) -> Sequence[str]:
+    """Return the names of the strategies, as pgsnap calls them."""
+    with place.connect() as connection:
+        cloning = connection.execute(
+            "SELECT FROM pg_settings WHERE name = 'file_copy_method' AND 'clone' = ANY(enumvals)"
+        ).fetchall()
+    return ("wal_log", "file_copy", "clone") if cloning else ("wal_log", "file_copy")
+
+
+def copy_s(place: Place, strategy: str) -> float:
+    """Copy the live database, drop the copy, and return how long copying took, in seconds."""
+    statement = _CREATE.format(
+        _COPY, sql.Identifier(LIVE), sql.SQL("WAL_LOG" if strategy == "wal_log" else "FILE_COPY")
+    )
+    with place.connect() as connection:
+        if strategy == "clone":
+            connection.execute("SET file_copy_method = clone")
+        seconds = project.seconds(lambda: connection.execute(statement))
+        connection.execute(sql.SQL("DROP DATABASE {}").format(_COPY))
+    return seconds

@@ -1,0 +1,79 @@
+"""How long a take and a delete take, beside what the server needs by itself, and DSLR.
+
+Measured are, in turn and several times:
+
+- a plain ``CREATE DATABASE … TEMPLATE``, by each strategy that the server has;
+- the call ``take()`` and the command ``manage.py pgsnap take``; then ``pgsnap delete``;
+- the commands ``dslr snapshot`` and ``dslr delete``.
+
+Before each, rows of the live database are changed, and the server has come to rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Final
+
+from benchmarks import data, figures, project, servers, strategies
+from benchmarks.figures import Times
+from benchmarks.servers import Place
+from django_pgsnap import delete, take
+
+NAME: Final = "benchmark"
+
+
+def measure(place: Place, megabytes: float, count: int) -> Times:
+    """Measure takes of a database of this size."""
+    times = Times()
+
+    def timed(name: str, work: Callable[[], object]) -> None:
+        data.change(place)
+        place.settle()
+        times.add(name, project.seconds(work))
+        place.settle()
+
+    data.build(place, megabytes)
+    for _ in figures.runs(count, f"take, {megabytes:g} MB"):
+        for strategy in strategies.available(place):
+            data.change(place)
+            place.settle()
+            times.add(strategy, strategies.copy_s(place, strategy))
+        timed("take()", lambda: take(NAME))
+        delete(NAME)
+        timed("pgsnap take", _runner(project.manage("pgsnap", "take", NAME)))
+        timed("pgsnap delete", _runner(project.manage("pgsnap", "delete", NAME)))
+        if dslr_snapshot := project.dslr(place, "snapshot", NAME):
+            timed("dslr snapshot", _runner(dslr_snapshot))
+        if dslr_delete := project.dslr(place, "delete", NAME):
+            timed("dslr delete", _runner(dslr_delete))
+    project.clear(place)
+    return times
+
+
+def _runner(command: list[str]) -> Callable[[], None]:
+    return lambda: project.run(command)
+
+
+def main() -> None:
+    """Measure as the command line says, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=float, nargs="+", default=[1000], metavar="MB")
+    parser.add_argument("--runs", type=int, default=7)
+    servers.add_options(parser)
+    options = parser.parse_args()
+    with servers.place(options) as place:
+        project.start(place)
+        for size in options.sizes:
+            times = measure(place, size, options.runs)
+            best = min(times[strategy] for strategy in strategies.available(place))
+            figures.show(
+                place,
+                f"Take and delete, {size:g} MB",
+                ("what", "time", "by the best strategy alone"),
+                [(name, times.show(name), f"{times[name] / best:.2f} x") for name in times],
+            )
+
+
+if __name__ == "__main__":
+    main()
