@@ -23,10 +23,18 @@ _NOTE_WIDTH = 40
 _BRANCH_WIDTH = 20
 
 
+class _Console(Console):
+    """A console that leaves it to the command what to do when nobody reads on."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise again what rich caught; by itself it would end the process with status 1."""
+        raise BrokenPipeError
+
+
 def console(stdout: OutputWrapper, *, colour: bool) -> Console:
     """Return a rich console that writes to the command's output."""
     terminal = stdout.isatty()
-    return Console(
+    return _Console(
         # It quacks well enough: rich writes to it, flushes it, and asks whether it is a terminal.
         file=cast("IO[str]", stdout),
         no_color=not colour,

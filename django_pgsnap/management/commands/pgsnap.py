@@ -209,7 +209,12 @@ class Command(BaseCommand):
                 f"  {each.name}  {wording.ago(each.taken_at)}  {wording.size(each.size_bytes)}  "
                 f"{wording.printable(each.note)}"
             )
-        return input("Delete for good? [y/N] ").strip().lower() in ("y", "yes")
+        try:
+            answer = input("Delete for good? [y/N] ")
+        except EOFError:
+            self.stdout.write("")
+            return False
+        return answer.strip().lower() in ("y", "yes")
 
     def _reporter(self) -> CommandReporter:
         return CommandReporter(
