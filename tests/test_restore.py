@@ -8,10 +8,11 @@ from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql as pg
 from pytest_django import Settings
 
-from django_pgsnap import list_snapshots, overview, restore, take
+from django_pgsnap import list_snapshots, overview, restore, take, undo
 from django_pgsnap.errors import DatabaseBusyError, ObstacleError, SnapshotNotFoundError
 from django_pgsnap.names import lock_key, spare_name, undo_name
 from tests.conftest import Call, ListDatabases, RunSql
+from tests.project import close_connections, point
 from tests.servers import Server
 from tests.testapp.models import Author, Genre
 from tests.watching import (
@@ -249,6 +250,30 @@ def test_odd_names(live: str, server: Server) -> None:
 
     assert authors() == ["Ursula"]
     assert live in oids(settle(server))
+
+
+def test_live_database_called_postgres(clean_server: Server) -> None:
+    """The database that maintenance sessions go to elsewhere, Docker's default, can be live too."""
+    del django_settings.DATABASES["other"]
+    docker = Server(clean_server.bin_dir)
+    try:
+        docker.start()
+        with docker.connect() as client:
+            client.execute("CREATE TABLE testapp_author (id bigserial PRIMARY KEY, name text)")
+        point("default", NAME="postgres", PORT=docker.port, PASSWORD=docker.password)
+        write("Ursula")
+
+        take("seeded")
+        write("Stanisław")
+        restore("seeded")
+        assert authors() == ["Ursula"]
+
+        undo()
+        assert authors() == ["Stanisław", "Ursula"]
+        assert "pgsnap" in oids(settle(docker))
+    finally:
+        close_connections()
+        docker.remove()
 
 
 def test_migrate_applies_what_the_snapshot_lacks(live: str, call: Call) -> None:
