@@ -14,26 +14,27 @@ from .server import Session
 # database by oid: it would move to the undo, and vanish with it. A prepared transaction makes
 # CREATE DATABASE … TEMPLATE fail.
 _OBSTACLES: Final = sql.SQL(
-    "SELECT 'subscription', s.subname::text, d.datname FROM pg_subscription s"
+    "SELECT 'subscription', s.subname::text, quote_ident(s.subname), d.datname"
+    " FROM pg_subscription s"
     " JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = ANY(%(names)s)"
-    " UNION ALL SELECT 'slot', slot_name::text, database FROM pg_replication_slots"
-    " WHERE database = ANY(%(names)s)"
-    " UNION ALL SELECT 'prepared', gid, database FROM pg_prepared_xacts"
-    " WHERE database = ANY(%(names)s)"
+    " UNION ALL SELECT 'slot', slot_name::text, quote_literal(slot_name), database"
+    " FROM pg_replication_slots WHERE database = ANY(%(names)s)"
+    " UNION ALL SELECT 'prepared', gid, quote_literal(gid), database"
+    " FROM pg_prepared_xacts WHERE database = ANY(%(names)s)"
     " ORDER BY 1, 2"
 )
 _WORDS: Final = {
     "subscription": (
         "the subscription {name!r}",
-        'drop it (DROP SUBSCRIPTION "{name}") in {database!r}',
+        "drop it (DROP SUBSCRIPTION {quoted}) in {database!r}",
     ),
     "slot": (
         "the logical replication slot {name!r}",
-        "run SELECT pg_drop_replication_slot('{name}')",
+        "run SELECT pg_drop_replication_slot({quoted})",
     ),
     "prepared": (
         "the prepared transaction {name!r}",
-        "run COMMIT PREPARED or ROLLBACK PREPARED '{name}' in {database!r}",
+        "run COMMIT PREPARED or ROLLBACK PREPARED {quoted} in {database!r}",
     ),
 }
 
@@ -48,10 +49,11 @@ def check(session: Session, databases: Sequence[str]) -> None:
     if not found:
         return
     causes = [
-        f"{_WORDS[kind][0].format(name=name)} of {database!r}" for kind, name, database in found
+        f"{_WORDS[kind][0].format(name=name)} of {database!r}" for kind, name, _, database in found
     ]
     remedies = [
-        _WORDS[kind][1].format(name=name, database=database) for kind, name, database in found
+        _WORDS[kind][1].format(quoted=quoted, database=database)
+        for kind, _, quoted, database in found
     ]
     raise ObstacleError(
         f"A copy or a swap would break {', '.join(causes)}.",
