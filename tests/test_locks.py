@@ -1,0 +1,138 @@
+"""Advisory locks: one operation at a time, and who is at it."""
+
+import time
+
+import pytest
+from psycopg import sql as pg
+
+from django_pgsnap import locks
+from django_pgsnap.errors import OperationRunningError
+from django_pgsnap.names import lock_key
+from django_pgsnap.server import Session
+from tests.conftest import MakeRole, RunSql, ServerAs, SessionAs
+from tests.watching import Background, until
+
+# The keys of the first two are negative, that of the last is positive.
+NAMES = ["live", 'we"ird %s \N{SNOWMAN}', "app"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_at_a_time(name: str, session_as: SessionAs) -> None:
+    """Of two sessions one gets the lock; the other may have it afterwards."""
+    first, second = session_as(), session_as()
+
+    locks.acquire(first, name, 0)
+
+    assert not locks.try_acquire(second, name)
+    locks.release(first, name)
+    assert locks.try_acquire(second, name)
+
+
+def test_databases_do_not_stand_in_each_others_way(session_as: SessionAs) -> None:
+    """Each database has a lock of its own."""
+    locks.acquire(session_as(), "live", 0)
+
+    assert locks.try_acquire(session_as(), "other")
+
+
+def test_lock_goes_with_its_session(session_as: SessionAs) -> None:
+    """A session that ends, in whatever way, leaves no lock behind."""
+    with session_as() as session:
+        locks.acquire(session, "live", 0)
+
+    locks.acquire(session_as(), "live", 10)
+
+
+@pytest.mark.parametrize("wait_s", [0, 0.05])
+def test_holder_is_named(wait_s: float, session_as: SessionAs, server_as: ServerAs) -> None:
+    """Whoever waits in vain is told who is at work, on what, and since when."""
+    with server_as().session("restore seeded") as holder:
+        locks.acquire(holder, "live", 0)
+        started = time.monotonic()
+
+        with pytest.raises(OperationRunningError) as caught:
+            locks.acquire(session_as(), "live", wait_s)
+
+        assert time.monotonic() - started >= wait_s
+        assert caught.value.message.startswith(
+            "Another snapshot operation is at work on the database 'live': "
+            f"pid {holder.pid}, role 'postgres', 'pgsnap restore seeded ("
+        )
+        assert caught.value.message.endswith("', for 0 s.")
+        assert caught.value.hint == (
+            "Wait for it, give more time with --wait, "
+            "or end it with SELECT pg_terminate_backend(pid)."
+        )
+
+
+@pytest.mark.parametrize("wait_s", [30, float("inf")])
+def test_waits_for_the_holder(wait_s: float, session_as: SessionAs, sql: RunSql) -> None:
+    """A lock that becomes free in time is taken."""
+    first, second = session_as(), session_as()
+    locks.acquire(first, "live", 0)
+    waiting = Background(lambda: locks.acquire(second, "live", wait_s))
+    query = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'"
+    until(lambda: bool(sql(query, [second.pid])))
+
+    locks.release(first, "live")
+
+    waiting.result()
+    holder = locks.holder(first, "live")
+    assert holder is not None
+    assert holder.pid == second.pid
+
+
+def test_timeout_is_over_with_the_wait(session_as: SessionAs) -> None:
+    """What is set for the wait does not outlast it, whether it ended well or not."""
+    session, other = session_as(), session_as()
+    session.configure({"lock_timeout": "7s"})
+    locks.acquire(other, "live", 0)
+    shown = pg.SQL("SHOW lock_timeout")
+
+    with pytest.raises(OperationRunningError):
+        locks.acquire(session, "live", 0.01)
+    after_failure = session.value(shown)
+    locks.release(other, "live")
+    locks.wait_for(session, "live")
+
+    assert (after_failure, session.value(shown)) == ("7s", "7s")
+
+
+def test_wait_until_free(session_as: SessionAs) -> None:
+    """Waiting for the end of an operation leaves the lock free."""
+    session = session_as()
+
+    locks.wait_until_free(session, "live")
+
+    assert locks.holder(session, "live") is None
+    assert locks.try_acquire(session_as(), "live")
+
+
+def test_nobody_holds_it(session: Session) -> None:
+    """A lock that is free has no holder."""
+    assert locks.holder(session, "live") is None
+    assert locks.holders(session) == {}
+
+
+def test_holder_whose_activity_may_not_be_seen(
+    role: MakeRole, session_as: SessionAs, session: Session
+) -> None:
+    """A role that may not see what others do sees who holds the lock all the same."""
+    locks.acquire(session, "live", 0)
+
+    holder = locks.holder(session_as(role()), "live")
+
+    assert holder is not None
+    assert holder.seconds is None
+    assert str(holder) == f"pid {session.pid}, role 'postgres', {holder.application!r}"
+
+
+def test_keep_only(session_as: SessionAs) -> None:
+    """A session may give back all locks but one."""
+    session = session_as()
+    for name in NAMES:
+        locks.acquire(session, name, 0)
+
+    locks.keep_only(session, NAMES[1])
+
+    assert list(locks.holders(session)) == [lock_key(NAMES[1])]
