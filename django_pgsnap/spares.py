@@ -94,14 +94,15 @@ def is_wanted(record: Record) -> bool:
     )
 
 
-def obtain(session: Session, copy: Record, reporter: Reporter) -> Database | None:
+def obtain(session: Session, watcher: Session, copy: Record, reporter: Reporter) -> Database | None:
     """Return the spare of a copy, None if there is none.
 
     One that is being made is waited for, which is never slower than copying afresh. The session
-    holds the lock of the spare's name from then on, so that nobody drops it.
+    holds the lock of the spare's name from then on, so that nobody drops it. The watcher, which
+    has looked at the catalog before, does so quicker.
     """
     _lock(session, copy, reporter)
-    return catalog.load(session).spare(copy.identity)
+    return catalog.load(watcher).spare(copy.identity)
 
 
 def wait_for(session: Session, copy: Record, reporter: Reporter) -> None:

@@ -54,9 +54,9 @@ def is_unwritten(session: Session, server: Server, live: Database, undo: Record)
     """
     if (
         undo.successor_oid != live.oid
-        or undo.statistics_epoch != epoch(session)
         or not undo.successor_sequences
         or not session.value(sql.SQL("SELECT {}").format(untouched(live.oid)))
+        or undo.statistics_epoch != epoch(session)
     ):
         return False
     with visit(server, session, live.name, "comparing sequences") as inside:

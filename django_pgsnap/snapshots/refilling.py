@@ -65,7 +65,7 @@ def _jobs(site: Site, snapshot: Snapshot, reporter: Reporter) -> list[Job]:
         _job(site, member)
         for member in snapshot.members
         if member.server == site.server
-        and spares.obtain(_worker(site, member), member.record, reporter) is None
+        and spares.obtain(_worker(site, member), site.watcher, member.record, reporter) is None
     ]
 
 

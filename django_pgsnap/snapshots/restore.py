@@ -207,7 +207,7 @@ def _consumed(matched: Sequence[tuple[Site, Target, Member]]) -> list[Incoming]:
 def _clones(matched: Sequence[tuple[Site, Target, Member]], reporter: Reporter) -> list[Incoming]:
     """Return a spare of each copy, or else a clone made now."""
     found = [
-        (site, target, member, spares.obtain(site.workers[target.alias], member.record, reporter))
+        (site, target, member, _spare(site, target, member, reporter))
         for site, target, member in matched
     ]
     jobs = [_job(site, target, member) for site, target, member, spare in found if spare is None]
@@ -219,6 +219,10 @@ def _clones(matched: Sequence[tuple[Site, Target, Member]], reporter: Reporter) 
         _incoming(site, target, member, spare or _made(site, next(made)))
         for site, target, member, spare in found
     ]
+
+
+def _spare(site: Site, target: Target, member: Member, reporter: Reporter) -> Database | None:
+    return spares.obtain(site.workers[target.alias], site.watcher, member.record, reporter)
 
 
 def _job(site: Site, target: Target, member: Member) -> Job:
