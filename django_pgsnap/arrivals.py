@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from threading import RLock
+from threading import Lock
 from typing import Any, Final
 
 from django.apps import apps
@@ -49,9 +49,9 @@ _met: dict[tuple[str, str], int] = {}
 # ever does.
 _expected: dict[tuple[str, str], Arrival] = {}
 
-# Held from the decision that something has arrived until everybody was told, so that a thread
-# which comes later finds nothing stale. A receiver may itself connect to what has arrived.
-_meeting: Final = RLock()
+# Held while it is decided who meets an arrival, so that it is told once. Not while it is told:
+# receivers may wait for locks of their own, held by threads that wait for this one.
+_meeting: Final = Lock()
 
 _WHERE: Final = "SELECT datname, oid FROM pg_database WHERE datname = current_database()"
 
@@ -64,7 +64,10 @@ def expect(arrivals: Iterable[Arrival]) -> None:
 def meet_expected(arrivals: Iterable[Arrival]) -> None:
     """Meet what a swap has brought, unless another thread did."""
     with _meeting:
-        _meet([arrival for arrival in arrivals if _expected.get(arrival.place) is arrival])
+        unmet = [arrival for arrival in arrivals if _expected.get(arrival.place) is arrival]
+        for arrival in unmet:
+            _meet(arrival)
+    _tell(unmet)
 
 
 def look(alias: str, connection: Any) -> bool:
@@ -80,8 +83,10 @@ def look(alias: str, connection: Any) -> bool:
     with _meeting:
         # Once more: meanwhile another thread may have met something newer than this.
         found = _behind(alias, connection)
-        if _met.get(found.place) != found.oid:
-            _meet([found])
+        is_first = _met.get(found.place) != found.oid
+        if is_first:
+            _meet(found)
+    _tell([found] if is_first else [])
     return True
 
 
@@ -111,13 +116,14 @@ def _behind(alias: str, connection: Any) -> Arrival:
     return expected if expected is not None and expected.oid == oid else found
 
 
-def _meet(arrivals: Iterable[Arrival]) -> None:
-    arrivals = list(arrivals)
-    for arrival in arrivals:
-        _expected.pop(arrival.place, None)
-        _clear_caches(arrival.alias)
-        # Not before: who finds it noted relies on fresh caches.
-        _met[arrival.place] = arrival.oid
+def _meet(arrival: Arrival) -> None:
+    _expected.pop(arrival.place, None)
+    _clear_caches(arrival.alias)
+    # Not before: who finds it noted relies on fresh caches.
+    _met[arrival.place] = arrival.oid
+
+
+def _tell(arrivals: Iterable[Arrival]) -> None:
     for arrival in arrivals:
         post_restore.send(sender=None, using=arrival.alias, snapshot=arrival.snapshot)
 

@@ -71,12 +71,14 @@ def _look_ahead(**_: Any) -> None:
         watched = [alias for alias in watched if alias in restorable]
     for alias in watched:
         wrapper = connections[alias]
-        # What cannot be reached is no business of a request that does not need it.
-        with suppress(DatabaseError, InterfaceError):
+        try:
             if pool := reconnect.pool_of(wrapper):
                 _look_through_pool(alias, pool)
             elif not wrapper.in_atomic_block:
                 _look_through(wrapper)
+        except (DatabaseError, InterfaceError):
+            # The request will try for itself, if it needs the database at all.
+            wrapper.close()
 
 
 def _look_through(wrapper: BaseDatabaseWrapper) -> None:
@@ -96,7 +98,7 @@ def _look_through(wrapper: BaseDatabaseWrapper) -> None:
 def _look_through_pool(alias: str, pool: Any) -> None:
     """Borrow a connection for a moment only, since the request may need none."""
     for timeout_s in _POOL_S:
-        with suppress(psycopg.OperationalError), pool.connection(timeout=timeout_s) as connection:
+        with suppress(psycopg.Error), pool.connection(timeout=timeout_s) as connection:
             arrivals.look(alias, connection)
             return
         reconnect.mend_pools([alias])
