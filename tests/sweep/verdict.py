@@ -1,0 +1,139 @@
+"""The verdict: what a struck command left is looked at, worked with, and cleared up."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.core.management import call_command
+
+from django_pgsnap import Overview, diagnose, overview
+from tests.servers import Server
+from tests.state import databases
+from tests.sweep.world import (
+    FROZEN,
+    SEED,
+    State,
+    Values,
+    live_name,
+    read,
+    wait_until_quiet,
+)
+
+CHECKPOINT = re.compile(r"checkpoint-[0-9a-f]{16}")
+
+
+class BrokenPromiseError(Exception):
+    """What was found contradicts what is promised."""
+
+
+def problems(
+    server: Server, aliases: Sequence[str], outcomes: Sequence[State], *, take_first: bool
+) -> list[str]:
+    """Return what is wrong with a world, to be asked in a fresh process, once.
+
+    Args:
+        server: where it is.
+        aliases: of its live databases.
+        outcomes: the states that it may be in.
+        take_first: whether the next command is a take; else it is an undo or a restore.
+    """
+    try:
+        _check_existence(server, aliases)
+        possible = _check_state(server, aliases, outcomes)
+        if take_first:
+            _pgsnap("take", "next")
+            possible = [_with(each, "next", each.live) for each in possible]
+        possible = _check_undo(server, aliases, possible)
+        _check_snapshots(server, aliases, possible)
+    except BrokenPromiseError as error:
+        return [str(error)]
+    wait_until_quiet(server)
+    ailments = [f"doctor still finds {finding}" for finding in diagnose(fix=True).ailments]
+    return [*ailments, *_unreferenced(server, aliases)]
+
+
+def _check_existence(server: Server, aliases: Sequence[str]) -> None:
+    there = {database.name for database in databases(server)}
+    for alias in aliases:
+        if live_name(alias) not in there:
+            raise BrokenPromiseError(f"the live database of {alias} does not exist")
+
+
+def _check_state(
+    server: Server, aliases: Sequence[str], outcomes: Sequence[State]
+) -> Sequence[State]:
+    """Return those of the states that the world may be in, seen from outside."""
+    # What the server was still at when its client died may happen between two looks. So there is
+    # a second chance, when nothing is under way any more.
+    for is_second in (False, True):
+        if is_second:
+            wait_until_quiet(server)
+        live, seen = read(server, aliases), overview()
+        possible = [each for each in outcomes if _looks_like(each, live, seen)]
+        if possible:
+            return possible
+    raise BrokenPromiseError(f"in none of the states allowed: live {live}, {_described(seen)}")
+
+
+def _check_undo(
+    server: Server, aliases: Sequence[str], possible: Sequence[State]
+) -> Sequence[State]:
+    if not any(each.undo for each in possible):
+        return possible
+    _pgsnap("undo")
+    found = read(server, aliases)
+    left = [each for each in possible if each.undo == found]
+    if not left:
+        raise BrokenPromiseError(f"undo leads to {found}")
+    return left
+
+
+def _check_snapshots(server: Server, aliases: Sequence[str], possible: Sequence[State]) -> None:
+    for snapshot in overview().snapshots:
+        _pgsnap("restore", snapshot.name)
+        found = read(server, aliases)
+        name = _generic(snapshot.name)
+        possible = [each for each in possible if each.snapshots[name] == found]
+        if not possible:
+            raise BrokenPromiseError(f"restore of {snapshot.name} leads to {found}")
+
+
+def _looks_like(state: State, live: Values, seen: Overview) -> bool:
+    return (
+        state.live == live
+        and sorted(state.snapshots) == sorted(_generic(each.name) for each in seen.snapshots)
+        and all(each.is_complete for each in seen.snapshots)
+        and len(seen.undos) == (1 if state.undo else 0)
+        and all(set(each.aliases) == set(state.undo) for each in seen.undos)
+    )
+
+
+def _unreferenced(server: Server, aliases: Sequence[str]) -> Iterator[str]:
+    """Say which databases are neither live, nor part of a snapshot or of the undo."""
+    seen = overview()
+    referenced = {live_name(alias) for alias in aliases} | {SEED}
+    for group in (*seen.snapshots, *seen.undos):
+        for member in group.members:
+            referenced.add(member.database.name)
+            if member.spare == "ready":
+                referenced.add(f"pgsnap_spare_{member.record.identity}")
+    for database in databases(server):
+        if database.name not in referenced and not database.name.startswith(FROZEN):
+            yield f"unreferenced: {database}"
+
+
+def _with(state: State, name: str, taken: Values) -> State:
+    return State(live=state.live, snapshots={**state.snapshots, name: taken}, undo=state.undo)
+
+
+def _generic(name: str) -> str:
+    return CHECKPOINT.sub("checkpoint-#", name)
+
+
+def _described(seen: Overview) -> str:
+    snapshots = [(each.name, each.aliases) for each in seen.snapshots]
+    return f"snapshots {snapshots}, undos {[each.aliases for each in seen.undos]}"
+
+
+def _pgsnap(*arguments: Any) -> None:
+    call_command("pgsnap", *arguments, verbosity=0)
