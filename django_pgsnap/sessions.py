@@ -15,6 +15,8 @@ from .errors import DatabaseBusyError
 from .server import Server, Session
 
 _POLL_S: Final = 0.005
+# What is over sooner than this is waited for with the lock in hand that keeps newcomers out.
+_BRIEF_S: Final = 0.1
 # How long an ended session may take to clear up and leave.
 _LEAVING_S: Final = 5.0
 
@@ -145,18 +147,32 @@ class Evictor:
         self._deadline = time.monotonic() + wait_s
         self._wait_s = wait_s
         self._force = force
+        self._first_seen: dict[int, float] = {}
         self.ended: set[int] = set()
 
-    def empty(self) -> None:
-        """Return once no session is left.
+    def empty(self) -> bool:
+        """End who idles, wait for who works, and tell whether nobody is left.
+
+        Clients that come back at once never leave a database quite empty. Where nobody has been at
+        work for long it is enough to have tried: the lock that a copy or a swap waits for keeps
+        newcomers out. As long as somebody has been, nobody is disturbed.
 
         Raises:
             DatabaseBusyError: Some still work, or may not be ended by us, when the time is over.
         """
-        while present := self.pass_once():
-            if time.monotonic() >= self._deadline + _LEAVING_S:
-                raise self.busy(present)
+        calm_since = time.monotonic()
+        while present := backends(self._session, self._databases):
+            working = [backend for backend in present if not self._may_end(backend)]
+            if working and self.overdue:
+                raise self.busy(working)
+            if any(map(self._lasts, working)):
+                calm_since = time.monotonic()
+            elif time.monotonic() - calm_since > _BRIEF_S:
+                return False
+            else:
+                self._end_all(present)
             time.sleep(_POLL_S)
+        return True
 
     def pass_once(self) -> list[Backend]:
         """End what may be ended now, and return what is still there.
@@ -165,7 +181,7 @@ class Evictor:
             DatabaseBusyError: The time is over for those that stayed.
         """
         present = backends(self._session, self._databases)
-        waiting_for = [backend for backend in present if not self._end(backend)]
+        waiting_for = self._end_all(present)
         if waiting_for and self.overdue:
             raise self.busy(waiting_for)
         return present
@@ -184,10 +200,18 @@ class Evictor:
             hint=self._hint(left),
         )
 
+    def _end_all(self, present: Sequence[Backend]) -> list[Backend]:
+        """End those that may be, and return the others."""
+        return [
+            backend for backend in present if not (self._may_end(backend) and self._end(backend))
+        ]
+
+    def _may_end(self, backend: Backend) -> bool:
+        """Tell whether manners and rights allow to end a backend."""
+        return (backend.is_idle or (self._force and backend.is_client)) and backend.endable
+
     def _end(self, backend: Backend) -> bool:
-        """End a backend if manners and rights allow, and tell whether they do."""
-        if not (backend.is_idle or (self._force and backend.is_client)) or not backend.endable:
-            return False
+        """End a backend, and tell whether the server lets us."""
         if backend.pid not in self.ended:
             try:
                 self._session.rows(sql.SQL("SELECT pg_terminate_backend(%s)"), [backend.pid])
@@ -195,6 +219,14 @@ class Evictor:
                 return False
             self.ended.add(backend.pid)
         return True
+
+    def _lasts(self, backend: Backend) -> bool:
+        """Tell whether a backend that may not be ended has been in the way for long."""
+        now = time.monotonic()
+        seen_for = now - self._first_seen.setdefault(backend.pid, now)
+        # One that we cannot see or cannot end, may be between two short transactions of many.
+        known = backend.seconds if backend.endable else None
+        return (seen_for if known is None else known) > _BRIEF_S
 
     def _hint(self, left: Sequence[Backend]) -> str:
         if not all(backend.is_client for backend in left):

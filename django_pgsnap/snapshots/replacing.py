@@ -100,6 +100,7 @@ class _Replacement:
         self.evictor = Evictor(
             site.watcher, self._names, wait_s=request.wait_s, force=request.force
         )
+        self._was_empty = False
         self._properties: dict[str, Properties] = {}
         self._swaps: list[Swap] = []
 
@@ -112,7 +113,7 @@ class _Replacement:
         rights.check(self.site.watcher, [*self._names, *(i.database.name for i in self._incoming)])
 
     def prepare(self, reporter: Reporter) -> None:
-        self.evictor.empty()
+        self._was_empty = self.evictor.empty()
         for each in self._incoming:
             wanted, present = self._properties_of(each)
             for shortfall in properties.put(self.site.watcher, wanted, present, each.database.name):
@@ -162,7 +163,8 @@ class _Replacement:
         return sorted(undos, key=lambda record: record.taken_at, reverse=True)
 
     def _is_unwritten(self) -> bool:
-        return all(
+        # Where clients keep coming they also write.
+        return self._was_empty and all(
             (live := self.site.catalog.get(each.target.name)) is not None
             and (older := self._older_undos(each))
             and written.is_unwritten(self.site.watcher, self.site.server, live, older[0])
