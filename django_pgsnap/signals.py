@@ -6,10 +6,12 @@ be chosen). A receiver that raises stops the operation.
 
 ``post_take`` is sent once, with ``snapshot``.
 
-``post_restore`` is sent for every alias whose database was replaced, with ``using`` (the alias),
-after Django's own caches were cleared: in the process that restored it, and in every other process
-where the app is switched on, as soon as that process meets the new database. Clear here what you
-cached from the old one.
+``post_restore`` is sent for every alias whose database was replaced, with ``using`` (the alias) and
+``snapshot`` (what was restored; None after an undo, or where another process did it), once in each
+process: in the one that restored, when the operation is over; in every other one where the app is
+switched on, at its next request or new connection. By then Django's own caches are clear. Clear
+here what you cached from the old database. It comes in whichever thread noticed first, while others
+may be at work.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def swap_twin(server: Server, live: str) -> None:
     )
 
 
-def answer(path: str) -> dict[str, Any]:
+def answer(path: str, handler: WSGIHandler | None = None) -> dict[str, Any]:
     """Answer a request in this thread, through the handler that servers call."""
     status: list[str] = []
 
@@ -53,10 +53,11 @@ def answer(path: str) -> dict[str, Any]:
         status.append(line)
         return bytes.__len__
 
-    response = WSGIHandler()(RequestFactory().get(path).environ, start_response)
+    response = (handler or WSGIHandler())(RequestFactory().get(path).environ, start_response)
     content = b"".join(response)
     response.close()
-    return {"status": int(status[0].split()[0]), **json.loads(content or b"{}")}
+    answered = json.loads(content) if content.startswith(b"{") else {}
+    return {"status": int(status[0].split()[0]), **answered}
 
 
 @contextmanager

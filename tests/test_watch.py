@@ -9,13 +9,19 @@ import pytest
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.postgres import signals as types
+from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_started
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
-from django.test import AsyncRequestFactory, modify_settings, override_settings
+from django.test import (
+    AsyncRequestFactory,
+    TransactionTestCase,
+    modify_settings,
+    override_settings,
+)
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
@@ -200,6 +206,32 @@ def test_test_client_connects_to_nothing(live: str, client: Any) -> None:
     connection.close()
 
     client.get("/no-query/")
+
+    assert connection.connection is None
+
+
+def test_database_that_a_test_case_forbids(lives: dict[str, str]) -> None:
+    """A live server in a test that does not declare a database answers all the same."""
+
+    class OneDatabase(TransactionTestCase):
+        databases = {"default"}
+
+    answer("/state/?using=other")
+    OneDatabase.setUpClass()
+    try:
+        with threads(1) as (live_server,):
+            status = live_server.submit(answer, "/no-query/").result()["status"]
+    finally:
+        OneDatabase.doClassCleanups()
+
+    assert status == 200
+
+
+def test_static_files(live: str) -> None:
+    """A request for a static file connects to nothing."""
+    answer("/state/")
+
+    answer("/static/admin/css/base.css", StaticFilesHandler(WSGIHandler()))
 
     assert connection.connection is None
 
