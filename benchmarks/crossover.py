@@ -52,7 +52,7 @@ def main() -> None:
         measured = {size: measure(place, size, options.runs) for size in options.sizes}
         figures.show(
             place,
-            "Copying by each strategy",
+            f"Copying by each strategy: {figures.MEDIANS}",
             ("size", *columns),
             [(f"{size:g} MB", *map(times.show, columns)) for size, times in measured.items()],
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,9 @@ _WIDTH: Final = 160
 
 # Below this a tenth of a millisecond is worth printing.
 _EXACT_BELOW_S: Final = 0.1
+
+# What the cells say.
+MEDIANS: Final = "median (fastest-slowest)"
 
 
 class Times:
@@ -82,8 +84,8 @@ def show(place: Place, title: str, columns: Sequence[str], rows: Iterable[Sequen
     for row in rows:
         table.add_row(*row)
     out = Console(width=_WIDTH, highlight=False)
+    out.print(title)
     out.print(
-        f"{title}\n{datetime.now(UTC):%Y-%m-%d}, {place.describe()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}; medians (fastest-slowest)"
+        f"{datetime.now(UTC):%Y-%m-%d}, {place.describe()}, Python {platform.python_version()}"
     )
     out.print(table)

@@ -16,7 +16,7 @@ import django
 from django.conf import settings
 from psycopg import sql
 
-from benchmarks.data import LIVE
+from benchmarks import data
 from benchmarks.servers import Place
 from django_pgsnap import delete, get, overview
 
@@ -33,7 +33,7 @@ def start(place: Place) -> None:
     del settings.DATABASES["other"]
     keys = ("host", "port", "user", "password")
     server = {key.upper(): place.parameters.get(key, "") for key in keys}
-    point("default", NAME=LIVE, **server)
+    point("default", NAME=data.LIVE, **server)
     os.environ.update(child_environment())
 
 
@@ -51,7 +51,7 @@ def dslr(place: Place, *arguments: str) -> list[str] | None:
         quote(str(place.parameters.get(key, "")), safe="")
         for key in ("host", "port", "user", "password")
     )
-    return [program, "--url", f"postgres://{user}:{password}@{host}:{port}/{LIVE}", *arguments]
+    return [program, "--url", f"postgres://{user}:{password}@{host}:{port}/{data.LIVE}", *arguments]
 
 
 def run(command: list[str]) -> None:
@@ -96,5 +96,5 @@ def clear(place: Place) -> None:
                 connection.execute(
                     sql.SQL("DROP DATABASE {}").format(sql.Identifier(member.database.name))
                 )
-        connection.execute(sql.SQL("DROP DATABASE {} (FORCE)").format(sql.Identifier(LIVE)))
+    data.drop(place)
     place.settle()

@@ -93,7 +93,7 @@ def main() -> None:
         measured = {size: measure(place, size, options.runs) for size in options.sizes}
         figures.show(
             place,
-            "Restore with a spare ready",
+            f"Restore with a spare ready: {figures.MEDIANS}",
             ("size", "swap", "call", "command", "manage.py check", "difference", "dslr restore"),
             [
                 (

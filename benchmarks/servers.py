@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,22 +32,27 @@ class Place:
 
     Attributes:
         parameters: How to connect to its maintenance database, in libpq's words.
+        load: The machine's load average before, of which any bit spoils the figures.
     """
 
     parameters: Mapping[str, Any]
+    load: float
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
         """Open an autocommit connection to one of its databases."""
         return psycopg.connect(**{**self.parameters, "dbname": database}, autocommit=True)
 
     def describe(self) -> str:
-        """Return what the figures depend on: version and settings."""
+        """Return what the figures depend on: version, settings and what else went on."""
         with self.connect() as connection:
             version, fsync, buffers = connection.execute(
                 "SELECT current_setting('server_version'), current_setting('fsync'),"
                 " current_setting('shared_buffers')"
             ).fetchall()[0]
-        return f"PostgreSQL {version.split()[0]}, fsync {fsync}, shared_buffers {buffers}"
+        return (
+            f"PostgreSQL {version.split()[0]}, fsync {fsync}, shared_buffers {buffers}, "
+            f"{os.cpu_count()} cores, load before {self.load:.1f}"
+        )
 
     def settle(self) -> None:
         """Wait until the server has finished what was sent off, and written what was changed.
@@ -73,14 +79,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def place(options: argparse.Namespace) -> Iterator[Place]:
     """Provide the server that the options choose; a throwaway one is removed in the end."""
+    load, *_ = os.getloadavg()
     if options.dsn:
-        yield Place(parameters=conninfo_to_dict(options.dsn))
+        yield Place(parameters=conninfo_to_dict(options.dsn), load=load)
         return
     server = Server(find_bin_dir(options.server), parent=options.directory)
     try:
         server.start()
         _take_seriously(server)
-        yield Place(parameters=server.parameters())
+        yield Place(parameters=server.parameters(), load=load)
     finally:
         server.remove()
 

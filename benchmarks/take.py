@@ -69,7 +69,7 @@ def main() -> None:
             best = min(times[strategy] for strategy in strategies.available(place))
             figures.show(
                 place,
-                f"Take and delete, {size:g} MB",
+                f"Take and delete, {size:g} MB: {figures.MEDIANS}",
                 ("what", "time", "by the best strategy alone"),
                 [(name, times.show(name), f"{times[name] / best:.2f} x") for name in times],
             )
