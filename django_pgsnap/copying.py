@@ -255,9 +255,10 @@ def check_collation(session: Session, database: str) -> None:
     rows = session.rows(_COLLATION, [database])
     if rows:
         ((recorded, actual),) = rows
+        quoted = sql.Identifier(database).as_string(None)
         raise ObstacleError(
             f"The database {database!r} was built with collation version {recorded}, but the "
             f"system now has {actual or 'none that can be told'}; the server refuses to copy it.",
-            hint=f"Rebuild its indexes where you can (REINDEX DATABASE), then run: "
-            f'ALTER DATABASE "{database}" REFRESH COLLATION VERSION;',
+            hint="Rebuild its indexes where you can (REINDEX DATABASE), then run: "
+            f"ALTER DATABASE {quoted} REFRESH COLLATION VERSION;",
         )

@@ -58,7 +58,7 @@ OBSTACLES = {
         "CREATE SUBSCRIPTION news CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false)",
         (
             "A copy or a swap would break the subscription 'news' of {live!r}.\n"
-            'First, drop it (DROP SUBSCRIPTION "news") in {live!r}.'
+            "First, drop it (DROP SUBSCRIPTION news) in {live!r}."
         ),
     ),
 }
@@ -275,6 +275,7 @@ def test_what_cannot_follow_a_swap(
             assert refused(call, *words) == wanted.format(live=live)
 
 
+@pytest.mark.parametrize("live", ['it is "live"'], indirect=True)
 def test_collation_of_the_live_database(live: str, server: Server, sql: RunSql, call: Call) -> None:
     """A live database that the server refuses to copy is not touched; its remedy is a statement."""
     sql("UPDATE pg_database SET datcollversion = '0' WHERE datname = %s", [live])
@@ -289,7 +290,7 @@ def test_collation_of_the_live_database(live: str, server: Server, sql: RunSql, 
     assert first.endswith("; the server refuses to copy it.")
     assert hint == (
         "Rebuild its indexes where you can (REINDEX DATABASE), then run: "
-        f'ALTER DATABASE "{live}" REFRESH COLLATION VERSION;'
+        'ALTER DATABASE "it is ""live""" REFRESH COLLATION VERSION;'
     )
 
 
