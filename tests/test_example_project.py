@@ -51,7 +51,7 @@ def run_in(folder: Path, *command: str, **environment: str) -> subprocess.Comple
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in {"DATABASE_URL", "DJANGO_SETTINGS_MODULE"}
+        if name not in {"DATABASE_URL", "DJANGO_SETTINGS_MODULE", "PYTHONSAFEPATH"}
     }
     return subprocess.run(
         [sys.executable, *command],
