@@ -254,7 +254,7 @@ def make_database(sql: RunSql) -> MakeDatabase:
     """Makes an empty database, for what needs no Django."""
 
     def make(name: str = "live", *, owner: str = SUPERUSER) -> str:
-        command = pg.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {}")
+        command = pg.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {} STRATEGY FILE_COPY")
         sql(command.format(pg.Identifier(name), pg.Identifier(owner)))
         return name
 
