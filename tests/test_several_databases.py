@@ -52,6 +52,20 @@ def test_copies_show_one_moment(lives: dict[str, str], server: Server, sql: RunS
         assert second <= first <= second + 1
 
 
+def test_copies_of_two_moments_are_made_again(lives: dict[str, str], server: Server) -> None:
+    """A copy that was complete before the other database could be held still does not count."""
+    with _held_up(server, lives["other"]) as blocker:
+        taking = Background(lambda: take("both", spare=False))
+        until(lambda: len(_unfinished(server)) == 1)
+        (too_early,) = _unfinished(server)
+        blocker.execute("ROLLBACK")
+        taking.result()
+
+    copies = oids(settle(server)).values()
+    assert too_early not in copies
+    assert len(copies) == 4
+
+
 def test_one_transaction_swaps_all(lives: dict[str, str], sql: RunSql) -> None:
     """All live databases of a server change in the very same transaction."""
     take("both")
@@ -126,15 +140,11 @@ def test_earlier_server_is_put_back(
     for alias in live_pair:
         write("Ursula", alias=alias)
     before = oids(settle(server)), oids(settle(two_servers))
-    with server.connect() as blocker:
-        # A transaction that touched the database's row holds up the first server's swap …
-        blocker.execute("BEGIN")
-        blocker.execute(
-            pg.SQL("COMMENT ON DATABASE {} IS 'mine'").format(pg.Identifier(live_pair["default"]))
-        )
+    with _held_up(server, live_pair["default"]) as blocker:
+        # While the first server's swap is held up …
         restoring = Background(lambda: restore("both"))
         until(lambda: is_waiting(server, "pgsnap restore"))
-        # … while somebody takes away what the second one is to swap in.
+        # … somebody takes away what the second one is to swap in.
         (clone,) = (name for name in oids(databases_of(two_servers)) if "pgsnap_new_" in name)
         _run(two_servers, pg.SQL("ALTER DATABASE {} RENAME TO stolen").format(pg.Identifier(clone)))
         blocker.execute("ROLLBACK")
@@ -201,6 +211,20 @@ def live_pair(make_live: MakeLive, two_servers: Server) -> dict[str, str]:
         PASSWORD=parameters["password"],
     )
     return {"default": first, "other": "elsewhere"}
+
+
+@contextmanager
+def _held_up(server: Server, database: str) -> Iterator[psycopg.Connection]:
+    """Hold up whoever copies or renames a database, until a rollback."""
+    with server.connect() as blocker:
+        blocker.execute("BEGIN")
+        blocker.execute(pg.SQL("COMMENT ON DATABASE {} IS 'mine'").format(pg.Identifier(database)))
+        yield blocker
+
+
+def _unfinished(server: Server) -> list[int]:
+    present = oids(databases_of(server)).items()
+    return [oid for name, oid in present if name.startswith("pgsnap_new_")]
 
 
 @contextmanager
