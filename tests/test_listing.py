@@ -1,10 +1,13 @@
 """What there is: of this project, and of the whole server."""
 
+from dataclasses import replace
+
 import pytest
 from psycopg import sql as pg
 
 from django_pgsnap import delete, get, list_snapshots, overview, rename, restore, take, undo
 from django_pgsnap.errors import NothingToUndoError, SnapshotNotFoundError
+from django_pgsnap.metadata import encode
 from django_pgsnap.names import lock_key
 from django_pgsnap.snapshots.model import snapshots_of
 from tests.conftest import Call, MakeLive, MakeRole, RunSql
@@ -143,27 +146,22 @@ def test_imitated_comment_counts_for_nothing(
     live: str, role: MakeRole, sql: RunSql, server: Server
 ) -> None:
     """A database of another role is no snapshot, whatever its comment says."""
-    copy = take("seeded", spare=False).members[0]
-    stranger = role("stranger")
-    fake = copy.database.name.replace(copy.record.identity, "0" * 16)
-    comment = sql(
-        "SELECT replace(shobj_description(oid, 'pg_database'), %s, %s)"
-        " FROM pg_database WHERE datname = %s",
-        [copy.record.identity, "0" * 16, copy.database.name],
-    )[0][0].replace('"seeded"', '"fake"')
+    record = take("seeded", spare=False).members[0].record
+    imitation = replace(record, identity="0" * 16, set_id="1" * 16, name="fake")
+    fake = pg.Identifier(imitation.database)
     sql(
         pg.SQL("CREATE DATABASE {} OWNER {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0").format(
-            *map(pg.Identifier, (fake, stranger))
+            fake, pg.Identifier(role("stranger"))
         )
     )
-    sql(pg.SQL("COMMENT ON DATABASE {} IS {}").format(pg.Identifier(fake), pg.Literal(comment)))
+    sql(pg.SQL("COMMENT ON DATABASE {} IS {}").format(fake, pg.Literal(encode(imitation))))
 
     assert [each.name for each in list_snapshots()] == ["seeded"]
     assert [each.name for each in list_snapshots(everyone=True)] == ["seeded"]
     with pytest.raises(SnapshotNotFoundError):
         delete("fake")
     take("other", spare=False)
-    assert fake in oids(settle(server))
+    assert imitation.database in oids(settle(server))
 
 
 def test_part_that_was_dropped_by_other_means(lives: dict[str, str], sql: RunSql) -> None:
