@@ -1,7 +1,9 @@
 """The doctor: what it finds, what it says about it, and what it mends."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -426,3 +428,28 @@ def test_connections_that_are_nearly_used_up(
 
     assert finding.object == "max_connections"
     assert finding.cause.endswith("connections are free, and a take or restore needs 4.")
+
+
+@pytest.fixture
+def tablespace(server: Server, sql: RunSql) -> Iterator[Path]:
+    """The directory of an additional tablespace."""
+    directory = server.root / "extra"
+    directory.mkdir()
+    server._give_away(directory)
+    sql(pg.SQL("CREATE TABLESPACE extra LOCATION {}").format(pg.Literal(str(directory))))
+    yield directory
+    sql("DROP TABLESPACE extra")
+    shutil.rmtree(directory)
+
+
+def test_orphaned_files_in_a_tablespace(live: str, tablespace: Path) -> None:
+    """Another tablespace is looked at too, but not what another major version has in it."""
+    (versioned,) = tablespace.iterdir()
+    orphan, foreign = versioned / "4000001", tablespace / "PG_9.6_201608131" / "4000002"
+    orphan.mkdir()
+    foreign.mkdir(parents=True)
+
+    finding = the(diagnose(), "orphaned-files")
+    orphan.rmdir()
+
+    assert Path(finding.object).resolve() == orphan.resolve()
