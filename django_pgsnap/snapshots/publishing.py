@@ -7,21 +7,25 @@ from datetime import datetime
 
 import django
 
-from .. import names, spares, stages, vcs
+from .. import names, spares, stages
 from ..copying import Copied
 from ..metadata import Record
 from ..server import Query, Server, Session
+from ..vcs import Checkout
 from .model import Member
 from .operation import Site
 from .parts import Part, Request
 
 
 def records(
-    parts: Sequence[Part], copied: Sequence[Copied], request: Request, taken_at: datetime
+    parts: Sequence[Part],
+    copied: Sequence[Copied],
+    request: Request,
+    code: Checkout,
+    taken_at: datetime,
 ) -> list[Record]:
     """Return what each copy shall know of itself."""
     set_id = names.new_identity()
-    code = vcs.checkout()
     return [
         Record(
             kind="copy",

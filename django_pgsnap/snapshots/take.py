@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from .. import cloning, copying, names, obstacles, rights, signals
+from .. import cloning, copying, names, obstacles, rights, signals, vcs
 from ..conf import config
 from ..errors import SnapshotExistsError
 from ..metadata import Strategy
 from ..report import Reporter
+from ..supervise import begin
 from . import aftermath, operation, publishing
 from .model import Member, Snapshot, snapshots_of
 from .operation import Site
@@ -120,12 +121,14 @@ def _take(
         _check(site)
     parts = [part for site in sites for part in parts_of(site, request, reporter)]
     taken_at = datetime.now(UTC)
+    # In a large working copy git takes as long as the server.
+    code = begin(vcs.checkout)
     reporter.step(f"Copying {', '.join(part.target.name for part in parts)}")
     copied = copying.copy([part.job for part in parts], reporter)
     with _dropped_on_failure(parts):
         for part in parts:
             part.put_properties(reporter)
-        records = publishing.records(parts, copied, request, taken_at)
+        records = publishing.records(parts, copied, request, code.result(), taken_at)
         publishing.publish(parts, records, replaced)
     operation.report_ended([part.evictor for part in parts], reporter)
     return _published(sites, records[0].set_id)
