@@ -90,7 +90,7 @@ class Server:
             return
         self._initialise()
         for attempt in range(1, FIRST_START_ATTEMPTS + 1):
-            port = free_port()
+            port = _free_port()
             try:
                 self._pg_ctl("start", "-o", f"-p {port}")
             except RuntimeError as error:
@@ -255,8 +255,7 @@ def _let_through_to(path: Path) -> None:
             directory.chmod(mode | stat.S_IXOTH)
 
 
-def free_port() -> int:
-    """Return a TCP port on which nobody listens at the moment."""
+def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -17,6 +17,7 @@ from tests.project import point
 from tests.servers import Server
 from tests.staleness import answer, change, heard, is_fresh, make_twin, swap_twin, threads
 from tests.testapp.models import Author
+from tests.watching import until
 
 
 def test_restore_tells_each_alias_once(lives: dict[str, str], set_alias: SetAlias) -> None:
@@ -134,6 +135,23 @@ def test_restores_under_load(live: str, options: dict[str, Any]) -> None:
         assert all(each.result() for each in working)
 
     assert [(call["using"], call["snapshot"].name) for call in calls] == [("default", "seeded")] * 3
+
+
+def test_threads_that_meet_it_together(live: str, server: Server, sql: RunSql) -> None:
+    """Of threads that all saw another database, one tells of it."""
+    make_twin(server, live)
+    assert answer("/state/")["status"] == 200
+    swap_twin(server, live)
+    looked = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND query = %s AND state = 'idle'"
+
+    with threads(3) as three, heard(post_restore) as calls:
+        with arrivals._meeting:
+            answers = [each.submit(answer, "/state/") for each in three]
+            until(lambda: len(sql(looked, [live, arrivals._WHERE])) == 3)
+        fresh = [is_fresh(each.result(), authors=0) for each in answers]
+
+    assert fresh == [True, True, True]
+    assert len(calls) == 1
 
 
 def test_receiver_may_wait_for_other_threads(live: str, server: Server) -> None:

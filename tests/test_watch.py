@@ -13,7 +13,7 @@ from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_started
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import (
@@ -92,7 +92,7 @@ def test_asgi(twin: str, server: Server, path: str) -> None:
     assert is_fresh(after, authors=0)
 
 
-@one_kind("persistent")
+@pytest.mark.parametrize("twin", ["neither", "persistent"], indirect=True)
 def test_connection_ended_within_a_request(twin: str, server: Server) -> None:
     """What begins after the swap is right, though the request had connected before it."""
     assert answer("/state/")["status"] == 200
@@ -177,6 +177,20 @@ def test_server_is_down(live: str) -> None:
     point("default", PORT="1")
 
     assert answer("/no-query/")["status"] == 200
+
+
+def test_connection_is_lost_while_it_is_set_up(live: str, before_ours: Callable[..., None]) -> None:
+    """Nothing half set up is left to the request, which connects for itself."""
+    connection.ensure_connection()
+    connection.close()
+
+    def fail(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        raise OperationalError("terminating connection due to administrator command")
+
+    before_ours(fail)
+    request_started.send(sender=WSGIHandler, environ={})
+
+    assert connection.connection is None
 
 
 def test_pool_has_none_to_spare(live: str) -> None:
