@@ -99,6 +99,18 @@ class Catalog:
         """Return what restores of these live databases replaced."""
         return self._published("undo", sources)
 
+    def templates(self, sources: Iterable[str] | None = None) -> list[Database]:
+        """Return the templates of tests on these live databases, or of all.
+
+        Unlike a live database, a test database is made by whoever runs the tests, who may do
+        without a live one. So only our own role's templates count.
+        """
+        return [
+            database
+            for database in self._published("template", sources)
+            if database.trusted and database.is_shut
+        ]
+
     def untrusted(self) -> list[Database]:
         """Return databases that look published, but belong to a role that we do not trust."""
         return [

@@ -19,7 +19,7 @@ _VERSION_KEY: Final = "pgsnap"
 _MAX_CHARACTERS: Final = 4 * 1024 * 1024
 _MAX_INTEGER: Final = 2**63
 
-Kind = Literal["copy", "undo"]
+Kind = Literal["copy", "undo", "template"]
 Strategy = Literal["wal_log", "file_copy", "clone"]
 STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 Migrations = tuple[tuple[str, str], ...]
@@ -30,7 +30,7 @@ class Record:
     """One database's part of a snapshot, or of an undo.
 
     Attributes:
-        kind: ``"copy"`` or ``"undo"``.
+        kind: ``"copy"``, ``"undo"`` or ``"template"``, the last of test databases.
         identity: 16 hexadecimal digits that no other copy has; part of the database's name.
         set_id: What all parts of the same snapshot share.
         members: How many parts the set has.
@@ -55,6 +55,9 @@ class Record:
         successor_oid: For an undo, the oid of the database that took its place, else 0.
         successor_sequences: For an undo, that database's ``sequences`` at the start.
         statistics_epoch: For an undo, when the server's statistics began.
+        environment: For a template, digest of all that it depends on but its migrations.
+        history: For a template, digest of its migrations in the order in which they ran.
+        history_length: For a template, how many these are.
     """
 
     kind: Kind
@@ -82,12 +85,21 @@ class Record:
     successor_oid: int = 0
     successor_sequences: str = ""
     statistics_epoch: str = ""
+    environment: str = ""
+    history: str = ""
+    history_length: int = 0
 
     @property
     def database(self) -> str:
         """Name of the database that holds this part."""
-        name = names.copy_name if self.kind == "copy" else names.undo_name
-        return name(self.identity)
+        return _NAMES[self.kind](self.identity)
+
+
+_NAMES: Final = {
+    "copy": names.copy_name,
+    "undo": names.undo_name,
+    "template": names.template_name,
+}
 
 
 def encode(record: Record) -> str:

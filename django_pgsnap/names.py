@@ -82,6 +82,11 @@ def spare_name(identity: str) -> str:
     return f"pgsnap_spare_{identity}"
 
 
+def template_name(identity: str) -> str:
+    """Name of the database that test databases with this fingerprint are cloned from."""
+    return f"pgsnap_template_{identity}"
+
+
 def unfinished_name(identity: str) -> str:
     """Name of a clone that is not published yet."""
     return f"pgsnap_new_{identity}"

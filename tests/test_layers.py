@@ -29,7 +29,7 @@ LAYERS = (
     # Built from them.
     ("written", "copying", "spares", "swap"),
     # Use cases.
-    ("snapshots", "diff", "archive", "doctor"),
+    ("snapshots", "testbed", "diff", "archive", "doctor"),
 )
 
 # They translate between a user and the use cases, and know neither each other nor what is below.
