@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from django.apps import AppConfig
 from django.core.checks import register
 from django.utils.translation import gettext_lazy as _
+
+# Set by test runs, for the processes that their tests start (testbed/live.py).
+TEST_DATABASES = "PGSNAP_TEST_DATABASES"
 
 
 class PgsnapConfig(AppConfig):
@@ -17,6 +22,10 @@ class PgsnapConfig(AppConfig):
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
         from . import checks, conf
 
+        if TEST_DATABASES in os.environ:
+            from .testing import creation
+
+            creation.adopt()
         register(checks.check_settings, conf.CHECKS_TAG)
         if checks.psycopg_problem() is None and not conf.problems(conf.given()):
             from . import guard, watch

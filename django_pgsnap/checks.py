@@ -39,13 +39,17 @@ def _check_values(given: object) -> Iterator[CheckMessage]:
         yield Error(problem, hint=conf.SETTINGS_HINT, id="pgsnap.E002")
     for key in given if isinstance(given, dict) else ():
         if key not in conf.KEYS:
-            yield _unknown_key(str(key))
+            yield _unknown_key("PGSNAP", str(key), conf.KEYS)
+    test = given.get("TEST") if isinstance(given, dict) else None
+    for key in test if isinstance(test, dict) else ():
+        if key not in conf.TEST_KEYS:
+            yield _unknown_key("PGSNAP['TEST']", str(key), conf.TEST_KEYS)
 
 
-def _unknown_key(key: str) -> Error:
-    similar = names.nearest(key, conf.KEYS)
-    known = f"Did you mean {similar[0]!r}?" if similar else f"Known: {', '.join(conf.KEYS)}."
-    return Error(f"PGSNAP has the unknown key {key!r}.", hint=known, id="pgsnap.E003")
+def _unknown_key(name: str, key: str, keys: tuple[str, ...]) -> Error:
+    similar = names.nearest(key, keys)
+    known = f"Did you mean {similar[0]!r}?" if similar else f"Known: {', '.join(keys)}."
+    return Error(f"{name} has the unknown key {key!r}.", hint=known, id="pgsnap.E003")
 
 
 def _check_databases(given: object) -> Iterator[CheckMessage]:

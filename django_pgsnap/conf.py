@@ -47,7 +47,28 @@ class Config:
     test: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TestConfig:
+    """The settings of the test runner: ``PGSNAP["TEST"]``.
+
+    Attributes:
+        baseline: What tests that commit start from: ``"migrated"``, the data that migrations
+            inserted with it, or ``"flushed"``, as stock Django has it.
+        require_snapshots: Whether a test that needs a missing snapshot fails instead of skipping.
+        keep: How many templates to keep; 0 to migrate every time.
+        fingerprint: What the migrated state depends on, beyond what can be seen.
+        max_age_s: How old a template may be, in seconds, since migrations may read the date.
+    """
+
+    baseline: str = "migrated"
+    require_snapshots: bool = False
+    keep: int = 3
+    fingerprint: object = None
+    max_age_s: float = 24 * 60 * 60.0
+
+
 KEYS = tuple(field.name.upper() for field in fields(Config))
+TEST_KEYS = tuple(field.name.upper() for field in fields(TestConfig))
 
 
 def given() -> Any:
@@ -69,19 +90,41 @@ def config() -> Config:
     return Config(**values)
 
 
+def test_config() -> TestConfig:
+    """Return the settings of the test runner as they are now.
+
+    Raises:
+        ConfigurationError: A value cannot be used.
+    """
+    given = config().test
+    return TestConfig(**{key.lower(): given[key] for key in TEST_KEYS if key in given})
+
+
 def problems(given: object) -> list[str]:
     """Return what is wrong with a ``PGSNAP`` setting, a sentence each."""
     if not isinstance(given, Mapping):
         return [f"PGSNAP must be a dict, not {type(given).__name__}."]
+    test = given.get("TEST")
     return [
-        f"PGSNAP[{key!r}] must be {_EXPECTED[key][0]}, not {value!r}."
+        *_wrong("PGSNAP", given, _EXPECTED),
+        *(_wrong("PGSNAP['TEST']", test, _EXPECTED_TEST) if isinstance(test, Mapping) else ()),
+    ]
+
+
+def _wrong(name: str, given: Mapping[Any, Any], expected: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}[{key!r}] must be {expected[key][0]}, not {value!r}."
         for key, value in given.items()
-        if key in _EXPECTED and not _EXPECTED[key][1](value)
+        if key in expected and not expected[key][1](value)
     ]
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _is_aliases(value: object) -> bool:
@@ -117,4 +160,11 @@ _EXPECTED = {
     "CLIENT_PATH": ("a directory or None", _is_optional_str),
     "STORAGE": ("an alias in STORAGES or None", _is_optional_str),
     "TEST": ("a dict", _is_mapping),
+}
+
+_EXPECTED_TEST = {
+    "BASELINE": ("'migrated' or 'flushed'", ("migrated", "flushed").__contains__),
+    "REQUIRE_SNAPSHOTS": ("True or False", _is_bool),
+    "KEEP": ("a number of templates", _is_count),
+    "MAX_AGE_S": ("a number of seconds", _is_number),
 }

@@ -58,6 +58,7 @@ class Record:
         environment: For a template, digest of all that it depends on but its migrations.
         history: For a template, digest of its migrations in the order in which they ran.
         history_length: For a template, how many these are.
+        used_at: For a template, when a test run last cloned it.
     """
 
     kind: Kind
@@ -88,6 +89,7 @@ class Record:
     environment: str = ""
     history: str = ""
     history_length: int = 0
+    used_at: str = ""
 
     @property
     def database(self) -> str:

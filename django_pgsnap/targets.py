@@ -111,10 +111,11 @@ def _target(wrapper: BaseDatabaseWrapper) -> Target:
             f"The alias {wrapper.alias!r} has no NAME.",
             hint="Give its database's NAME in DATABASES, beside the service too.",
         )
-    return Target(alias=wrapper.alias, name=name, server=_server(wrapper))
+    return Target(alias=wrapper.alias, name=name, server=server_of(wrapper))
 
 
-def _server(wrapper: BaseDatabaseWrapper) -> Server:
+def server_of(wrapper: BaseDatabaseWrapper) -> Server:
+    """Return the server that an alias leads to."""
     overrides = config().maintenance
     parameters = _parameters(wrapper, overrides)
     return Server(

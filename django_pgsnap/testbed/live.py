@@ -74,10 +74,24 @@ def register(own: OwnDatabase) -> None:
     _announce()
 
 
-def forget(alias: str, name: str) -> None:
+def mirror(alias: str, source: str) -> None:
+    """Take note of an alias that a test runner leads to another one's test database."""
+    name = str(connections[alias].settings_dict["NAME"])
+    for own in list(_own.values()):
+        if own.name == name:
+            register(replace(own, alias=alias, source=source))
+
+
+def forget(name: str) -> None:
     """Take note that a test database is this process' no longer."""
-    _own.pop((alias, name), None)
+    for place in [place for place in _own if place[1] == name]:
+        del _own[place]
     _announce()
+
+
+def is_own_name(name: str) -> bool:
+    """Tell whether a test database of this process has this name."""
+    return any(own.name == name for own in _own.values())
 
 
 def session(server: Server) -> Session:
@@ -116,7 +130,7 @@ def let_go(server: Server, name: str) -> None:
         return
     if not _sessions[key].broken:
         locks.release(_sessions[key], run_lock(name))
-    if not any(own.name != name for own in _own.values()):
+    if not _own:
         _sessions.pop(key).close()
 
 

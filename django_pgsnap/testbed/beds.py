@@ -1,0 +1,197 @@
+"""Setting a test database up and taking it away again: the use cases behind the test runners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import psycopg
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .. import targets
+from ..conf import test_config
+from ..errors import PgsnapError
+from ..metadata import Record
+from ..server import Server, Session
+from ..snapshots.operation import server_errors
+from . import clones, fingerprint, live, marks, templates
+from .fingerprint import Fingerprint
+from .live import OwnDatabase
+from .marks import Mark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bed:
+    """The place of a test database: its name is claimed, its contents are yet to come.
+
+    Attributes:
+        connection: Django's wrapper of the alias.
+        server: The server.
+        name: Name of the test database.
+        source: Name of the database that the alias leads to outside of tests.
+    """
+
+    connection: BaseDatabaseWrapper
+    server: Server
+    name: str
+    source: str
+
+    @property
+    def session(self) -> Session:
+        """The session that holds the lock."""
+        return live.session(self.server)
+
+    @property
+    def alias(self) -> str:
+        """The alias."""
+        return str(self.connection.alias)
+
+    def present(self) -> marks.Found | None:
+        """Return the database that already has the name, None if there is none."""
+        return marks.find(self.session, self.name)
+
+    def clear(self) -> None:
+        """Drop what an earlier run left in this place."""
+        if self.present() is not None:
+            clones.drop(self.session, self.name)
+
+    def mark(self, *, fingerprint: str, kept: bool) -> Mark:
+        """Return a mark for this test database."""
+        return Mark(database=self.name, source=self.source, fingerprint=fingerprint, kept=kept)
+
+    def settle(self, template: str | None) -> None:
+        """Take note that the test database is complete, and this process'."""
+        live.register(
+            OwnDatabase(alias=self.alias, name=self.name, source=self.source, template=template)
+        )
+
+
+@contextmanager
+def claim(connection: BaseDatabaseWrapper, name: str, source: str) -> Iterator[Bed]:
+    """Claim the name of a test database, once what killed runs left is swept away.
+
+    Raises:
+        DatabaseBusyError: Another run uses it, or sessions are on what an earlier one left.
+        ServerError: The server refused something.
+        ServerUnavailableError: The server cannot be reached or does not let us in.
+    """
+    server = targets.server_of(connection)
+    with server_errors():
+        session = live.session(server)
+        live.hold(session, name)
+        clones.sweep(session, source)
+        yield Bed(connection=connection, server=server, name=name, source=source)
+
+
+def source_of(connection: BaseDatabaseWrapper) -> str:
+    """Return the name of the database that an alias leads to outside of tests."""
+    own = live.find(connection.alias)
+    return own.source if own else str(connection.settings_dict["NAME"])
+
+
+def set_up(
+    bed: Bed, migrate: Callable[[bool], object], warn: Callable[[str], object], *, keep: bool
+) -> bool:
+    """Fill a test database from its template, which is made if it is not there.
+
+    Args:
+        bed: Its place, with nothing in it but what an earlier run of ours left.
+        migrate: Creates and migrates it, or only migrates it if called with True, as it is there.
+        warn: Hears why the state could not be kept as a template.
+        keep: Whether a complete database of an earlier run is used as it is, and kept again.
+
+    Returns:
+        Whether it could be used without migrating.
+    """
+    session = bed.session
+    wanted = fingerprint.take(bed.connection, session, bed.source)
+    with templates.lock(session, wanted):
+        template = templates.find(session, wanted)
+        found = bed.present()
+        if keep and found and found.mark and found.mark.fingerprint == wanted.digest:
+            session.execute(marks.write(replace(found.mark, kept=True)))
+            bed.settle(template.database if template else None)
+            return True
+        bed.clear()
+        if template is not None:
+            clones.make(session, template.database, bed.mark(fingerprint=wanted.digest, kept=keep))
+            templates.touch(session, template)
+        else:
+            template = _migrate(bed, wanted, migrate, warn)
+            session.execute(marks.write(bed.mark(fingerprint=wanted.digest, kept=keep)))
+            bed.settle(template.database if template else None)
+            return False
+    bed.settle(template.database)
+    return True
+
+
+def _migrate(
+    bed: Bed,
+    wanted: Fingerprint,
+    migrate: Callable[[bool], object],
+    warn: Callable[[str], object],
+) -> Record | None:
+    session = bed.session
+    ancestor = templates.nearest(session, wanted, bed.source)
+    if ancestor is not None:
+        clones.make(session, ancestor.database, bed.mark(fingerprint="", kept=False))
+    migrate(ancestor is not None)
+    if not test_config().keep:
+        return None
+    _leave(bed.connection)
+    try:
+        return templates.publish(
+            session, bed.name, wanted, alias=bed.alias, source=bed.source, ancestor=ancestor
+        )
+    except (PgsnapError, psycopg.Error) as error:
+        if session.broken:
+            raise
+        warn(f"The next run will migrate again, since this state could not be kept: {error}")
+        return None
+
+
+def mark_unfinished(connection: BaseDatabaseWrapper, name: str) -> None:
+    """Mark a test database that is about to be migrated, in case the run is killed meanwhile."""
+    mark = Mark(database=name, source=source_of(connection), fingerprint="", kept=False)
+    live.session(targets.server_of(connection)).execute(marks.write(mark))
+
+
+def copy(bed: Bed, original: OwnDatabase, *, keep: bool) -> None:
+    """Make a worker's clone of a test database."""
+    session = bed.session
+    state = marks.find(session, original.name)
+    complete = state.mark.fingerprint if state and state.mark else ""
+    found = bed.present()
+    if keep and found and (found.mark is None or found.mark.fingerprint == complete != ""):
+        if found.mark:
+            session.execute(marks.write(replace(found.mark, kept=True)))
+    else:
+        bed.clear()
+        if original.template is None:
+            _leave(bed.connection)
+        clones.make(
+            session,
+            original.template or original.name,
+            bed.mark(fingerprint=complete, kept=keep),
+        )
+    bed.settle(original.template)
+
+
+def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
+    """End the use of a test database, and have the server drop it unless it is to be kept."""
+    server = targets.server_of(connection)
+    with server_errors():
+        if not keep:
+            clones.remove_snapshots(live.session(server), name)
+        live.forget(name)
+        live.let_go(server, name)
+        if not keep:
+            clones.send_off(server, name)
+
+
+def _leave(connection: BaseDatabaseWrapper) -> None:
+    connection.close()
+    close_pool = getattr(connection, "close_pool", None)
+    if close_pool is not None and connection.settings_dict["OPTIONS"].get("pool"):
+        close_pool()

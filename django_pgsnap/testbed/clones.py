@@ -1,0 +1,156 @@
+"""Test databases on the server: made as clones, marked from their first moment, and dropped."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from .. import catalog, cloning, locks, names, properties, stages, targets
+from ..cloning import Clone
+from ..errors import DatabaseBusyError
+from ..server import Server, Session
+from ..sessions import backends
+from . import live, marks
+from .marks import Mark
+
+_LOOK_S: Final = 0.001
+_LEAVING_S: Final = 5.0
+
+_ME: Final = sql.SQL("SELECT current_user::text, pg_database_size(%s)")
+
+
+def shut_clone(session: Session, source: str) -> str:
+    """Clone a database, with its settings and privileges, and return the clone's name.
+
+    It is shut and not published; if it stays so, the next operation drops it.
+    """
+    owner, size_bytes = session.rows(_ME, [source])[0]
+    unfinished = names.unfinished_name(names.new_identity())
+    strategy = cloning.best_strategy(session, size_bytes)
+    # Sharing blocks depends on the file system, and test databases are too small to try.
+    clone = Clone(
+        source=source,
+        name=unfinished,
+        owner=owner,
+        strategy="file_copy" if strategy == "clone" else strategy,
+    )
+    clone.prepare(session)
+    _wait_until_empty(session, source)
+    locks.try_acquire(session, unfinished)
+    try:
+        session.execute(clone.statement)
+    except psycopg.errors.ObjectInUse as error:
+        locks.release(session, unfinished)
+        raise _busy(session, source, "cloned") from error
+    wanted, present = properties.read(session, source, unfinished)
+    properties.put(session, wanted, present, unfinished)
+    return unfinished
+
+
+def make(session: Session, source: str, mark: Mark) -> None:
+    """Make a test database as a clone, shut until it is complete and marked."""
+    unfinished = shut_clone(session, source)
+    session.execute(
+        stages.become_live(
+            unfinished,
+            mark.database,
+            connection_limit=-1,
+            is_template=False,
+            user_comment=marks.encode(mark),
+        )
+    )
+    locks.release(session, unfinished)
+
+
+def drop(session: Session, name: str) -> None:
+    """Drop a test database whose lock is held, or that nobody else can know of.
+
+    Raises:
+        DatabaseBusyError: Somebody is connected to it.
+    """
+    _wait_until_empty(session, name)
+    try:
+        session.execute(cloning.drop(name))
+    except psycopg.errors.ObjectInUse as error:
+        raise _busy(session, name, "dropped") from error
+
+
+def send_off(server: Server, name: str) -> None:
+    """Have the server drop a test database by itself, since that makes it write to the disk."""
+    session = server.session("clearing up")
+    if not locks.try_acquire(session, live.run_lock(name)):
+        session.close()  # the next run has come for it already
+        return
+    _wait_until_empty(session, name)
+    session.fire(cloning.drop(name))
+
+
+def sweep(session: Session, source: str) -> list[str]:
+    """Drop what killed runs on this live database left, and return what that was.
+
+    That a run lives is told by its lock. What a run was told to keep is not swept.
+    """
+    spared = targets.live_names()
+    swept = []
+    for mark in marks.every(session):
+        if mark.source != source or mark.kept or mark.database in spared:
+            continue
+        if _drop_if_dead(session, mark):
+            swept.append(mark.database)
+    for left in catalog.load(session).leftovers([], spared):
+        # Also what killed operations of other projects left: its lock is free, too.
+        if locks.try_acquire(session, left.name):
+            session.execute(cloning.drop(left.name))
+            locks.release(session, left.name)
+    return swept
+
+
+def _drop_if_dead(session: Session, mark: Mark) -> bool:
+    lock = live.run_lock(mark.database)
+    if live.is_own_name(mark.database) or not locks.try_acquire(session, lock):
+        return False
+    try:
+        # Once more: until we had the lock, a new run may have taken its place.
+        found = marks.find(session, mark.database)
+        if found is None or found.mark != mark or backends(session, [mark.database]):
+            return False
+        drop(session, mark.database)
+        remove_snapshots(session, mark.database)
+        return True
+    finally:
+        locks.release(session, lock)
+
+
+def remove_snapshots(session: Session, name: str) -> None:
+    """Drop the snapshots and undos that tests took of a test database which is gone."""
+    present = catalog.load(session)
+    for database in [*present.copies([name]), *present.undos([name])]:
+        record = database.record
+        if record is None or not database.trusted:
+            continue
+        spare = names.spare_name(record.identity)
+        if not (locks.try_acquire(session, name) and locks.try_acquire(session, spare)):
+            continue  # a spare is being made; the next run finds both
+        session.execute(stages.retire(record))
+        session.execute(cloning.drop(names.doomed_name(record.identity)))
+        session.execute(cloning.drop(spare))
+        locks.release(session, spare)
+        locks.release(session, name)
+
+
+def _wait_until_empty(session: Session, name: str) -> None:
+    """Wait for sessions that were just closed; the server would look every 100 ms only."""
+    deadline = time.monotonic() + _LEAVING_S
+    while backends(session, [name]) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+
+
+def _busy(session: Session, name: str, done: str) -> DatabaseBusyError:
+    left = "".join(f"\n  {backend}" for backend in backends(session, [name]))
+    return DatabaseBusyError(
+        f"The database {name!r} cannot be {done}, since other sessions are using it:{left}",
+        hint="Close them, then run the tests again.",
+    )

@@ -1,0 +1,158 @@
+"""Django's ways to create, clone and destroy test databases, with templates instead of migrations.
+
+They stand in for those of the PostgreSQL wrappers while a test run sets up and tears down, whatever
+runner it is. What there is to do is done by the test beds; here Django's words are translated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.creation import BaseDatabaseCreation
+
+from ..testbed import beds, live
+
+
+class WorkerCreation(BaseDatabaseCreation):
+    """Tells the test beds where workers and mirrors are led."""
+
+    def setup_worker_connection(self, _worker_id: int) -> None:
+        """Lead a worker's alias to its own clone."""
+        before = str(self.connection.settings_dict["NAME"])
+        super().setup_worker_connection(_worker_id)
+        live.move(self.connection.alias, before)
+
+    def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
+        """Lead an alias to the test database of another one."""
+        source = str(self.connection.settings_dict["NAME"])
+        super().set_as_test_mirror(primary_settings_dict)
+        live.mirror(self.connection.alias, source)
+
+
+class SnapshotCreation(WorkerCreation):
+    """Clones test databases from templates, and migrates only where there is none."""
+
+    def create_test_db(  # type: ignore[override]  # its stubs forbid what Django does
+        self,
+        verbosity: int = 1,
+        autoclobber: bool = False,
+        serialize: bool = True,
+        keepdb: bool = False,
+    ) -> str:
+        """Make the test database, and lead the alias there."""
+        name = str(self._get_test_db_name())  # type: ignore[attr-defined]
+        with beds.claim(self.connection, name, beds.source_of(self.connection)) as bed:
+            found = bed.present()
+            if found is not None and found.mark is None:
+                if keepdb:
+                    # Somebody made it by hand, or without us: it is theirs to keep.
+                    super().create_test_db(verbosity, autoclobber, serialize, keepdb)
+                    bed.settle(None)
+                    return name
+                # Django asks whether it may be replaced, and ends the run if not.
+                self._create_test_db(verbosity, autoclobber, False)
+
+            def migrate(exists: bool) -> None:
+                super(SnapshotCreation, self).create_test_db(verbosity, True, False, exists)
+
+            if beds.set_up(bed, migrate, self.log, keep=keepdb):
+                self._say("Using existing" if keepdb else "Creating", name, verbosity)
+                self._lead_to(name)
+        if serialize:
+            self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]  # noqa: SLF001
+        self.connection.ensure_connection()
+        if os.environ.get("RUNNING_DJANGOS_TEST_SUITE") == "true":
+            self.mark_expected_failures_and_skips()
+        return name
+
+    def clone_test_db(
+        self, suffix: str, verbosity: int = 1, autoclobber: bool = False, keepdb: bool = False
+    ) -> None:
+        """Make a worker's test database."""
+        original = live.find(self.connection.alias)
+        if original is None:
+            super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
+            return
+        name = str(self.get_test_db_clone_settings(suffix)["NAME"])
+        self._say("Using existing clone of" if keepdb else "Cloning", original.name, verbosity)
+        with beds.claim(self.connection, name, original.source) as bed:
+            beds.copy(bed, original, keep=keepdb)
+
+    def destroy_test_db(
+        self,
+        old_database_name: str | None = None,
+        verbosity: int = 1,
+        keepdb: bool = False,
+        suffix: str | None = None,
+    ) -> None:
+        """Give a test database up."""
+        given = self.connection.settings_dict if suffix is None else None
+        name = str((given or self.get_test_db_clone_settings(str(suffix)))["NAME"])
+        super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
+        if keepdb and live.is_own_name(name):
+            beds.give_up(self.connection, name, keep=True)
+
+    def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
+        name = str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
+        if not keepdb:
+            beds.mark_unfinished(self.connection, name)
+        return name
+
+    def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
+        if not live.is_own_name(test_database_name):
+            super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
+            return
+        beds.give_up(self.connection, test_database_name, keep=False)
+
+    def _lead_to(self, name: str) -> None:
+        self.connection.close()
+        settings.DATABASES[self.connection.alias]["NAME"] = name
+        self.connection.settings_dict["NAME"] = name
+
+    def _say(self, action: str, name: str, verbosity: int) -> None:
+        if verbosity >= 1:
+            shown = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
+            self.log(f"{action} test database for alias {shown}...")
+
+
+def install() -> None:
+    """Have the PostgreSQL aliases' test databases made here from now on, in this thread."""
+    _swap(SnapshotCreation)
+
+
+def uninstall() -> None:
+    """Leave test databases to Django again."""
+    for wrapper in _wrappers():
+        kind = type(wrapper.creation)
+        if issubclass(kind, WorkerCreation):
+            wrapper.creation.__class__ = kind.__bases__[1]
+
+
+def adopt() -> None:
+    """Lead this process, which a test has started, to the test databases of that test."""
+    live.adopt()
+    _swap(WorkerCreation)
+
+
+def _swap(mixin: type[WorkerCreation]) -> None:
+    # A project may have a backend, and so a creation, of its own. Its state stays.
+    uninstall()
+    for wrapper in _wrappers():
+        kind = type(wrapper.creation)
+        wrapper.creation.__class__ = type(f"{mixin.__name__}Over{kind.__name__}", (mixin, kind), {})
+
+
+def _wrappers() -> Iterator[BaseDatabaseWrapper]:
+    for alias in connections:
+        try:
+            wrapper = connections[alias]
+        except ImproperlyConfigured:  # another vendor's driver, which is not installed here
+            continue
+        if wrapper.vendor == "postgresql":
+            yield wrapper
