@@ -1,6 +1,8 @@
 """The test runner, on real suites in processes of their own."""
 
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,76 @@ import pytest
 from tests.conftest import ListDatabases, RunSql
 from tests.servers import Server
 from tests.suites.project import Project
+
+Left = Callable[[], list[str]]
+
+# How long the server may take for what it does when a run has left, in seconds.
+DROPPED_S = 30
+
+# Says that it runs, and goes on when it is told to.
+BLOCKED = """
+    import time
+    from pathlib import Path
+
+    from django.test import TestCase
+
+
+    class Blocked(TestCase):
+        def test_waits(self):
+            Path("running").touch()
+            while not Path("go_on").exists():
+                time.sleep(0.01)
+"""
+
+# What tests that commit do to the database that the settings name outside of tests: nothing.
+SNAPSHOTS = """
+    import subprocess
+    import sys
+
+    from django.db import connection
+    from django.test import TransactionTestCase
+
+    from django_pgsnap import list_snapshots, restore, take
+    from shop.models import Item
+
+
+    class Snapshots:
+        def test_here(self):
+            Item.objects.create(name="kept")
+            here = f"here-{type(self).__name__}"
+            snapshot = take(here)
+            Item.objects.all().delete()
+
+            restore(here)
+
+            self.assertTrue(Item.objects.filter(name="kept").exists())
+            self.assertEqual(snapshot.members[0].record.source, self.database)
+
+        def test_in_a_subprocess(self):
+            there = f"there-{type(self).__name__}"
+            ended = subprocess.run(
+                [sys.executable, "-m", "django", "pgsnap", "take", there],
+                capture_output=True, text=True,
+            )
+
+            self.assertEqual(ended.returncode, 0, ended.stderr)
+            (found,) = [each for each in list_snapshots() if each.name == there]
+            self.assertEqual(found.members[0].record.source, self.database)
+
+        @property
+        def database(self):
+            name = connection.settings_dict["NAME"]
+            self.assertTrue(name.startswith("test_shop"), name)
+            return name
+
+
+    class First(Snapshots, TransactionTestCase):
+        pass
+
+
+    class Second(Snapshots, TransactionTestCase):
+        pass
+"""
 
 
 @pytest.fixture
@@ -17,7 +89,312 @@ def project(clean_server: Server, tmp_path: Path) -> Iterator[Project]:
     project.end()
 
 
-def test_second_run_does_not_migrate(project: Project) -> None:
-    """The first run migrates, the second finds what it needs."""
+@pytest.fixture
+def left(databases: ListDatabases, sql: RunSql) -> Left:
+    """Lists what runs left beside templates, once the server has dropped what they gave up."""
+
+    def run() -> list[str]:
+        deadline = time.monotonic() + DROPPED_S
+        busy = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgsnap clearing up%'"
+        while sql(busy):
+            assert time.monotonic() < deadline, f"databases are not dropped after {DROPPED_S} s"
+            time.sleep(0.01)
+        found = [database.name for database in databases()]
+        return [name for name in found if not name.startswith("pgsnap_template_")]
+
+    return run
+
+
+def test_nearest_ancestor(project: Project, left: Left) -> None:
+    """The first run migrates, the second does not, and a new migration is all that a third runs."""
     assert project.test() == ["first"]
     assert project.test() == []
+    project.add_data("0003_more", "second", before="0002_data")
+    project.expect("first", "second")
+    assert project.test() == ["second"]
+    assert project.test() == []
+    assert left() == []
+
+
+def test_changed_history(project: Project) -> None:
+    """Where a migration was changed that a template has, all of them run."""
+    project.test()
+    project.add_data("0002_data", "changed", before="0001_initial")
+    project.add_data("0003_more", "second", before="0002_data")
+    project.expect("changed", "second")
+
+    assert project.test() == ["changed", "second"]
+
+
+def test_back_on_the_other_branch(project: Project) -> None:
+    """With a migration less, the template without it is found again."""
+    project.test()
+    project.add_data("0003_more", "second", before="0002_data")
+    project.expect("first", "second")
+    project.test()
+    (project.path / "shop/migrations/0003_more.py").unlink()
+    project.expect("first")
+
+    assert project.test() == []
+
+
+def test_options(project: Project) -> None:
+    """Options of Django's runner keep their meaning."""
+    project.write(
+        "shop/tests.py",
+        """
+        from django.test import TestCase, tag
+
+        class Tagged(TestCase):
+            @tag("chosen")
+            def test_chosen(self): pass
+            def test_other(self): self.fail("not chosen")
+        """,
+    )
+
+    ended = project.run(
+        *("test", "--tag", "chosen", "--shuffle", "1", "--reverse", "--debug-sql", "--pdb"),
+        *("--timing", "--failfast"),
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "Using shuffle seed: 1 (given)" in ended.stdout
+    assert "Ran 1 test" in ended.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers(project: Project, left: Left, sql: RunSql, method: str) -> None:
+    """Each worker snapshots its own database, and so do the processes that its tests start."""
+    sql("CREATE DATABASE shop")
+    project.write("shop/tests.py", SNAPSHOTS)
+    settings = (project.path / "project_settings.py").read_text()
+    start = f"import multiprocessing\nmultiprocessing.set_start_method({method!r}, force=True)\n"
+    project.write("project_settings.py", start + settings)
+
+    ended = project.run("test", "--parallel", "2", "shop")
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Ran 4 tests" in ended.stderr
+    assert left() == ["shop"]
+
+
+def test_without_workers(project: Project, left: Left) -> None:
+    """Snapshots in tests are of the test database, and go with it."""
+    project.write("shop/tests.py", SNAPSHOTS)
+
+    project.test()
+
+    assert left() == []
+
+
+def test_keepdb(project: Project, left: Left, sql: RunSql) -> None:
+    """A kept database is used as it is, until something changes what it would be."""
+    assert project.test("--keepdb") == ["first"]
+    assert left() == ["test_shop"]
+    sql("INSERT INTO shop_item (name) VALUES ('left')", dbname="test_shop")
+    project.expect("first", "left")
+    assert project.test("--keepdb") == []
+    project.add_data("0003_more", "second", before="0002_data")
+    project.expect("first", "second")
+    assert project.test("--keepdb") == ["second"]
+    assert project.test() == []
+    assert left() == []
+
+
+def test_kept_clones(project: Project) -> None:
+    """Kept databases of workers follow the migrations, too (Django's ticket 26822)."""
+    project.write("shop/test_more.py", (project.path / "shop/tests.py").read_text())
+    project.test("--keepdb", "--parallel", "2")
+    project.add_data("0003_more", "second", before="0002_data")
+    project.expect("first", "second")
+    project.write("shop/test_more.py", (project.path / "shop/tests.py").read_text())
+
+    assert project.test("--keepdb", "--parallel", "2") == ["second"]
+
+
+def test_killed_run(project: Project, left: Left) -> None:
+    """What a killed run left is swept without a question, whatever its database was called."""
+    project.write("shop/tests.py", BLOCKED)
+    killed = project.start("test")
+    project.wait_for("running")
+    killed.kill()
+    killed.wait()
+    assert left() == ["test_shop"]
+    project.settings["DATABASES"]["default"]["TEST"] = {"NAME": "another"}
+    project.expect("first")
+
+    project.test()
+
+    assert left() == []
+
+
+def test_killed_while_migrating(project: Project, left: Left) -> None:
+    """A template is complete or not there: what was half migrated is swept."""
+    migration = (project.path / "shop/migrations/0002_data.py").read_text()
+    wait = "import time; open('running', 'w').close(); time.sleep(60)"
+    blocked = migration.replace("    Item =", f"    {wait}\n    Item =")
+    project.write("shop/migrations/0002_data.py", blocked)
+    killed = project.start("test")
+    project.wait_for("running")
+    killed.kill()
+    killed.wait()
+    assert left() == ["test_shop"]
+    project.write("shop/migrations/0002_data.py", migration)
+
+    assert project.test() == ["first"]
+    assert left() == []
+
+
+def test_living_run(project: Project, left: Left) -> None:
+    """A run that lives is left alone, and named to another one that wants its database."""
+    project.write("shop/tests.py", BLOCKED)
+    living = project.start("test")
+    project.wait_for("running")
+
+    other = project.run("test", "--no-input")
+
+    assert other.returncode == 1
+    assert "The test database 'test_shop' is in use by another test run: pid" in other.stderr
+    (project.path / "go_on").touch()
+    assert living.wait(30) == 0
+    assert left() == []
+
+
+def test_built_once(project: Project) -> None:
+    """Of runs that start together, one migrates, and the others clone what it made."""
+    started = []
+    for number in range(3):
+        project.settings["DATABASES"]["default"]["TEST"] = {"NAME": f"together_{number}"}
+        started.append(project.start("test"))
+
+    for each in started:
+        _, stderr = each.communicate(timeout=60)
+        assert each.returncode == 0, stderr
+    assert project.migrated() == ["first"]
+
+
+def test_foreign_database(project: Project, left: Left, sql: RunSql) -> None:
+    """A database that somebody made under the name is not dropped without a question."""
+    sql("CREATE DATABASE test_shop")
+
+    asked = project.run("test")
+
+    assert asked.returncode == 1
+    assert "Type 'yes' if you would like to try deleting the test database" in asked.stdout
+    assert left() == ["test_shop"]
+    assert project.test("--no-input") == ["first"]
+    assert left() == []
+
+
+def test_several_aliases(project: Project, left: Left) -> None:
+    """Each database has a template of its own; mirrors and second names share one."""
+    project.settings["DATABASES"] |= {
+        "same": project.database("shop"),
+        "other": project.database("store"),
+        "replica": project.database("shop", TEST={"MIRROR": "default"}),
+    }
+    project.write(
+        "shop/tests.py",
+        """
+        from django.db import connections
+        from django.test import TestCase
+        from shop.models import Item
+
+        class Aliases(TestCase):
+            databases = "__all__"
+
+            def test_names(self):
+                names = {alias: connections[alias].settings_dict["NAME"] for alias in connections}
+                self.assertEqual(names, {
+                    "default": "test_shop", "same": "test_shop", "replica": "test_shop",
+                    "other": "test_store",
+                })
+                for alias in ("default", "other"):
+                    self.assertEqual(Item.objects.using(alias).count(), 1)
+        """,
+    )
+
+    assert project.test() == ["first", "first"]
+    assert project.test() == []
+    assert left() == []
+
+
+def test_a_runner_of_ones_own(project: Project) -> None:
+    """A project puts the mixin before a runner of its own."""
+    project.settings["TEST_RUNNER"] = "own.Runner"
+    project.write(
+        "own.py",
+        """
+        from django.test.runner import DiscoverRunner
+        from django_pgsnap.testing import SnapshotRunnerMixin
+
+        class Own(DiscoverRunner):
+            def setup_databases(self, **kwargs):
+                print("own")
+                return super().setup_databases(**kwargs)
+
+        class Runner(SnapshotRunnerMixin, Own):
+            pass
+        """,
+    )
+    project.test()
+
+    ended = project.run("test")
+
+    assert (ended.returncode, project.migrated()) == (0, [])
+    assert "own" in ended.stdout
+
+
+def test_no_templates(project: Project, left: Left, databases: ListDatabases) -> None:
+    """With KEEP at 0 every run migrates, and leaves nothing."""
+    project.settings["PGSNAP"] = {"TEST": {"KEEP": 0}}
+
+    assert project.test() == ["first"]
+    assert project.test() == ["first"]
+    assert left() == []
+    assert databases() == []
+
+
+def test_failing_suite(project: Project, left: Left) -> None:
+    """Failures are told as ever, and the databases dropped."""
+    project.expect("something else")
+
+    ended = project.run("test")
+
+    assert ended.returncode == 1
+    assert "FAILED (failures=1)" in ended.stderr
+    assert left() == []
+
+
+def test_interrupted_run(project: Project, left: Left) -> None:
+    """After Ctrl-C the databases are dropped as well."""
+    project.write("shop/tests.py", BLOCKED)
+    run = project.start("test")
+    project.wait_for("running")
+
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=30)
+
+    assert left() == []
+
+
+def test_settings_of_the_database(project: Project, sql: RunSql) -> None:
+    """What a migration sets on its database itself is there in clones, too."""
+    project.write(
+        "shop/migrations/0003_setting.py",
+        """
+        from django.db import migrations
+
+        SET = '''DO $$ BEGIN EXECUTE format(
+            'ALTER DATABASE %I SET app.tenant = %L', current_database(), 'ada'); END $$'''
+
+        class Migration(migrations.Migration):
+            dependencies = [("shop", "0002_data")]
+            operations = [migrations.RunSQL(SET)]
+        """,
+    )
+    project.test("--keepdb")
+    sql("DROP DATABASE test_shop")
+    project.test("--keepdb")
+
+    assert sql("SHOW app.tenant", dbname="test_shop") == [("ada",)]

@@ -12,7 +12,6 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Final, TypeGuard
 
@@ -67,7 +66,6 @@ def _with_parents(module: str) -> list[str]:
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-@cache
 def _file(module: str) -> str | None:
     """Return the file of a module, None where it has none in Python."""
     if module in sys.modules:

@@ -62,7 +62,9 @@ class SnapshotCreation(WorkerCreation):
                 super(SnapshotCreation, self).create_test_db(verbosity, True, False, exists)
 
             if beds.set_up(bed, migrate, self.log, keep=keepdb):
-                self._say("Using existing" if keepdb else "Creating", name, verbosity)
+                self._say(
+                    f"{'Using existing' if keepdb else 'Creating'} test database", name, verbosity
+                )
                 self._lead_to(name)
         if serialize:
             self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -80,7 +82,9 @@ class SnapshotCreation(WorkerCreation):
             super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
             return
         name = str(self.get_test_db_clone_settings(suffix)["NAME"])
-        self._say("Using existing clone of" if keepdb else "Cloning", original.name, verbosity)
+        self._say(
+            "Using existing clone" if keepdb else "Cloning test database", original.name, verbosity
+        )
         with beds.claim(self.connection, name, original.source) as bed:
             beds.copy(bed, original, keep=keepdb)
 
@@ -118,7 +122,7 @@ class SnapshotCreation(WorkerCreation):
     def _say(self, action: str, name: str, verbosity: int) -> None:
         if verbosity >= 1:
             shown = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
-            self.log(f"{action} test database for alias {shown}...")
+            self.log(f"{action} for alias {shown}...")
 
 
 def install() -> None:
