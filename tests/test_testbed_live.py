@@ -1,0 +1,174 @@
+"""Which test databases are this process', and what is swept of those that are nobody's."""
+
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+from django.db import connections
+from psycopg import sql as pg
+
+from django_pgsnap import guard
+from django_pgsnap.errors import DatabaseBusyError
+from django_pgsnap.server import Session
+from django_pgsnap.testbed import clones, live, marks
+from django_pgsnap.testbed.live import OwnDatabase
+from django_pgsnap.testbed.marks import Mark
+from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs, SetAlias
+
+OWN = OwnDatabase(alias="default", name="test_live", source="live", template=None)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    yield
+    live._own.clear()
+    os.environ.pop(live.VARIABLE, None)
+    guard.forget_exemptions()
+
+
+def left_by_a_run(session: Session, name: str, *, source: str = "live", kept: bool = False) -> None:
+    session.execute(marks.write(Mark(database=name, source=source, fingerprint="f", kept=kept)))
+
+
+def test_found_by_where_the_alias_leads(set_alias: SetAlias) -> None:
+    """A test database counts as long as its alias leads there."""
+    set_alias("default", NAME="test_live")
+    live.register(OWN)
+    assert (live.find("default"), live.here()) == (OWN, [OWN])
+
+    connections["default"].settings_dict["NAME"] = "live"
+
+    assert (live.find("default"), live.here()) == (None, [])
+
+
+def test_children_are_led_there(set_alias: SetAlias) -> None:
+    """A process that a test starts works on the test database, not in development."""
+    set_alias("default", NAME="test_live")
+    live.register(OWN)
+    live._own.clear()
+    set_alias("default", NAME="live")
+
+    live.adopt()
+
+    assert connections["default"].settings_dict["NAME"] == "test_live"
+    assert live.find("default") == OWN
+
+
+@pytest.mark.parametrize("change", [{"NAME": "another"}, {"HOST": "elsewhere"}, {"PORT": "1"}])
+def test_children_with_other_settings(set_alias: SetAlias, change: dict[str, str]) -> None:
+    """A process whose alias leads elsewhere is left alone."""
+    set_alias("default", NAME="test_live")
+    live.register(OWN)
+    live._own.clear()
+    set_alias("default", **{"NAME": "live", **change})
+
+    live.adopt()
+
+    assert connections["default"].settings_dict["NAME"] == change.get("NAME", "live")
+    assert live.find("default") is None
+
+
+def test_forgotten(set_alias: SetAlias) -> None:
+    """When a test database is given up, children are told of it no longer."""
+    set_alias("default", NAME="test_live")
+    live.register(OWN)
+    assert [each["name"] for each in json.loads(os.environ[live.VARIABLE])] == ["test_live"]
+
+    live.forget("test_live")
+
+    assert (live.VARIABLE in os.environ, live.known("default", "test_live")) == (False, None)
+
+
+def test_one_run_at_a_time(session_as: SessionAs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that another run holds is not to be had, and its holder is named."""
+    monkeypatch.setattr(live, "_GONE_S", 0.01)
+    other = session_as()
+    live.hold(other, "test_live")
+
+    with pytest.raises(DatabaseBusyError) as caught:
+        live.hold(session_as(), "test_live")
+
+    assert caught.value.message.startswith(
+        f"The test database 'test_live' is in use by another test run: pid {other.pid}, role "
+    )
+    assert caught.value.hint == (
+        "Wait for that run, or give this one another name in DATABASES: 'TEST': {'NAME': '…'}."
+    )
+
+
+def test_swept(session: Session, make_database: MakeDatabase, databases: ListDatabases) -> None:
+    """What a killed run left of this project is dropped."""
+    left_by_a_run(session, make_database("test_live"))
+    left_by_a_run(session, make_database('test "live" ünïcode%_gw1'))
+
+    assert clones.sweep(session, "live") == ["test_live", 'test "live" ünïcode%_gw1']
+    assert databases() == []
+
+
+def test_not_swept_while_the_run_lives(
+    session: Session, session_as: SessionAs, make_database: MakeDatabase
+) -> None:
+    """What a living run holds is not swept."""
+    left_by_a_run(session, make_database("test_live"))
+    live.hold(session_as(), "test_live")
+
+    assert clones.sweep(session, "live") == []
+
+
+def test_not_swept_while_somebody_looks(
+    session: Session, session_as: SessionAs, make_database: MakeDatabase
+) -> None:
+    """What somebody is connected to, is left to them."""
+    left_by_a_run(session, make_database("test_live"))
+    session_as(database="test_live")
+
+    assert clones.sweep(session, "live") == []
+
+
+def test_not_swept(
+    session: Session, make_database: MakeDatabase, role: MakeRole, sql: RunSql, set_alias: SetAlias
+) -> None:
+    """Neither what was kept is swept, nor another project's, nor what only looks like ours."""
+    left_by_a_run(session, make_database("kept"), kept=True)
+    left_by_a_run(session, make_database("other"), source="another")
+    left_by_a_run(session, make_database("foreigner"))
+    sql(pg.SQL("ALTER DATABASE foreigner OWNER TO {}").format(pg.Identifier(role())))
+    left_by_a_run(session, make_database("before"))
+    sql("ALTER DATABASE before RENAME TO renamed")
+    left_by_a_run(session, make_database("developed"))
+    set_alias("default", NAME="developed")
+    make_database("test_live")
+
+    assert clones.sweep(session, "live") == []
+
+
+@pytest.mark.parametrize(
+    "comment", ["", "mine", "[]", "{}", '{"pgsnap_test": 2}', '{"pgsnap_test": 1, "database": "x"}']
+)
+def test_other_comments(
+    session: Session, make_database: MakeDatabase, sql: RunSql, comment: str
+) -> None:
+    """Any other comment is no mark."""
+    make_database("test_live")
+    sql(pg.SQL("COMMENT ON DATABASE test_live IS {}").format(pg.Literal(comment)))
+
+    found = marks.find(session, "test_live")
+
+    assert found is not None
+    assert found.mark is None
+    assert marks.every(session) == []
+
+
+def test_made_from_its_first_moment(
+    session: Session, make_database: MakeDatabase, databases: ListDatabases
+) -> None:
+    """A test database is a clone that is open, marked, and our own."""
+    make_database("source")
+    mark = Mark(database="test_live", source="live", fingerprint="f", kept=False)
+
+    clones.make(session, "source", mark)
+
+    assert marks.find(session, "test_live") == marks.Found(name="test_live", mark=mark)
+    (made,) = [each for each in databases() if each.name == "test_live"]
+    assert (made.allows_connections, made.connection_limit) == (True, -1)
