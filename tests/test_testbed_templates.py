@@ -7,7 +7,7 @@ import pytest
 from django.test import override_settings
 from psycopg import sql as pg
 
-from django_pgsnap import catalog, names
+from django_pgsnap import catalog, names, stages
 from django_pgsnap.metadata import Record
 from django_pgsnap.server import Session
 from django_pgsnap.testbed import templates
@@ -99,7 +99,7 @@ def test_interrupted(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(templates.stages, "publish", stop)
+    monkeypatch.setattr(stages, "publish", stop)
     with pytest.raises(KeyboardInterrupt):
         publish(session, made_of())
 
