@@ -208,7 +208,8 @@ def server_errors() -> Iterator[None]:
             "SELECT pid, query FROM pg_stat_activity WHERE xact_start IS NOT NULL;",
         ) from error
     except psycopg.Error as error:
-        cause = error.diag.message_primary or str(error).strip()
+        # What libpq says by itself goes over several lines.
+        cause = error.diag.message_primary or " ".join(str(error).split()).rstrip(".")
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         raise ServerError(
             f"The server refused, or the connection was lost: {cause}{code}. Each live database "
