@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from django.core.management.base import CommandError
 
+from django_pgsnap import PgsnapError
 from tests.servers import Server
 from tests.sweep import verdict
 from tests.sweep.commands import COMMANDS, Command
@@ -104,7 +105,7 @@ class Sweeper:
         surprise = ""
         try:
             command.run(self._server)
-        except (CommandError, KeyboardInterrupt) as error:
+        except (CommandError, PgsnapError, KeyboardInterrupt) as error:
             surprise = "" if strike else str(error)
         except Exception as error:  # noqa: BLE001  # it is reported, with the case
             surprise = f"{type(error).__name__}: {error}"
