@@ -338,6 +338,7 @@ def test_session_that_stays(is_live: bool, make_job: MakeJob, clean_server: Serv
         job = replace(job, evictor=Evictor(job.watcher, ["other"], wait_s=0, force=False))
     job = tampered(job, raising("55006", message="is being accessed"))
     with clean_server.connect("live") as client:
+        client.execute("SELECT 1")
         pid = client.info.backend_pid
         with pytest.raises(DatabaseBusyError) as caught:
             copy([job], Reporter())
