@@ -12,6 +12,7 @@ from ..server import Server, Session
 from ..targets import Target
 from . import operation
 from .model import Member, Snapshot, Undo, snapshots_of, undos_of
+from .underway import Underway, underway
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +24,13 @@ class Overview:
         undos: What restores replaced, newest first; usually one or none.
         occupied_bytes: What all copies, spares and undos occupy together, as far as the file
             system does not share blocks between them.
+        underway: Operations that are at work on the live databases.
     """
 
     snapshots: tuple[Snapshot, ...]
     undos: tuple[Undo, ...]
     occupied_bytes: int
+    underway: tuple[Underway, ...] = ()
 
 
 def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) -> Overview:
@@ -43,6 +46,7 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     """
     copies: list[Member] = []
     undos: list[Member] = []
+    at_work: list[Underway] = []
     for server, group in targets.by_server(operation.chosen(databases)).items():
         with operation.server_errors(), server.session("list") as session:
             guard.check_address(session, group)
@@ -50,10 +54,12 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
             sources = None if everyone else [target.name for target in group]
             copies += here.members(here.catalog.copies(sources))
             undos += here.members(here.catalog.undos(sources))
+            at_work += here.underway()
     return Overview(
         snapshots=tuple(snapshots_of(copies)),
         undos=tuple(undos_of(undos)),
         occupied_bytes=sum(map(_occupied_bytes, [*copies, *undos])),
+        underway=tuple(at_work),
     )
 
 
@@ -112,10 +118,14 @@ class _Here:
         self._server = server
         self._known = known
         self.catalog: Catalog = catalog.load(session)
-        self._locked = frozenset(locks.holders(session))
+        self._holders = locks.holders(session)
 
     def members(self, databases: Sequence[catalog.Database]) -> list[Member]:
-        return operation.members(self._server, self._known, self.catalog, databases, self._locked)
+        building = frozenset(self._holders)
+        return operation.members(self._server, self._known, self.catalog, databases, building)
+
+    def underway(self) -> list[Underway]:
+        return underway(self._known, self._holders)
 
 
 def _occupied_bytes(member: Member) -> int:
