@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from .. import cloning, locks, names, spares, stages
+from .. import cloning, locks, metadata, names, spares, stages, targets
 from ..conf import config
 from ..errors import SnapshotExistsError
 from ..metadata import Record
@@ -51,6 +51,7 @@ def annotate(name: str, note: str) -> Snapshot:
     Raises:
         SnapshotNotFoundError: There is no snapshot of that name.
     """
+    metadata.validate_note(note)
     with _found(f"note {name}", name) as (sites, snapshot):
         return _rewritten(sites, snapshot, lambda record: replace(record, note=note))
 
@@ -93,13 +94,14 @@ def _delete_here(site: Site, members: Sequence[Member], reporter: Reporter) -> N
         spares.abandon(site.watcher, member.record)
     site.main.execute(stages.together(stages.retire(member.record) for member in members))
     now = site.reloaded().catalog
+    left = {database.name for database in now.leftovers(site.sources, targets.live_names())}
     for member in members:
         reporter.step(f"Dropping the copy of {member.record.source} in {member.record.name}")
-        for name in (
-            names.doomed_name(member.record.identity),
-            names.spare_name(member.record.identity),
-        ):
-            if name in now and locks.try_acquire(site.main, name):
+        doomed = names.doomed_name(member.record.identity)
+        spare = names.spare_name(member.record.identity)
+        # What is called like its spare need not be ours.
+        for name in [doomed, spare] if spare in left else [doomed]:
+            if locks.try_acquire(site.main, name):
                 site.main.execute(cloning.drop(name))
 
 
