@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -115,22 +115,23 @@ def _target(wrapper: BaseDatabaseWrapper) -> Target:
 
 
 def _server(wrapper: BaseDatabaseWrapper) -> Server:
-    overrides = config().maintenance
-    parameters = _parameters(wrapper, overrides)
+    # The same whatever was chosen, so that all operations on a server meet at the same locks.
+    maintenance = maintenance_name(sorted(live_names()), config().maintenance)
+    parameters = _parameters(wrapper)
     return Server(
         host=str(parameters.get("host", "")),
         port=str(parameters.get("port", "")),
         user=str(parameters.get("user", "")),
         role=str(wrapper.settings_dict["OPTIONS"].get("assume_role", "")),
-        # The same whatever was chosen, so that all operations on a server meet at the same locks.
-        maintenance=maintenance_name(sorted(live_names()), overrides),
+        maintenance=maintenance,
         parameters=parameters,
     )
 
 
-def _parameters(wrapper: BaseDatabaseWrapper, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _parameters(wrapper: BaseDatabaseWrapper) -> dict[str, Any]:
+    # No variable holds passwords while this can fail: pages that explain errors show variables.
     return {
         key: value
-        for key, value in {**wrapper.get_connection_params(), **overrides}.items()
+        for key, value in {**wrapper.get_connection_params(), **config().maintenance}.items()
         if key not in _DJANGO_ONLY
     }
