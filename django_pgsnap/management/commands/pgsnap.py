@@ -228,7 +228,7 @@ class Command(BaseCommand):
             self.stdout.write(wording.printable(sentence), self.style.SUCCESS)
 
     def _print_json(self, data: object) -> None:
-        self.stdout.write(json.dumps(data, indent=2, ensure_ascii=False))
+        self.stdout.write(json.dumps(data, indent=2))
 
     @staticmethod
     def _lines(text: str) -> str:
