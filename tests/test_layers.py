@@ -18,7 +18,18 @@ PACKAGE = "django_pgsnap"
 LAYERS = (
     # Plain facts.
     (
-        *("errors", "conf", "names", "signals", "report", "vcs", "metadata", "drift", "wording"),
+        *(
+            "errors",
+            "aliases",
+            "conf",
+            "names",
+            "signals",
+            "report",
+            "vcs",
+            "metadata",
+            "drift",
+            "wording",
+        ),
         *("models",),
     ),
     # The server.

@@ -1,16 +1,15 @@
-"""Looking: which snapshots there are, what they occupy, and which one a name means."""
+"""Looking: which snapshots there are, and what they occupy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .. import catalog, guard, locks, names, targets
+from .. import catalog, guard, locks, targets
 from ..catalog import Catalog
-from ..errors import SnapshotNotFoundError
 from ..server import Server, Session
 from ..targets import Target
-from . import operation
+from . import choosing, operation
 from .model import Member, Snapshot, Undo, snapshots_of, undos_of
 from .underway import Underway, underway
 
@@ -80,35 +79,7 @@ def get(name: str | None = None, *, databases: Sequence[str] | None = None) -> S
     Raises:
         SnapshotNotFoundError: There is none of that name.
     """
-    return _choose(list_snapshots(databases=databases), name)
-
-
-def find(members: Iterable[Member], name: str | None) -> Snapshot:
-    """Return the snapshot that a name means among these members.
-
-    Raises:
-        SnapshotNotFoundError: There is none of that name.
-    """
-    return _choose(snapshots_of(members), name)
-
-
-def _choose(found: Sequence[Snapshot], name: str | None) -> Snapshot:
-    # Two of one name exist only where a replacement across servers was interrupted. The newest
-    # complete one is meant then.
-    matching = [snapshot for snapshot in found if name is None or snapshot.name == name]
-    complete = [snapshot for snapshot in matching if snapshot.is_complete]
-    if matching:
-        return (complete or matching)[0]
-    if not found:
-        wanted = "There is no snapshot yet" if name is None else f"There is no snapshot {name!r}"
-        raise SnapshotNotFoundError(f"{wanted}.", hint="Take one with pgsnap take.")
-    similar = names.nearest(name or "", [snapshot.name for snapshot in found])
-    raise SnapshotNotFoundError(
-        f"There is no snapshot {name!r}.",
-        hint=f"Did you mean {' or '.join(map(repr, similar))}?"
-        if similar
-        else f"There are: {', '.join(snapshot.name for snapshot in found)}.",
-    )
+    return choosing.choose(list_snapshots(databases=databases), name)
 
 
 class _Here:
