@@ -468,7 +468,7 @@ def _plain(text: str) -> str:
     return re.sub(r"\d+(\.\d+)? s\b", "TIME", text)
 
 
-@pytest.mark.parametrize("words", [("list",), ("show", "seeded"), ("list", "--json")])
+@pytest.mark.parametrize("words", [("list",), ("show", "seeded")])
 def test_output_that_cannot_hold_a_note(words: tuple[str, ...], live: str, manage: Manage) -> None:
     """Letters that the output's encoding lacks are spelt out, and the rest is printed."""
     take("seeded", note="Zażółć", spare=False)
