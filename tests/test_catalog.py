@@ -170,6 +170,30 @@ def test_live_database_is_gone(
     assert copies(session_as(role("colleague"))) == []
 
 
+def test_live_database_is_gone_and_several_claim_it(
+    role: MakeRole, session: Session, session_as: SessionAs, make_database: MakeDatabase, shut: Shut
+) -> None:
+    """Where nobody can tell whose copies are true, a superuser is shown none, and told of all."""
+    claims = [
+        shut(COPY, owner=role(), comment=encode(copy_record())),
+        shut(
+            names.copy_name(OTHER_IDENTITY),
+            owner=role("mallory"),
+            comment=encode(copy_record(identity=OTHER_IDENTITY)),
+        ),
+    ]
+
+    disputed = [each.name for each in catalog.load(session).disputed("live")]
+
+    assert disputed == claims
+    assert copies(session) == []
+    assert copies(session_as("ordinary")) == [COPY]
+    assert catalog.load(session_as("ordinary")).disputed("live") == []
+    make_database("live", owner="ordinary")
+    assert catalog.load(session).disputed("live") == []
+    assert copies(session) == [COPY]
+
+
 def test_half_dropped_copy(live: str, session: Session, shut: Shut) -> None:
     """A copy whose DROP was interrupted is no copy, but a leftover."""
     shut(COPY, comment=encode(copy_record()), valid=False)

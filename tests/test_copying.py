@@ -388,6 +388,16 @@ def test_lost_connection(make_job: MakeJob) -> None:
     )
 
 
+def test_lock_that_is_not_to_be_had(make_job: MakeJob, databases: ListDatabases) -> None:
+    """Whoever began the operation finds out who holds the lock, so the error stays what it is."""
+    job = tampered(make_job(), raising("55P03", message="lock timeout"))
+
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        copy([job], Reporter())
+
+    assert names_of(databases) == ["live"]
+
+
 def test_error_of_our_own(make_job: MakeJob) -> None:
     """An error that has nothing to do with the server stays what it is."""
     error = LookupError()
