@@ -48,7 +48,9 @@ _DATABASES: Final = sql.SQL(
     " pg_get_userbyid(d.datdba) = current_user"
     "   OR (NOT me.is_superuser AND pg_has_role(d.datdba, 'USAGE')),"
     " NOT d.datallowconn AND d.datconnlimit IN (0, %(invalid)s), d.datconnlimit <> %(invalid)s,"
-    " shobj_description(d.oid, 'pg_database'), me.is_superuser"
+    # One that is too long to be ours would only take memory.
+    " CASE WHEN length(shobj_description(d.oid, 'pg_database')) <= %(longest)s"
+    "   THEN shobj_description(d.oid, 'pg_database') END, me.is_superuser"
     " FROM pg_database d, (SELECT current_setting('is_superuser')::bool AS is_superuser) me"
     " ORDER BY d.oid"
 )
@@ -56,7 +58,7 @@ _DATABASES: Final = sql.SQL(
 
 def load(session: Session) -> Catalog:
     """Return the server's databases as they are now."""
-    rows = session.rows(_DATABASES, {"invalid": _INVALID})
+    rows = session.rows(_DATABASES, {"invalid": _INVALID, "longest": metadata.MAX_CHARACTERS})
     return Catalog(
         [
             Database(
@@ -120,6 +122,15 @@ class Catalog:
             and self._is_published(database, record)
             and not self._is_trusted(database, record)
         ]
+
+    def disputed(self, source: str) -> list[Database]:
+        """Return what looks published, of a live database that is gone, and has several owners.
+
+        Only a superuser, who may act as all of them, has to be told.
+        """
+        if source in self._by_name or not (self._superuser and self._is_disputed(source)):
+            return []
+        return self._claiming(source)
 
     def spare(self, identity: str) -> Database | None:
         """Return the spare of the copy with this identity, None if there is none to use."""
@@ -187,9 +198,25 @@ class Catalog:
 
         A superuser may act as anyone, which would make everyone's imitations count. So for a
         superuser it is the live database's owner, or itself. Only where the live database is
-        gone, nobody is left to compare with.
+        gone, nobody is left to compare with; then all must have the same owner.
         """
         if database.trusted:
             return True
         live = self._by_name.get(record.source)
-        return self._superuser if live is None else database.owner == live.owner
+        if live is None:
+            return self._superuser and not self._is_disputed(record.source)
+        return database.owner == live.owner
+
+    def _is_disputed(self, source: str) -> bool:
+        return len({database.owner for database in self._claiming(source)}) > 1
+
+    def _claiming(self, source: str) -> list[Database]:
+        """Return databases of other roles that look like published ones of a live database."""
+        return [
+            database
+            for database in self._by_name.values()
+            if (record := database.record) is not None
+            and record.source == source
+            and not database.trusted
+            and self._is_published(database, record)
+        ]

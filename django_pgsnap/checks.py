@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
-from . import conf, names
+from . import aliases, conf, names
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -56,7 +56,7 @@ def _check_databases(given: object) -> Iterator[CheckMessage]:
     named = given.get("DATABASES") if isinstance(given, dict) else None
     if isinstance(named, list | tuple):
         yield from _check_named([alias for alias in named if isinstance(alias, str)])
-    elif all(connections[alias].vendor != "postgresql" for alias in connections):
+    elif not any(aliases.postgresql()):
         yield CheckWarning(
             "No alias in DATABASES is PostgreSQL, so there is nothing to take snapshots of.",
             hint="Use ENGINE 'django.db.backends.postgresql', "
@@ -65,18 +65,19 @@ def _check_databases(given: object) -> Iterator[CheckMessage]:
         )
 
 
-def _check_named(aliases: list[str]) -> Iterator[CheckMessage]:
-    for alias in aliases:
+def _check_named(named: list[str]) -> Iterator[CheckMessage]:
+    for alias in named:
         if alias not in connections.settings:
             yield Error(
                 f"PGSNAP['DATABASES'] names the alias {alias!r}, which is not in DATABASES.",
                 hint=f"Known: {', '.join(connections)}.",
                 id="pgsnap.E004",
             )
-        elif connections[alias].vendor != "postgresql":
+        elif (wrapper := aliases.wrapper_of(alias)) is None or wrapper.vendor != "postgresql":
+            vendor = wrapper.display_name if wrapper else "of a vendor without driver here"
             yield Error(
-                f"PGSNAP['DATABASES'] names the alias {alias!r}, which is "
-                f"{connections[alias].display_name}, not PostgreSQL.",
+                f"PGSNAP['DATABASES'] names the alias {alias!r}, which is {vendor}, "
+                "not PostgreSQL.",
                 hint="Leave it out: only PostgreSQL databases can be cloned.",
                 id="pgsnap.E005",
             )

@@ -41,7 +41,7 @@ class Config:
     spare_max_bytes: int = 10 * GIB
     undo: bool = True
     wait_s: float = 10.0
-    maintenance: Mapping[str, Any] = field(default_factory=dict)
+    maintenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     client_path: str | None = None
     storage: str | None = None
     test: Mapping[str, Any] = field(default_factory=dict)
@@ -113,10 +113,15 @@ def problems(given: object) -> list[str]:
 
 def _wrong(name: str, given: Mapping[Any, Any], expected: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name}[{key!r}] must be {expected[key][0]}, not {value!r}."
+        f"{name}[{key!r}] must be {expected[key][0]}, not {_shown(key, value)}."
         for key, value in given.items()
         if key in expected and not expected[key][1](value)
     ]
+
+
+def _shown(key: str, value: object) -> str:
+    # Whoever takes these for the settings of a connection writes a password into them.
+    return type(value).__name__ if key in ("DATABASES", "MAINTENANCE") else repr(value)
 
 
 def _is_number(value: object) -> bool:

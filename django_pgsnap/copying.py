@@ -218,6 +218,8 @@ def _busy(job: Job) -> DatabaseBusyError:
 
 def _explained(job: Job, error: BaseException) -> BaseException:
     clone = job.clone
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return error  # the operation knows how to find out who holds the lock
     if isinstance(error, psycopg.errors.DiskFull):
         return CopyFailedError(
             f"The server's disk is full: no room for another {job.size_bytes:,} bytes to copy "

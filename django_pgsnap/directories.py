@@ -18,7 +18,6 @@ from .server import Session
 
 _ALLOWED: Final = sql.SQL(
     "SELECT has_function_privilege('pg_ls_dir(text,boolean,boolean)', 'execute')"
-    " AND has_function_privilege('pg_ls_dir(text)', 'execute')"
     " AND has_function_privilege('pg_stat_file(text,boolean)', 'execute')"
 )
 # A tablespace's directory may also serve a cluster of another major version, an upgraded one's
@@ -26,7 +25,8 @@ _ALLOWED: Final = sql.SQL(
 _PARENTS: Final = sql.SQL(
     "SELECT 'base' UNION ALL"
     " SELECT 'pg_tblspc/' || t.oid || '/' || v FROM pg_tablespace t,"
-    " pg_ls_dir('pg_tblspc/' || t.oid) v WHERE t.spcname NOT IN ('pg_default', 'pg_global')"
+    " pg_ls_dir('pg_tblspc/' || t.oid, true, false) v"
+    " WHERE t.spcname NOT IN ('pg_default', 'pg_global')"
     " AND starts_with(v, 'PG_' || current_setting('server_version_num')::int / 10000 || '_')"
 )
 _WITHOUT_ROW: Final = sql.SQL(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg
-
 from . import directories
 from .server import Session
 
@@ -28,9 +26,6 @@ class Growth:
         """Return how much has been copied, None where our role may not look."""
         if not self._parents:
             return None
-        try:
-            present = directories.without_row(self._session, self._parents)
-            new = [path for path in present if path not in self._before]
-            return directories.size_bytes(self._session, new)
-        except psycopg.errors.UndefinedFile:  # a tablespace went away
-            return None
+        present = directories.without_row(self._session, self._parents)
+        new = [path for path in present if path not in self._before]
+        return directories.size_bytes(self._session, new)

@@ -6,6 +6,7 @@ free when that session is gone, however it went.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +28,7 @@ class Holder:
         pid: Process id of its backend.
         user: Its role.
         application: What it says it is doing.
-        seconds: Since when its statement runs; None where our role may not see that.
+        seconds: Since when its statement or transaction runs; None where our role may not see.
     """
 
     pid: int
@@ -50,6 +51,18 @@ _HOLDERS: Final = sql.SQL(
     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 
+# CREATE, ALTER, COMMENT and GRANT hold one of these until their transaction ends.
+_CATALOG_HOLDERS: Final = sql.SQL(
+    "SELECT DISTINCT a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''),"
+    " extract(epoch FROM clock_timestamp() - a.xact_start)::float"
+    " FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.granted AND"
+    " (l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.objid = ANY"
+    "   (SELECT oid FROM pg_database WHERE datname = ANY(%(names)s))"
+    "   AND l.mode <> 'RowExclusiveLock'"
+    " OR l.locktype = 'relation' AND l.relation = 'pg_database'::regclass"
+    "   AND l.mode = 'RowExclusiveLock')"
+    " AND l.pid <> ALL(%(ours)s) ORDER BY a.pid"
+)
 
 _RELEASE_OTHERS: Final = sql.SQL(
     "SELECT pg_advisory_unlock(key) FROM ("
@@ -119,6 +132,24 @@ def holders(session: Session) -> dict[int, Holder]:
         key: Holder(pid=pid, user=user, application=application, seconds=seconds)
         for key, pid, user, application, seconds in session.rows(_HOLDERS)
     }
+
+
+def catalog_holders(
+    session: Session, databases: Collection[str], ours: Collection[int]
+) -> list[Holder]:
+    """Return who holds locks on databases' entries in the server's catalog.
+
+    Args:
+        session: The session to look from.
+        databases: Names of the databases.
+        ours: Process ids to leave out.
+    """
+    return [
+        Holder(pid=pid, user=user, application=application, seconds=seconds)
+        for pid, user, application, seconds in session.rows(
+            _CATALOG_HOLDERS, {"names": list(databases), "ours": [*ours, session.pid]}
+        )
+    ]
 
 
 def holder(session: Session, database: str) -> Holder | None:

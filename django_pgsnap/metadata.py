@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
 
 from . import names
+from .errors import ConfigurationError
 
 VERSION: Final = 1
 _VERSION_KEY: Final = "pgsnap"
-_MAX_CHARACTERS: Final = 4 * 1024 * 1024
+MAX_CHARACTERS: Final = 4 * 1024 * 1024
+_MAX_NOTE_CHARACTERS: Final = 10_000
 _MAX_INTEGER: Final = 2**63
 
 Kind = Literal["copy", "undo", "template"]
@@ -104,8 +106,33 @@ _NAMES: Final = {
 }
 
 
+def validate_note(note: str) -> str:
+    """Return the note.
+
+    Raises:
+        ConfigurationError: It is too long, or has halves of characters, which cannot be stored.
+    """
+    if len(note) > _MAX_NOTE_CHARACTERS:
+        raise ConfigurationError(
+            f"The note has {len(note):,} characters.",
+            hint=f"Use at most {_MAX_NOTE_CHARACTERS:,}.",
+        )
+    try:
+        note.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"The note cannot be stored: {error.reason} at position {error.start}.",
+            hint="Give it in UTF-8.",
+        ) from error
+    return note
+
+
 def encode(record: Record) -> str:
-    """Return the comment that says what the record says."""
+    """Return the comment that says what the record says.
+
+    Raises:
+        ConfigurationError: It could not be read again.
+    """
     grouped: dict[str, list[str]] = {}
     for app, migration in record.migrations:
         grouped.setdefault(app, []).append(migration)
@@ -115,12 +142,20 @@ def encode(record: Record) -> str:
         "taken_at": record.taken_at.isoformat(),
         "migrations": grouped,
     }
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    comment = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    # A copy whose comment cannot be read is none. Better no copy than one that is lost.
+    if decode(comment) is None:
+        raise ConfigurationError(
+            f"What there is to say about {record.source!r} makes a comment of {len(comment):,} "
+            "characters, which could not be read again.",
+            hint="Shorten the database's own comment, which is part of it.",
+        )
+    return comment
 
 
 def decode(comment: str | None) -> Record | None:
     """Return the record that a comment holds, None if it is not one of ours."""
-    if comment is None or not comment.startswith("{") or len(comment) > _MAX_CHARACTERS:
+    if comment is None or not comment.startswith("{") or len(comment) > MAX_CHARACTERS:
         return None
     try:
         data = json.loads(comment, parse_constant=_refuse)

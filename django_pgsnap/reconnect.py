@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .aliases import postgresql
 from .errors import InsideTransactionError
-
-
-def wrappers() -> Iterator[BaseDatabaseWrapper]:
-    """Yield this thread's wrapper of each PostgreSQL alias."""
-    for alias in connections:
-        try:
-            wrapper = connections[alias]
-        except ImproperlyConfigured:  # another vendor's driver, which is not installed here
-            continue
-        if wrapper.vendor == "postgresql":
-            yield wrapper
 
 
 def aliases_of(aliases: Iterable[str]) -> list[str]:
     """Return every alias, mirrors included, that leads to the live database of one of these."""
     wanted = set(aliases)
-    places = {_place(wrapper) for wrapper in wrappers() if wrapper.alias in wanted}
-    return [wrapper.alias for wrapper in wrappers() if _place(wrapper) in places]
+    places = {_place(wrapper) for wrapper in postgresql() if wrapper.alias in wanted}
+    return [wrapper.alias for wrapper in postgresql() if _place(wrapper) in places]
 
 
 def check_not_in_atomic(aliases: Iterable[str]) -> None:

@@ -141,8 +141,8 @@ class Session:
                 # Behind a pooler, a prepared statement may meet a server that never saw it.
                 prepare_threshold=None,
             )
-        except psycopg.Error as error:
-            raise _explained(error, server, database) from error
+        except (psycopg.Error, UnicodeError) as error:
+            raise _explained(error, server, database) from _without_frames(error)
         session = cls(connection)
         try:
             session._prepare({**_SETTINGS, **settings}, server.role)
@@ -271,8 +271,10 @@ class Session:
 
 
 def _application_name(purpose: str) -> str:
-    # PostgreSQL keeps 63 bytes and turns what is not ASCII into question marks.
-    return f"pgsnap {purpose} ({_user()}@{socket.gethostname()}:{os.getpid()})"
+    # PostgreSQL keeps 63 bytes, and turns what is not printable ASCII into question marks or such.
+    # Some of that would not even reach it.
+    name = f"pgsnap {purpose} ({_user()}@{socket.gethostname()}:{os.getpid()})"
+    return "".join(character if " " <= character <= "~" else "?" for character in name)
 
 
 def _user() -> str:
@@ -282,7 +284,16 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _explained(error: psycopg.Error, server: Server, database: str) -> ServerUnavailableError:
+def _without_frames(error: Exception) -> Exception:
+    """Take away from an error the frames of the driver that raised it.
+
+    The password is among their variables, and pages that explain errors show those.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _explained(error: Exception, server: Server, database: str) -> ServerUnavailableError:
     text = str(error).strip()
     return ServerUnavailableError(
         f"Cannot connect to database {database!r} of the server at {server}: {text}",

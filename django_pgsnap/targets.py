@@ -9,6 +9,7 @@ from typing import Any, Final
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .aliases import postgresql
 from .conf import config
 from .errors import ConfigurationError
 from .server import Server, maintenance_name
@@ -53,13 +54,13 @@ def by_server(chosen: Sequence[Target]) -> dict[Server, list[Target]]:
 
 def live_names() -> set[str]:
     """Return the names of all databases in ``DATABASES``: none of them is ever ours to drop."""
-    return {_database_name(connections[alias]) for alias in connections}
+    return {_database_name(connections.settings[alias]) for alias in connections}
 
 
 def _chosen(aliases: Sequence[str] | None) -> list[str]:
     wanted = config().databases if aliases is None else aliases
     if wanted is None:
-        wanted = [alias for alias in connections if _is_ours(connections[alias])]
+        wanted = [wrapper.alias for wrapper in postgresql() if not _is_mirror(wrapper)]
         if not wanted:
             raise ConfigurationError(
                 "No alias in DATABASES is PostgreSQL.",
@@ -90,22 +91,18 @@ def _check_alias(alias: str) -> None:
         )
 
 
-def _is_ours(wrapper: BaseDatabaseWrapper) -> bool:
-    return wrapper.vendor == "postgresql" and not _is_mirror(wrapper)
-
-
 def _is_mirror(wrapper: BaseDatabaseWrapper) -> bool:
     return bool(wrapper.settings_dict["TEST"].get("MIRROR"))
 
 
-def _database_name(wrapper: BaseDatabaseWrapper) -> str:
-    name = wrapper.settings_dict["NAME"]
+def _database_name(settings: Mapping[str, Any]) -> str:
+    name = settings["NAME"]
     # Django connects to postgres where NAME is None.
     return "postgres" if name is None else str(name)
 
 
 def _target(wrapper: BaseDatabaseWrapper) -> Target:
-    name = _database_name(wrapper)
+    name = _database_name(wrapper.settings_dict)
     if not name:
         raise ConfigurationError(
             f"The alias {wrapper.alias!r} has no NAME.",
@@ -116,22 +113,23 @@ def _target(wrapper: BaseDatabaseWrapper) -> Target:
 
 def server_of(wrapper: BaseDatabaseWrapper) -> Server:
     """Return the server that an alias leads to."""
-    overrides = config().maintenance
-    parameters = _parameters(wrapper, overrides)
+    # The same whatever was chosen, so that all operations on a server meet at the same locks.
+    maintenance = maintenance_name(sorted(live_names()), config().maintenance)
+    parameters = _parameters(wrapper)
     return Server(
         host=str(parameters.get("host", "")),
         port=str(parameters.get("port", "")),
         user=str(parameters.get("user", "")),
         role=str(wrapper.settings_dict["OPTIONS"].get("assume_role", "")),
-        # The same whatever was chosen, so that all operations on a server meet at the same locks.
-        maintenance=maintenance_name(sorted(live_names()), overrides),
+        maintenance=maintenance,
         parameters=parameters,
     )
 
 
-def _parameters(wrapper: BaseDatabaseWrapper, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _parameters(wrapper: BaseDatabaseWrapper) -> dict[str, Any]:
+    # No variable holds passwords while this can fail: pages that explain errors show variables.
     return {
         key: value
-        for key, value in {**wrapper.get_connection_params(), **overrides}.items()
+        for key, value in {**wrapper.get_connection_params(), **config().maintenance}.items()
         if key not in _DJANGO_ONLY
     }

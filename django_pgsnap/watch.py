@@ -17,7 +17,7 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from . import arrivals, reconnect
+from . import aliases, arrivals, reconnect
 from .conf import config
 
 _UID: Final = "django_pgsnap"
@@ -33,7 +33,7 @@ def watch() -> None:
     Health checks let a request do with connections that a swap has ended, persistent and pooled
     ones, whenever in its course it comes to use one.
     """
-    for wrapper in reconnect.wrappers():
+    for wrapper in aliases.postgresql():
         wrapper.settings_dict["CONN_HEALTH_CHECKS"] = True
         if wrapper.connection is not None:  # another app's ready() has used it
             arrivals.look(wrapper.alias, wrapper.connection)

@@ -62,8 +62,10 @@ def close_connections() -> None:
 
 def forget_wrapper(alias: str) -> None:
     """Have Django make this thread's wrapper of an alias anew: its engine may be another one."""
-    connections[alias].close()
-    del connections[alias]
+    for wrapper in connections.all(initialized_only=True):
+        if wrapper.alias == alias:
+            wrapper.close()
+            del connections[alias]
 
 
 def child_environment() -> dict[str, str]:

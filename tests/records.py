@@ -1,9 +1,12 @@
-"""Records for tests, of which only what matters has to be said."""
+"""Records for tests, of which only what matters has to be said, and their databases."""
 
 from datetime import UTC, datetime
 from typing import Any
 
+from django_pgsnap import names, stages
+from django_pgsnap.cloning import Clone
 from django_pgsnap.metadata import Record
+from django_pgsnap.server import Session
 
 IDENTITY = "0123456789abcdef"
 
@@ -27,3 +30,11 @@ def copy_record(**values: Any) -> Record:
 def undo_record(**values: Any) -> Record:
     """Return the record of an undo of the live database ``live``."""
     return copy_record(**{"kind": "undo", **values})
+
+
+def make_copy(session: Session, record: Record, *, owner: str = "postgres") -> None:
+    """Make the database that the record describes, as a take does."""
+    unfinished = names.unfinished_name(record.identity)
+    clone = Clone(source=record.source, name=unfinished, owner=owner, strategy="file_copy")
+    session.execute(clone.statement)
+    session.execute(stages.publish(unfinished, record))

@@ -466,3 +466,14 @@ def _plain(text: str) -> str:
     """Replace what differs from run to run."""
     text = re.sub(r"\d+(\.\d+)? (bytes|KB|MB)", "SIZE", text)
     return re.sub(r"\d+(\.\d+)? s\b", "TIME", text)
+
+
+@pytest.mark.parametrize("words", [("list",), ("show", "seeded")])
+def test_output_that_cannot_hold_a_note(words: tuple[str, ...], live: str, manage: Manage) -> None:
+    """Letters that the output's encoding lacks are spelt out, and the rest is printed."""
+    take("seeded", note="Zażółć", spare=False)
+
+    done = manage("pgsnap", *words, env={"PYTHONIOENCODING": "ascii"})
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Za\\u017c\\xf3\\u0142\\u0107" in done.stdout

@@ -453,3 +453,11 @@ def test_orphaned_files_in_a_tablespace(live: str, tablespace: Path) -> None:
     orphan.rmdir()
 
     assert Path(finding.object).resolve() == orphan.resolve()
+
+
+def test_one_server_at_two_addresses(lives: dict[str, str], server: Server) -> None:
+    """Aliases that reach one server by two addresses do not make its parts count twice."""
+    point("other", HOST=str(server.root))
+    take("seeded", spare=False)
+
+    assert diagnose().ailments == ()

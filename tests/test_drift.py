@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 from django.conf import settings
 from django.db.migrations.loader import MigrationLoader
 
@@ -36,8 +37,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     write(package, ONE)
     write(package, TWO, after=ONE)
     write(package, THREE, after=TWO)
-    modules = {"testapp": "drifting", "admin": None, "auth": None, "contenttypes": None}
-    monkeypatch.setattr(settings, "MIGRATION_MODULES", {**modules, "sessions": None, "sites": None})
+    modules = {app.label: None for app in apps.get_app_configs()}
+    monkeypatch.setattr(settings, "MIGRATION_MODULES", {**modules, APP: "drifting"})
     monkeypatch.syspath_prepend(tmp_path)
     yield package
     for name in [name for name in sys.modules if name.partition(".")[0] == "drifting"]:

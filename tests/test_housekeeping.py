@@ -55,6 +55,16 @@ def test_rename_to_its_own_name(live: str) -> None:
     assert [each.name for each in list_snapshots()] == ["seeded"]
 
 
+def test_rename_goes_on_in_the_undo(live: str) -> None:
+    """An undo says which snapshot took its place, by the name that this one has now."""
+    take("seeded", spare=False)
+    restore("seeded")
+
+    rename("seeded", "sown")
+
+    assert [undo.name for undo in overview().undos] == ["sown"]
+
+
 def test_rename_to_a_name_in_use(live: str, databases: ListDatabases) -> None:
     """Another snapshot's name is refused, and both stay."""
     take("a", spare=False)

@@ -17,7 +17,21 @@ PACKAGE = "django_pgsnap"
 # A module may import what stands above its own line, or to its left.
 LAYERS = (
     # Plain facts.
-    ("errors", "conf", "names", "signals", "report", "vcs", "metadata", "drift", "wording"),
+    (
+        *(
+            "errors",
+            "aliases",
+            "conf",
+            "names",
+            "signals",
+            "report",
+            "vcs",
+            "metadata",
+            "drift",
+            "wording",
+        ),
+        *("models",),
+    ),
     # The server.
     ("server", "targets"),
     # One idea each.
@@ -36,8 +50,8 @@ LAYERS = (
 FRONT_DOORS = ("management", "admin", "checks", "testing")
 BEHIND_FRONT_DOORS = {*LAYERS[0], *LAYERS[-1], PACKAGE}
 
-# Django's entry, which ties the others together.
-WIRING = ("apps",)
+# Django's entry, which ties the others together, and what Django keeps by itself.
+WIRING = ("apps", "migrations")
 
 RANKS = {module: rank for rank, module in enumerate(sum(LAYERS, ()))}
 NOT_LAYERED = {PACKAGE, *FRONT_DOORS, *WIRING}

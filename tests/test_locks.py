@@ -9,7 +9,7 @@ from django_pgsnap import locks
 from django_pgsnap.errors import OperationRunningError
 from django_pgsnap.names import lock_key
 from django_pgsnap.server import Session
-from tests.conftest import MakeRole, RunSql, ServerAs, SessionAs
+from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
 from tests.watching import Background, until
 
 # The keys of the first two are negative, that of the last is positive.
@@ -136,3 +136,23 @@ def test_keep_only(session_as: SessionAs) -> None:
     locks.keep_only(session, NAMES[1])
 
     assert list(locks.holders(session)) == [lock_key(NAMES[1])]
+
+
+def test_catalog_holders(
+    session: Session, session_as: SessionAs, make_database: MakeDatabase
+) -> None:
+    """Who keeps a database's entry locked, in a transaction that is open, can be named."""
+    make_database("live")
+    make_database("other")
+    ours, theirs = session_as(), session_as()
+    for each in (ours, theirs):
+        each.execute(pg.SQL("BEGIN"))
+    theirs.execute(pg.SQL("COMMENT ON DATABASE live IS 'mine'"))
+    ours.execute(pg.SQL("COMMENT ON DATABASE other IS 'mine'"))
+
+    found = locks.catalog_holders(session, ["live", "other"], [ours.pid])
+
+    assert [holder.pid for holder in found] == [theirs.pid]
+    assert locks.catalog_holders(session, ["other"], [ours.pid]) == []
+    ours.execute(pg.SQL("ROLLBACK"))
+    theirs.execute(pg.SQL("ROLLBACK"))

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_pgsnap.metadata import STRATEGIES, Kind, Record, decode, encode
+from django_pgsnap.errors import ConfigurationError
+from django_pgsnap.metadata import STRATEGIES, Kind, Record, decode, encode, validate_note
 from tests.records import copy_record
 
 integers = st.integers(-1, 2**63 - 1)
@@ -198,7 +199,40 @@ def test_moments_are_told_in_utc() -> None:
 
 def test_an_enormous_comment_is_not_read() -> None:
     """Nobody can make us read a comment without end."""
-    assert decode(encode(copy_record(note="x" * 4 * 1024 * 1024))) is None
+    assert decode(encode(copy_record()) + " " * 4 * 1024 * 1024) is None
+
+
+@pytest.mark.parametrize("note", ["", "before the import", "x" * 10_000, "two\nlines \0 \u2028"])
+def test_notes(note: str) -> None:
+    """A note is any text of a reasonable length."""
+    assert validate_note(note) == note
+
+
+@pytest.mark.parametrize(
+    ("note", "message", "hint"),
+    [
+        ("x" * 10_001, "The note has 10,001 characters.", "Use at most 10,000."),
+        (
+            "caf\udce9",
+            "The note cannot be stored: surrogates not allowed at position 3.",
+            "Give it in UTF-8.",
+        ),
+    ],
+    ids=["long", "broken"],
+)
+def test_notes_that_cannot_be(note: str, message: str, hint: str) -> None:
+    """A note that is too long, or was typed in another encoding, is refused."""
+    with pytest.raises(ConfigurationError) as caught:
+        validate_note(note)
+
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize("values", [{"comment": "x" * 4 * 1024 * 1024}, {"name": "no name"}])
+def test_nothing_is_written_that_could_not_be_read(values: dict[str, Any]) -> None:
+    """What would make a copy that nobody finds again is refused."""
+    with pytest.raises(ConfigurationError, match="What there is to say about 'live' makes"):
+        encode(copy_record(**values))
 
 
 def test_migrations_are_sorted_and_grouped() -> None:

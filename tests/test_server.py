@@ -445,6 +445,18 @@ def test_fired_statement_is_finished(
     until(lambda: sql("SELECT to_regclass('finished')", dbname="live") == [("finished",)])
 
 
+def test_fired_statement_may_be_long(
+    session_as: SessionAs, make_database: MakeDatabase, databases: ListDatabases
+) -> None:
+    """What does not fit into the network's buffers at once is sent to its end."""
+    make_database("live")
+    comment = "x" * 8 * 1024**2
+
+    session_as().fire(pg.SQL("COMMENT ON DATABASE live IS {}").format(pg.Literal(comment)))
+
+    until(lambda: databases()[0].comment == comment)
+
+
 def test_fire_ends_the_session(session_as: SessionAs, sql: RunSql) -> None:
     """Whoever fires does not wait, and its session ends with the statement."""
     session = session_as()

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from django.conf import LazySettings
 from django.db import connection
 from psycopg import sql as pg
 
 from django_pgsnap import Finding, diagnose, overview, restore, take, undo
+from django_pgsnap.errors import ServerError
+from django_pgsnap.snapshots.operation import server_errors
 from tests.conftest import ListDatabases, RunSql
 from tests.project import Manage
 from tests.servers import Server
@@ -71,6 +74,24 @@ def die_in_mid_copy(server: Server, sql: RunSql) -> None:
 
     wait_for(caught)
     crash_and_restart(server)
+
+
+def test_lost_connection_is_told_in_a_line() -> None:
+    """The three lines of libpq about a server that is gone become one sentence."""
+    text = (
+        "consuming input failed: server closed the connection unexpectedly\n"
+        "\tThis probably means the server terminated abnormally\n"
+        "\tbefore or while processing the request."
+    )
+
+    with pytest.raises(ServerError) as failure, server_errors():
+        raise psycopg.OperationalError(text)
+
+    assert failure.value.message == (
+        "The server refused, or the connection was lost: consuming input failed: server closed "
+        "the connection unexpectedly This probably means the server terminated abnormally before "
+        "or while processing the request. Each live database is as it was, or as it shall be."
+    )
 
 
 @pytest.fixture

@@ -1,15 +1,16 @@
 """Running statements on several sessions at once, while something else is watched."""
 
 from collections.abc import Callable
+from threading import Event
 
 import psycopg
 import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.server import Query, Session
-from django_pgsnap.supervise import run_together
+from django_pgsnap.supervise import begin, run_together
 from tests.conftest import RunSql, SessionAs
-from tests.watching import until
+from tests.watching import PATIENCE_S, until
 
 SLEEP = pg.SQL("SELECT pg_sleep(60)")
 NOW = pg.SQL("SELECT 1")
@@ -139,3 +140,27 @@ def test_cancels_what_had_not_begun(session_as: SessionAs) -> None:
     assert isinstance(failed, psycopg.errors.DivisionByZero)
     assert isinstance(cancelled, psycopg.errors.QueryCanceled)
     assert late.asked > 1
+
+
+def test_begin() -> None:
+    """Work that was begun goes on beside, and its result is there when it is asked for."""
+    may_end = Event()
+
+    def work() -> str:
+        may_end.wait(PATIENCE_S)
+        return "done"
+
+    begun = begin(work)
+    still_running = not begun.done()
+    may_end.set()
+
+    assert still_running
+    assert begun.result(PATIENCE_S) == "done"
+
+
+def test_begin_what_fails() -> None:
+    """What the work raised is raised where its result is asked for."""
+    begun = begin(lambda: 1 // 0)
+
+    with pytest.raises(ZeroDivisionError):
+        begun.result(PATIENCE_S)

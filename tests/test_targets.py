@@ -74,6 +74,14 @@ def test_other_vendor_is_left_out(set_alias: SetAlias) -> None:
     assert list(found()) == ["default"]
 
 
+def test_vendor_without_driver_is_left_out(set_alias: SetAlias) -> None:
+    """An alias whose driver is not installed here keeps nobody from the others."""
+    set_alias("other", ENGINE="django.db.backends.oracle")
+
+    assert [target.alias for target in targets()] == ["default"]
+    assert live_names()
+
+
 def test_other_vendor_is_refused(set_alias: SetAlias) -> None:
     """Whoever asks for what is not PostgreSQL is told so."""
     set_alias("other", ENGINE=SQLITE, NAME="db.sqlite3")

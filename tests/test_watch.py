@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,11 +153,10 @@ def test_only_what_can_be_restored_is_asked(
     assert len(calls) == told
 
 
-def test_other_vendors_are_left_alone(live: str, set_alias: SetAlias) -> None:
+def test_other_vendors_are_left_alone(live: str, set_alias: SetAlias, tmp_path: Path) -> None:
     """Neither the settings nor the connections of another vendor's alias change."""
-    set_alias(
-        "lite", ENGINE="django.db.backends.sqlite3", NAME=":memory:", CONN_HEALTH_CHECKS=False
-    )
+    file = str(tmp_path / "lite")
+    set_alias("lite", ENGINE="django.db.backends.sqlite3", NAME=file, CONN_HEALTH_CHECKS=False)
     connections.settings["broken"] = {
         **connections.settings["lite"],
         "ENGINE": "tests.no_such_backend",

@@ -66,7 +66,8 @@ def _orphans(scene: Scene) -> Iterator[Finding]:
             "warning",
             orphan.path,
             f"It holds {wording.size(orphan.size_bytes)} of no database, last changed "
-            f"{orphan.modified}: the server crashed while CREATE DATABASE was filling it.",
+            f"{orphan.modified}: CREATE DATABASE was filling it when the server crashed, or when "
+            "it was stopped twice in a row.",
             "SQL cannot remove it. On the server's machine, as the server's user: "
             f"rm -r '{orphan.path}'",
         )

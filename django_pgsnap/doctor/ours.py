@@ -9,7 +9,7 @@ from psycopg import sql
 from .. import names
 from ..catalog import Database
 from ..errors import SnapshotNotFoundError
-from ..snapshots import listing, refilling
+from ..snapshots import choosing, refilling
 from ..snapshots.model import Member, snapshots_of
 from .finding import Finding
 from .scene import Scene
@@ -45,8 +45,11 @@ def incomplete(scenes: Sequence[Scene]) -> Iterator[Finding]:
     """Say which snapshots lack parts, which may be on other servers, or of other aliases."""
     by_server = {scene.server: scene for scene in scenes}
     wanted = {member.record.set_id for scene in scenes for member in scene.copies()}
-    parts = [member for scene in scenes for member in scene.everyones_copies()]
-    for snapshot in snapshots_of(member for member in parts if member.record.set_id in wanted):
+    # Two addresses may lead to the same server, which then shows the same parts twice.
+    parts = {
+        member.record.identity: member for scene in scenes for member in scene.everyones_copies()
+    }
+    for snapshot in snapshots_of(each for each in parts.values() if each.record.set_id in wanted):
         if snapshot.is_complete:
             continue
         first = snapshot.members[0]
@@ -63,7 +66,7 @@ def incomplete(scenes: Sequence[Scene]) -> Iterator[Finding]:
 def needed_spares(copies: Sequence[Member], undos: Sequence[Member]) -> frozenset[str]:
     """Return the identities of the copies whose spares the next restore is likely to use."""
     try:
-        current = listing.find(copies, refilling.current(copies, undos))
+        current = choosing.find(copies, refilling.current(copies, undos))
     except SnapshotNotFoundError:
         return frozenset()
     return frozenset(member.record.identity for member in current.members)

@@ -72,9 +72,11 @@ def _send_off(site: Site, current: Sequence[Member], drops: Sequence[str]) -> No
 def _surplus(present: Catalog, sources: Sequence[str], kept: Sequence[Member]) -> list[str]:
     """Return the spares of copies of these live databases other than those kept."""
     needed = {names.spare_name(member.record.identity) for member in kept}
+    # Anyone may call a database like a spare of ours; what the catalog gives is one.
     owned = {
-        names.spare_name(record.identity)
+        spare.name
         for copy in present.copies(sources)
         if (record := copy.record) is not None
+        and (spare := present.spare(record.identity)) is not None
     }
-    return sorted(name for name in owned - needed if name in present)
+    return sorted(owned - needed)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from .. import cloning, locks, names, spares, stages
+from .. import cloning, locks, metadata, names, spares, stages, targets
 from ..conf import config
 from ..errors import SnapshotExistsError
 from ..metadata import Record
 from ..report import Reporter
-from . import listing, operation
+from . import choosing, operation
 from .model import Member, Snapshot
 from .operation import Site
 
@@ -32,7 +32,9 @@ def rename(old: str, new: str) -> Snapshot:
                 f"There is a snapshot {new!r} already.",
                 hint="Choose another name, or delete that one first.",
             )
-        return _rewritten(sites, snapshot, lambda record: replace(record, name=new))
+        # An undo says which snapshot took its place.
+        undos = [m for site in sites for m in site.undos() if m.record.name == old]
+        return _rewritten(sites, snapshot, lambda record: replace(record, name=new), also=undos)
 
 
 def pin(name: str, *, pinned: bool = True) -> Snapshot:
@@ -51,6 +53,7 @@ def annotate(name: str, note: str) -> Snapshot:
     Raises:
         SnapshotNotFoundError: There is no snapshot of that name.
     """
+    metadata.validate_note(note)
     with _found(f"note {name}", name) as (sites, snapshot):
         return _rewritten(sites, snapshot, lambda record: replace(record, note=note))
 
@@ -75,8 +78,7 @@ def delete(*unwanted: str, reporter: Reporter | None = None) -> list[Snapshot]:
     """
     reporter = reporter or Reporter()
     with _operation(f"delete {' '.join(unwanted)}") as sites:
-        members = [member for site in sites for member in site.copies()]
-        doomed = [listing.find(members, name) for name in dict.fromkeys(unwanted)]
+        doomed = [choosing.find_in(sites, name) for name in dict.fromkeys(unwanted)]
         for site in sites:
             _delete_here(
                 site,
@@ -93,23 +95,29 @@ def _delete_here(site: Site, members: Sequence[Member], reporter: Reporter) -> N
         spares.abandon(site.watcher, member.record)
     site.main.execute(stages.together(stages.retire(member.record) for member in members))
     now = site.reloaded().catalog
+    left = {database.name for database in now.leftovers(site.sources, targets.live_names())}
     for member in members:
         reporter.step(f"Dropping the copy of {member.record.source} in {member.record.name}")
-        for name in (
-            names.doomed_name(member.record.identity),
-            names.spare_name(member.record.identity),
-        ):
-            if name in now and locks.try_acquire(site.main, name):
+        doomed = names.doomed_name(member.record.identity)
+        spare = names.spare_name(member.record.identity)
+        # What is called like its spare need not be ours.
+        for name in [doomed, spare] if spare in left else [doomed]:
+            if locks.try_acquire(site.main, name):
                 site.main.execute(cloning.drop(name))
 
 
 def _rewritten(
-    sites: Sequence[Site], snapshot: Snapshot, change: Callable[[Record], Record]
+    sites: Sequence[Site],
+    snapshot: Snapshot,
+    change: Callable[[Record], Record],
+    *,
+    also: Sequence[Member] = (),
 ) -> Snapshot:
     """Write a change to all members of a snapshot, those of a server in one transaction."""
     changed = tuple(_changed(member, change(member.record)) for member in snapshot.members)
+    others = [_changed(member, change(member.record)) for member in also]
     for site in sites:
-        here = [member.record for member in changed if member.server == site.server]
+        here = [each.record for each in (*changed, *others) if each.server == site.server]
         for record in here:
             spares.wait_for(site.main, record, Reporter())
         if here:
@@ -124,7 +132,7 @@ def _changed(member: Member, record: Record) -> Member:
 @contextmanager
 def _found(purpose: str, name: str) -> Iterator[tuple[list[Site], Snapshot]]:
     with _operation(purpose) as sites:
-        yield sites, listing.find([m for site in sites for m in site.copies()], name)
+        yield sites, choosing.find_in(sites, name)
 
 
 @contextmanager

@@ -1,17 +1,17 @@
-"""Looking: which snapshots there are, what they occupy, and which one a name means."""
+"""Looking: which snapshots there are, and what they occupy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .. import catalog, guard, locks, names, targets
+from .. import catalog, guard, locks, targets
 from ..catalog import Catalog
-from ..errors import SnapshotNotFoundError
 from ..server import Server, Session
 from ..targets import Target
-from . import operation
+from . import choosing, operation
 from .model import Member, Snapshot, Undo, snapshots_of, undos_of
+from .underway import Underway, underway
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,13 @@ class Overview:
         undos: What restores replaced, newest first; usually one or none.
         occupied_bytes: What all copies, spares and undos occupy together, as far as the file
             system does not share blocks between them.
+        underway: Operations that are at work on the live databases.
     """
 
     snapshots: tuple[Snapshot, ...]
     undos: tuple[Undo, ...]
     occupied_bytes: int
+    underway: tuple[Underway, ...] = ()
 
 
 def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) -> Overview:
@@ -43,6 +45,7 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     """
     copies: list[Member] = []
     undos: list[Member] = []
+    at_work: list[Underway] = []
     for server, group in targets.by_server(operation.chosen(databases)).items():
         with operation.server_errors(), server.session("list") as session:
             guard.check_address(session, group)
@@ -50,10 +53,12 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
             sources = None if everyone else [target.name for target in group]
             copies += here.members(here.catalog.copies(sources))
             undos += here.members(here.catalog.undos(sources))
+            at_work += here.underway()
     return Overview(
         snapshots=tuple(snapshots_of(copies)),
         undos=tuple(undos_of(undos)),
         occupied_bytes=sum(map(_occupied_bytes, [*copies, *undos])),
+        underway=tuple(at_work),
     )
 
 
@@ -74,35 +79,7 @@ def get(name: str | None = None, *, databases: Sequence[str] | None = None) -> S
     Raises:
         SnapshotNotFoundError: There is none of that name.
     """
-    return _choose(list_snapshots(databases=databases), name)
-
-
-def find(members: Iterable[Member], name: str | None) -> Snapshot:
-    """Return the snapshot that a name means among these members.
-
-    Raises:
-        SnapshotNotFoundError: There is none of that name.
-    """
-    return _choose(snapshots_of(members), name)
-
-
-def _choose(found: Sequence[Snapshot], name: str | None) -> Snapshot:
-    # Two of one name exist only where a replacement across servers was interrupted. The newest
-    # complete one is meant then.
-    matching = [snapshot for snapshot in found if name is None or snapshot.name == name]
-    complete = [snapshot for snapshot in matching if snapshot.is_complete]
-    if matching:
-        return (complete or matching)[0]
-    if not found:
-        wanted = "There is no snapshot yet" if name is None else f"There is no snapshot {name!r}"
-        raise SnapshotNotFoundError(f"{wanted}.", hint="Take one with pgsnap take.")
-    similar = names.nearest(name or "", [snapshot.name for snapshot in found])
-    raise SnapshotNotFoundError(
-        f"There is no snapshot {name!r}.",
-        hint=f"Did you mean {' or '.join(map(repr, similar))}?"
-        if similar
-        else f"There are: {', '.join(snapshot.name for snapshot in found)}.",
-    )
+    return choosing.choose(list_snapshots(databases=databases), name)
 
 
 class _Here:
@@ -112,10 +89,14 @@ class _Here:
         self._server = server
         self._known = known
         self.catalog: Catalog = catalog.load(session)
-        self._locked = frozenset(locks.holders(session))
+        self._holders = locks.holders(session)
 
     def members(self, databases: Sequence[catalog.Database]) -> list[Member]:
-        return operation.members(self._server, self._known, self.catalog, databases, self._locked)
+        building = frozenset(self._holders)
+        return operation.members(self._server, self._known, self.catalog, databases, building)
+
+    def underway(self) -> list[Underway]:
+        return underway(self._known, self._holders)
 
 
 def _occupied_bytes(member: Member) -> int:

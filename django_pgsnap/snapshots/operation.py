@@ -8,10 +8,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
+from psycopg import sql
 
 from .. import catalog, guard, locks, names, reconnect, targets
 from ..catalog import Catalog, Database
-from ..errors import DatabaseBusyError, DatabaseMissingError, ServerError
+from ..errors import (
+    ConfigurationError,
+    DatabaseBusyError,
+    DatabaseMissingError,
+    ObstacleError,
+    ServerError,
+)
 from ..metadata import Record
 from ..report import Reporter
 from ..server import Server, Session
@@ -141,7 +148,11 @@ def operation(
             for server, group in targets.by_server(about).items()
         ]
         _lock(opened, wait_s)
-        yield [sessions.site() for sessions in opened]
+        with _lock_errors(opened):
+            sites = [sessions.site() for sessions in opened]
+            for site in sites:
+                _check_ours(site)
+            yield sites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +163,14 @@ class _Opened:
     targets: tuple[Target, ...]
     watcher: Session
     workers: dict[str, Session]
+
+    def lock_holders(self) -> list[locks.Holder]:
+        """Return who else holds locks on our databases' catalog entries."""
+        ours = [worker.pid for worker in self.workers.values()]
+        present = catalog.load(self.watcher)
+        names = [target.name for target in self.targets]
+        databases = [each.name for each in (*present.copies(names), *present.undos(names))]
+        return locks.catalog_holders(self.watcher, [*names, *databases], ours)
 
     def site(self) -> Site:
         return Site(
@@ -196,19 +215,57 @@ def _lock(opened: Sequence[_Opened], wait_s: float) -> None:
 
 
 @contextmanager
+def _lock_errors(opened: Sequence[_Opened]) -> Iterator[None]:
+    """Name who holds what we waited for in vain."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        holders = "".join(f"\n  {holder}" for each in opened for holder in each.lock_holders())
+        raise DatabaseBusyError(
+            "Another session is copying one of the databases, or has not committed an ALTER "
+            f"DATABASE, COMMENT or GRANT of it:{holders or ' it has just ended.'}",
+            hint="Commit or end it (SELECT pg_terminate_backend(pid)), or wait longer with --wait.",
+        ) from error
+
+
+def _check_ours(site: Site) -> None:
+    """Refuse where it is not clear which databases are ours to rename and drop.
+
+    Raises:
+        ConfigurationError: ``DATABASES`` names a copy, a spare or an undo.
+        ObstacleError: The live database is gone, and several roles claim to have copies of it.
+    """
+    present = site.catalog
+    named = targets.live_names()
+    for database in (
+        *present.copies(site.sources),
+        *present.undos(site.sources),
+        *present.spares(),
+    ):
+        if database.name in named:
+            raise ConfigurationError(
+                f"DATABASES names {database.name!r}, which holds a snapshot, a spare or an undo.",
+                hint="Take that alias out: snapshots are there to be renamed and dropped.",
+            )
+    for source in site.sources:
+        if disputed := present.disputed(source):
+            claims = ", ".join(f"{each.name!r} of {each.owner!r}" for each in disputed)
+            raise ObstacleError(
+                f"The database {source!r} is gone, and several roles have what looks like copies "
+                f"of it: {claims}.",
+                hint=f"Say whose count: CREATE DATABASE {sql.Identifier(source).as_string(None)} "
+                "OWNER …; then try again.",
+            )
+
+
+@contextmanager
 def server_errors() -> Iterator[None]:
     """Turn what the server says, and nobody expected, into an error of ours."""
     try:
         yield
-    except psycopg.errors.LockNotAvailable as error:
-        raise DatabaseBusyError(
-            "Another session has a lock on one of the databases' catalog entries: it copies one, "
-            "or an ALTER DATABASE, COMMENT or GRANT of it has not been committed.",
-            hint="Commit or end it, or wait longer with --wait. These hold such locks: "
-            "SELECT pid, query FROM pg_stat_activity WHERE xact_start IS NOT NULL;",
-        ) from error
     except psycopg.Error as error:
-        cause = error.diag.message_primary or str(error).strip()
+        # What libpq says by itself goes over several lines.
+        cause = error.diag.message_primary or " ".join(str(error).split()).rstrip(".")
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         raise ServerError(
             f"The server refused, or the connection was lost: {cause}{code}. Each live database "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import django
+import psycopg
 
-from .. import names, spares, stages
+from .. import catalog, cloning, names, spares, stages
 from ..copying import Copied
+from ..errors import ServerUnavailableError
 from ..metadata import Record
 from ..server import Query, Server, Session
 from ..vcs import Checkout
@@ -59,7 +62,8 @@ def publish(parts: Sequence[Part], new: Sequence[Record], replaced: Sequence[Mem
     """Make the clones a snapshot, and the members of the one that it replaces none any more.
 
     On one server that is one transaction. On several, the old ones go when all the new ones are
-    there: if it stops before, the new snapshot is incomplete, or both exist and the newer counts.
+    there: if we are killed before, the new snapshot is incomplete, or both exist and the newer
+    counts; if anything fails, what is incomplete is taken back.
     """
     for member in replaced:
         spares.abandon(_site(parts, member).watcher, member.record)
@@ -71,8 +75,34 @@ def publish(parts: Sequence[Part], new: Sequence[Record], replaced: Sequence[Mem
     if len({part.site.server for part in parts}) == 1:
         _send(publications + retirements)
     else:
-        _send(publications)
+        try:
+            _send(publications)
+        except BaseException:
+            _take_back(parts, new)
+            raise
         _send(retirements)
+
+
+def _take_back(parts: Sequence[Part], new: Sequence[Record]) -> None:
+    """Unpublish what is published of a snapshot, unless all of it is.
+
+    A message may have done its work though its sender was interrupted, so the servers are asked,
+    from sessions that nothing has happened to yet. What is unpublished waits to be dropped.
+    """
+    published: list[tuple[Server, Record]] = []
+    for part, record in zip(parts, new, strict=True):
+        with suppress(ServerUnavailableError), part.site.server.session("take back") as session:
+            if record.database in catalog.load(session):
+                published.append((part.site.server, record))
+    if len(published) == len(new):
+        return
+    for server, record in published:
+        with (
+            suppress(psycopg.Error, ServerUnavailableError),
+            server.session("take back") as session,
+        ):
+            session.execute(stages.retire(record))
+            session.execute(cloning.drop(names.doomed_name(record.identity)))
 
 
 def _send(statements: Sequence[tuple[Site, Query]]) -> None:

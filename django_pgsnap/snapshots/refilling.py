@@ -9,7 +9,7 @@ from ..conf import config
 from ..copying import Job
 from ..report import Reporter
 from ..server import Session
-from . import aftermath, listing, operation
+from . import aftermath, choosing, listing, operation
 from .model import Member, Snapshot, undos_of
 from .operation import Site
 
@@ -37,10 +37,9 @@ def refill(
     reporter = reporter or Reporter()
     about = operation.chosen(databases)
     with operation.operation("refill", about, wait_s=config().wait_s, disturbs_live=False) as sites:
-        members = [member for site in sites for member in site.copies()]
-        snapshot = listing.find(
-            members, name or current(members, [undo for site in sites for undo in site.undos()])
-        )
+        copies = [copy for site in sites for copy in site.copies()]
+        undos = [undo for site in sites for undo in site.undos()]
+        snapshot = choosing.find_in(sites, name or current(copies, undos))
         jobs = [job for site in sites for job in _jobs(site, snapshot, reporter)]
         if jobs:
             reporter.step(f"Making the spare of {snapshot.name}")

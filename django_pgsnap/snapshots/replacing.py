@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 import django
 
-from .. import names, obstacles, properties, rights, written
+from .. import catalog, names, obstacles, properties, rights, written
 from ..catalog import Database
+from ..errors import ServerUnavailableError
 from ..metadata import Record
 from ..properties import Properties
 from ..report import Reporter
@@ -130,12 +131,27 @@ class _Replacement:
             self._swaps = self._plan(keep_older_undo=False)
             perform(self.site.main, self._swaps, self.evictor)
 
+    def is_done(self) -> bool:
+        """Ask the server whether the swap took place, whatever became of who sent it."""
+        try:
+            with self.site.server.session("looking after a swap") as session:
+                present = catalog.load(session)
+        except ServerUnavailableError:
+            return False
+        return bool(self._swaps) and all(
+            (live := present.get(swap.live_name)) is not None and live.oid == swap.incoming.oid
+            for swap in self._swaps
+        )
+
     def put_back(self) -> None:
-        """Swap back what `perform` swapped."""
+        """Swap back what `perform` swapped, from sessions that nothing has happened to yet."""
         swaps = [back for swap in self._swaps if (back := swap.reversed()) is not None]
-        self._swaps = []
-        if swaps:
-            perform(self.site.main, swaps, self.evictor)
+        if not swaps:
+            return
+        server, request = self.site.server, self._request
+        with server.session("swapping back") as session, server.session("swapping back") as other:
+            evictor = Evictor(other, self._names, wait_s=request.wait_s, force=request.force)
+            perform(session, swaps, evictor)
 
     def _properties_of(self, each: Incoming) -> tuple[Properties, Properties]:
         """Return what an incoming database shall be set up with, and what it is now."""
@@ -222,14 +238,18 @@ class _Replacement:
 
 
 def _perform_all(work: Sequence[_Replacement]) -> None:
-    done: list[_Replacement] = []
+    """Swap on all servers, or on none."""
     try:
         for replacement in work:
             replacement.perform(alone=len(work) == 1)
-            done.append(replacement)
     except BaseException:
-        for replacement in reversed(done):
-            replacement.put_back()
+        if len(work) == 1:
+            raise
+        # A message may have done its work though its sender was interrupted.
+        done = [replacement for replacement in work if replacement.is_done()]
+        if len(done) < len(work):
+            for replacement in reversed(done):
+                replacement.put_back()
         raise
 
 

@@ -14,7 +14,7 @@ from ..copying import Job
 from ..errors import NothingToUndoError, ObstacleError
 from ..report import Reporter
 from ..targets import Target
-from . import aftermath, listing, operation, replacing
+from . import aftermath, choosing, operation, replacing
 from .model import Member, Snapshot, Undo, undos_of
 from .operation import Site
 from .replacing import Incoming, Request
@@ -151,7 +151,7 @@ def _restore(
         sender=Snapshot, aliases=tuple(target.alias for target in about), name=name
     )
     with operation.operation(f"restore {name or ''}", about, wait_s=request.wait_s) as sites:
-        snapshot = listing.find([member for site in sites for member in site.copies()], name)
+        snapshot = choosing.find_in(sites, name)
         _check_complete(snapshot, databases)
         matched = list(_matched(sites, snapshot.members))
         incoming = _consumed(matched) if consume else _clones(matched, reporter)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from .. import cloning, copying, names, obstacles, rights, signals, vcs
+from .. import cloning, copying, metadata, names, obstacles, rights, signals, vcs
 from ..conf import config
 from ..errors import SnapshotExistsError
 from ..metadata import Strategy
@@ -63,6 +63,7 @@ def take(
     """
     about = operation.chosen(databases)
     name = None if name is None else names.validate(name)
+    metadata.validate_note(note)
     wait_s = config().wait_s if wait_s is None else wait_s
     reporter = reporter or Reporter()
     signals.pre_take.send(

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from tests.sweep import workers
 from tests.sweep.commands import COMMANDS
+from tests.sweep.points import WAYS
 from tests.sweep.sweeper import Case, Result
 
 COLUMNS = ("points", "cases", "struck", "failed")
@@ -28,7 +29,8 @@ def main() -> int:
         options.processes, context, initializer=workers.begin, initargs=(options.server,)
     ) as pool:
         listed = pool.map(workers.cases, options.commands)
-        cases = _chosen([case for group in listed for case in group], options.sample, options.seed)
+        matching = [case for group in listed for case in group if _matches(case, options)]
+        cases = _chosen(matching, options.sample, options.seed)
         results = list(_told(pool.map(workers.run, cases), len(cases)))
     _summarise(options.commands, results)
     print(f"seed {options.seed}, {time.monotonic() - began:.0f} s")
@@ -44,11 +46,18 @@ def _options() -> argparse.Namespace:
         help="which PostgreSQL, as for the suite",
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--way", choices=WAYS, help="only this way to strike")
+    parser.add_argument("--matching", default="", help="only statements that contain this")
     parser.add_argument("--sample", type=int, help="run only so many cases, chosen by chance")
     parser.add_argument("--seed", type=int, default=1, help="of that choice")
     options = parser.parse_args()
     options.commands = options.commands or list(COMMANDS)
     return options
+
+
+def _matches(case: Case, options: argparse.Namespace) -> bool:
+    strike = case.strike
+    return options.matching in strike.point.statement and options.way in (None, strike.way)
 
 
 def _chosen(cases: Sequence[Case], sample: int | None, seed: int) -> Sequence[Case]:

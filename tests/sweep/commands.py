@@ -7,13 +7,18 @@ from django.core.management import call_command
 
 from django_pgsnap import checkpoint
 from tests.servers import Server
-from tests.sweep.world import State, values, write
+from tests.sweep.world import State, Values, values, write
 
 ONE = ("default",)
 TWO = ("default", "other")
 
 # What a checkpoint is called, whatever its identity.
 CHECKPOINT = "checkpoint-#"
+
+
+def unchanged(before: State) -> list[State]:
+    """The command changes nothing that a user sees."""
+    return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,9 @@ class Command:
         had_spare: whether "base" has spares when it begins.
         spare: the setting SPARE while it runs, and afterwards.
         written: whether the live databases were written since "base" was restored.
+        two_servers: whether each live database seems to be on a server of its own.
+        between: states that it leads through between the commits on two servers; whoever kills
+            it there finds one of them.
     """
 
     name: str
@@ -37,16 +45,13 @@ class Command:
     had_spare: bool = True
     spare: bool = True
     written: bool = True
+    two_servers: bool = False
+    between: Callable[[State], list[State]] = unchanged
 
 
 def pgsnap(*arguments: str) -> Callable[[Server], object]:
     """Return what runs the management command."""
     return lambda _: call_command("pgsnap", *arguments, verbosity=0)
-
-
-def unchanged(before: State) -> list[State]:
-    """The command changes nothing that a user sees."""
-    return []
 
 
 def took(name: str) -> Callable[[State], list[State]]:
@@ -85,6 +90,29 @@ def checkpointed(before: State) -> list[State]:
     taken = replace(before, snapshots={**before.snapshots, CHECKPOINT: before.live})
     written = replace(taken, live=values("W", ONE))
     return [taken, written, replace(before, undo=written.live)]
+
+
+def half_taken(before: State) -> list[State]:
+    """The snapshot has the part of the first server, and is known to be incomplete."""
+    part = only(before.live, "default")
+    return [replace(before, snapshots={**before.snapshots, "new": part})]
+
+
+def half_restored(before: State) -> list[State]:
+    """The first server is restored; undo brings its database back."""
+    return [
+        replace(
+            before,
+            live={**before.live, **only(before.snapshots["base"], "default")},
+            undo=only(before.live, "default"),
+            older_undo=only(before.undo, "other"),
+        )
+    ]
+
+
+def only(values_: Values, alias: str) -> Values:
+    """Return the value of one alias."""
+    return {alias: values_[alias]}
 
 
 COMMANDS = {
@@ -129,6 +157,22 @@ COMMANDS = {
             aliases=TWO,
             had_spare=False,
             spare=False,
+        ),
+        Command(
+            name="take, two servers",
+            run=pgsnap("take", "new"),
+            outcomes=took("new"),
+            aliases=TWO,
+            two_servers=True,
+            between=half_taken,
+        ),
+        Command(
+            name="restore, two servers",
+            run=pgsnap("restore", "base"),
+            outcomes=restored,
+            aliases=TWO,
+            two_servers=True,
+            between=half_restored,
         ),
         Command(name="doctor --fix", run=pgsnap("doctor", "--fix"), outcomes=unchanged),
     )

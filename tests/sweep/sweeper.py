@@ -1,12 +1,15 @@
 """The sweeper: cases, each one command struck at one point in one way, on a server of its own."""
 
-import io
-import sys
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 from django.core.management.base import CommandError
 
+from django_pgsnap import PgsnapError
+from django_pgsnap.management.commands import pgsnap as _loaded_before_the_forks  # noqa: F401
 from tests.servers import Server
 from tests.sweep import verdict
 from tests.sweep.commands import COMMANDS, Command
@@ -76,16 +79,25 @@ class Sweeper:
     def run(self, case: Case) -> Result:
         """Run one case in a new world."""
         command = COMMANDS[case.command]
+        log_before = len(self._server.log)
         before = self._build(command)
         ended = self._run(command, case.strike)
         outcomes = [before, *command.outcomes(before)]
+        # Whoever lives on puts things right; whoever is dead cannot.
+        if case.strike.way == "kill":
+            outcomes += command.between(before)
         # Any fixed choice will do, as long as both follow on every kind of strike.
         take_first = len(str(case)) % 2 == 0
         judged = in_child(lambda: self._judge(command, outcomes, take_first=take_first))
         return Result(
             case=case,
             reached=ended.killed or bool(ended.value and ended.value.struck),
-            problems=(*_failures(ended), *(judged.value or ()), *_failures(judged)),
+            problems=(
+                *_failures(ended),
+                *(judged.value or ()),
+                *_failures(judged),
+                *_crashes(self._server.log[log_before:]),
+            ),
         )
 
     def _build(self, command: Command) -> State:
@@ -94,25 +106,44 @@ class Sweeper:
     def _run(self, command: Command, strike: Strike | None) -> Ended:
         return in_child(lambda: self._act(command, strike))
 
+    def _enter(self, command: Command) -> None:
+        enter(
+            self._server,
+            command.aliases,
+            spare=command.spare,
+            two_servers=command.two_servers,
+        )
+
     def _act(self, command: Command, strike: Strike | None) -> _Run:
         """Run a command, in the child."""
-        enter(self._server, command.aliases, spare=command.spare)
+        self._enter(command)
         # What a struck command says to the terminal is another test's subject.
-        sys.stdout = sys.stderr = io.StringIO()
-        trap = Trap(strike, backend_ender(self._server.parameters()))
-        trap.set()
-        surprise = ""
-        try:
-            command.run(self._server)
-        except (CommandError, KeyboardInterrupt) as error:
-            surprise = "" if strike else str(error)
-        except Exception as error:  # noqa: BLE001  # it is reported, with the case
-            surprise = f"{type(error).__name__}: {error}"
-        return _Run(points=trap.points, struck=trap.struck, surprise=surprise)
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+        ):
+            trap = Trap(strike, backend_ender(self._server.parameters()))
+            trap.set()
+            surprise = ""
+            try:
+                command.run(self._server)
+            except (CommandError, PgsnapError, KeyboardInterrupt) as error:
+                surprise = "" if strike else str(error)
+            except Exception as error:  # noqa: BLE001  # it is reported, with the case
+                surprise = f"{type(error).__name__}: {error}"
+            return _Run(points=trap.points, struck=trap.struck, surprise=surprise)
 
     def _judge(self, command: Command, outcomes: Sequence[State], *, take_first: bool) -> list[str]:
-        enter(self._server, command.aliases, spare=command.spare)
+        self._enter(command)
         return verdict.problems(self._server, command.aliases, outcomes, take_first=take_first)
+
+
+def _crashes(log: str) -> Iterator[str]:
+    """Nothing that a command does, or suffers, may bring the server down."""
+    for line in log.splitlines():
+        if "PANIC" in line or "was terminated by signal" in line:
+            yield f"the server crashed: {line}"
 
 
 def _failures(ended: Ended) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.core.management import call_command
@@ -82,7 +83,7 @@ def _check_undo(
         return possible
     _pgsnap("undo")
     found = read(server, aliases)
-    left = [each for each in possible if each.undo == found]
+    left = [each for each in possible if found.items() >= each.undo.items()]
     if not left:
         raise BrokenPromiseError(f"undo leads to {found}")
     return left
@@ -90,21 +91,27 @@ def _check_undo(
 
 def _check_snapshots(server: Server, aliases: Sequence[str], possible: Sequence[State]) -> None:
     for snapshot in overview().snapshots:
-        _pgsnap("restore", snapshot.name)
-        found = read(server, aliases)
         name = _generic(snapshot.name)
+        _pgsnap("restore", snapshot.name, *(f"--database={each}" for each in snapshot.aliases))
+        found = {
+            alias: value
+            for alias, value in read(server, aliases).items()
+            if alias in snapshot.aliases
+        }
         possible = [each for each in possible if each.snapshots[name] == found]
         if not possible:
             raise BrokenPromiseError(f"restore of {snapshot.name} leads to {found}")
+        if not snapshot.is_complete:
+            _pgsnap("delete", snapshot.name, "--no-input")
 
 
 def _looks_like(state: State, live: Values, seen: Overview) -> bool:
+    snapshots = {_generic(each.name): set(each.aliases) for each in seen.snapshots}
     return (
         state.live == live
-        and sorted(state.snapshots) == sorted(_generic(each.name) for each in seen.snapshots)
-        and all(each.is_complete for each in seen.snapshots)
-        and len(seen.undos) == (1 if state.undo else 0)
-        and all(set(each.aliases) == set(state.undo) for each in seen.undos)
+        and {name: set(parts) for name, parts in state.snapshots.items()} == snapshots
+        and [set(each) for each in (state.undo, state.older_undo) if each]
+        == [set(each.aliases) for each in seen.undos]
     )
 
 
@@ -123,7 +130,7 @@ def _unreferenced(server: Server, aliases: Sequence[str]) -> Iterator[str]:
 
 
 def _with(state: State, name: str, taken: Values) -> State:
-    return State(live=state.live, snapshots={**state.snapshots, name: taken}, undo=state.undo)
+    return replace(state, snapshots={**state.snapshots, name: taken})
 
 
 def _generic(name: str) -> str:

@@ -30,11 +30,13 @@ class State:
         live: the live databases' values, by alias.
         snapshots: those of each snapshot, by its name.
         undo: those of the undo; empty without one.
+        older_undo: those of an undo before it, of other databases; empty without one.
     """
 
     live: Values
     snapshots: dict[str, Values] = field(default_factory=dict)
     undo: Values = field(default_factory=dict)
+    older_undo: Values = field(default_factory=dict)
 
 
 def values(letter: str, aliases: Sequence[str]) -> Values:
@@ -89,7 +91,7 @@ class World:
     def clear(self) -> None:
         """Drop everything but what later worlds are made from."""
         wait_until_quiet(self._server)
-        with self._server.connect() as connection:
+        with connect_patiently(self._server, "postgres") as connection:
             for database in databases(self._server):
                 if database.name != SEED and not database.name.startswith(FROZEN):
                     name = sql.Identifier(database.name)
@@ -152,8 +154,18 @@ class World:
                 )
 
 
-def enter(server: Server, aliases: Sequence[str], *, spare: bool) -> None:
-    """Point this process' Django at a world."""
+def enter(
+    server: Server, aliases: Sequence[str], *, spare: bool, two_servers: bool = False
+) -> None:
+    """Point this process' Django at a world.
+
+    Args:
+        server: where it is.
+        aliases: of its live databases.
+        spare: the setting SPARE.
+        two_servers: whether to reach all but the first by another address. That makes it another
+            server to the app, with a transaction of its own.
+    """
     parameters = server.parameters()
     for alias in list(settings.DATABASES):
         if alias not in aliases:
@@ -162,7 +174,7 @@ def enter(server: Server, aliases: Sequence[str], *, spare: bool) -> None:
         point(
             alias,
             NAME=live_name(alias),
-            HOST=parameters["host"],
+            HOST=str(server.root) if two_servers and alias != aliases[0] else parameters["host"],
             PORT=parameters["port"],
             USER=parameters["user"],
             PASSWORD=parameters["password"],
@@ -188,7 +200,7 @@ def read(server: Server, aliases: Sequence[str]) -> Values:
     """Return the values of the live databases, as clients see them."""
     found = {}
     for alias in aliases:
-        with _connect_patiently(server, live_name(alias)) as connection:
+        with connect_patiently(server, live_name(alias)) as connection:
             found[alias] = ", ".join(
                 value for (value,) in connection.execute("SELECT value FROM state")
             )
@@ -222,20 +234,20 @@ def wait_until_quiet(server: Server) -> None:
 
 def _wait_until(server: Server, none_left: sql.SQL | sql.Composed) -> None:
     deadline = time.monotonic() + QUIET_S
-    with server.connect() as connection:
+    with connect_patiently(server, "postgres") as connection:
         while connection.execute(none_left).fetchone() != (0,):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"sessions stay on the server after {QUIET_S} s")
             time.sleep(0.002)
 
 
-def _connect_patiently(server: Server, database: str) -> psycopg.Connection:
-    """Connect as a client does that comes in the very moment of a swap: it tries again."""
+def connect_patiently(server: Server, database: str) -> psycopg.Connection:
+    """Connect as a client does that comes in the moment of a swap, or of a crash: try again."""
     deadline = time.monotonic() + CONNECT_S
     while True:
         try:
             return server.connect(database)
-        except psycopg.OperationalError as error:
-            if "does not exist" not in str(error) or time.monotonic() > deadline:
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.005)

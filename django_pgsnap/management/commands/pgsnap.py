@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any
 
 from django.core.management import call_command
@@ -50,6 +51,10 @@ class Command(BaseCommand):
         self._colour = not (options["no_color"] or os.environ.get("NO_COLOR"))
         if not self._colour:
             self.style = no_style()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                # A note may hold what the output's encoding does not.
+                stream.reconfigure(errors="backslashreplace")
         try:
             getattr(self, f"_{subcommand}")(**options)
             self.stdout.flush()
@@ -228,7 +233,7 @@ class Command(BaseCommand):
             self.stdout.write(wording.printable(sentence), self.style.SUCCESS)
 
     def _print_json(self, data: object) -> None:
-        self.stdout.write(json.dumps(data, indent=2, ensure_ascii=False))
+        self.stdout.write(json.dumps(data, indent=2))
 
     @staticmethod
     def _lines(text: str) -> str:

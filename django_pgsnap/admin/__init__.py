@@ -1,0 +1,22 @@
+"""The admin page: snapshots for people who do not live in the terminal.
+
+`SnapshotAdmin` is registered with the default admin site. To have it on a site of your own::
+
+    my_site.register(Snapshot, SnapshotAdmin)
+"""
+
+from __future__ import annotations
+
+try:
+    import psycopg  # noqa: F401
+except ImportError:  # the system checks say so, which must be able to run
+    pass
+else:
+    from django.contrib import admin
+
+    from ..models import Snapshot
+    from .options import SnapshotAdmin
+
+    __all__ = ["SnapshotAdmin"]
+
+    admin.site.register(Snapshot, SnapshotAdmin)

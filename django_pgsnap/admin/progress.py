@@ -1,0 +1,164 @@
+"""Progress: what an operation has to say, kept in a file while it runs and until it is heard.
+
+It cannot be kept in the database, which is being copied or replaced: a client that connects during
+a take waits until the take is over. Memory would do for one process, but the next request may be
+another's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from ..report import Reporter
+
+_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
+# Long enough to come back to the page; short enough not to fill the disk with old news.
+_KEEP_S: Final = 60 * 60.0
+_WRITE_EVERY_S: Final = 0.25
+
+_ours: set[Path] = set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an operation is, and how it ended.
+
+    Attributes:
+        title: What it does, as a heading.
+        began: When it began, in seconds since the epoch.
+        step: What it is at.
+        done_bytes: How much has been copied; None where that cannot be known.
+        total_bytes: How much there is to copy; None while nothing is copied.
+        texts: What there is to tell afterwards: level (a tag of Django's messages) and text.
+        ended: Whether it is over.
+        failed: Whether it ended with an error, which is the last of the texts.
+        signed_out: Whether the restored database does not know who asked for it.
+    """
+
+    title: str
+    began: float
+    step: str = ""
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+    ended: bool = False
+    failed: bool = False
+    signed_out: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return max(0.0, time.time() - self.began)
+
+
+class ProgressFile(Reporter):
+    """Writes down what an operation reports, where other processes find it by its token."""
+
+    def __init__(self, title: str) -> None:
+        """Begin a new one.
+
+        Args:
+            title: What the operation does, as a heading.
+        """
+        _forget_old_ones()
+        self.token = secrets.token_hex(16)
+        self.progress = Progress(title=title, began=time.time())
+        self._directory = _directory(self.token)
+        # Nobody else may look, or put a link there for us to write through.
+        self._directory.mkdir(mode=0o700)
+        _ours.add(self._directory)
+        self._written = 0.0
+        self._write()
+
+    def step(self, message: str) -> None:
+        """Write down what begins."""
+        self._change(step=message, done_bytes=None, total_bytes=None)
+
+    def copied(self, done_bytes: int | None, total_bytes: int) -> None:
+        """Write down how far copying is, a few times a second."""
+        if time.monotonic() - self._written >= _WRITE_EVERY_S:
+            self._change(done_bytes=done_bytes, total_bytes=total_bytes)
+
+    def note(self, message: str) -> None:
+        """Write down a fact, to be told afterwards."""
+        self.tell("info", message)
+
+    def warn(self, message: str) -> None:
+        """Write down what did not work all the way, to be told afterwards."""
+        self.tell("warning", message)
+
+    def tell(self, level: str, text: str) -> None:
+        """Write down what is to be told afterwards."""
+        self._change(texts=(*self.progress.texts, (level, text)))
+
+    def end(self, *, failed: bool = False, signed_out: bool = False) -> None:
+        """Write down that it is over."""
+        self._change(ended=True, failed=failed, signed_out=signed_out)
+
+    def forget(self) -> None:
+        """Remove the file: everything has been told."""
+        _remove(self._directory)
+
+    def _change(self, **changes: Any) -> None:
+        self.progress = replace(self.progress, **changes)
+        self._write()
+
+    def _write(self) -> None:
+        # Whoever reads meanwhile sees the old text or the new one.
+        new = self._directory / "new"
+        new.write_text(json.dumps(asdict(self.progress)))
+        new.replace(self._directory / "progress")
+        self._written = time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was read, and for how many seconds nothing has been written."""
+
+    progress: Progress
+    silent_s: float
+
+
+def read(token: str) -> Found | None:
+    """Return an operation's progress, None where this machine knows nothing of it."""
+    if not _TOKEN.fullmatch(token):
+        return None
+    path = _directory(token) / "progress"
+    try:
+        data = json.loads(path.read_text())
+        silent_s = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    texts = tuple((level, text) for level, text in data.pop("texts"))
+    return Found(progress=Progress(**data, texts=texts), silent_s=silent_s)
+
+
+def _directory(token: str) -> Path:
+    return Path(tempfile.gettempdir(), f"django_pgsnap-{token}")
+
+
+def _forget_old_ones() -> None:
+    for directory in list(_ours):
+        path = directory / "progress"
+        if not path.exists() or time.time() - path.stat().st_mtime > _KEEP_S:
+            _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    _ours.discard(directory)
+
+
+@atexit.register
+def _forget_all() -> None:
+    for directory in list(_ours):
+        _remove(directory)

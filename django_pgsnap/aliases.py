@@ -1,0 +1,25 @@
+"""Aliases: Django's wrappers of the databases that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+def wrapper_of(alias: str) -> BaseDatabaseWrapper | None:
+    """Return this thread's wrapper of an alias, None where its driver is not installed."""
+    try:
+        return connections[alias]
+    except (ImproperlyConfigured, ImportError):  # which of them differs by vendor
+        return None
+
+
+def postgresql() -> Iterator[BaseDatabaseWrapper]:
+    """Yield this thread's wrapper of each PostgreSQL alias, in the order of ``DATABASES``."""
+    for alias in connections:
+        wrapper = wrapper_of(alias)
+        if wrapper is not None and wrapper.vendor == "postgresql":
+            yield wrapper

@@ -1,0 +1,119 @@
+"""Previews: what a take or a restore would meet if it began now. Nothing is changed by looking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import connections
+from psycopg import sql
+
+from .. import guard, sessions, targets
+from ..server import Session
+from ..targets import Target
+from . import operation
+from .model import Snapshot
+
+_SIZES: Final = sql.SQL(
+    "SELECT datname, CASE WHEN has_database_privilege(oid, 'CONNECT')"
+    " OR pg_has_role('pg_read_all_stats', 'USAGE') THEN pg_database_size(oid) END"
+    " FROM pg_database WHERE datname = ANY(%s)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """A live database as it is now.
+
+    Attributes:
+        alias: Its alias.
+        name: Its name.
+        size_bytes: What it occupies; None where it is missing, or our role may not know.
+    """
+
+    alias: str
+    name: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What an operation on live databases would meet.
+
+    Attributes:
+        databases: The live databases.
+        idle: Sessions that have nothing to lose and would be ended, in words.
+        busy: Sessions that would be waited for, in words.
+    """
+
+    databases: tuple[Live, ...]
+    idle: tuple[str, ...]
+    busy: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What the live databases occupy together, as far as that is known."""
+        return sum(live.size_bytes or 0 for live in self.databases)
+
+
+def preview(*, databases: Sequence[str] | None = None) -> Preview:
+    """Return what a take or a restore would meet.
+
+    The connections of the thread that asks are left out: those an operation lets go by itself.
+
+    Args:
+        databases: Aliases; None for all that the settings name.
+
+    Raises:
+        PgsnapError: Snapshots are switched off, or a server cannot be reached.
+    """
+    found: list[Live] = []
+    idle: list[str] = []
+    busy: list[str] = []
+    for server, group in targets.by_server(operation.chosen(databases)).items():
+        with operation.server_errors(), server.session("preview") as session:
+            guard.check_address(session, group)
+            found += _live(session, group)
+            for backend in _others(session, group):
+                (idle if backend.is_idle and backend.endable else busy).append(str(backend))
+    return Preview(databases=tuple(found), idle=tuple(idle), busy=tuple(busy))
+
+
+def expected_take_s(earlier: Iterable[Snapshot], size_bytes: int) -> float | None:
+    """Return about how long a take will be, from how long the last one of such a size took.
+
+    Args:
+        earlier: Snapshots, newest first.
+        size_bytes: How much there is to copy.
+
+    Returns:
+        Seconds; None where no earlier one is anything to go by.
+    """
+    for snapshot in earlier:
+        if snapshot.size_bytes and 0.5 < size_bytes / snapshot.size_bytes < 2:  # noqa: PLR2004
+            return snapshot.seconds * size_bytes / snapshot.size_bytes
+    return None
+
+
+def _live(session: Session, group: Sequence[Target]) -> list[Live]:
+    sizes: dict[str, int | None] = dict(session.rows(_SIZES, [[target.name for target in group]]))
+    return [
+        Live(alias=target.alias, name=target.name, size_bytes=sizes.get(target.name))
+        for target in group
+    ]
+
+
+def _others(session: Session, group: Sequence[Target]) -> list[sessions.Backend]:
+    # Where pids of several servers are mixed, one too many may be left out, which does no harm.
+    ours = _pids_of_this_thread()
+    present = sessions.backends(session, [target.name for target in group])
+    return [backend for backend in present if backend.pid not in ours]
+
+
+def _pids_of_this_thread() -> set[int]:
+    return {
+        wrapper.connection.info.backend_pid
+        for wrapper in connections.all(initialized_only=True)
+        if wrapper.vendor == "postgresql" and wrapper.connection is not None
+    }

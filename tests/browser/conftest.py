@@ -1,0 +1,102 @@
+"""Fixtures: a real browser, and the project as a server process for it to visit."""
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from tests.browser.visitor import Visitor
+from tests.project import Manage
+
+PATIENCE_S = 30
+
+# Everything that would have it talk to somebody else than us is off.
+ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--force-device-scale-factor=1",
+    "--lang=en-US",
+)
+
+
+def find(program: str) -> str:
+    """Return where a program is; without it the test is skipped, and fails on CI."""
+    path = shutil.which(program)
+    if path is None:
+        reason = f"{program} is not installed (on Debian: apt install chromium chromium-driver)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """Chromium without a window, with a profile of its own."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = find("chromium")
+    service = Service(find("chromedriver"))
+    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def address(live: str, manage: Manage) -> str:
+    """The address of the project, served by a process of its own."""
+    address = f"http://127.0.0.1:{_free_port()}"
+    manage.start("runserver", "--noreload", "--insecure", address.removeprefix("http://"))
+    deadline = time.monotonic() + PATIENCE_S
+    while not answers(f"{address}/admin/login/"):
+        assert time.monotonic() < deadline, "the server does not answer"
+        time.sleep(0.02)
+    return address
+
+
+@pytest.fixture
+def visitor(chromium: webdriver.Chrome, address: str) -> Iterator[Visitor]:
+    """Somebody at the browser, who has not logged in yet."""
+    visitor = Visitor(chromium, address, screenshots())
+    yield visitor
+    chromium.delete_all_cookies()
+
+
+def screenshots() -> Path | None:
+    """Return where to leave screenshots for people to look at, None for nowhere."""
+    place = os.environ.get("PGSNAP_SCREENSHOTS")
+    return Path(place) if place else None
+
+
+def answers(address: str) -> bool:
+    """Tell whether a page is served."""
+    try:
+        with urlopen(address, timeout=PATIENCE_S):  # noqa: S310  # http, and our own
+            return True
+    except URLError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,96 @@
+"""The admin's pages in a real browser, on a server that really commits."""
+
+from django.db import connection
+
+from django_pgsnap import list_snapshots
+from tests.browser.visitor import Visitor
+from tests.servers import Server
+from tests.visiting import account, page
+from tests.watching import authors, in_transaction, write
+
+
+def authors_seen() -> list[str]:
+    """Look into the live database, and leave it to the server process again."""
+    try:
+        return authors()
+    finally:
+        connection.close()
+
+
+def test_story(live: str, visitor: Visitor) -> None:
+    """Log in, take, lose data, restore, still be signed in, undo, and delete."""
+    account("ada", is_superuser=True)
+    write("Ursula")
+    visitor.go("/admin/")
+    visitor.log_in("ada")
+    visitor.press("Snapshots")
+    visitor.reads("There is no snapshot yet.")
+
+    visitor.press("Take snapshot")
+    visitor.reads("Who is connected")
+    visitor.fill("Name:", "seeded")
+    visitor.fill("Note:", "before the erasure")
+    visitor.keep("take")
+    visitor.press("Take snapshot")
+    visitor.reads("Took “seeded”")
+    visitor.keep("list")
+
+    write("Lem")
+    visitor.press("Restore…")
+    visitor.reads("everything goes back")
+    visitor.keep("restore")
+    visitor.press("Restore")
+    visitor.reads("Restored “seeded”")
+    visitor.reads("ADA")
+    assert authors_seen() == ["Ursula"]
+
+    visitor.press("Undo the last restore…")
+    visitor.press("Undo the last restore")
+    visitor.reads("Swapped back")
+    assert authors_seen() == ["Lem", "Ursula"]
+
+    visitor.tick("Choose seeded")
+    visitor.press("Delete the chosen ones…")
+    visitor.press("Delete for good")
+    visitor.reads("Deleted “seeded”.")
+    visitor.reads("There is no snapshot yet.")
+    assert list_snapshots() == ()
+
+
+def test_progress(live: str, visitor: Visitor, server: Server) -> None:
+    """A take that has to wait shows how it is going, by itself, until it is over."""
+    account("ada", is_superuser=True)
+    connection.close()
+    visitor.go(page("add"))
+    visitor.log_in("ada")
+    with in_transaction(server, live):
+        visitor.fill("Name:", "seeded")
+        visitor.press("Take snapshot")
+        visitor.reads("The work goes on without this page")
+        visitor.keep("progress")
+        visitor.chromium.refresh()
+        visitor.reads("Copying")
+
+    visitor.reads("Took “seeded”")
+
+
+def test_looks(live: str, visitor: Visitor) -> None:
+    """In the dark and on a phone everything is there, and nothing sticks out."""
+    account("ada", is_superuser=True)
+    visitor.go(page("add"))
+    visitor.log_in("ada")
+    visitor.fill("Name:", "a-name/that.is_quite-long-and-has-no-spaces-in-it")
+    visitor.fill("Note:", "A note that goes on for a while, so that it does not fit a line either.")
+    visitor.press("Take snapshot")
+    visitor.reads("Took “")
+
+    (snapshot,) = list_snapshots()
+    pages = [page("changelist"), page("add")]
+    pages += [page(name, snapshot.set_id) for name in ("change", "restore", "delete")]
+    for width, dark in ((1280, True), (360, False), (360, True)):
+        visitor.look(width=width, dark=dark)
+        for number, address in enumerate(pages):
+            visitor.go(address)
+            visitor.keep(f"{'dark' if dark else 'light'}-{width}-{number}")
+            assert visitor.is_dark == dark
+            assert visitor.sticks_out == []

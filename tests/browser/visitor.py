@@ -1,0 +1,112 @@
+"""Somebody at a browser: looks for what is written on links, buttons and fields, and uses it."""
+
+from pathlib import Path
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.visiting import PASSWORD
+
+PATIENCE_S = 30
+HEIGHT = 900
+
+
+class Visitor:
+    """A person with a browser."""
+
+    def __init__(self, chromium: Chrome, address: str, screenshots: Path | None) -> None:
+        """Sit down at a wide window.
+
+        Args:
+            chromium: The browser.
+            address: Where the project is served.
+            screenshots: Where to leave screenshots, None for nowhere.
+        """
+        self.chromium = chromium
+        self._address = address
+        self._screenshots = screenshots
+        self.look(width=1280)
+
+    def go(self, path: str) -> None:
+        """Type an address."""
+        self.chromium.get(f"{self._address}{path}")
+
+    def log_in(self, name: str) -> None:
+        """Fill in the login page."""
+        self.fill("Username:", name)
+        self.fill("Password:", PASSWORD)
+        self.press("Log in")
+
+    def fill(self, label: str, text: str) -> None:
+        """Type into the field with this label."""
+        element = self._wait_for(
+            By.XPATH, f"//input[@id = //label[normalize-space()='{label}']/@for]"
+        )
+        element.clear()
+        element.send_keys(text)
+
+    def press(self, text: str) -> None:
+        """Press the button or link that says this."""
+        self._wait_for(
+            By.XPATH,
+            f"//a[normalize-space()='{text}'] | //button[normalize-space()='{text}']"
+            f" | //input[@type='submit' and @value='{text}']",
+        ).click()
+
+    def tick(self, label: str) -> None:
+        """Tick the box that a screen reader calls this."""
+        self._wait_for(By.XPATH, f"//input[@type='checkbox' and @aria-label='{label}']").click()
+
+    def reads(self, text: str) -> bool:
+        """Tell whether a text comes up on the page."""
+        WebDriverWait(self.chromium, PATIENCE_S).until(
+            lambda _: text in self.text, f"{text!r} is not on the page: {self.text}"
+        )
+        return True
+
+    @property
+    def text(self) -> str:
+        """What can be read on the page."""
+        # In one step: between two of them the next page may come.
+        script = "return document.body ? document.body.innerText : ''"
+        return str(self.chromium.execute_script(script))
+
+    def look(self, *, width: int, dark: bool = False) -> None:
+        """Look through a window of this width, in light or dark mode."""
+        scheme = "dark" if dark else "light"
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        metrics = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether the page is drawn light on dark."""
+        lightness = self.chromium.execute_script(
+            "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"
+        )
+        return sum(map(int, lightness[:3])) < 3 * 128
+
+    @property
+    def sticks_out(self) -> list[str]:
+        """What of our own pages does not fit the window's width."""
+        return list(
+            self.chromium.execute_script(
+                "return [...document.querySelectorAll('#content *')]"
+                ".filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+                ".map(e => e.outerHTML.slice(0, 200))"
+            )
+        )
+
+    def keep(self, name: str) -> None:
+        """Leave a screenshot, where they are wanted."""
+        if self._screenshots:
+            self._screenshots.mkdir(parents=True, exist_ok=True)
+            self.chromium.save_screenshot(str(self._screenshots / f"{name}.png"))
+
+    def _wait_for(self, by: str, what: str) -> WebElement:
+        return WebDriverWait(self.chromium, PATIENCE_S).until(
+            lambda driver: driver.find_element(by, what), f"there is no {what} in: {self.text}"
+        )
