@@ -91,6 +91,19 @@ def test_unknown_key(key: object, shown: str, hint: str, monkeypatch: pytest.Mon
     assert found() == [Error(f"PGSNAP has the unknown key {shown!r}.", hint=hint, id="pgsnap.E003")]
 
 
+def test_unknown_key_of_the_test_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of PGSNAP["TEST"] that does not exist is an error, too."""
+    give(monkeypatch, {"TEST": {"KEPT": 1}})
+
+    assert found() == [
+        Error(
+            "PGSNAP['TEST'] has the unknown key 'KEPT'.",
+            hint="Did you mean 'KEEP'?",
+            id="pgsnap.E003",
+        )
+    ]
+
+
 def test_unknown_alias(monkeypatch: pytest.MonkeyPatch) -> None:
     """An alias that is not in DATABASES is an error."""
     give(monkeypatch, {"DATABASES": ("default", "defualt")})

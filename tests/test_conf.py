@@ -7,6 +7,8 @@ import pytest
 from django.conf import settings
 
 from django_pgsnap.conf import GIB, KEYS, Config, config, problems
+from django_pgsnap.conf import TestConfig as RunnerConfig
+from django_pgsnap.conf import test_config as runner_config
 from django_pgsnap.errors import ConfigurationError
 
 VALUES: dict[str, Any] = {
@@ -129,3 +131,29 @@ def test_something_else_than_a_dict(value: object, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigurationError) as caught:
         config()
     assert caught.value.message == f"PGSNAP must be a dict, not {type(value).__name__}."
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("BASELINE", "seeded", "'migrated' or 'flushed'"),
+        ("REQUIRE_SNAPSHOTS", 1, "True or False"),
+        ("KEEP", -1, "a number of templates"),
+        ("KEEP", 1.5, "a number of templates"),
+        ("MAX_AGE_S", "1d", "a number of seconds"),
+    ],
+)
+def test_bad_values_of_the_test_runner(key: str, value: object, expected: str) -> None:
+    """A value that the test runner cannot use is told with what it must be."""
+    assert problems({"TEST": {key: value}}) == [
+        f"PGSNAP['TEST'][{key!r}] must be {expected}, not {value!r}."
+    ]
+
+
+def test_settings_of_the_test_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runner's settings have defaults, and are read at each use."""
+    assert runner_config() == RunnerConfig()
+
+    monkeypatch.setattr(settings, "PGSNAP", {"TEST": {"KEEP": 5, "FINGERPRINT": "x"}})
+
+    assert runner_config() == RunnerConfig(keep=5, fingerprint="x")

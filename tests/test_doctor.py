@@ -12,6 +12,9 @@ from django.core.management.base import CommandError
 from psycopg import sql as pg
 
 from django_pgsnap import Diagnosis, Finding, diagnose, restore, take
+from django_pgsnap.server import Session
+from django_pgsnap.testbed import templates
+from django_pgsnap.testbed.fingerprint import Fingerprint
 from tests.conftest import Call, ListDatabases, MakeLive, MakeRole, RunSql
 from tests.project import point
 from tests.servers import Server
@@ -182,6 +185,25 @@ def test_surplus_spare_is_a_note_and_dropped(
     assert the(mended, "surplus-spare").fixed
     left = [database.name for database in databases()]
     assert (spares[0] in left, spares[1] in left) == (False, True)
+
+
+def test_old_template_is_dropped(
+    live: str, session: Session, databases: ListDatabases, settings: LazySettings
+) -> None:
+    """A template of tests above the age limit is of no use, and fixing drops it."""
+    fingerprint = Fingerprint(ingredients={})
+    record = templates.publish(
+        session, live, fingerprint, alias="default", source=live, ancestor=None
+    )
+    session.close()
+    assert "superfluous-template" not in {finding.kind for finding in diagnose().findings}
+    settings.PGSNAP = {"ENABLED": True, "TEST": {"MAX_AGE_S": 0}}
+
+    found = diagnose(fix=True)
+
+    assert the(found, "superfluous-template").object == record.database
+    assert the(found, "superfluous-template").fixed
+    assert record.database not in [database.name for database in databases()]
 
 
 def test_open_copy_is_named_with_the_statement_that_shuts_it(live: str, sql: RunSql) -> None:

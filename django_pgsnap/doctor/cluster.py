@@ -156,7 +156,8 @@ def _slow(scene: Scene) -> Iterator[Finding]:
 def _ours(scene: Scene) -> list[str]:
     """Return the names of all shut databases of ours, other projects' too."""
     present = scene.catalog
-    ours = [*present.copies(), *present.undos(), *present.spares(), *scene.leftovers()]
+    shut = [*present.copies(), *present.undos(), *present.spares(), *present.templates()]
+    ours = [*shut, *scene.leftovers()]
     return list(dict.fromkeys(database.name for database in ours))
 
 

@@ -12,6 +12,7 @@ from ..report import Reporter
 from ..server import Server
 from ..snapshots import operation
 from ..targets import Target
+from ..testbed import templates
 from . import ours
 from .scene import Scene
 
@@ -19,7 +20,7 @@ from .scene import Scene
 def fix(
     server: Server, group: Sequence[Target], needed: frozenset[str], reporter: Reporter
 ) -> None:
-    """Drop leftovers, half-dropped databases and surplus spares of one server.
+    """Drop leftovers, half-dropped databases, surplus spares and old templates of one server.
 
     No other operation is at work on the live databases meanwhile, and each database is dropped
     only under its own lock: so nobody is making or about to use it.
@@ -47,3 +48,5 @@ def fix(
                 site.main.execute(cloning.drop(name))
             except psycopg.errors.ObjectInUse as error:
                 reporter.warn(f"Not dropped: {name!r}, since {error.diag.message_detail}.")
+        for source in scene.sources:
+            templates.prune(site.main, source)

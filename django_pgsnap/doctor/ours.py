@@ -11,6 +11,7 @@ from ..catalog import Database
 from ..errors import SnapshotNotFoundError
 from ..snapshots import choosing, refilling
 from ..snapshots.model import Member, snapshots_of
+from ..testbed import templates
 from .finding import Finding
 from .scene import Scene
 
@@ -37,6 +38,7 @@ def findings(scene: Scene, needed: frozenset[str]) -> Iterator[Finding]:
             "Drop it with doctor --fix, or restore that snapshot, which uses it up.",
             fixable=True,
         )
+    yield from _templates(scene)
     yield from _open(scene)
     yield from _untrusted(scene)
 
@@ -89,6 +91,19 @@ def _leftover(database: Database) -> tuple[str, str]:
     if database.name.startswith(names.unfinished_name("")):
         return "unfinished", "It is a clone that an interrupted command never published."
     return "not-dropped", "An operation no longer needs it, and was interrupted before the drop."
+
+
+def _templates(scene: Scene) -> Iterator[Finding]:
+    for source in scene.sources:
+        for record in templates.superfluous(scene.catalog, source):
+            yield scene.finding(
+                "superfluous-template",
+                "note",
+                record.database,
+                f"It is a template for tests on {source!r}, and too old or one too many.",
+                "Nothing: the next test run that migrates drops it, and doctor --fix does now.",
+                fixable=True,
+            )
 
 
 def _open(scene: Scene) -> Iterator[Finding]:

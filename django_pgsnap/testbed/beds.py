@@ -91,14 +91,14 @@ def source_of(connection: BaseDatabaseWrapper) -> str:
 
 
 def set_up(
-    bed: Bed, migrate: Callable[[bool], object], warn: Callable[[str], object], *, keep: bool
+    bed: Bed, migrate: Callable[[bool], object], tell: Callable[[str], object], *, keep: bool
 ) -> bool:
     """Fill a test database from its template, which is made if it is not there.
 
     Args:
         bed: Its place, with nothing in it but what an earlier run of ours left.
         migrate: Creates and migrates it, or only migrates it if called with True, as it is there.
-        warn: Hears why the state could not be kept as a template.
+        tell: Hears what the user has to wait for, and why a state could not be kept.
         keep: Whether a complete database of an earlier run is used as it is, and kept again.
 
     Returns:
@@ -106,7 +106,7 @@ def set_up(
     """
     session = bed.session
     wanted = fingerprint.take(bed.connection, session, bed.source)
-    with templates.lock(session, wanted):
+    with templates.lock(session, wanted, tell):
         template = templates.find(session, wanted)
         found = bed.present()
         if keep and found and found.mark and found.mark.fingerprint == wanted.digest:
@@ -118,7 +118,7 @@ def set_up(
             clones.make(session, template.database, bed.mark(fingerprint=wanted.digest, kept=keep))
             templates.touch(session, template)
         else:
-            template = _migrate(bed, wanted, migrate, warn)
+            template = _migrate(bed, wanted, migrate, tell)
             session.execute(marks.write(bed.mark(fingerprint=wanted.digest, kept=keep)))
             bed.settle(template.database if template else None)
             return False
@@ -130,7 +130,7 @@ def _migrate(
     bed: Bed,
     wanted: Fingerprint,
     migrate: Callable[[bool], object],
-    warn: Callable[[str], object],
+    tell: Callable[[str], object],
 ) -> Record | None:
     session = bed.session
     ancestor = templates.nearest(session, wanted, bed.source)
@@ -147,7 +147,7 @@ def _migrate(
     except (PgsnapError, psycopg.Error) as error:
         if session.broken:
             raise
-        warn(f"The next run will migrate again, since this state could not be kept: {error}")
+        tell(f"The next run will migrate again, since this state could not be kept: {error}")
         return None
 
 
@@ -181,6 +181,7 @@ def copy(bed: Bed, original: OwnDatabase, *, keep: bool) -> None:
 def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
     """End the use of a test database, and have the server drop it unless it is to be kept."""
     server = targets.server_of(connection)
+    _leave(connection)
     with server_errors():
         if not keep:
             clones.remove_snapshots(live.session(server), name)

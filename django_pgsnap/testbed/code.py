@@ -83,7 +83,11 @@ def _file(module: str) -> str | None:
 def _read(code: Code, path: str, module: str) -> Iterator[str]:
     """Note what a file reads, and yield what it may import."""
     package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(code.files[path][1], path)):
+    try:
+        tree = ast.parse(code.files[path][1], path)
+    except SyntaxError:
+        return  # nothing can import it either
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -7,7 +7,7 @@ complete when it is there. It is built once, under a lock, however many processe
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from django.db.migrations.loader import MigrationLoader
 from psycopg import sql
 
 from .. import catalog, cloning, locks, names, stages
+from ..catalog import Catalog
 from ..conf import test_config
 from ..metadata import Record
 from ..server import Query, Session
@@ -47,10 +48,14 @@ def database_name(fingerprint: Fingerprint) -> str:
 
 
 @contextmanager
-def lock(session: Session, fingerprint: Fingerprint) -> Iterator[None]:
+def lock(
+    session: Session, fingerprint: Fingerprint, tell: Callable[[str], object]
+) -> Iterator[None]:
     """Look for a template, build it or clone it, while nobody else does."""
     key = f"building {database_name(fingerprint)}"
-    locks.wait_for(session, key)
+    if not locks.try_acquire(session, key):
+        tell("Waiting for another test run, which migrates or clones the same...")
+        locks.wait_for(session, key)
     try:
         yield
     finally:
@@ -77,7 +82,7 @@ def nearest(session: Session, fingerprint: Fingerprint, source: str) -> Record |
     plan = todays_plan()
     candidates = [
         record
-        for record in _of(session, source)
+        for record in _records(catalog.load(session), source)
         if record.environment == fingerprint.environment
         and _is_fresh(record)
         and 0 < record.history_length <= len(plan)
@@ -152,10 +157,15 @@ def touch(session: Session, record: Record) -> None:
 
 def prune(session: Session, source: str) -> list[str]:
     """Drop the templates of a live database that are too old, or more than shall be kept."""
-    found = sorted(_of(session, source), key=_last_used, reverse=True)
-    keep = test_config().keep
-    unwanted = [*found[keep:], *(record for record in found[:keep] if not _is_fresh(record))]
+    unwanted = superfluous(catalog.load(session), source)
     return [record.database for record in unwanted if drop(session, record)]
+
+
+def superfluous(present: Catalog, source: str) -> list[Record]:
+    """Return the templates of a live database that are too old, or more than shall be kept."""
+    found = sorted(_records(present, source), key=lambda record: record.used_at, reverse=True)
+    keep = test_config().keep
+    return [*found[keep:], *(record for record in found[:keep] if not _is_fresh(record))]
 
 
 def drop(session: Session, record: Record) -> bool:
@@ -195,18 +205,14 @@ def _file_digest(migration: type) -> str:
     return sha256(Path(path).read_bytes()).hexdigest() if path else ""
 
 
-def _of(session: Session, source: str) -> list[Record]:
-    found = catalog.load(session).templates([source])
+def _records(present: Catalog, source: str) -> list[Record]:
+    found = present.templates([source])
     return [database.record for database in found if database.record is not None]
 
 
 def _is_fresh(record: Record) -> bool:
     age = datetime.now(UTC) - record.taken_at
     return timedelta() <= age <= timedelta(seconds=test_config().max_age_s)
-
-
-def _last_used(record: Record) -> str:
-    return record.used_at
 
 
 def _retire(name: str, doomed: Record) -> Query:
