@@ -298,6 +298,16 @@ def test_environment_variable(take: Take, package: Path, monkeypatch: pytest.Mon
     assert take().differs_in(before) == ["reads"]
 
 
+def test_name_of_the_test_database(take: Take, package: Path, set_alias: SetAlias) -> None:
+    """Processes with test databases of their own names share a template."""
+    (package / "deeper.py").write_text("from django.conf import settings\nsettings.DATABASES\n")
+    before = take()
+
+    set_alias("default", TEST={**connections["default"].settings_dict["TEST"], "NAME": "gw1"})
+
+    assert take() == before
+
+
 def test_python(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another Python may be another standard library."""
     before = take()

@@ -44,6 +44,8 @@ _SETTINGS: Final = (
     *("AUTH_USER_MODEL", "DEFAULT_AUTO_FIELD", "DEFAULT_INDEX_TABLESPACE", "DEFAULT_TABLESPACE"),
     *("LANGUAGES", "LANGUAGE_CODE", "SITE_ID", "TIME_ZONE", "USE_I18N", "USE_TZ", "FIXTURE_DIRS"),
 )
+# It has the names of test databases, which are another one in each of several processes.
+_KNOWN_OTHERWISE: Final = frozenset({"DATABASES", "PGSNAP"})
 _TEST_SETTINGS: Final = ("CHARSET", "COLLATION", "MIGRATE", "TEMPLATE")
 
 # Data that migrations commonly read lies in these directories of an app.
@@ -212,7 +214,7 @@ def _reads(reached: Code) -> list[tuple[str, str | None]]:
     """Return the settings and environment variables that the project's code names."""
     known = [
         (name, str(_plain(getattr(settings, name))))
-        for name in sorted(reached.settings)
+        for name in sorted(reached.settings - _KNOWN_OTHERWISE)
         if hasattr(settings, name)
     ]
     return [*known, *((name, os.environ.get(name)) for name in sorted(reached.variables))]

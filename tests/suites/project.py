@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.servers import SUPERUSER, Server
 
-TIMEOUT_S = 60
+TIMEOUT_S = 150
 
 SETTINGS = """
     import json
