@@ -266,6 +266,19 @@ def test_spare_undo_and_what_is_under_way(root: Client, live: str, server: Serve
     assert "Under way on default: take big (ada@workstation:4711), for 0 s." in shown
 
 
+def test_two_of_one_name(root: Client, described: Describe) -> None:
+    """Where a name means two snapshots, neither is touched: actions go by name."""
+    one, two = described.record("twin"), described.record("twin")
+    described(one, two)
+
+    shown = root.get(page("changelist"))
+    answer = confirm(root, page("delete", one.set_id))
+
+    assert names(shown) == ["twin", "twin"]
+    assert answer.status_code == 409
+    assert "There are two snapshots “twin”, since a replacement was interrupted." in text(answer)
+
+
 def test_odd_names_do_no_harm(root: Client, described: Describe) -> None:
     """What others write into notes and branches is text, on one line, in one direction."""
     described(

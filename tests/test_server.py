@@ -436,8 +436,7 @@ def test_fired_statement_is_finished(
     """The server finishes what was fired, however long it takes, though the client is gone."""
     make_database("live")
     session = session_as(database="live")
-    session.configure({"client_connection_check_interval": "10ms"})
-    statement = "DO $$ BEGIN PERFORM pg_sleep(0.3); CREATE TABLE finished (); END $$"
+    statement = "DO $$ BEGIN PERFORM pg_sleep(0.7); CREATE TABLE finished (); END $$"
 
     session.fire(pg.SQL(statement))
 

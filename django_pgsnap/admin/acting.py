@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -100,6 +102,7 @@ class ActionPages(SnapshotPages):
         )
         if not chosen:
             raise PgsnapError(_("No snapshot was chosen."), hint=_("Tick some in the list."))
+        _check_names(chosen, found)
         return chosen
 
     def _to_progress(self, request: HttpRequest, token: str) -> HttpResponse:
@@ -163,3 +166,17 @@ class ActionPages(SnapshotPages):
         )
         login = reverse("admin:login", current_app=self.admin_site.name)
         return redirect_to_login(there, login)
+
+
+def _check_names(chosen: Iterable[Snapshot], found: Overview) -> None:
+    """Refuse a snapshot whose name also means another one: what is done is done by name."""
+    names = Counter(snapshot.name for snapshot in found.snapshots)
+    for snapshot in chosen:
+        if names[snapshot.name] > 1:
+            raise PgsnapError(
+                _("There are two snapshots “%s”, since a replacement was interrupted.")
+                % snapshot.name,
+                hint=_(
+                    "On the command line the newest complete one is meant: delete or rename it."
+                ),
+            )

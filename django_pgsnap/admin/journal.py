@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
-from django.db import DatabaseError
+from django.db import Error
 from django.utils.translation import gettext as _
 
 from .. import models
@@ -38,7 +38,7 @@ def record(
     objects = [models.Snapshot(set_id=set_id, name=name) for set_id, name in snapshots]
     try:
         LogEntry.objects.log_actions(user_id, objects, flag, message)
-    except DatabaseError as error:
+    except Error as error:
         file.warn(_("Nothing was written into the admin's log: %s") % str(error).strip())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial, update_wrapper
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import PermissionDenied
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
@@ -44,8 +45,10 @@ class SnapshotAdmin(ActionPages):
             ("<slug:set_id>/delete/", "delete", self._acting(housekeeping.Delete)),
         ]
         guarded = [(route, name, self.admin_site.admin_view(view)) for route, name, view in pages]
-        # It asks by itself who is there, since that may not need a database.
-        progress = ("progress/<slug:token>/", "progress", never_cache(require_safe(self.progress)))
+        # It asks by itself who is there: that may not need a database, and says why somebody
+        # is there no more.
+        unguarded = login_not_required(never_cache(require_safe(self.progress)))
+        progress = ("progress/<slug:token>/", "progress", unguarded)
         prefix = f"{self.opts.app_label}_{self.opts.model_name}"
         return [
             path(route, _outside_transactions(view), name=f"{prefix}_{name}")

@@ -16,7 +16,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSession
 from django.contrib.sessions.base_session import AbstractBaseSession
-from django.db import DatabaseError, router
+from django.db import Error, router
 from django.http import HttpRequest
 
 
@@ -52,14 +52,14 @@ class Visitor:
         if not self._is_by_session:
             return False
         # A restored database may be older than a table or a column.
-        with suppress(DatabaseError):
+        with suppress(Error):
             user = self._recognised()
             if user is not None:
                 if self._row is not None:
                     self._row.save(using=self._database)
                 self.user = user
                 return False
-        with suppress(DatabaseError):
+        with suppress(Error):
             self._session.delete(self._session.session_key)
         return True
 
