@@ -18,7 +18,8 @@ from typing import Final, TypeGuard
 _INSTALLED: Final = tuple(
     f"{os.path.realpath(path)}{os.sep}"
     for path in {
-        sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")
+        str(Path(__file__).parents[1]),
+        *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
     }
 )
 
