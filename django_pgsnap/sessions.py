@@ -84,6 +84,12 @@ _BACKENDS: Final = sql.SQL(
     " AND a.pid <> pg_backend_pid() ORDER BY a.pid"
 )
 
+# A client may have begun a transaction since we looked.
+_TERMINATE: Final = sql.SQL(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(%(pid)s)"
+    " WHERE %(force)s OR state = 'idle'"
+)
+
 
 def backends(session: Session, databases: Iterable[str]) -> list[Backend]:
     """Return the processes on these databases that are in the way of a copy or a swap."""
@@ -211,10 +217,12 @@ class Evictor:
         return (backend.is_idle or (self._force and backend.is_client)) and backend.endable
 
     def _end(self, backend: Backend) -> bool:
-        """End a backend, and tell whether the server lets us."""
+        """End a backend if that is right at this very moment, and tell whether it was ended."""
         if backend.pid not in self.ended:
+            parameters = {"pid": backend.pid, "force": self._force}
             try:
-                self._session.rows(sql.SQL("SELECT pg_terminate_backend(%s)"), [backend.pid])
+                if not self._session.rows(_TERMINATE, parameters):
+                    return False
             except psycopg.errors.InsufficientPrivilege:
                 return False
             self.ended.add(backend.pid)
