@@ -49,9 +49,10 @@ _DATABASES: Final = sql.SQL(
     "   OR (NOT me.is_superuser AND pg_has_role(d.datdba, 'USAGE')),"
     " NOT d.datallowconn AND d.datconnlimit IN (0, %(invalid)s), d.datconnlimit <> %(invalid)s,"
     # One that is too long to be ours would only take memory.
-    " CASE WHEN length(shobj_description(d.oid, 'pg_database')) <= %(longest)s"
-    "   THEN shobj_description(d.oid, 'pg_database') END, me.is_superuser"
-    " FROM pg_database d, (SELECT current_setting('is_superuser')::bool AS is_superuser) me"
+    " CASE WHEN length(c.description) <= %(longest)s THEN c.description END, me.is_superuser"
+    " FROM pg_database d LEFT JOIN pg_shdescription c"
+    "   ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass"
+    " CROSS JOIN (SELECT current_setting('is_superuser')::bool AS is_superuser) me"
     " ORDER BY d.oid"
 )
 

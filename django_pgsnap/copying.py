@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -132,9 +132,8 @@ class _Attempt:
                 job.session.execute(cloning.drop(job.clone.name))
 
     def _look(self) -> None:
-        for evictor in {id(job.evictor): job.evictor for job in self._live}.values():
-            if evictor:
-                evictor.pass_once()
+        for evictor in _evictors(self._jobs):
+            evictor.pass_once()
         if not self.shows_one_moment:
             # Nothing else meanwhile: small copies are soon complete.
             self.shows_one_moment = self._all_held_still()
@@ -178,9 +177,13 @@ def _sources(jobs: Sequence[Job]) -> set[str]:
 
 
 def _empty(jobs: Sequence[Job]) -> None:
-    for evictor in {id(job.evictor): job.evictor for job in jobs}.values():
-        if evictor:
-            evictor.empty()
+    for evictor in _evictors(jobs):
+        evictor.empty()
+
+
+def _evictors(jobs: Sequence[Job]) -> Iterable[Evictor]:
+    """Return each evictor once; the jobs of a server share one."""
+    return {id(job.evictor): job.evictor for job in jobs if job.evictor}.values()
 
 
 def _revised(jobs: Sequence[Job], errors: Sequence[BaseException | None]) -> list[Job]:

@@ -97,30 +97,24 @@ class Printed(NamedTuple):
     stderr: str
 
 
-# What these prove is between the package and the server, whichever the versions of Python and
-# Django are. `-m "not once"` leaves them to another environment.
-ONCE = {
-    "browser",
-    "hammer",
-    *("test_bad_input", "test_catalog", "test_choosing", "test_cloning", "test_copying"),
-    *("test_doctor", "test_example_project", "test_growth", "test_imposters", "test_inspection"),
-    *("test_locks", "test_metadata", "test_names", "test_obstacles", "test_concurrency"),
-    *("test_ordinary_role", "test_properties", "test_properties_survive", "test_rights"),
-    *("test_secrets", "test_server", "test_server_crash", "test_servers", "test_sessions"),
-    *("test_several_databases", "test_spares", "test_stages", "test_state", "test_supervise"),
-    *("test_swap", "test_sweep", "test_vcs", "test_written", "test_injection"),
+# What these prove hangs on Python and on Django, so every pair of versions runs them
+# (`-m versions`). All else is between the package and the server, and runs once on each server.
+VERSIONS = {
+    *("test_api", "test_apps", "test_arrivals", "test_checkpoint", "test_checks", "test_conf"),
+    *("test_drift", "test_guard", "test_layers", "test_reconnect", "test_take", "test_targets"),
+    *("test_admin_model", "test_admin_permissions", "test_admin_restore", "test_wording"),
 }
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", 'pg(versions): needs a server such as pg(">= 18")')
-    config.addinivalue_line("markers", "once: the same with every version of Python and Django")
+    config.addinivalue_line("markers", "versions: hangs on the versions of Python and Django")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if ONCE.intersection({item.path.stem, item.path.parent.name}):
-            item.add_marker("once")
+        if item.path.stem in VERSIONS:
+            item.add_marker("versions")
 
 
 def pytest_sessionstart() -> None:

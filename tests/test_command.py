@@ -76,7 +76,7 @@ def test_story_in_plain_words(live: str, call: Call) -> None:
         "Deleted 'snap1', 'sown': SIZE less.\n",
         (
             "No snapshots yet. Take one: pgsnap take\n"
-            "Undo: what was live until just now (restore of seeded, SIZE).\n"
+            "Undo: what was live until just now (restore of sown, SIZE).\n"
             "Copies, spares and undo occupy SIZE.\n"
         ),
     ]

@@ -89,15 +89,13 @@ class Sweeper:
         # Any fixed choice will do, as long as both follow on every kind of strike.
         take_first = len(str(case)) % 2 == 0
         judged = in_child(lambda: self._judge(command, outcomes, take_first=take_first))
+        crashes = list(_crashes(self._server.log[log_before:]))
+        if crashes:
+            self._world.forget()
         return Result(
             case=case,
             reached=ended.killed or bool(ended.value and ended.value.struck),
-            problems=(
-                *_failures(ended),
-                *(judged.value or ()),
-                *_failures(judged),
-                *_crashes(self._server.log[log_before:]),
-            ),
+            problems=(*_failures(ended), *(judged.value or ()), *_failures(judged), *crashes),
         )
 
     def _build(self, command: Command) -> State:
@@ -140,10 +138,11 @@ class Sweeper:
 
 
 def _crashes(log: str) -> Iterator[str]:
-    """Nothing that a command does, or suffers, may bring the server down."""
-    for line in log.splitlines():
+    """Say why the server crashed: nothing that a command does, or suffers, may bring it down."""
+    lines = log.splitlines()
+    for number, line in enumerate(lines):
         if "PANIC" in line or "was terminated by signal" in line:
-            yield f"the server crashed: {line}"
+            yield "\n".join(["the server crashed:", *lines[max(0, number - 9) : number + 1]])
 
 
 def _failures(ended: Ended) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 from django.conf import settings
 from django.core.management import call_command
 from psycopg import sql
 
+from django_pgsnap import metadata
 from tests.project import point
 from tests.servers import Server
 from tests.state import Database, databases
@@ -88,6 +89,16 @@ class World:
             undo=values("U", aliases),
         )
 
+    def forget(self) -> None:
+        """Make worlds afresh: a crash began new statistics, and an undo knows the old ones."""
+        self._frozen.clear()
+        self.clear()
+        with connect_patiently(self._server, "postgres") as connection:
+            for database in databases(self._server):
+                if database.name.startswith(FROZEN):
+                    name = sql.Identifier(database.name)
+                    connection.execute(sql.SQL("DROP DATABASE {}").format(name))
+
     def clear(self) -> None:
         """Drop everything but what later worlds are made from."""
         wait_until_quiet(self._server)
@@ -131,27 +142,43 @@ class World:
         return made
 
     def _thaw(self, frozen: Sequence[Database]) -> None:
-        """Make the databases again, with their very oids, which an undo remembers."""
+        """Make the databases again.
+
+        They get other oids, of which an undo remembers one. With their old ones the server would
+        crash once in a while: it cannot drop what somebody still has the statistics of an earlier
+        database of that oid at hand for ("trying to drop stats entry already dropped").
+        """
         with self._server.connect() as connection:
             for database in frozen:
-                name = sql.Identifier(database.name)
                 connection.execute(
                     sql.SQL(
-                        "CREATE DATABASE {} TEMPLATE {} OID {} STRATEGY file_copy"
+                        "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy"
                         " ALLOW_CONNECTIONS {} CONNECTION LIMIT {}"
                     ).format(
-                        name,
+                        sql.Identifier(database.name),
                         sql.Identifier(f"{FROZEN}{database.oid}"),
-                        sql.Literal(database.oid),
                         sql.Literal(database.allows_connections),
                         sql.Literal(database.connection_limit),
                     )
                 )
+            oids = {database.name: database.oid for database in databases(self._server)}
+            present = {database.oid: oids[database.name] for database in frozen}
+            for database in frozen:
                 connection.execute(
                     sql.SQL("COMMENT ON DATABASE {} IS {}").format(
-                        name, sql.Literal(database.comment)
+                        sql.Identifier(database.name),
+                        sql.Literal(_adapted(database.comment, present)),
                     )
                 )
+
+
+def _adapted(comment: str | None, oids: dict[int, int]) -> str | None:
+    """Return a comment that refers to databases by the oids that they have now."""
+    record = metadata.decode(comment)
+    if record is None:
+        return comment
+    successor = oids.get(record.successor_oid, 0)
+    return metadata.encode(replace(record, successor_oid=successor))
 
 
 def enter(
