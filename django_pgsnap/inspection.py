@@ -42,21 +42,33 @@ def sequences_digest(session: Session) -> str:
 
     Neither statistics nor ``pg_sequences`` show a ``setval(…, false)``, so each sequence is read.
     """
+    try:
+        found = positions(session)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+        return ""
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def positions(session: Session) -> list[tuple[int, int, bool]]:
+    """Return where all sequences are: oid, last value, and whether that was given out.
+
+    Raises:
+        psycopg.errors.InsufficientPrivilege: Our role may not read one.
+        psycopg.errors.UndefinedTable: One was dropped meanwhile.
+    """
     sequences = session.rows(_SEQUENCES)
-    digest = hashlib.sha256()
+    found = []
     for start in range(0, len(sequences), _SEQUENCES_PER_QUERY):
         part = sequences[start : start + _SEQUENCES_PER_QUERY]
-        positions = sql.SQL(" UNION ALL ").join(
-            sql.SQL("SELECT {}::oid, last_value, is_called FROM {}").format(
-                sql.Literal(oid), sql.Identifier(schema, name)
+        found += session.rows(
+            sql.SQL(" UNION ALL ").join(
+                sql.SQL("SELECT {}::oid, last_value, is_called FROM {}").format(
+                    sql.Literal(oid), sql.Identifier(schema, name)
+                )
+                for oid, schema, name in part
             )
-            for oid, schema, name in part
         )
-        try:
-            digest.update(repr(session.rows(positions)).encode())
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
-            return ""
-    return digest.hexdigest()
+    return [(int(oid), int(last), bool(called)) for oid, last, called in found]
 
 
 def _migrations(session: Session) -> Migrations:

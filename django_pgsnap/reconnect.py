@@ -45,6 +45,13 @@ def let_go(aliases: Iterable[str]) -> None:
         connections[alias].close()
 
 
+def close_pools(aliases: Iterable[str]) -> None:
+    """Close this process' pools; Django makes new ones when needed."""
+    for alias in aliases:
+        if pool_of(connections[alias]) is not None:
+            connections[alias].close_pool()  # type: ignore[attr-defined]
+
+
 def mend_pools(aliases: Iterable[str]) -> None:
     """Have this process' pools replace the connections that were ended.
 

@@ -11,12 +11,14 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import ExecStatus
 from psycopg.rows import TupleRow, tuple_row
 
 from .errors import MissingRightError, ServerUnavailableError
@@ -231,11 +233,49 @@ class Session:
         notices the loss when it sends a result.
         """
         self.configure({"client_connection_check_interval": "0"})
+        self.send(statement)
+        self.close()
+
+    def send(self, statement: Query) -> None:
+        """Send one statement without waiting for its end, which `finish` does."""
         pgconn = self._connection.pgconn
         pgconn.send_query(statement.as_bytes(self._connection))
         while pgconn.flush():
             pgconn.consume_input()
-        self.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether what was sent is still under way."""
+        pgconn = self._connection.pgconn
+        pgconn.consume_input()
+        return bool(pgconn.is_busy())
+
+    def finish(self) -> None:
+        """Wait for the end of what was sent.
+
+        Raises:
+            psycopg.Error: It failed.
+        """
+        failed = None
+        while (result := self._connection.pgconn.get_result()) is not None:
+            if result.status == ExecStatus.FATAL_ERROR:
+                failed = psycopg.errors.error_from_result(result)
+        if failed is not None:
+            raise failed
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """Return a context in which all statements happen together, or none does."""
+        return self._connection.transaction()
+
+    def copy_out(self, query: Query) -> bytes:
+        """Return what a ``COPY … TO STDOUT`` gives."""
+        with self._connection.cursor().copy(query) as copy:
+            return b"".join(bytes(block) for block in copy)
+
+    def copy_in(self, query: Query, data: bytes) -> None:
+        """Give a ``COPY … FROM STDIN`` what `copy_out` gave."""
+        with self._connection.cursor().copy(query) as copy:
+            copy.write(data)
 
     def cancel(self) -> None:
         """Stop the statement that another thread is running on this session."""

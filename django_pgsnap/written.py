@@ -20,6 +20,11 @@ from .sessions import visit
 # A crash of the server throws all statistics away, and this moment forward.
 _EPOCH: Final = sql.SQL("SELECT coalesce(stats_reset::text, '') FROM pg_stat_wal")
 
+_COUNT: Final = sql.SQL(
+    "SELECT pg_stat_get_db_tuples_inserted(oid) + pg_stat_get_db_tuples_updated(oid)"
+    " + pg_stat_get_db_tuples_deleted(oid) FROM pg_database WHERE datname = %s"
+)
+
 _UNTOUCHED: Final = (
     "pg_stat_get_db_tuples_inserted({oid}) + pg_stat_get_db_tuples_updated({oid})"
     " + pg_stat_get_db_tuples_deleted({oid}) = 0"
@@ -38,6 +43,11 @@ def epoch(session: Session) -> str:
 def untouched(oid: int) -> Query:
     """Return the condition that no row was written in the database with this oid."""
     return sql.SQL(_UNTOUCHED).format(oid=sql.Literal(oid))
+
+
+def count(session: Session, database: str) -> int:
+    """Return how many rows were ever written in a database, when nobody is there any more."""
+    return int(session.value(_COUNT, [database]))
 
 
 def is_unwritten(session: Session, server: Server, live: Database, undo: Record) -> bool:

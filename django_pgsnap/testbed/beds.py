@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .. import targets
+from .. import reconnect, targets, written
 from ..conf import test_config
 from ..errors import PgsnapError
 from ..metadata import Record
@@ -60,10 +60,16 @@ class Bed:
         """Return a mark for this test database."""
         return Mark(database=self.name, source=self.source, fingerprint=fingerprint, kept=kept)
 
-    def settle(self, template: str | None) -> None:
+    def settle(self, template: str | None, *, rows_written: int = 0) -> None:
         """Take note that the test database is complete, and this process'."""
         live.register(
-            OwnDatabase(alias=self.alias, name=self.name, source=self.source, template=template)
+            OwnDatabase(
+                alias=self.alias,
+                name=self.name,
+                source=self.source,
+                template=template,
+                written=rows_written,
+            )
         )
 
 
@@ -120,7 +126,8 @@ def set_up(
         else:
             template = _migrate(bed, wanted, migrate, tell)
             session.execute(marks.write(bed.mark(fingerprint=wanted.digest, kept=keep)))
-            bed.settle(template.database if template else None)
+            rows = written.count(session, bed.name)
+            bed.settle(template.database if template else None, rows_written=rows)
             return False
     bed.settle(template.database)
     return True
@@ -193,6 +200,4 @@ def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
 
 def _leave(connection: BaseDatabaseWrapper) -> None:
     connection.close()
-    close_pool = getattr(connection, "close_pool", None)
-    if close_pool is not None and connection.settings_dict["OPTIONS"].get("pool"):
-        close_pool()
+    reconnect.close_pools([connection.alias])

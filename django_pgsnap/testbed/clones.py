@@ -27,27 +27,37 @@ def shut_clone(session: Session, source: str) -> str:
 
     It is shut and not published; if it stays so, the next operation drops it.
     """
-    owner, size_bytes = session.rows(_ME, [source])[0]
-    unfinished = names.unfinished_name(names.new_identity())
-    strategy = cloning.best_strategy(session, size_bytes)
-    # Sharing blocks depends on the file system, and test databases are too small to try.
-    clone = Clone(
-        source=source,
-        name=unfinished,
-        owner=owner,
-        strategy="file_copy" if strategy == "clone" else strategy,
-    )
-    clone.prepare(session)
+    clone = plan(session, source)
     _wait_until_empty(session, source)
-    locks.try_acquire(session, unfinished)
+    locks.try_acquire(session, clone.name)
     try:
         session.execute(clone.statement)
     except psycopg.errors.ObjectInUse as error:
-        locks.release(session, unfinished)
+        locks.release(session, clone.name)
         raise _busy(session, source, "cloned") from error
-    wanted, present = properties.read(session, source, unfinished)
-    properties.put(session, wanted, present, unfinished)
-    return unfinished
+    furnish(session, clone)
+    return clone.name
+
+
+def plan(session: Session, source: str) -> Clone:
+    """Return what a clone of a database is to be, and prepare the session that will make it."""
+    owner, size_bytes = session.rows(_ME, [source])[0]
+    strategy = cloning.best_strategy(session, size_bytes)
+    clone = Clone(
+        source=source,
+        name=names.unfinished_name(names.new_identity()),
+        owner=owner,
+        # Sharing blocks depends on the file system, and test databases are too small to try.
+        strategy="file_copy" if strategy == "clone" else strategy,
+    )
+    clone.prepare(session)
+    return clone
+
+
+def furnish(session: Session, clone: Clone) -> None:
+    """Give a clone the settings and privileges of its source."""
+    wanted, present = properties.read(session, clone.source, clone.name)
+    properties.put(session, wanted, present, clone.name)
 
 
 def make(session: Session, source: str, mark: Mark) -> None:
@@ -86,6 +96,14 @@ def send_off(server: Server, name: str) -> None:
         return
     _wait_until_empty(session, name)
     session.fire(cloning.drop(name))
+
+
+def fire_drop(server: Server, name: str) -> None:
+    """Have the server drop a shut database of ours by itself, unless somebody else does."""
+    session = server.session("clearing up")
+    if locks.try_acquire(session, name):
+        session.fire(cloning.drop(name))
+    session.close()
 
 
 def sweep(session: Session, source: str) -> list[str]:

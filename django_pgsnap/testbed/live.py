@@ -37,12 +37,14 @@ class OwnDatabase:
         name: Its name.
         source: Name of the alias' database outside of tests.
         template: Name of the template that holds its migrated state, None if none was kept.
+        written: How many rows had been written in it when it was in that state.
     """
 
     alias: str
     name: str
     source: str
     template: str | None
+    written: int = 0
 
 
 # By alias and name: a test runner leads an alias from one to another.
@@ -154,7 +156,7 @@ def move(alias: str, before: str) -> None:
     """Take note that a worker's alias, which led to a run's database, leads to its own clone."""
     own = known(alias, before)
     if own is not None:
-        register(replace(own, name=str(connections[alias].settings_dict["NAME"])))
+        register(replace(own, name=str(connections[alias].settings_dict["NAME"]), written=0))
 
 
 def _announce() -> None:

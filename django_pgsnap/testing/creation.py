@@ -17,6 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.creation import BaseDatabaseCreation
 
 from ..testbed import beds, live
+from . import hooks
 
 
 class WorkerCreation(BaseDatabaseCreation):
@@ -27,6 +28,8 @@ class WorkerCreation(BaseDatabaseCreation):
         before = str(self.connection.settings_dict["NAME"])
         super().setup_worker_connection(_worker_id)
         live.move(self.connection.alias, before)
+        # With some start methods a worker knows nothing of its parent.
+        hooks.install()
 
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         """Lead an alias to the test database of another one."""
@@ -67,7 +70,7 @@ class SnapshotCreation(WorkerCreation):
                 )
                 self._lead_to(name)
         if serialize:
-            self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]  # noqa: SLF001
+            self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]
         self.connection.ensure_connection()
         if os.environ.get("RUNNING_DJANGOS_TEST_SUITE") == "true":
             self.mark_expected_failures_and_skips()

@@ -8,7 +8,7 @@ from django.core.management.base import CommandError
 from django.test.runner import DiscoverRunner
 
 from ..errors import PgsnapError
-from . import creation
+from . import creation, hooks
 
 
 class SnapshotRunnerMixin:
@@ -21,9 +21,11 @@ class SnapshotRunnerMixin:
             CommandError: One is in use by another run, or the server refused something.
         """
         creation.install()
+        hooks.install()
         try:
             return super().setup_databases(**kwargs)  # type: ignore[misc]
         except PgsnapError as error:
+            hooks.uninstall()
             creation.uninstall()
             raise CommandError(str(error)) from error
 
@@ -34,6 +36,7 @@ class SnapshotRunnerMixin:
             CommandError: The server refused something.
         """
         try:
+            hooks.uninstall()
             super().teardown_databases(old_config, **kwargs)  # type: ignore[misc]
         except PgsnapError as error:
             raise CommandError(str(error)) from error

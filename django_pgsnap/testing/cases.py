@@ -1,0 +1,179 @@
+"""Django's test cases over baselines: every class starts from one, and so does every test.
+
+This stands in for what ``TransactionTestCase`` does between tests. Classes of ``TestCase`` keep
+their transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+from unittest.util import strclass
+from weakref import WeakSet
+
+from django.core.management import call_command
+from django.core.management.color import no_style
+from django.db import connections
+from django.test import TestCase, TransactionTestCase
+from django.test.testcases import TestData  # type: ignore[attr-defined]
+
+from ..conf import test_config
+from ..testbed import keepers
+from ..testbed.baseline import Baseline
+from ..testbed.reset import Keeper
+from .replacing import stock
+
+# Classes whose own data is in their baseline.
+_with_data: WeakSet[type] = WeakSet()
+
+
+def start(cls: type) -> None:
+    """Put the databases that a test class may use to what it starts from.
+
+    Raises:
+        PgsnapError: That was not possible.
+    """
+    _with_data.discard(cls)
+    for alias, keeper in _kept(cls):
+        with keepers.on_behalf_of(strclass(cls), alias):
+            keeper.start(_start_of(cls, alias, keeper))
+
+
+def start_module() -> None:
+    """Put all databases to the baseline of the whole run, for a module to set them up.
+
+    Raises:
+        PgsnapError: That was not possible.
+    """
+    for alias in connections:
+        if (keeper := _keeper(alias)) is not None:
+            with keepers.on_behalf_of("the module", alias):
+                keeper.start()
+
+
+def adopt_module() -> None:
+    """Have the classes of a module start from what it has just set up.
+
+    Raises:
+        PgsnapError: That was not possible.
+    """
+    for alias in connections:
+        if (keeper := _keeper(alias)) is not None:
+            with keepers.on_behalf_of("the module", alias):
+                keeper.floor = keeper.adopt()
+
+
+def leave_module() -> None:
+    """Have the next module's classes start from the baseline of the whole run again."""
+    keepers.leave_floors()
+
+
+def fixture_setup(cls: Any) -> None:
+    """Stand in for ``TransactionTestCase._fixture_setup``: what there is already is not made.
+
+    Data of migrations is there, so nothing is deserialized. Fixtures are loaded before each test;
+    but where the class makes data, once, so that they belong to its baseline.
+    """
+    if cls in _with_data:
+        return
+    kept = dict(_kept(cls))
+    if _is_flushed(cls):
+        stock(TransactionTestCase, "_fixture_setup").__func__(cls)
+    else:
+        with _only_others(cls, kept):
+            stock(TransactionTestCase, "_fixture_setup").__func__(cls)
+        for alias in kept:
+            if cls.reset_sequences:
+                _restart_sequences(alias)
+            if cls.fixtures:
+                call_command("loaddata", *cls.fixtures, verbosity=0, database=alias)
+    if kept and hasattr(cls, "setUpTestData"):
+        _set_up_test_data(cls, kept)
+
+
+def fixture_teardown(self: Any) -> None:
+    """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
+    kept = dict(_kept(type(self)))
+    with _only_others(type(self), kept):
+        stock(TransactionTestCase, "_fixture_teardown")(self)
+    for alias, keeper in kept.items():
+        with keepers.on_behalf_of(f"what comes after {self.id()}", alias):
+            keeper.reset()
+        # A flush does so, too, by way of post_migrate.
+        keepers.forget_cached(alias)
+
+
+def _set_up_test_data(cls: Any, kept: dict[str, Keeper]) -> None:
+    """Have a class make its data once, and its tests start from them."""
+    before = dict(vars(cls))
+    cls.setUpTestData()
+    for name, value in dict(vars(cls)).items():
+        if value is not before.get(name):
+            setattr(cls, name, TestData(name, value))
+    for alias, keeper in kept.items():
+        with keepers.on_behalf_of(strclass(cls), alias):
+            keeper.adopt()
+    _with_data.add(cls)
+
+
+def _start_of(cls: type, alias: str, keeper: Keeper) -> Baseline | None:
+    if not _is_flushed(cls):
+        return None
+    # Where Django itself fills the tables before each test, its flush leaves them quite empty.
+    bare = getattr(cls, "available_apps", None) is not None or getattr(
+        cls, "serialized_rollback", False
+    )
+    return keeper.layer(
+        "flushed, bare" if bare else "flushed",
+        lambda: call_command(
+            "flush",
+            verbosity=0,
+            interactive=False,
+            database=alias,
+            reset_sequences=False,
+            allow_cascade=True,
+            inhibit_post_migrate=bare,
+        ),
+    )
+
+
+def _is_flushed(cls: type) -> bool:
+    commits = issubclass(cls, TransactionTestCase) and not issubclass(cls, TestCase)
+    return commits and test_config().baseline == "flushed"
+
+
+def _kept(cls: Any) -> Iterator[tuple[str, Keeper]]:
+    """Yield the aliases that a test class may use, as far as their test databases are ours."""
+    allowed = getattr(cls, "databases", ())
+    for alias in connections:
+        if (allowed == "__all__" or alias in allowed) and (keeper := _keeper(alias)) is not None:
+            yield alias, keeper
+
+
+def _keeper(alias: str) -> Keeper | None:
+    # A suite that runs inside a test shares its transaction.
+    if connections.settings[alias]["TEST"]["MIRROR"] or connections[alias].in_atomic_block:
+        return None
+    return keepers.find(alias)
+
+
+def _only_others(cls: Any, kept: dict[str, Keeper]) -> Any:
+    """Have Django itself care for the databases that are not ours, if there are any."""
+    names = [name for name in cls._databases_names(include_mirrors=False) if name not in kept]
+    return mock.patch.object(cls, "_databases_names", classmethod(lambda _, **__: names))
+
+
+def _restart_sequences(alias: str) -> None:
+    """Number rows from 1 on in the tables that have none; what migrations inserted has numbers."""
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        sequences = connection.introspection.sequence_list()
+        empty = []
+        for sequence in sequences:
+            table = connection.ops.quote_name(sequence["table"])
+            cursor.execute(f"SELECT EXISTS (SELECT FROM {table})")  # noqa: S608  # quoted
+            if cursor.fetchone() == (False,):
+                empty.append(sequence)
+        for statement in connection.ops.sequence_reset_by_name_sql(no_style(), empty):
+            cursor.execute(statement)
