@@ -115,7 +115,7 @@ def setup_s(directory: Path, place: Place, runner: str) -> float:
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "measured_settings",
         "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]),
-        "PROJECT_SETTINGS": json.dumps({"DATABASES": {"default": _alias(place.parameters)}}),
+        "PROJECT_SETTINGS": json.dumps({"DATABASES": {"default": alias(place.parameters)}}),
     }
     ended = subprocess.run(  # noqa: S603  # a command line from here
         [sys.executable, "-m", "django", "test", "--timing", "--no-input", "--testrunner", runner],
@@ -131,7 +131,8 @@ def setup_s(directory: Path, place: Place, runner: str) -> float:
     return float(found[1])
 
 
-def _alias(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def alias(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the alias that leads to the server."""
     keys = ("host", "port", "user", "password")
     return {
         "ENGINE": "django.db.backends.postgresql",

@@ -10,8 +10,8 @@ import getpass
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self
@@ -266,6 +266,25 @@ class Session:
     def transaction(self) -> AbstractContextManager[object]:
         """Return a context in which all statements happen together, or none does."""
         return self._connection.transaction()
+
+    @contextmanager
+    def in_autocommit(self) -> Iterator[None]:
+        """Have every statement be a transaction of its own, whatever was set before."""
+        before = self._connection.autocommit
+        self._connection.autocommit = True
+        try:
+            yield
+        finally:
+            if not self._connection.closed:
+                self._connection.autocommit = before
+
+    def renew(self, role: str) -> None:
+        """Make a session as it was when it began, and assume a role again, if there is one."""
+        self._connection.rollback()
+        with self.in_autocommit():
+            self.execute(sql.SQL("DISCARD ALL"))
+            if role:
+                self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
 
     def copy_out(self, query: Query) -> bytes:
         """Return what a ``COPY … TO STDOUT`` gives."""

@@ -6,7 +6,7 @@ write to a few tables only; those are put back row by row, from what is kept in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,8 +14,12 @@ import psycopg
 from psycopg import sql
 
 from .. import stages
+from ..inspection import positions
 from ..server import Session
-from .dirty import Changes, Look, Position, Table
+from .dirty import Changes, Look
+
+# A sequence's last value, and whether that was given out.
+Position = tuple[int, bool]
 
 # Cloning a small database anew takes some tens of milliseconds; what takes longer to put back row
 # by row is not kept. See benchmarks/reset.py.
@@ -29,24 +33,29 @@ class Baseline:
 
     Attributes:
         origin: Name of the shut database that clones are made of.
-        clone: How such a clone is found, when nobody has been there.
-        ahead: Oids of the tables whose rows are others than in such a clone.
-        positions: Where the sequences are.
+        clone: What the server has counted in such a clone, where nobody has been.
+        ahead: Oids of the tables and sequences that are not as in such a clone.
+        tables: Names of all tables, by their oids.
         rows: The rows of small tables that have any, as ``COPY`` gives them, by the tables' oids.
+        positions: Where the sequences are, by their oids.
         bound: Oids of the tables that can be put back only with the whole database.
     """
 
     origin: str
     clone: Look
     ahead: frozenset[int]
-    positions: Mapping[int, Position]
+    tables: Mapping[int, sql.Identifier]
     rows: Mapping[int, bytes]
+    positions: Mapping[int, Position]
     bound: frozenset[int]
 
     def differing(self, other: Baseline) -> frozenset[int]:
-        """Return the tables whose rows are not the same in another baseline of the same origin."""
+        """Return what is not the same in another baseline of the same origin, by oid."""
         return frozenset(
-            oid for oid in self.ahead | other.ahead if self.rows.get(oid) != other.rows.get(oid)
+            oid
+            for oid in self.ahead | other.ahead
+            if self.rows.get(oid) != other.rows.get(oid)
+            or self.positions.get(oid) != other.positions.get(oid)
         )
 
 
@@ -56,20 +65,23 @@ def study(inside: Session, origin: str, found: Look) -> Baseline:
     Args:
         inside: A session on it.
         origin: Name of a shut database with the same contents.
-        found: How it was found.
+        found: What the server has counted.
     """
-    rows, bound = _rows(inside, found.tables, found.tables)
+    names = {oid: sql.Identifier(schema, name) for oid, schema, name in inside.rows(_TABLES)}
+    rows, unread = _rows(inside, names)
     return Baseline(
         origin=origin,
-        clone=_fresh(found),
+        # In a new clone the server has counted nothing.
+        clone={oid: replace(count, written=0) for oid, count in found.items()},
         ahead=frozenset(),
-        positions=found.positions,
+        tables=names,
         rows=rows,
-        bound=bound | {oid for (oid,) in inside.rows(_BOUND)},
+        positions={oid: (last, called) for oid, last, called in positions(inside)},
+        bound=unread | {oid for (oid,) in inside.rows(_BOUND)},
     )
 
 
-def above(inside: Session, below: Baseline, found: Look, changes: Changes) -> Baseline | None:
+def above(inside: Session, below: Baseline, changes: Changes) -> Baseline | None:
     """Return the baseline that a test database is at, after rows were written on top of another.
 
     Returns:
@@ -77,87 +89,97 @@ def above(inside: Session, below: Baseline, found: Look, changes: Changes) -> Ba
     """
     if changes.catalogs or changes.tables & below.bound:
         return None
-    rows, bound = _rows(inside, found.tables, changes.tables)
-    if bound:
+    rows, unread = _rows(inside, {oid: below.tables[oid] for oid in changes.tables})
+    if unread:
         return None
-    untouched = {oid: text for oid, text in below.rows.items() if oid not in changes.tables}
+    others = {oid: text for oid, text in below.rows.items() if oid not in changes.tables}
     return replace(
         below,
-        ahead=below.ahead | changes.tables,
-        positions=found.positions,
-        rows={**untouched, **rows},
+        ahead=below.ahead | changes.tables | changes.sequences,
+        rows={**others, **rows},
+        positions={oid: (last, called) for oid, last, called in positions(inside)},
     )
 
 
-def put_back(
-    inside: Session,
-    baseline: Baseline,
-    tables: Mapping[int, Table],
-    written: Iterable[int],
-    moved: Iterable[int],
-) -> None:
-    """Put tables and sequences back to a baseline, in one transaction.
+def size_bytes(inside: Session, oids: Iterable[int]) -> int:
+    """Return what the rows of tables and sequences occupy."""
+    return int(inside.value(_SIZE, [list(oids)]))
 
-    Args:
-        inside: A session on the test database.
-        baseline: The baseline.
-        tables: What the server says of the tables.
-        written: Oids of the tables that differ.
-        moved: Oids of the sequences that differ.
-    """
-    chosen = [(tables[oid].identifier, baseline.rows.get(oid)) for oid in written]
-    positions = [(oid, *baseline.positions[oid]) for oid in moved]
+
+def put_back(inside: Session, baseline: Baseline, oids: Collection[int]) -> None:
+    """Put tables and sequences back to a baseline, in one transaction."""
+    tables = [oid for oid in oids if oid in baseline.tables]
+    moved = [(oid, *baseline.positions[oid]) for oid in oids if oid in baseline.positions]
     with inside.transaction():
-        if chosen:
+        inside.execute(_EXACTLY)
+        if tables:
             inside.execute(_WITHOUT_TRIGGERS)
             inside.execute(
-                stages.together(sql.SQL("DELETE FROM ONLY {}").format(name) for name, _ in chosen)
+                stages.together(
+                    sql.SQL("DELETE FROM ONLY {}").format(baseline.tables[oid]) for oid in tables
+                )
             )
-        for name, rows in chosen:
-            if rows:
-                inside.copy_in(sql.SQL("COPY {} FROM STDIN").format(name), rows)
-        if positions:
-            inside.rows(_SET_SEQUENCES, list(map(list, zip(*positions, strict=True))))
+        for oid in tables:
+            if oid in baseline.rows:
+                query = sql.SQL("COPY {} FROM STDIN").format(baseline.tables[oid])
+                inside.copy_in(query, baseline.rows[oid])
+        if moved:
+            inside.rows(_SET_SEQUENCES, list(map(list, zip(*moved, strict=True))))
 
 
 def _rows(
-    inside: Session, tables: Mapping[int, Table], oids: Iterable[int]
+    inside: Session, tables: Mapping[int, sql.Identifier]
 ) -> tuple[dict[int, bytes], frozenset[int]]:
     """Return the rows of tables, and which tables are too large or not for us to read."""
     rows: dict[int, bytes] = {}
-    left = _MOST_BYTES
     unread = set()
-    # With row security, COPY would leave rows out; like this it fails.
-    inside.configure({"row_security": "off"})
-    for oid in oids:
-        table = tables[oid]
-        if table.is_catalog or not table.size_bytes:
-            continue
-        if table.size_bytes > min(left, _MOST_PER_TABLE_BYTES):
-            unread.add(oid)
-            continue
-        try:
-            found = inside.copy_out(sql.SQL("COPY {} TO STDOUT").format(table.identifier))
-        except psycopg.Error:
-            unread.add(oid)
-            continue
-        if found:
-            rows[oid] = found
-            left -= table.size_bytes
+    left = _MOST_BYTES
+    with inside.transaction():
+        inside.execute(_EXACTLY)
+        for oid, size in inside.rows(_SIZES, [list(tables)]):
+            if size > min(left, _MOST_PER_TABLE_BYTES):
+                unread.add(oid)
+                continue
+            try:
+                with inside.transaction():
+                    text = inside.copy_out(sql.SQL("COPY {} TO STDOUT").format(tables[oid]))
+            except psycopg.Error:
+                unread.add(oid)
+                continue
+            left -= size
+            if text:
+                rows[oid] = text
     return rows, frozenset(unread)
 
 
-def _fresh(found: Look) -> Look:
-    """Return how a clone is found: the server has counted nothing in it."""
-    return replace(
-        found, tables={oid: replace(table, written=0) for oid, table in found.tables.items()}
-    )
+_TABLES: Final = sql.SQL(
+    "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.relkind IN ('r', 'm') AND NOT c.relisshared AND c.relpersistence <> 't'"
+    " AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+)
 
+# A table whose file is empty has no rows.
+_SIZES: Final = sql.SQL(
+    "SELECT oid, pg_table_size(oid) FROM unnest(%s::oid[]) AS t (oid)"
+    " WHERE pg_relation_size(oid) > 0"
+)
+_SIZE: Final = sql.SQL(
+    "SELECT coalesce(sum(pg_relation_size(oid)), 0) FROM unnest(%s::oid[]) AS t (oid)"
+)
+
+# What is written as text has to be read again as the same. With row security, rows would be left
+# out; like this there is an error.
+_EXACTLY: Final = sql.SQL(
+    "SET LOCAL datestyle = ISO; SET LOCAL intervalstyle = postgres;"
+    " SET LOCAL extra_float_digits = 1; SET LOCAL row_security = off;"
+    " SET LOCAL bytea_output = hex; SET LOCAL xmloption = content"
+)
 
 # Triggers, foreign keys among them, would write to other tables. Where our role may not switch
 # them off there are but the keys that Django makes, which can wait for the end (`_BOUND`).
 _WITHOUT_TRIGGERS: Final = sql.SQL(
-    "SET LOCAL row_security = off; SET CONSTRAINTS ALL DEFERRED;"
+    "SET CONSTRAINTS ALL DEFERRED;"
     " SELECT set_config('session_replication_role', 'replica', true)"
     " WHERE has_parameter_privilege('session_replication_role', 'SET')"
 )

@@ -1,10 +1,10 @@
-"""What was written in a test database: which tables and sequences, told without reading them all.
+"""What was written in a test database: which tables and sequences, told without reading them.
 
 The server counts the rows that are inserted, updated and deleted in each table, those of
-transactions that were rolled back, too (manual, pg_stat_all_tables). The counts of a session are
-complete once its backend is gone, so nobody may be there when this looks. TRUNCATE gives a table
-another file. DDL and large objects write to the system catalogs. Sequences are not counted: each
-is read.
+transactions that were rolled back, too (manual, pg_stat_all_tables), and each look at a sequence's
+only block (pg_statio_all_sequences), which nextval and setval cannot do without. The counts of
+other sessions are complete once their backends are gone, so nobody else may be there when this
+looks. TRUNCATE gives a table another file. DDL and large objects write to the system catalogs.
 """
 
 from __future__ import annotations
@@ -15,49 +15,29 @@ from typing import Final
 
 from psycopg import sql
 
-from ..inspection import positions
 from ..server import Session
 
-Position = tuple[int, bool]
+# What comes with the server has lower oids (manual, "OIDs Assigned ...", bki.html).
+_FIRST_OF_USERS: Final = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """What the server says of a table, or of a materialized view.
+class Count:
+    """What the server has counted of a table, a materialized view or a sequence.
 
     Attributes:
-        schema: Its schema.
-        name: Its name.
-        is_catalog: Whether it is one of the server's own.
-        written: How many rows were ever inserted, updated or deleted.
+        is_sequence: Whether it is a sequence.
+        written: How many rows were ever written, or how often it was looked at.
         file: Number of its file, another one after TRUNCATE.
-        size_bytes: Size on disk without indexes; 0 only where it has no rows.
     """
 
-    schema: str
-    name: str
-    is_catalog: bool
+    is_sequence: bool
     written: int
     file: int
-    size_bytes: int
-
-    @property
-    def identifier(self) -> sql.Identifier:
-        """Its name as SQL takes it."""
-        return sql.Identifier(self.schema, self.name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """How a database was found.
-
-    Attributes:
-        tables: What the server says of each table, by its oid.
-        positions: Where each sequence is, by its oid.
-    """
-
-    tables: Mapping[int, Table]
-    positions: Mapping[int, Position]
+# By oid.
+Look = Mapping[int, Count]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +47,7 @@ class Changes:
     Attributes:
         catalogs: Whether it was more than rows and sequences: DDL, large objects.
         tables: Oids of the tables.
-        sequences: Oids of the sequences.
+        sequences: Oids of the sequences that may have moved.
     """
 
     catalogs: bool
@@ -75,77 +55,44 @@ class Changes:
     sequences: frozenset[int]
 
 
-def look(inside: Session) -> Look:
-    """Return how a database is found now, by a session on it when nobody else is there.
+def look(inside: Session, oids: Iterable[int] | None = None) -> Look:
+    """Return what the server has counted.
 
-    Raises:
-        psycopg.Error: Our role may not read a sequence.
+    Args:
+        inside: A session on the database, where nobody else is.
+        oids: Only these tables and sequences; None for all.
     """
-    return Look(
-        tables=_tables(inside),
-        positions={oid: (last, called) for oid, last, called in positions(inside)},
-    )
-
-
-def look_again(inside: Session, before: Look, oids: Iterable[int]) -> Look:
-    """Return how a database is found once these tables were written, and its sequences set."""
     # A session's own counts are complete when it has been told to hand them over.
     inside.rows(_HAND_OVER)
-    return Look(
-        tables={**before.tables, **_tables(inside, list(oids))},
-        positions=before.positions,
-    )
+    return {
+        oid: Count(is_sequence=is_sequence, written=written, file=file)
+        for oid, is_sequence, written, file in inside.rows(
+            _COUNTS, [None if oids is None else list(oids)]
+        )
+    }
 
 
 def changes(before: Look, now: Look) -> Changes:
     """Return what was written between two looks."""
-    differing = {
-        oid
-        for oid in {*before.tables, *now.tables}
-        if _state(before.tables.get(oid)) != _state(now.tables.get(oid))
-    }
+    differing = {oid for oid, count in now.items() if before.get(oid) != count}
     return Changes(
-        catalogs=(
-            before.tables.keys() != now.tables.keys()
-            or before.positions.keys() != now.positions.keys()
-            or any(now.tables[oid].is_catalog for oid in differing)
-        ),
-        tables=frozenset(differing),
-        sequences=frozenset(
-            oid for oid, found in now.positions.items() if before.positions.get(oid) != found
-        ),
+        catalogs=before.keys() != now.keys() or any(oid < _FIRST_OF_USERS for oid in differing),
+        tables=frozenset(oid for oid in differing if not now[oid].is_sequence),
+        sequences=frozenset(oid for oid in differing if now[oid].is_sequence),
     )
-
-
-def _state(table: Table | None) -> tuple[int, int] | None:
-    return None if table is None else (table.written, table.file)
-
-
-def _tables(inside: Session, oids: list[int] | None = None) -> dict[int, Table]:
-    return {
-        oid: Table(
-            schema=schema,
-            name=name,
-            is_catalog=is_catalog,
-            written=written,
-            file=file,
-            size_bytes=size_bytes,
-        )
-        for oid, schema, name, is_catalog, written, file, size_bytes in inside.rows(_TABLES, [oids])
-    }
 
 
 _HAND_OVER: Final = sql.SQL("SELECT pg_stat_force_next_flush()")
 
 # ANALYZE writes statistics, which change no result.
-_TABLES: Final = sql.SQL(
-    "SELECT c.oid, n.nspname, c.relname, c.relnamespace = 'pg_catalog'::regnamespace,"
-    " pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)"
-    "   + pg_stat_get_tuples_deleted(c.oid),"
-    " coalesce(pg_relation_filenode(c.oid), 0),"
-    " CASE WHEN pg_relation_size(c.oid) = 0 THEN 0 ELSE coalesce(pg_table_size(c.oid), 0) END"
-    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relkind IN ('r', 'm') AND NOT c.relisshared AND c.relpersistence <> 't'"
-    " AND c.oid <> ALL (ARRAY['pg_statistic', 'pg_statistic_ext_data']::regclass[])"
-    " AND c.oid = ANY (coalesce(%s, ARRAY[c.oid]))"
+_COUNTS: Final = sql.SQL(
+    "SELECT c.oid, c.relkind = 'S', CASE WHEN c.relkind = 'S'"
+    " THEN pg_stat_get_blocks_fetched(c.oid)"
+    " ELSE pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)"
+    "   + pg_stat_get_tuples_deleted(c.oid) END, c.relfilenode"
+    " FROM pg_catalog.pg_class c"
+    " WHERE c.relkind IN ('r', 'm', 'S') AND NOT c.relisshared AND c.relpersistence <> 't'"
+    " AND c.oid <> ALL (ARRAY['pg_catalog.pg_statistic', 'pg_catalog.pg_statistic_ext_data']"
+    "   ::regclass[])"
+    " AND c.oid = ANY (coalesce(%s::oid[], ARRAY[c.oid]))"
 )

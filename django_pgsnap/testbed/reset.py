@@ -7,20 +7,22 @@ test database is replaced by a clone of the baseline, of which the next one is m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
+import psycopg
+from django.db import connections
 from psycopg import sql
 
 from .. import arrivals, locks, names, reconnect, stages, written
 from ..conf import config
 from ..server import Server, Session
-from ..sessions import Evictor, backends, visit
+from ..sessions import Evictor, backends
 from . import baseline, clones, dirty, live
 from .baseline import Baseline
-from .dirty import Changes, Look
+from .dirty import Look
 from .live import OwnDatabase
 from .ready import Ready
 
@@ -72,6 +74,7 @@ class Keeper:
         is_template = written.count(self._session, self.name) == own.written
         self.base = self._study(own.template if own.template and is_template else self._keep())
         self.floor = self.current = self.base
+        reconnect.let_go([self.alias])
 
     @property
     def _session(self) -> Session:
@@ -80,15 +83,8 @@ class Keeper:
     def start(self, wanted: Baseline | None = None) -> None:
         """Have tests start from a baseline from now on."""
         self.current = wanted or self.floor
-        self.reset()
-
-    def layer(self, name: str, make: Callable[[], object]) -> Baseline:
-        """Return the baseline of this name, which is made on top of that of the whole run."""
-        if name not in self._layers:
-            self.start(self.base)
-            make()
-            self._layers[name] = self.adopt()
-        return self._layers[name]
+        self._leave()
+        self._bring()
 
     def reset(self) -> None:
         """Put the test database back to the baseline that tests start from now.
@@ -97,12 +93,20 @@ class Keeper:
             DatabaseBusyError: Sessions that may not be ended are at work on it.
             psycopg.Error: The server refused something.
         """
-        self._leave()
-        wanted = self.current
-        if self._known.at is wanted and self._visits() == self._known.visits:
-            return
-        if not self._put_back(wanted):
-            self._replace(wanted)
+        # What the test was connected by serves for this too, since it is still warm.
+        self._leave(but=self._borrowed())
+        try:
+            self._bring()
+        finally:
+            reconnect.let_go([self.alias])
+
+    def layer(self, name: str, make: Callable[[], object]) -> Baseline:
+        """Return the baseline of this name, which is made on top of that of the whole run."""
+        if name not in self._layers:
+            self.start(self.base)
+            make()
+            self._layers[name] = self.adopt()
+        return self._layers[name]
 
     def adopt(self) -> Baseline:
         """Have tests start from the state that the test database is in now."""
@@ -113,6 +117,7 @@ class Keeper:
 
     def start_from(self, origin: str) -> Baseline:
         """Have tests start from a shut database of the server."""
+        self._leave()
         self._swap(self._ready.take(origin))
         self.current = self._study(origin)
         return self.current
@@ -123,45 +128,15 @@ class Keeper:
             self._ready.discard(origin)
         self._ready.end()
 
-    def _leave(self) -> None:
-        """Close this thread's connections, and wait until nobody is on the test database."""
-        aliases = reconnect.aliases_of([self.alias])
-        reconnect.let_go(aliases)
-        reconnect.close_pools(aliases)
-        deadline = time.monotonic() + _LEAVING_S
-        while backends(self._session, [self.name]):
-            if time.monotonic() > deadline:
-                self._evict()
-            time.sleep(_LOOK_S)
-
-    def _evict(self) -> None:
-        """End who idles on the test database, and wait for who works."""
-        evictor = Evictor(self._session, [self.name], wait_s=config().wait_s, force=False)
-        while present := evictor.pass_once():
-            if evictor.overdue:
-                raise evictor.busy(present)
-            time.sleep(_LOOK_S)
-
-    def _visits(self) -> tuple[Any, ...]:
-        found = self._session.rows(_VISITS, [self.name])
-        return found[0] if found else ()
-
-    @contextmanager
-    def _inside(self) -> Iterator[Session]:
-        with visit(self._server, self._session, self.name, "resetting") as inside:
-            for (gid,) in inside.rows(_PREPARED):
-                inside.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
-            yield inside
-
-    def _study(self, origin: str) -> Baseline:
-        with self._inside() as inside:
-            found = dirty.look(inside)
-            studied = baseline.study(inside, origin, found)
-        self._note(studied, found)
-        return studied
-
-    def _note(self, at: Baseline, found: Look) -> None:
-        self._known = _Known(at=at, found=found, visits=self._visits())
+    def _bring(self) -> None:
+        """Bring the test database to the current baseline, if it is not there."""
+        wanted = self.current
+        is_there = self._known.at is wanted and connections[self.alias].connection is None
+        if is_there and self._visits() == self._known.visits:
+            return
+        if not self._put_back(wanted):
+            self._leave()
+            self._replace(wanted)
 
     def _put_back(self, wanted: Baseline) -> bool:
         """Put back what was written, row by row, and tell whether that was possible."""
@@ -171,28 +146,27 @@ class Keeper:
         with self._inside() as inside:
             found = dirty.look(inside)
             changes = dirty.changes(known.found, found)
-            tables = changes.tables | known.at.differing(wanted)
-            if not _is_small(changes, found, tables, wanted):
+            differing = changes.tables | changes.sequences | known.at.differing(wanted)
+            if changes.catalogs or not wanted.bound.isdisjoint(differing):
                 return False
-            moved = [oid for oid, at in wanted.positions.items() if found.positions[oid] != at]
-            baseline.put_back(inside, wanted, found.tables, tables, moved)
-            found = dirty.look_again(inside, replace(found, positions=wanted.positions), tables)
-        self._note(wanted, found)
+            if differing:
+                if baseline.size_bytes(inside, differing) > _MOST_WRITTEN_BYTES:
+                    return False
+                baseline.put_back(inside, wanted, differing)
+                found = {**found, **dirty.look(inside, differing)}
+            self._note(inside, wanted, found)
         return True
 
     def _replace(self, wanted: Baseline) -> None:
         """Replace the test database by a clone of the baseline."""
         self._swap(self._ready.take(wanted.origin))
         self._ready.order(wanted.origin)
-        found = wanted.clone
-        moved = [oid for oid, at in wanted.positions.items() if found.positions[oid] != at]
-        if wanted.ahead or moved:
-            with self._inside() as inside:
-                baseline.put_back(inside, wanted, found.tables, wanted.ahead, moved)
-                found = dirty.look_again(
-                    inside, replace(found, positions=wanted.positions), wanted.ahead
-                )
-        self._note(wanted, found)
+        with self._inside() as inside:
+            found = wanted.clone
+            if wanted.ahead:
+                baseline.put_back(inside, wanted, wanted.ahead)
+                found = {**found, **dirty.look(inside, wanted.ahead)}
+            self._note(inside, wanted, found)
 
     def _swap(self, incoming: str) -> None:
         """Give the test database's name to a shut clone, whose lock we hold."""
@@ -223,12 +197,19 @@ class Keeper:
         known = self._known
         with self._inside() as inside:
             found = dirty.look(inside)
-            changes = dirty.changes(known.found, found)
-            new = baseline.above(inside, known.at, found, changes)
+            new = baseline.above(inside, known.at, dirty.changes(known.found, found))
+            if new is not None:
+                self._note(inside, new, dirty.look(inside))
         if new is not None:
-            self._note(new, found)
             return new
+        self._leave()
         return self._study(self._keep())
+
+    def _study(self, origin: str) -> Baseline:
+        with self._inside() as inside:
+            studied = baseline.study(inside, origin, dirty.look(inside))
+            self._note(inside, studied, dirty.look(inside))
+        return studied
 
     def _keep(self) -> str:
         """Return the name of a shut clone of the test database, which is kept to the end."""
@@ -236,28 +217,80 @@ class Keeper:
         self._origins.append(origin)
         return origin
 
+    def _note(self, inside: Session, at: Baseline, found: Look) -> None:
+        # What a session does from now on is no writing, so its own visit counts as over.
+        self._known = _Known(at=at, found=found, visits=inside.rows(_VISITS, [self.name])[0])
 
-def _is_small(changes: Changes, found: Look, tables: Iterable[int], wanted: Baseline) -> bool:
-    """Tell whether what was written is safely put back row by row, and soon."""
-    if changes.catalogs or not wanted.bound.isdisjoint(tables):
-        return False
-    return sum(found.tables[oid].size_bytes for oid in tables) <= _MOST_WRITTEN_BYTES
+    def _visits(self) -> tuple[Any, ...]:
+        found = self._session.rows(_VISITS, [self.name])
+        return found[0] if found else ()
+
+    @contextmanager
+    def _inside(self) -> Iterator[Session]:
+        """Look into the test database by Django's own connection, which tests use afterwards."""
+        wrapper = connections[self.alias]
+        if wrapper.connection is None:
+            wrapper.connect()
+        inside = Session(wrapper.connection)
+        with inside.in_autocommit():
+            for (gid,) in inside.rows(_PREPARED):
+                inside.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+            yield inside
+
+    def _borrowed(self) -> Session | None:
+        """Return the session of the test that was, as if it was new, None if it left none."""
+        wrapper = connections[self.alias]
+        if reconnect.pool_of(wrapper) is not None or wrapper.connection is None:
+            return None
+        session = Session(wrapper.connection)
+        try:
+            session.renew(self._server.role)
+        except psycopg.Error:
+            return None
+        return session
+
+    def _leave(self, but: Session | None = None) -> None:
+        """Close this thread's connections, and wait until nobody is on the test database.
+
+        Args:
+            but: The one session that stays.
+        """
+        aliases = reconnect.aliases_of([self.alias])
+        reconnect.let_go(alias for alias in aliases if not but or alias != self.alias)
+        reconnect.close_pools(aliases)
+        deadline = time.monotonic() + _LEAVING_S
+        stays = {but.pid} if but else set()
+        while {each.pid for each in backends(self._session, [self.name])} - stays:
+            if time.monotonic() > deadline:
+                reconnect.let_go(aliases)
+                self._evict()
+            time.sleep(_LOOK_S)
+
+    def _evict(self) -> None:
+        """End who idles on the test database, and wait for who works."""
+        evictor = Evictor(self._session, [self.name], wait_s=config().wait_s, force=False)
+        while present := evictor.pass_once():
+            if evictor.overdue:
+                raise evictor.busy(present)
+            time.sleep(_LOOK_S)
 
 
 # As long as the first three stand, the server has not lost count.
 _SAME: Final = 3
 _VISITS: Final = sql.SQL(
-    "SELECT d.oid, pg_stat_get_db_stat_reset_time(d.oid),"
+    "SELECT d.oid, pg_stat_get_db_stat_reset_time(d.oid)::text,"
     " CASE WHEN current_setting('track_counts')::bool AND NOT EXISTS ("
-    "   SELECT FROM pg_db_role_setting, unnest(setconfig) c"
+    "   SELECT FROM pg_catalog.pg_db_role_setting, unnest(setconfig) c"
     "   WHERE starts_with(c, 'track_counts='))"
-    " THEN (SELECT stats_reset FROM pg_stat_wal)::text ELSE gen_random_uuid()::text END,"
+    " THEN (SELECT stats_reset FROM pg_catalog.pg_stat_wal)::text ELSE gen_random_uuid()::text END,"
     " pg_stat_get_db_sessions(d.oid), pg_stat_get_db_tuples_inserted(d.oid),"
     " pg_stat_get_db_tuples_updated(d.oid), pg_stat_get_db_tuples_deleted(d.oid)"
-    " FROM pg_database d WHERE d.datname = %s"
+    " FROM pg_catalog.pg_database d WHERE d.datname = %s"
 )
 _PLACE: Final = sql.SQL(
     "SELECT oid, datconnlimit, shobj_description(oid, 'pg_database')"
     " FROM pg_database WHERE datname = %s"
 )
-_PREPARED: Final = sql.SQL("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+_PREPARED: Final = sql.SQL(
+    "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()"
+)
