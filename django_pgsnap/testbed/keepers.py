@@ -46,7 +46,8 @@ def find(alias: str) -> Keeper | None:
 def end() -> None:
     """Give up what this process keeps for its test databases."""
     for key in _of_this_process():
-        _keepers.pop(key).end()
+        with server_errors():
+            _keepers.pop(key).end()
 
 
 def leave_floors() -> None:

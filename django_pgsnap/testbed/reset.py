@@ -59,6 +59,7 @@ class Keeper:
         base: The baseline of the whole run.
         floor: The baseline that classes start from, by default.
         current: The baseline that tests start from now.
+        layers: Baselines made on top of that of the run, or of snapshots, by what they are called.
     """
 
     def __init__(self, server: Server, own: OwnDatabase) -> None:
@@ -68,22 +69,23 @@ class Keeper:
         self.name = own.name
         self._ready = Ready(server)
         self._origins: list[str] = []
-        self._layers: dict[str, Baseline] = {}
-        self._leave()
-        self._place = self._session.rows(_PLACE, [self.name])[0]
-        is_template = written.count(self._session, self.name) == own.written
-        self.base = self._study(own.template if own.template and is_template else self._keep())
+        self.layers: dict[str, Baseline] = {}
+        self.leave()
+        self._place = self.session.rows(_PLACE, [self.name])[0]
+        is_template = written.count(self.session, self.name) == own.written
+        self.base = self._study(own.template if own.template and is_template else self.keep())
         self.floor = self.current = self.base
         reconnect.let_go([self.alias])
 
     @property
-    def _session(self) -> Session:
+    def session(self) -> Session:
+        """The session of this process that holds its locks."""
         return live.session(self._server)
 
     def start(self, wanted: Baseline | None = None) -> None:
         """Have tests start from a baseline from now on."""
         self.current = wanted or self.floor
-        self._leave()
+        self.leave()
         self._bring()
 
     def reset(self) -> None:
@@ -94,30 +96,34 @@ class Keeper:
             psycopg.Error: The server refused something.
         """
         # What the test was connected by serves for this too, since it is still warm.
-        self._leave(but=self._borrowed())
+        self.leave(but=self._borrowed())
         try:
             self._bring()
         finally:
             reconnect.let_go([self.alias])
 
+    def leave_class(self) -> None:
+        """Have tests start again from what classes start from, once the next one begins."""
+        self.current = self.floor
+
     def layer(self, name: str, make: Callable[[], object]) -> Baseline:
         """Return the baseline of this name, which is made on top of that of the whole run."""
-        if name not in self._layers:
+        if name not in self.layers:
             self.start(self.base)
             make()
-            self._layers[name] = self.adopt()
-        return self._layers[name]
+            self.layers[name] = self.adopt()
+        return self.layers[name]
 
     def adopt(self) -> Baseline:
         """Have tests start from the state that the test database is in now."""
-        self._leave()
+        self.leave()
         if self._visits() != self._known.visits:
             self.current = self._put_aside()
         return self.current
 
     def start_from(self, origin: str) -> Baseline:
         """Have tests start from a shut database of the server."""
-        self._leave()
+        self.leave()
         self._swap(self._ready.take(origin))
         self.current = self._study(origin)
         return self.current
@@ -135,7 +141,7 @@ class Keeper:
         if is_there and self._visits() == self._known.visits:
             return
         if not self._put_back(wanted):
-            self._leave()
+            self.leave()
             self._replace(wanted)
 
     def _put_back(self, wanted: Baseline) -> bool:
@@ -173,8 +179,8 @@ class Keeper:
         outgoing = names.doomed_name(names.new_identity())
         _, limit, comment = self._place
         statements = []
-        if self._session.rows(_PLACE, [self.name]):
-            locks.try_acquire(self._session, outgoing)
+        if self.session.rows(_PLACE, [self.name]):
+            locks.try_acquire(self.session, outgoing)
             statements.append(stages.leave_live(self.name, outgoing, None))
         statements.append(
             stages.become_live(
@@ -185,8 +191,8 @@ class Keeper:
                 user_comment=comment,
             )
         )
-        self._session.execute(stages.together(statements))
-        locks.release(self._session, incoming)
+        self.session.execute(stages.together(statements))
+        locks.release(self.session, incoming)
         for alias in reconnect.aliases_of([self.alias]):
             arrivals.renew(alias, self.name)
         if len(statements) > 1:
@@ -202,8 +208,8 @@ class Keeper:
                 self._note(inside, new, dirty.look(inside))
         if new is not None:
             return new
-        self._leave()
-        return self._study(self._keep())
+        self.leave()
+        return self._study(self.keep())
 
     def _study(self, origin: str) -> Baseline:
         with self._inside() as inside:
@@ -211,9 +217,9 @@ class Keeper:
             self._note(inside, studied, dirty.look(inside))
         return studied
 
-    def _keep(self) -> str:
+    def keep(self) -> str:
         """Return the name of a shut clone of the test database, which is kept to the end."""
-        origin = clones.shut_clone(self._session, self.name)
+        origin = clones.shut_clone(self.session, self.name)
         self._origins.append(origin)
         return origin
 
@@ -222,7 +228,7 @@ class Keeper:
         self._known = _Known(at=at, found=found, visits=inside.rows(_VISITS, [self.name])[0])
 
     def _visits(self) -> tuple[Any, ...]:
-        found = self._session.rows(_VISITS, [self.name])
+        found = self.session.rows(_VISITS, [self.name])
         return found[0] if found else ()
 
     @contextmanager
@@ -233,8 +239,6 @@ class Keeper:
             wrapper.connect()
         inside = Session(wrapper.connection)
         with inside.in_autocommit():
-            for (gid,) in inside.rows(_PREPARED):
-                inside.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
             yield inside
 
     def _borrowed(self) -> Session | None:
@@ -249,7 +253,7 @@ class Keeper:
             return None
         return session
 
-    def _leave(self, but: Session | None = None) -> None:
+    def leave(self, but: Session | None = None) -> None:
         """Close this thread's connections, and wait until nobody is on the test database.
 
         Args:
@@ -260,15 +264,24 @@ class Keeper:
         reconnect.close_pools(aliases)
         deadline = time.monotonic() + _LEAVING_S
         stays = {but.pid} if but else set()
-        while {each.pid for each in backends(self._session, [self.name])} - stays:
+        while {each.pid for each in backends(self.session, [self.name])} - stays:
             if time.monotonic() > deadline:
                 reconnect.let_go(aliases)
                 self._evict()
             time.sleep(_LOOK_S)
+        self._end_prepared()
+
+    def _end_prepared(self) -> None:
+        """Roll prepared transactions back, which only a session on their database can do."""
+        if prepared := self.session.rows(_PREPARED, [self.name]):
+            with self._inside() as inside:
+                for (gid,) in prepared:
+                    inside.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+            self.leave()
 
     def _evict(self) -> None:
         """End who idles on the test database, and wait for who works."""
-        evictor = Evictor(self._session, [self.name], wait_s=config().wait_s, force=False)
+        evictor = Evictor(self.session, [self.name], wait_s=config().wait_s, force=False)
         while present := evictor.pass_once():
             if evictor.overdue:
                 raise evictor.busy(present)
@@ -278,11 +291,11 @@ class Keeper:
 # As long as the first three stand, the server has not lost count.
 _SAME: Final = 3
 _VISITS: Final = sql.SQL(
-    "SELECT d.oid, pg_stat_get_db_stat_reset_time(d.oid)::text,"
+    "SELECT d.oid, extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid))::text,"
     " CASE WHEN current_setting('track_counts')::bool AND NOT EXISTS ("
     "   SELECT FROM pg_catalog.pg_db_role_setting, unnest(setconfig) c"
     "   WHERE starts_with(c, 'track_counts='))"
-    " THEN (SELECT stats_reset FROM pg_catalog.pg_stat_wal)::text ELSE gen_random_uuid()::text END,"
+    " THEN (SELECT extract(epoch FROM stats_reset) FROM pg_catalog.pg_stat_wal)::text ELSE gen_random_uuid()::text END,"
     " pg_stat_get_db_sessions(d.oid), pg_stat_get_db_tuples_inserted(d.oid),"
     " pg_stat_get_db_tuples_updated(d.oid), pg_stat_get_db_tuples_deleted(d.oid)"
     " FROM pg_catalog.pg_database d WHERE d.datname = %s"

@@ -7,6 +7,7 @@ complete when it is there. It is built once, under a lock, however many processe
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -104,6 +105,7 @@ def publish(
     alias: str,
     source: str,
     ancestor: Record | None,
+    name: str = "template",
 ) -> Record:
     """Keep the state of a migrated test database as a template.
 
@@ -121,7 +123,7 @@ def publish(
         identity=fingerprint.identity,
         set_id=names.new_identity(),
         members=1,
-        name="template",
+        name=name,
         alias=alias,
         source=source,
         taken_at=born,
@@ -164,8 +166,14 @@ def prune(session: Session, source: str) -> list[str]:
 def superfluous(present: Catalog, source: str) -> list[Record]:
     """Return the templates of a live database that are too old, or more than shall be kept."""
     found = sorted(_records(present, source), key=lambda record: record.used_at, reverse=True)
-    keep = test_config().keep
-    return [*found[keep:], *(record for record in found[:keep] if not _is_fresh(record))]
+    kept: Counter[str] = Counter()
+    unwanted = []
+    for record in found:
+        # Those made of a development snapshot have its name, and count by themselves.
+        kept[record.name] += 1
+        if kept[record.name] > test_config().keep or not _is_fresh(record):
+            unwanted.append(record)
+    return unwanted
 
 
 def drop(session: Session, record: Record) -> bool:

@@ -10,13 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cases import SnapshotTestCase
     from .runner import SnapshotRunner, SnapshotRunnerMixin
 
-__all__ = ["SnapshotRunner", "SnapshotRunnerMixin"]
+__all__ = ["SnapshotRunner", "SnapshotRunnerMixin", "SnapshotTestCase"]
 
 _HOMES = {
     "SnapshotRunner": "runner",
     "SnapshotRunnerMixin": "runner",
+    "SnapshotTestCase": "cases",
 }
 
 

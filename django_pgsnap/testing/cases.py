@@ -7,8 +7,9 @@ their transactions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
-from unittest import mock
+from unittest import SkipTest, mock
 from unittest.util import strclass
 from weakref import WeakSet
 
@@ -19,13 +20,68 @@ from django.test import TestCase, TransactionTestCase
 from django.test.testcases import TestData  # type: ignore[attr-defined]
 
 from ..conf import test_config
-from ..testbed import keepers
+from ..errors import ConfigurationError
+from ..testbed import keepers, seeds
 from ..testbed.baseline import Baseline
 from ..testbed.reset import Keeper
 from .replacing import stock
 
 # Classes whose own data is in their baseline.
 _with_data: WeakSet[type] = WeakSet()
+
+
+class SnapshotTestCase(TransactionTestCase):
+    """Tests that start from a development snapshot, migrated to the state of the code.
+
+    Attributes:
+        snapshot: The snapshot's name. Aliases that it has no copy of are as in other cases.
+    """
+
+    snapshot: str
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Put the snapshot into the test databases.
+
+        Raises:
+            SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
+            SnapshotNotFoundError: There is none, and it is on.
+            ConfigurationError: The tests do not run on our test databases.
+        """
+        start_from_snapshot(cls, cls.snapshot)
+        super().setUpClass()
+
+
+def start_from_snapshot(cls: Any, snapshot: str) -> None:
+    """Have the tests of a class start from a development snapshot.
+
+    Raises:
+        SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
+        SnapshotNotFoundError: There is none, and it is on.
+        ConfigurationError: The tests do not run on our test databases.
+    """
+    kept = dict(_kept(cls))
+    if not kept:
+        raise ConfigurationError(
+            f"{strclass(cls)} cannot start from the snapshot {snapshot!r}, since its databases "
+            "were not made by django_pgsnap.",
+            hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
+        )
+    found = {alias: seeds.find(keeper.session, alias, snapshot) for alias, keeper in kept.items()}
+    if not any(found.values()):
+        alias, keeper = next(iter(kept.items()))
+        error = seeds.missing(keeper.session, alias, snapshot)
+        raise error if test_config().require_snapshots else SkipTest(str(error))
+    for alias, copy in found.items():
+        if copy is not None:
+            cls.addClassCleanup(kept[alias].leave_class)
+            with keepers.on_behalf_of(strclass(cls), alias):
+                seeds.start(kept[alias], copy, partial(_migrate, alias))
+
+
+def _migrate(alias: str) -> None:
+    if connections.settings[alias]["TEST"]["MIGRATE"]:
+        call_command("migrate", database=alias, verbosity=0, interactive=False, run_syncdb=True)
 
 
 def start(cls: type) -> None:
@@ -114,6 +170,7 @@ def _set_up_test_data(cls: Any, kept: dict[str, Keeper]) -> None:
     for alias, keeper in kept.items():
         with keepers.on_behalf_of(strclass(cls), alias):
             keeper.adopt()
+            cls.addClassCleanup(keeper.leave_class)
     _with_data.add(cls)
 
 
@@ -140,15 +197,19 @@ def _start_of(cls: type, alias: str, keeper: Keeper) -> Baseline | None:
 
 def _is_flushed(cls: type) -> bool:
     commits = issubclass(cls, TransactionTestCase) and not issubclass(cls, TestCase)
-    return commits and test_config().baseline == "flushed"
+    return commits and not issubclass(cls, SnapshotTestCase) and test_config().baseline == "flushed"
 
 
 def _kept(cls: Any) -> Iterator[tuple[str, Keeper]]:
     """Yield the aliases that a test class may use, as far as their test databases are ours."""
     allowed = getattr(cls, "databases", ())
+    seen = set()
     for alias in connections:
         if (allowed == "__all__" or alias in allowed) and (keeper := _keeper(alias)) is not None:
-            yield alias, keeper
+            # Two aliases may lead to one database.
+            if keeper not in seen:
+                yield alias, keeper
+            seen.add(keeper)
 
 
 def _keeper(alias: str) -> Keeper | None:

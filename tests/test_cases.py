@@ -1,0 +1,347 @@
+"""Django's test cases under the runner, on real suites in processes of their own."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunSql
+from tests.servers import Server
+from tests.suites.project import Project
+
+# The migrations leave one item. Whatever runs before it, each of these tests passes.
+SUITE = """
+    import threading
+
+    from django.contrib.contenttypes.models import ContentType
+    from django.db import connection
+    from django.db.models.signals import post_migrate
+    from django.test import LiveServerTestCase, TestCase, TransactionTestCase
+    from django.test.testcases import SerializeMixin
+
+    from shop.models import Item
+
+    class Checks:
+        def check(self, *more):
+            found = list(Item.objects.order_by("id").values_list("id", "name"))
+            self.assertEqual(found, list(enumerate(["first", *more], 1)))
+            self.assertEqual(Item.objects.create(name="new").id, len(more) + 2)
+
+    class Commits(Checks, TransactionTestCase):
+        def test_1(self):
+            self.check()
+        def test_2(self):
+            self.check()
+            ContentType.objects.all().delete()
+        def test_schema(self):
+            with connection.cursor() as cursor:
+                cursor.execute("CREATE TABLE extra (id int)")
+            self.check()
+        def test_schema_again(self):
+            self.test_schema()
+
+    class RollsBack(Checks, TestCase):
+        @classmethod
+        def setUpTestData(cls):
+            Item.objects.create(name="of the class")
+        def test_1(self):
+            self.check("of the class")
+
+    class Leaks(Checks, TestCase):
+        @classmethod
+        def setUpClass(cls):
+            Item.objects.create(name="early")
+            super().setUpClass()
+        def test_leaks(self):
+            self.check("early")
+            def leak():
+                Item.objects.create(name="leaked")
+                connection.close()
+            thread = threading.Thread(target=leak)
+            thread.start()
+            thread.join()
+
+    class WithData(Checks, TransactionTestCase):
+        fixtures = ["more.json"]
+        calls = 0
+        @classmethod
+        def setUpTestData(cls):
+            cls.calls += 1
+            cls.item = Item.objects.create(name="of the class")
+        def test_1(self):
+            self.check("fixture", "of the class")
+            self.item.name = "changed"
+            self.item.save()
+        def test_2(self):
+            self.check("fixture", "of the class")
+            self.assertEqual((self.item.name, self.calls), ("of the class", 1))
+        def test_schema(self):
+            with connection.cursor() as cursor:
+                cursor.execute("DROP TABLE shop_item")
+        def test_schema_again(self):
+            self.check("fixture", "of the class")
+            self.test_schema()
+
+    class Fixtures(Checks, TransactionTestCase):
+        fixtures = ["more.json"]
+        serialized_rollback = True
+        def test_1(self):
+            self.assertEqual(Item.objects.count(), 2)
+        def test_2(self):
+            self.assertEqual(Item.objects.count(), 2)
+
+    class Sequences(Checks, TransactionTestCase):
+        reset_sequences = True
+        def test_1(self):
+            self.check()
+            self.assertEqual(Group.objects.create(name="a").id, 1)
+        def test_2(self):
+            self.test_1()
+
+    class Few(Checks, TransactionTestCase):
+        available_apps = ["shop"]
+        def test_1(self):
+            self.check()
+
+    class Live(Checks, LiveServerTestCase):
+        def test_1(self):
+            self.check()
+
+    class Serialized(SerializeMixin, Checks, TransactionTestCase):
+        lockfile = __file__
+        def test_1(self):
+            self.check()
+
+    class NoStorm(Checks, TransactionTestCase):
+        heard = []
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            post_migrate.connect(cls.hear)
+            cls.addClassCleanup(post_migrate.disconnect, cls.hear)
+        @classmethod
+        def hear(cls, **kwargs):
+            cls.heard.append(kwargs)
+        def test_1(self):
+            self.check()
+        def test_2(self):
+            self.check()
+            self.assertEqual(self.heard, [])
+"""
+
+# A module whose classes start from what it sets up.
+MODULE = """
+    from django.test import TestCase, TransactionTestCase
+    from shop.models import Item
+
+    def setUpModule():
+        Item.objects.create(name="of the module")
+
+    class First(TransactionTestCase):
+        def test_1(self):
+            self.assertEqual(Item.objects.count(), 2)
+            Item.objects.all().delete()
+        test_2 = test_1
+
+    class Second(TestCase):
+        def test_1(self):
+            self.assertEqual(Item.objects.count(), 2)
+"""
+
+FIXTURE = '[{"model": "shop.item", "pk": 2, "fields": {"name": "fixture"}}]'
+
+
+@pytest.fixture
+def project(clean_server: Server, tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path, clean_server)
+    project.write("shop/fixtures/more.json", FIXTURE)
+    yield project
+    project.end()
+
+
+def passed(project: Project, *options: str) -> int:
+    """Run the suite, which must pass, and return how many tests there were."""
+    ended = project.run("test", *options)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (count,) = re.findall(r"Ran (\d+) test", ended.stderr)
+    return int(count)
+
+
+def test_every_class_starts_from_the_baseline(project: Project) -> None:
+    """In any order, and in workers, classes and tests find what migrations left."""
+    project.write("shop/tests.py", SUITE.replace("import threading", IMPORTS))
+    project.write("shop/test_module.py", MODULE)
+
+    assert passed(project) == 22
+    assert passed(project, "--reverse", "--shuffle", "3") == 22
+    assert passed(project, "--parallel", "2") == 22
+
+
+IMPORTS = """import threading
+    from django.contrib.auth.models import Group"""
+
+
+def test_flushed(project: Project) -> None:
+    """A project can have what stock Django leaves: what post_migrate makes, and no more."""
+    project.settings["PGSNAP"] = {"TEST": {"BASELINE": "flushed"}}
+    project.write(
+        "shop/tests.py",
+        """
+        from django.contrib.contenttypes.models import ContentType
+        from django.test import TestCase, TransactionTestCase
+        from shop.models import Item
+
+        class Migrated(TestCase):
+            def test_1(self):
+                self.assertEqual(Item.objects.count(), 1)
+
+        class Flushed(TransactionTestCase):
+            def test_1(self):
+                self.assertFalse(Item.objects.exists())
+                self.assertTrue(ContentType.objects.exists())
+                Item.objects.create(name="new")
+            test_2 = test_1
+
+        class Serialized(TransactionTestCase):
+            serialized_rollback = True
+            def test_1(self):
+                self.assertEqual(Item.objects.count(), 1)
+                Item.objects.create(name="new")
+            test_2 = test_1
+        """,
+    )
+
+    assert passed(project) == 5
+    assert passed(project, "--reverse") == 5
+
+
+SNAPSHOTS = """
+    from django.test import TransactionTestCase
+    from django_pgsnap.testing import SnapshotTestCase
+    from shop.models import Item
+
+    class Seeded(SnapshotTestCase):
+        snapshot = "seeded"
+
+        def test_1(self):
+            names = [item.name for item in Item.objects.order_by("id")]
+            self.assertEqual(names, {names})
+            Item.objects.all().delete()
+        test_2 = test_1
+
+    class Other(TransactionTestCase):
+        def test_1(self):
+            self.assertNotIn("developed", [item.name for item in Item.objects.all()])
+"""
+
+
+def test_development_snapshots(project: Project, sql: RunSql) -> None:
+    """A class starts from a snapshot, migrated to the code's state once; development stays."""
+    project.settings["PGSNAP"] = {"ENABLED": True}
+    sql("CREATE DATABASE shop")
+    assert project.run("migrate").returncode == 0
+    sql("INSERT INTO shop_item (name) VALUES ('developed')", dbname="shop")
+    assert project.run("pgsnap", "take", "seeded").returncode == 0
+    sql("DELETE FROM shop_item", dbname="shop")
+    project.migrated()
+    project.add_data("0003_more", "second", before="0002_data")
+    project.write("shop/tests.py", SNAPSHOTS.format(names=["first", "developed", "second"]))
+
+    assert passed(project) == 3
+    assert project.migrated() == ["first", "second", "second"]
+    assert passed(project, "--reverse") == 3
+    assert project.migrated() == []
+    assert sql("SELECT * FROM shop_item", dbname="shop") == []
+    assert sql("SELECT name FROM django_migrations WHERE name = '0003_more'", dbname="shop") == []
+
+
+def test_missing_snapshot(project: Project) -> None:
+    """Without the snapshot the class is skipped, with the reason; or fails, where that is set."""
+    project.write("shop/tests.py", SNAPSHOTS.format(names=[]))
+    reason = "There is no snapshot 'seeded' of the database 'shop'."
+    remedy = "Take it: manage.py pgsnap take seeded"
+
+    skipped = project.run("test", "-v2")
+    project.settings["PGSNAP"] = {"TEST": {"REQUIRE_SNAPSHOTS": True}}
+    failed = project.run("test")
+    project.settings["TEST_RUNNER"] = "django.test.runner.DiscoverRunner"
+    stock = project.run("test", "shop.tests.Seeded")
+
+    assert (skipped.returncode, "skipped=1" in skipped.stderr) == (0, True)
+    assert reason in skipped.stderr
+    assert (failed.returncode, f"{reason}\n{remedy}" in failed.stderr) == (1, True)
+    assert "Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'." in stock.stderr
+
+
+def test_several_databases(project: Project) -> None:
+    """Each database has its own baseline; second names and mirrors share one."""
+    project.settings["DATABASES"] |= {
+        "same": project.database("shop"),
+        "other": project.database("store"),
+        "replica": project.database("shop", TEST={"MIRROR": "default"}),
+        "lite": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+    }
+    project.write(
+        "shop/tests.py",
+        """
+        from django.test import TransactionTestCase
+        from shop.models import Item
+
+        class All(TransactionTestCase):
+            databases = "__all__"
+
+            def test_1(self):
+                for alias in ("default", "same", "replica", "other"):
+                    self.assertEqual(Item.objects.using(alias).count(), 1)
+                Item.objects.using("lite").create(name="new")
+                Item.objects.using("other").create(name="new")
+                Item.objects.using("same").create(name="new")
+                self.assertEqual(Item.objects.using("default").count(), 2)
+            test_2 = test_1
+
+        class Lite(TransactionTestCase):
+            databases = {"lite"}
+
+            def test_1(self):
+                self.assertFalse(Item.objects.using("lite").exists())
+        """,
+    )
+
+    assert passed(project) == 3
+
+
+def test_in_the_way(project: Project) -> None:
+    """An error says before or after what, in which alias, and what to do."""
+    project.settings["PGSNAP"] = {"WAIT_S": 0.1}
+    project.write(
+        "shop/tests.py",
+        """
+        import threading
+        from django.db import connection, transaction
+        from django.test import TransactionTestCase
+        from shop.models import Item
+
+        class Stays(TransactionTestCase):
+            def test_stays(self):
+                inside, leave = threading.Event(), threading.Event()
+                def stay():
+                    with transaction.atomic():
+                        Item.objects.create(name="uncommitted")
+                        inside.set()
+                        leave.wait()
+                    connection.close()
+                threading.Thread(target=stay, daemon=True).start()
+                inside.wait()
+                self.addClassCleanup(leave.set)
+        """,
+    )
+
+    ended = project.run("test")
+
+    assert ended.returncode == 1
+    assert (
+        "The baseline for what comes after shop.tests.Stays.test_stays could not be put back in "
+        "alias 'default': Other sessions are using 'test_shop', after a wait of 0.1 s:"
+    ) in ended.stderr
+    assert "idle in transaction" in ended.stderr
