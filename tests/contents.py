@@ -11,9 +11,12 @@ HOUSEKEEPING = [
 ]
 
 CATALOGS = """
-    SELECT relname FROM pg_class
+    SELECT relname, array_agg(attname::text)
+      FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
      WHERE relkind = 'r' AND relnamespace = 'pg_catalog'::regnamespace AND NOT relisshared
        AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data')
+       AND attnum > 0 AND attname <> ALL (%s)
+     GROUP BY relname
 """
 RELATIONS = """
     SELECT oid::regclass::text, relkind::text FROM pg_class
@@ -24,11 +27,16 @@ RELATIONS = """
 def contents(connection: Connection) -> dict[str, Any]:
     """Return what a database holds, by names that a comparison shows."""
     found: dict[str, Any] = {}
-    for (catalog,) in connection.execute(CATALOGS).fetchall():
-        query = sql.SQL(
-            "SELECT count(*), sum(hashtext((to_jsonb(t) - %s::text[])::text)::bigint) FROM {} t"
-        ).format(sql.Identifier(catalog))
-        found[catalog] = connection.execute(query, [HOUSEKEEPING]).fetchone()
+    catalogs = connection.execute(CATALOGS, [HOUSEKEEPING]).fetchall()
+    digests = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {}, count(*), sum(hashtext(ROW({})::text)::bigint) FROM {} t").format(
+            sql.Literal(name),
+            sql.SQL(", ").join(map(sql.Identifier, columns)),
+            sql.Identifier(name),
+        )
+        for name, columns in catalogs
+    )
+    found |= {name: (count, digest) for name, count, digest in connection.execute(digests)}
     for name, kind in connection.execute(RELATIONS).fetchall():
         columns = sql.SQL("last_value, is_called" if kind == "S" else "t::text")
         rows = sql.SQL("SELECT {} FROM ONLY {} t").format(columns, sql.SQL(name))

@@ -72,6 +72,7 @@ ROWS = [
     "UPDATE elder SET id = id + 1",
     "INSERT INTO child (data) SELECT repeat('x', 9000)::bytea FROM generate_series(1, 20)",
     "BEGIN; INSERT INTO parent (name) VALUES ('gone'); ROLLBACK",
+    "BEGIN; INSERT INTO parent (name) VALUES ('prepared'); PREPARE TRANSACTION 'left'",
     "SELECT nextval('counter')",
     "SELECT setval('counter', 100, false)",
     "SELECT setval('called', 1, false)",
@@ -93,7 +94,6 @@ OTHERS = [
     "SELECT lo_from_bytea(0, 'another')",
     "SELECT lo_put((SELECT oid FROM pg_largeobject_metadata LIMIT 1), 0, 'X')",
     "ALTER SEQUENCE counter RESTART WITH 50",
-    "BEGIN; INSERT INTO parent (name) VALUES ('prepared'); PREPARE TRANSACTION 'left'",
     "INSERT INTO child (data) SELECT repeat('x', 2000)::bytea FROM generate_series(1, 6000)",
     "VACUUM FULL parent",
     "SELECT pg_stat_reset()",
@@ -181,7 +181,7 @@ class Writers:
     def end(self) -> None:
         while self._clients:
             self._clients.pop().close()
-        self._thread.submit(connection.close).result()
+        self._thread.submit(lambda: connection.close()).result()  # noqa: PLW0108  # its thread's own
 
 
 def plain_parameters() -> dict[str, Any]:

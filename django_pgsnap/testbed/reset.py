@@ -295,7 +295,8 @@ _VISITS: Final = sql.SQL(
     " CASE WHEN current_setting('track_counts')::bool AND NOT EXISTS ("
     "   SELECT FROM pg_catalog.pg_db_role_setting, unnest(setconfig) c"
     "   WHERE starts_with(c, 'track_counts='))"
-    " THEN (SELECT extract(epoch FROM stats_reset) FROM pg_catalog.pg_stat_wal)::text ELSE gen_random_uuid()::text END,"
+    " THEN (SELECT extract(epoch FROM stats_reset)::text FROM pg_catalog.pg_stat_wal)"
+    " ELSE gen_random_uuid()::text END,"
     " pg_stat_get_db_sessions(d.oid), pg_stat_get_db_tuples_inserted(d.oid),"
     " pg_stat_get_db_tuples_updated(d.oid), pg_stat_get_db_tuples_deleted(d.oid)"
     " FROM pg_catalog.pg_database d WHERE d.datname = %s"
@@ -304,6 +305,4 @@ _PLACE: Final = sql.SQL(
     "SELECT oid, datconnlimit, shobj_description(oid, 'pg_database')"
     " FROM pg_database WHERE datname = %s"
 )
-_PREPARED: Final = sql.SQL(
-    "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()"
-)
+_PREPARED: Final = sql.SQL("SELECT gid FROM pg_prepared_xacts WHERE database = %s")
