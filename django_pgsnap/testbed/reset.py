@@ -6,30 +6,20 @@ test database is replaced by a clone of the baseline, of which the next one is m
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import psycopg
-from django.db import connections
 from psycopg import sql
 
 from .. import arrivals, locks, names, reconnect, stages, written
-from ..conf import config
 from ..server import Server, Session
-from ..sessions import Evictor, backends
 from . import baseline, clones, dirty, live
 from .baseline import Baseline
 from .dirty import Look
+from .guests import Guests
 from .live import OwnDatabase
 from .ready import Ready
-
-_LOOK_S: Final = 0.001
-
-# How long sessions that were just closed may take to leave.
-_LEAVING_S: Final = 0.2
 
 # Emptying tables that a test filled with more than this takes longer than a new clone.
 _MOST_WRITTEN_BYTES: Final = 8 * 1024**2
@@ -67,10 +57,11 @@ class Keeper:
         self._server = server
         self.alias = own.alias
         self.name = own.name
+        self._guests = Guests(server, own.alias, own.name)
         self._ready = Ready(server)
         self._origins: list[str] = []
         self.layers: dict[str, Baseline] = {}
-        self.leave()
+        self._guests.send_away()
         self._place = self.session.rows(_PLACE, [self.name])[0]
         is_template = written.count(self.session, self.name) == own.written
         self.base = self._study(own.template if own.template and is_template else self.keep())
@@ -85,7 +76,7 @@ class Keeper:
     def start(self, wanted: Baseline | None = None) -> None:
         """Have tests start from a baseline from now on."""
         self.current = wanted or self.floor
-        self.leave()
+        self._guests.send_away()
         self._bring()
 
     def reset(self) -> None:
@@ -96,7 +87,7 @@ class Keeper:
             psycopg.Error: The server refused something.
         """
         # What the test was connected by serves for this too, since it is still warm.
-        self.leave(but=self._borrowed())
+        self._guests.send_away(but=self._guests.borrow())
         try:
             self._bring()
         finally:
@@ -105,6 +96,10 @@ class Keeper:
     def leave_class(self) -> None:
         """Have tests start again from what classes start from, once the next one begins."""
         self.current = self.floor
+
+    def leave(self) -> None:
+        """Have nobody be on the test database, so that it can be cloned."""
+        self._guests.send_away()
 
     def layer(self, name: str, make: Callable[[], object]) -> Baseline:
         """Return the baseline of this name, which is made on top of that of the whole run."""
@@ -116,14 +111,14 @@ class Keeper:
 
     def adopt(self) -> Baseline:
         """Have tests start from the state that the test database is in now."""
-        self.leave()
+        self._guests.send_away()
         if self._visits() != self._known.visits:
             self.current = self._put_aside()
         return self.current
 
     def start_from(self, origin: str) -> Baseline:
         """Have tests start from a shut database of the server."""
-        self.leave()
+        self._guests.send_away()
         self._swap(self._ready.take(origin))
         self.current = self._study(origin)
         return self.current
@@ -137,11 +132,11 @@ class Keeper:
     def _bring(self) -> None:
         """Bring the test database to the current baseline, if it is not there."""
         wanted = self.current
-        is_there = self._known.at is wanted and connections[self.alias].connection is None
+        is_there = self._known.at is wanted and not self._guests.is_connected
         if is_there and self._visits() == self._known.visits:
             return
         if not self._put_back(wanted):
-            self.leave()
+            self._guests.send_away()
             self._replace(wanted)
 
     def _put_back(self, wanted: Baseline) -> bool:
@@ -149,7 +144,7 @@ class Keeper:
         known = self._known
         if known.at.origin != wanted.origin or self._visits()[:_SAME] != known.visits[:_SAME]:
             return False
-        with self._inside() as inside:
+        with self._guests.inside() as inside:
             found = dirty.look(inside)
             changes = dirty.changes(known.found, found)
             differing = changes.tables | changes.sequences | known.at.differing(wanted)
@@ -167,7 +162,7 @@ class Keeper:
         """Replace the test database by a clone of the baseline."""
         self._swap(self._ready.take(wanted.origin))
         self._ready.order(wanted.origin)
-        with self._inside() as inside:
+        with self._guests.inside() as inside:
             found = wanted.clone
             if wanted.ahead:
                 baseline.put_back(inside, wanted, wanted.ahead)
@@ -193,7 +188,7 @@ class Keeper:
         )
         self.session.execute(stages.together(statements))
         locks.release(self.session, incoming)
-        for alias in reconnect.aliases_of([self.alias]):
+        for alias in self._guests.aliases:
             arrivals.renew(alias, self.name)
         if len(statements) > 1:
             self._ready.discard(outgoing)
@@ -201,18 +196,18 @@ class Keeper:
     def _put_aside(self) -> Baseline:
         """Return the state that the test database is in now as a baseline."""
         known = self._known
-        with self._inside() as inside:
+        with self._guests.inside() as inside:
             found = dirty.look(inside)
             new = baseline.above(inside, known.at, dirty.changes(known.found, found))
             if new is not None:
                 self._note(inside, new, dirty.look(inside))
         if new is not None:
             return new
-        self.leave()
+        self._guests.send_away()
         return self._study(self.keep())
 
     def _study(self, origin: str) -> Baseline:
-        with self._inside() as inside:
+        with self._guests.inside() as inside:
             studied = baseline.study(inside, origin, dirty.look(inside))
             self._note(inside, studied, dirty.look(inside))
         return studied
@@ -230,62 +225,6 @@ class Keeper:
     def _visits(self) -> tuple[Any, ...]:
         found = self.session.rows(_VISITS, [self.name])
         return found[0] if found else ()
-
-    @contextmanager
-    def _inside(self) -> Iterator[Session]:
-        """Look into the test database by Django's own connection, which tests use afterwards."""
-        wrapper = connections[self.alias]
-        if wrapper.connection is None:
-            wrapper.connect()
-        inside = Session(wrapper.connection)
-        with inside.in_autocommit():
-            yield inside
-
-    def _borrowed(self) -> Session | None:
-        """Return the session of the test that was, as if it was new, None if it left none."""
-        wrapper = connections[self.alias]
-        if reconnect.pool_of(wrapper) is not None or wrapper.connection is None:
-            return None
-        session = Session(wrapper.connection)
-        try:
-            session.renew(self._server.role)
-        except psycopg.Error:
-            return None
-        return session
-
-    def leave(self, but: Session | None = None) -> None:
-        """Close this thread's connections, and wait until nobody is on the test database.
-
-        Args:
-            but: The one session that stays.
-        """
-        aliases = reconnect.aliases_of([self.alias])
-        reconnect.let_go(alias for alias in aliases if not but or alias != self.alias)
-        reconnect.close_pools(aliases)
-        deadline = time.monotonic() + _LEAVING_S
-        stays = {but.pid} if but else set()
-        while {each.pid for each in backends(self.session, [self.name])} - stays:
-            if time.monotonic() > deadline:
-                reconnect.let_go(aliases)
-                self._evict()
-            time.sleep(_LOOK_S)
-        self._end_prepared()
-
-    def _end_prepared(self) -> None:
-        """Roll prepared transactions back, which only a session on their database can do."""
-        if prepared := self.session.rows(_PREPARED, [self.name]):
-            with self._inside() as inside:
-                for (gid,) in prepared:
-                    inside.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
-            self.leave()
-
-    def _evict(self) -> None:
-        """End who idles on the test database, and wait for who works."""
-        evictor = Evictor(self.session, [self.name], wait_s=config().wait_s, force=False)
-        while present := evictor.pass_once():
-            if evictor.overdue:
-                raise evictor.busy(present)
-            time.sleep(_LOOK_S)
 
 
 # As long as the first three stand, the server has not lost count.
@@ -305,4 +244,3 @@ _PLACE: Final = sql.SQL(
     "SELECT oid, datconnlimit, shobj_description(oid, 'pg_database')"
     " FROM pg_database WHERE datname = %s"
 )
-_PREPARED: Final = sql.SQL("SELECT gid FROM pg_prepared_xacts WHERE database = %s")

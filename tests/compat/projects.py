@@ -56,7 +56,7 @@ TEST_RUNNER = os.environ["COMPAT_RUNNER"]
 
 DJANGO_PARTS = (
     *("test_runner", "test_utils", "transactions", "transaction_hooks", "servers", "fixtures"),
-    *("fixtures_regress", "serializers", "sites_tests", "contenttypes_tests", "auth_tests"),
+    *("fixtures_regress", "sites_tests", "contenttypes_tests", "flatpages_tests", "sessions_tests"),
 )
 
 
