@@ -256,6 +256,35 @@ def test_development_snapshots(project: Project, sql: RunSql) -> None:
     assert sql("SELECT name FROM django_migrations WHERE name = '0003_more'", dbname="shop") == []
 
 
+def test_snapshot_that_cannot_be_migrated(project: Project, sql: RunSql) -> None:
+    """Where migrating fails, the error says of which snapshot, and what to do; others go on."""
+    project.settings["PGSNAP"] = {"ENABLED": True}
+    sql("CREATE DATABASE shop")
+    assert project.run("migrate").returncode == 0
+    sql("CREATE TABLE shop_extra (id int)", dbname="shop")
+    assert project.run("pgsnap", "take", "seeded").returncode == 0
+    project.write("shop/migrations/0003_more.py", EXTRA)
+    project.write("shop/tests.py", SNAPSHOTS.format(names=[]))
+
+    ended = project.run("test")
+
+    assert "(errors=1)" in ended.stderr, ended.stderr
+    assert "Ran 1 test" in ended.stderr
+    assert (
+        "So the snapshot 'seeded' cannot be brought to the state of the code, in alias 'default'.\n"
+        "Take it again: manage.py pgsnap take seeded --replace"
+    ) in ended.stderr
+
+
+EXTRA = """
+    from django.db import migrations
+
+    class Migration(migrations.Migration):
+        dependencies = [("shop", "0002_data")]
+        operations = [migrations.RunSQL("CREATE TABLE shop_extra (id int)")]
+"""
+
+
 def test_missing_snapshot(project: Project) -> None:
     """Without the snapshot the class is skipped, with the reason; or fails, where that is set."""
     project.write("shop/tests.py", SNAPSHOTS.format(names=[]))

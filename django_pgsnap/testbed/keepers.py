@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.util import Finalize
 from typing import Final
 
+import psycopg
 from django.db import connections
 
 from .. import arrivals, targets
@@ -46,7 +47,8 @@ def find(alias: str) -> Keeper | None:
 def end() -> None:
     """Give up what this process keeps for its test databases."""
     for key in _of_this_process():
-        with server_errors():
+        # What cannot be given up now has no lock any more when we are gone, and is swept then.
+        with suppress(PgsnapError, psycopg.Error):
             _keepers.pop(key).end()
 
 

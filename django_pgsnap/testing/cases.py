@@ -76,12 +76,20 @@ def start_from_snapshot(cls: Any, snapshot: str) -> None:
         if copy is not None:
             cls.addClassCleanup(kept[alias].leave_class)
             with keepers.on_behalf_of(strclass(cls), alias):
-                seeds.start(kept[alias], copy, partial(_migrate, alias))
+                seeds.start(kept[alias], copy, partial(_migrate, alias, snapshot))
 
 
-def _migrate(alias: str) -> None:
-    if connections.settings[alias]["TEST"]["MIGRATE"]:
+def _migrate(alias: str, snapshot: str) -> None:
+    if not connections.settings[alias]["TEST"]["MIGRATE"]:
+        return
+    try:
         call_command("migrate", database=alias, verbosity=0, interactive=False, run_syncdb=True)
+    except Exception as error:
+        error.add_note(
+            f"So the snapshot {snapshot!r} cannot be brought to the state of the code, in alias "
+            f"{alias!r}.\nTake it again: manage.py pgsnap take {snapshot} --replace"
+        )
+        raise
 
 
 def start(cls: type) -> None:
