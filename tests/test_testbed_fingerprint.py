@@ -341,7 +341,20 @@ def test_template_database(take: Take, sql: RunSql) -> None:
     """What is written into template1 is in every new database."""
     before = take()
 
-    sql("CREATE TABLE everywhere (); DROP TABLE everywhere", dbname="template1")
+    # The session would count what it wrote when it ends, which is after we have closed it.
+    sql(
+        "CREATE TABLE everywhere (); DROP TABLE everywhere; SELECT pg_stat_force_next_flush()",
+        dbname="template1",
+    )
+
+    assert take().differs_in(before) == ["template database"]
+
+
+def test_forgotten_counters(take: Take, sql: RunSql) -> None:
+    """Where the server has lost its counters, as after a crash, they prove nothing."""
+    before = take()
+
+    sql("SELECT pg_stat_reset_shared('bgwriter')")
 
     assert take().differs_in(before) == ["template database"]
 
