@@ -99,20 +99,18 @@ def set_up(
         bed: Its place, with nothing in it but what an earlier run of ours left.
         migrate: Creates and migrates it, or only migrates it if called with True, as it is there.
         tell: Hears what the user has to wait for, and why a state could not be kept.
-        keep: Whether a complete database of an earlier run is used as it is, and kept again.
+        keep: Whether the database of an earlier run is used, and kept again.
 
     Returns:
         Whether it could be used without migrating.
     """
     session = bed.session
     wanted = fingerprint.take(bed.connection, session, bed.source)
+    found = bed.present()
+    if keep and found and found.mark and found.mark.fingerprint and not found.broken:
+        return _use_again(bed, found.mark, wanted, migrate)
     with templates.lock(session, wanted, tell):
         template = templates.find(session, wanted)
-        found = bed.present()
-        if keep and found and found.mark and found.mark.fingerprint == wanted.digest:
-            session.execute(marks.write(replace(found.mark, kept=True)))
-            bed.settle(template.database if template else None)
-            return True
         bed.clear()
         if template is not None:
             clones.make(session, template.database, bed.mark(fingerprint=wanted.digest, kept=keep))
@@ -124,6 +122,18 @@ def set_up(
             return False
     bed.settle(template.database)
     return True
+
+
+def _use_again(
+    bed: Bed, mark: Mark, wanted: Fingerprint, migrate: Callable[[bool], object]
+) -> bool:
+    """Use a kept database with all that is in it, so never as something to make a template of."""
+    is_current = mark.fingerprint == wanted.digest
+    if not is_current:
+        migrate(True)
+    bed.session.execute(marks.write(replace(mark, fingerprint=wanted.digest, kept=True)))
+    bed.settle(None)
+    return is_current
 
 
 def _migrate(
@@ -163,7 +173,8 @@ def copy(bed: Bed, original: OwnDatabase, *, keep: bool) -> None:
     state = marks.find(session, original.name)
     complete = state.mark.fingerprint if state and state.mark else ""
     found = bed.present()
-    if keep and found and (found.mark is None or found.mark.fingerprint == complete != ""):
+    is_current = found and (found.mark is None or found.mark.fingerprint == complete != "")
+    if keep and found and is_current and not found.broken:
         if found.mark:
             session.execute(marks.write(replace(found.mark, kept=True)))
     else:

@@ -79,13 +79,18 @@ def drop(session: Session, name: str) -> None:
 
 
 def send_off(server: Server, name: str) -> None:
-    """Have the server drop a test database by itself, since that makes it write to the disk."""
-    session = server.session("clearing up")
-    if not locks.try_acquire(session, live.run_lock(name)):
-        session.close()  # the next run has come for it already
-        return
-    _wait_until_empty(session, name)
-    session.fire(cloning.drop(name))
+    """Have the server drop a test database by itself, since that makes it write to the disk.
+
+    Raises:
+        DatabaseBusyError: Somebody is connected to it.
+    """
+    with server.session("clearing up") as session:
+        if not locks.try_acquire(session, live.run_lock(name)):
+            return  # the next run has come for it already
+        _wait_until_empty(session, name)
+        if backends(session, [name]):
+            raise _busy(session, name, "dropped")
+        session.fire(cloning.drop(name))
 
 
 def sweep(session: Session, source: str) -> list[str]:
@@ -117,7 +122,10 @@ def _drop_if_dead(session: Session, mark: Mark) -> bool:
         found = marks.find(session, mark.database)
         if found is None or found.mark != mark or backends(session, [mark.database]):
             return False
-        drop(session, mark.database)
+        session.execute(cloning.drop(mark.database))
+    except psycopg.errors.ObjectInUse:
+        return False  # somebody looks at it, so a later run drops it
+    else:
         remove_snapshots(session, mark.database)
         return True
     finally:

@@ -16,7 +16,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.creation import BaseDatabaseCreation
 
-from ..testbed import beds, live
+from ..testbed import beds, live, receivers
 
 
 class WorkerCreation(BaseDatabaseCreation):
@@ -61,11 +61,12 @@ class SnapshotCreation(WorkerCreation):
             def migrate(exists: bool) -> None:
                 super(SnapshotCreation, self).create_test_db(verbosity, True, False, exists)
 
-            if beds.set_up(bed, migrate, self.log, keep=keepdb):
-                self._say(
-                    f"{'Using existing' if keepdb else 'Creating'} test database", name, verbosity
-                )
-                self._lead_to(name)
+            needed_no_migrating = beds.set_up(bed, migrate, self.log, keep=keepdb)
+        if needed_no_migrating:
+            action = "Using existing" if keepdb else "Creating"
+            self._say(f"{action} test database", name, verbosity)
+            self._lead_to(name)
+            receivers.tell(self.connection.alias, max(verbosity - 1, 0))
         if serialize:
             self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]  # noqa: SLF001
         self.connection.ensure_connection()
