@@ -3,9 +3,11 @@
 import copy
 import itertools
 import os
+import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from io import StringIO
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import hypothesis
@@ -22,6 +24,7 @@ from tests.project import Manage, aliases_put_back, child_environment, forget_wr
 from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
 from tests.settings import HANDED_ON_IN
 from tests.state import Database, databases, remove_leftovers
+from tests.suites.project import Project
 
 CHOICE = os.environ.get("PGSNAP_TEST_SERVER", "18")
 
@@ -31,6 +34,9 @@ TEMPLATE = "migrated"
 ROLE_PASSWORD = "ordinary"
 
 TERMINAL_VARIABLES = {"COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PY_COLORS"}
+
+# How long the server may take for what it does when a run of tests has left, in seconds.
+DROPPED_S = 30
 
 LOG_BEFORE_TEST = pytest.StashKey[tuple[Server, int]]()
 
@@ -86,6 +92,10 @@ class SessionAs(Protocol):
     ) -> maintenance.Session: ...
 
 
+class Left(Protocol):
+    def __call__(self) -> list[str]: ...
+
+
 class Call(Protocol):
     def __call__(self, *arguments: str, **options: Any) -> "Printed": ...
 
@@ -103,7 +113,7 @@ VERSIONS = {
     *("test_api", "test_apps", "test_arrivals", "test_checkpoint", "test_checks", "test_conf"),
     *("test_drift", "test_guard", "test_layers", "test_reconnect", "test_take", "test_targets"),
     *("test_admin_model", "test_admin_permissions", "test_admin_restore", "test_wording"),
-    *("test_runner", "test_testbed_receivers"),
+    *("test_plugin", "test_runner", "test_testbed_receivers"),
 }
 
 
@@ -381,5 +391,29 @@ def call(clean_server: Server) -> Call:
         stdout, stderr = StringIO(), StringIO()
         call_command(*arguments, stdout=stdout, stderr=stderr, **options)
         return Printed(stdout.getvalue(), stderr.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def project(clean_server: Server, tmp_path: Path) -> Iterator[Project]:
+    """A project with a suite that is run in processes of its own."""
+    project = Project(tmp_path, clean_server)
+    yield project
+    project.end()
+
+
+@pytest.fixture(name="left")
+def list_left(databases: ListDatabases, sql: RunSql) -> Left:
+    """Lists what runs left beside templates, once the server has dropped what they gave up."""
+
+    def run() -> list[str]:
+        deadline = time.monotonic() + DROPPED_S
+        busy = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgsnap clearing up%'"
+        while sql(busy):
+            assert time.monotonic() < deadline, f"databases are not dropped after {DROPPED_S} s"
+            time.sleep(0.01)
+        found = [database.name for database in databases()]
+        return [name for name in found if not name.startswith("pgsnap_template_")]
 
     return run

@@ -1,21 +1,12 @@
 """The test runner, on real suites in processes of their own."""
 
 import signal
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import django
 import pytest
 
-from tests.conftest import ListDatabases, RunSql
-from tests.servers import Server
+from tests.conftest import Left, ListDatabases, RunSql
 from tests.suites.project import Project
-
-Left = Callable[[], list[str]]
-
-# How long the server may take for what it does when a run has left, in seconds.
-DROPPED_S = 30
 
 # Says that it runs, and goes on when it is told to.
 BLOCKED = """
@@ -81,29 +72,6 @@ SNAPSHOTS = """
     class Second(Snapshots, TransactionTestCase):
         pass
 """
-
-
-@pytest.fixture
-def project(clean_server: Server, tmp_path: Path) -> Iterator[Project]:
-    project = Project(tmp_path, clean_server)
-    yield project
-    project.end()
-
-
-@pytest.fixture
-def left(databases: ListDatabases, sql: RunSql) -> Left:
-    """Lists what runs left beside templates, once the server has dropped what they gave up."""
-
-    def run() -> list[str]:
-        deadline = time.monotonic() + DROPPED_S
-        busy = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgsnap clearing up%'"
-        while sql(busy):
-            assert time.monotonic() < deadline, f"databases are not dropped after {DROPPED_S} s"
-            time.sleep(0.01)
-        found = [database.name for database in databases()]
-        return [name for name in found if not name.startswith("pgsnap_template_")]
-
-    return run
 
 
 def test_nearest_ancestor(project: Project, left: Left) -> None:

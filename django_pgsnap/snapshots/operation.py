@@ -83,6 +83,8 @@ def chosen(aliases: Sequence[str] | None) -> list[Target]:
         NotEnabledError: The settings switch snapshots off.
     """
     found = targets.targets(aliases)
+    if aliases is None:
+        found = guard.of_tests(found)
     guard.check_settings(found)
     return found
 

@@ -202,6 +202,16 @@ def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
             clones.send_off(server, name)
 
 
+def keep(connection: BaseDatabaseWrapper, name: str) -> None:
+    """End the use of a test database that stays, for a later run to use or to replace."""
+    session = live.session(targets.server_of(connection))
+    with server_errors():
+        found = marks.find(session, name)
+        if found is not None and found.mark is not None:
+            session.execute(marks.write(replace(found.mark, kept=True)))
+    give_up(connection, name, keep=True)
+
+
 def _leave(connection: BaseDatabaseWrapper) -> None:
     connection.close()
     close_pool = getattr(connection, "close_pool", None)

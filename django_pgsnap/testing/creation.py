@@ -139,6 +139,14 @@ def uninstall() -> None:
             wrapper.creation.__class__ = kind.__bases__[1]
 
 
+def keep_what_is_left() -> None:
+    """Have test databases stay that nobody has torn down."""
+    for wrapper in _wrappers():
+        own = live.find(wrapper.alias)
+        if own is not None and isinstance(wrapper.creation, SnapshotCreation):
+            beds.keep(wrapper, own.name)
+
+
 def adopt() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
     live.adopt()
