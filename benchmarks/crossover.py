@@ -24,7 +24,7 @@ def measure(place: Place, megabytes: float, count: int) -> Times:
     times = Times()
     data.build(place, megabytes)
     for _ in figures.runs(count, f"copy, {megabytes:g} MB"):
-        for strategy in strategies.available(place):
+        for strategy in strategies.in_random_order(place):
             place.settle()
             times.add(strategy, strategies.copy_s(place, strategy))
             place.settle()
