@@ -10,7 +10,7 @@ from psycopg import sql
 
 from .errors import ConfigurationError
 from .metadata import STRATEGIES, Strategy
-from .server import Query, Session
+from .session import Query, Session
 
 # Up to here writing every block to the write-ahead log is quicker than copying files, which
 # forces two checkpoints. See benchmarks/crossover.py and its figures in docs/performance.md.

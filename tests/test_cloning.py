@@ -10,7 +10,7 @@ from django_pgsnap import cloning
 from django_pgsnap.cloning import WAL_LOG_MAX_BYTES, Clone
 from django_pgsnap.errors import ConfigurationError
 from django_pgsnap.metadata import STRATEGIES, Strategy
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, SessionAs
 
 ODD = 'Ödd "name" 100%'

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from .. import cloning, inspection, locks, names, properties, sessions
+from .. import carryover, cloning, inspection, locks, names, properties, sessions
 from ..cloning import Clone
 from ..copying import Job
 from ..errors import ServerUnavailableError
@@ -17,7 +17,7 @@ from ..properties import Properties
 from ..report import Reporter
 from ..sessions import Evictor
 from ..targets import Target
-from .operation import Site
+from .site import Site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Part:
         """Set the clone up like the live database, and report what our role may not set."""
         watcher, name = self.site.watcher, self.job.clone.name
         (present,) = properties.read(watcher, name)
-        for shortfall in properties.put(watcher, self.properties, present, name):
+        for shortfall in carryover.put(watcher, self.properties, present, name):
             reporter.warn(str(shortfall))
 
 

@@ -13,11 +13,12 @@ from .. import catalog, cloning, names, spares, stages
 from ..copying import Copied
 from ..errors import ServerUnavailableError
 from ..metadata import Record
-from ..server import Query, Server, Session
+from ..server import Server
+from ..session import Query, Session
 from ..vcs import Checkout
 from .model import Member
-from .operation import Site
 from .parts import Part, Request
+from .site import Site
 
 
 def records(
