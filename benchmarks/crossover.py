@@ -38,7 +38,7 @@ def main() -> None:
     """Measure as the command line says, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--sizes", type=float, nargs="+", default=[8, 16, 32, 64, 128, 256, 512, 1000], metavar="MB"
+        "--sizes", type=float, nargs="+", default=[8, 12, 16, 32, 64, 128, 256], metavar="MB"
     )
     parser.add_argument("--runs", type=int, default=7)
     servers.add_options(parser)

@@ -14,7 +14,7 @@ from .session import Query, Session
 
 # Up to here writing every block to the write-ahead log is quicker than copying files, which
 # forces two checkpoints. See benchmarks/crossover.py and its figures in docs/performance.md.
-WAL_LOG_MAX_BYTES: Final = 64 * 1024**2
+WAL_LOG_MAX_BYTES: Final = 12 * 1024**2
 
 # Before this release WAL_LOG could corrupt the database that it copies from (release notes of
 # PostgreSQL 15.3).
