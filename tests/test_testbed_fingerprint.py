@@ -14,7 +14,7 @@ from django.db import connections, models
 from django.db.models.signals import post_migrate
 from django.test import override_settings
 
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.testbed import fingerprint, surroundings
 from django_pgsnap.testbed.code import Reader
 from django_pgsnap.testbed.fingerprint import Fingerprint

@@ -10,7 +10,7 @@ from psycopg import sql as pg
 
 from django_pgsnap import guard
 from django_pgsnap.errors import DatabaseBusyError
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.testbed import clones, live, marks
 from django_pgsnap.testbed.live import OwnDatabase
 from django_pgsnap.testbed.marks import Mark

@@ -9,7 +9,7 @@ from psycopg import sql as pg
 
 from django_pgsnap import catalog, names, stages
 from django_pgsnap.metadata import Record
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.testbed import templates
 from django_pgsnap.testbed.fingerprint import Fingerprint
 from django_pgsnap.testbed.history import Step

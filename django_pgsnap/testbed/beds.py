@@ -13,7 +13,8 @@ from .. import targets
 from ..conf import test_config
 from ..errors import PgsnapError
 from ..metadata import Record
-from ..server import Server, Session
+from ..server import Server
+from ..session import Session
 from ..snapshots.operation import server_errors
 from . import clones, fingerprint, live, marks, templates
 from .fingerprint import Fingerprint

@@ -25,7 +25,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ModelState
 
 from ..conf import test_config
-from ..server import Session
+from ..session import Session
 from . import receivers, surroundings
 from .code import Reader
 from .plain import digest, plain

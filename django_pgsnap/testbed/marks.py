@@ -14,7 +14,7 @@ from typing import Final
 from psycopg import sql
 
 from .. import stages
-from ..server import Query, Session
+from ..session import Query, Session
 
 _VERSION_KEY: Final = "pgsnap_test"
 _VERSION: Final = 1

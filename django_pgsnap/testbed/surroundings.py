@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from psycopg import sql
 
-from ..server import Session
+from ..session import Session
 
 
 def ingredients(session: Session, template_database: str | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .. import catalog, cloning, locks, names, stages
 from ..catalog import Catalog
 from ..conf import test_config
 from ..metadata import Record
-from ..server import Query, Session
+from ..session import Query, Session
 from . import clones
 from .fingerprint import Fingerprint
 from .history import digest_of, todays_plan
