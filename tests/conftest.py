@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import os
 import time
 from collections.abc import Generator, Iterator
@@ -19,6 +20,7 @@ from psycopg import sql as pg
 from psycopg.abc import Params
 from pytest_django import DjangoDbBlocker
 
+from django_pgsnap import names
 from django_pgsnap import server as maintenance
 from django_pgsnap.session import Session
 from tests.project import Manage, aliases_put_back, child_environment, forget_wrapper, point
@@ -406,7 +408,7 @@ def project(clean_server: Server, tmp_path: Path) -> Iterator[Project]:
 
 @pytest.fixture(name="left")
 def list_left(databases: ListDatabases, sql: RunSql) -> Left:
-    """Lists what runs left beside templates, once the server has dropped what they gave up."""
+    """Lists what runs left beside templates and their spares, once the server is done with it."""
 
     def run() -> list[str]:
         deadline = time.monotonic() + DROPPED_S
@@ -414,7 +416,9 @@ def list_left(databases: ListDatabases, sql: RunSql) -> Left:
         while sql(busy):
             assert time.monotonic() < deadline, f"databases are not dropped after {DROPPED_S} s"
             time.sleep(0.01)
-        found = [database.name for database in databases()]
-        return [name for name in found if not name.startswith("pgsnap_template_")]
+        templates = [each for each in databases() if each.name.startswith("pgsnap_template_")]
+        kept = {each.name for each in templates}
+        kept |= {names.spare_name(json.loads(each.comment or "")["set_id"]) for each in templates}
+        return [database.name for database in databases() if database.name not in kept]
 
     return run

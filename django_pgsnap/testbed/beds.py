@@ -16,7 +16,7 @@ from ..metadata import Record
 from ..server import Server
 from ..session import Session
 from ..snapshots.operation import server_errors
-from . import clones, fingerprint, live, marks, templates
+from . import clones, fingerprint, live, marks, spares, templates
 from .fingerprint import Fingerprint
 from .live import OwnDatabase
 from .marks import Mark
@@ -114,7 +114,7 @@ def set_up(
         template = templates.find(session, wanted)
         bed.clear()
         if template is not None:
-            clones.make(session, template.database, bed.mark(fingerprint=wanted.digest, kept=keep))
+            _clone(session, template, bed.mark(fingerprint=wanted.digest, kept=keep))
             templates.touch(session, template)
         else:
             template = _migrate(bed, wanted, migrate, tell)
@@ -123,6 +123,15 @@ def set_up(
             return False
     bed.settle(template.database)
     return True
+
+
+def _clone(session: Session, template: Record, mark: Mark) -> None:
+    spare = spares.take(session, template)
+    if spare is None:
+        clones.make(session, template.database, mark)
+    else:
+        clones.furnish(session, spare, template.database)
+        clones.become(session, spare, mark)
 
 
 def _use_again(
@@ -193,6 +202,7 @@ def copy(bed: Bed, original: OwnDatabase, *, keep: bool) -> None:
 def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
     """End the use of a test database, and have the server drop it unless it is to be kept."""
     server = targets.server_of(connection)
+    own = live.known(connection.alias, name)
     _leave(connection)
     with server_errors():
         if not keep:
@@ -201,6 +211,8 @@ def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
         live.let_go(server, name)
         if not keep:
             clones.send_off(server, name)
+        if own and own.template and not live.is_own_template(own.template):
+            spares.order(server, own.template)
 
 
 def keep(connection: BaseDatabaseWrapper, name: str) -> None:

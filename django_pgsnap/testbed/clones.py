@@ -32,31 +32,45 @@ def shut_clone(session: Session, source: str) -> str:
 
     It is shut and not published; if it stays so, the next operation drops it.
     """
+    clone = plan(session, source, names.unfinished_name(names.new_identity()))
+    _wait_until_empty(session, source)
+    locks.try_acquire(session, clone.name)
+    try:
+        session.execute(clone.statement)
+    except psycopg.errors.ObjectInUse as error:
+        locks.release(session, clone.name)
+        raise _busy(session, source, "cloned") from error
+    furnish(session, clone.name, source)
+    return clone.name
+
+
+def plan(session: Session, source: str, name: str) -> Clone:
+    """Return what a clone of a database is to be, and prepare the session that will make it."""
     owner, size_bytes = session.rows(_ME, [source])[0]
-    unfinished = names.unfinished_name(names.new_identity())
     is_small = size_bytes <= _WAL_LOG_MAX_BYTES
     clone = Clone(
         source=source,
-        name=unfinished,
+        name=name,
         owner=owner,
         strategy="wal_log" if is_small and cloning.wal_log_is_safe(session) else "file_copy",
     )
     clone.prepare(session)
-    _wait_until_empty(session, source)
-    locks.try_acquire(session, unfinished)
-    try:
-        session.execute(clone.statement)
-    except psycopg.errors.ObjectInUse as error:
-        locks.release(session, unfinished)
-        raise _busy(session, source, "cloned") from error
-    wanted, present = properties.read(session, source, unfinished)
-    properties.put(session, wanted, present, unfinished)
-    return unfinished
+    return clone
+
+
+def furnish(session: Session, name: str, source: str) -> None:
+    """Give a clone the settings and privileges of its source."""
+    wanted, present = properties.read(session, source, name)
+    properties.put(session, wanted, present, name)
 
 
 def make(session: Session, source: str, mark: Mark) -> None:
     """Make a test database as a clone, shut until it is complete and marked."""
-    unfinished = shut_clone(session, source)
+    become(session, shut_clone(session, source), mark)
+
+
+def become(session: Session, unfinished: str, mark: Mark) -> None:
+    """Make a shut clone, whose lock is held, a test database."""
     session.execute(
         stages.become_live(
             unfinished,

@@ -95,6 +95,11 @@ def is_own_name(name: str) -> bool:
     return any(own.name == name for own in _own.values())
 
 
+def is_own_template(template: str) -> bool:
+    """Tell whether a test database of this process was cloned from this template."""
+    return any(own.template == template for own in _own.values())
+
+
 def session(server: Server) -> Session:
     """Return the session of this process that holds the locks of its test databases.
 
