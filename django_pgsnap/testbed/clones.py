@@ -8,7 +8,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from .. import catalog, cloning, locks, names, properties, stages, targets
+from .. import carryover, catalog, cloning, locks, names, properties, stages, targets
 from ..cloning import Clone
 from ..errors import DatabaseBusyError
 from ..server import Server
@@ -61,7 +61,7 @@ def plan(session: Session, source: str, name: str) -> Clone:
 def furnish(session: Session, name: str, source: str) -> None:
     """Give a clone the settings and privileges of its source."""
     wanted, present = properties.read(session, source, name)
-    properties.put(session, wanted, present, name)
+    carryover.put(session, wanted, present, name)
 
 
 def make(session: Session, source: str, mark: Mark) -> None:
