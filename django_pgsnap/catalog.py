@@ -15,7 +15,7 @@ from psycopg import sql
 
 from . import metadata, names
 from .metadata import Record
-from .server import Session
+from .session import Session
 
 _INVALID: Final = -2
 
@@ -150,7 +150,7 @@ class Catalog:
     def leftovers(self, sources: Sequence[str], live_names: Iterable[str]) -> list[Database]:
         """Return what interrupted operations left, and nobody can need any more.
 
-        That is: unfinished and doomed databases, spares whose copy is gone, and what a
+        That is: unfinished and doomed databases, spares whose copy or template is gone, and what a
         ``DROP DATABASE`` was interrupted on. Whoever drops one must hold its lock, which says
         that no operation is still at work on it.
 
@@ -169,12 +169,21 @@ class Catalog:
             and self._is_leftover(database)
         ]
 
+    def _has_spare(self, identity: str) -> bool:
+        # That of a template is named after what the template was published with.
+        return names.copy_name(identity) in self._by_name or any(
+            database.record is not None
+            and database.record.kind == "template"
+            and database.record.set_id == identity
+            for database in self._by_name.values()
+        )
+
     def _is_leftover(self, database: Database) -> bool:
         if names.is_unpublished(database.name):
             return True
         identity = names.spare_identity(database.name)
         if identity is not None:
-            return not database.is_valid or names.copy_name(identity) not in self._by_name
+            return not database.is_valid or not self._has_spare(identity)
         record = database.record
         return not database.is_valid and record is not None and record.database == database.name
 

@@ -10,7 +10,7 @@ from django.db import connections
 
 from .conf import config
 from .errors import NotEnabledError
-from .server import Session
+from .session import Session
 from .targets import Target
 
 _HINT = "Set PGSNAP = {'ENABLED': True} in the settings of a system whose data may be replaced."
@@ -31,13 +31,26 @@ def is_on() -> bool:
     return bool(settings.DEBUG) if enabled is None else enabled
 
 
+def of_tests(targets: Sequence[Target]) -> list[Target]:
+    """Return the test databases among these, if this process has any of them; else all."""
+    return [target for target in targets if _is_exempt(target)] or list(targets)
+
+
 def check_settings(targets: Sequence[Target]) -> None:
-    """Refuse where the settings switch the app off.
+    """Refuse where the settings switch the app off, and in tests what is not theirs.
 
     Raises:
-        NotEnabledError: ``PGSNAP["ENABLED"]`` is false, or unset while ``DEBUG`` is off.
+        NotEnabledError: ``PGSNAP["ENABLED"]`` is false, or unset while ``DEBUG`` is off; or this
+            process runs tests, for which there is no test database in a target's place.
     """
-    if is_on() or all(_is_exempt(target) for target in targets):
+    others = [target for target in targets if not _is_exempt(target)]
+    if _created_here and others:
+        raise NotEnabledError(
+            f"The alias {others[0].alias!r} leads to the database {others[0].name!r}, "
+            "which is not a test database of this run.",
+            hint="Name the alias in the databases of the test, so that it gets one.",
+        )
+    if is_on() or not others:
         return
     reason = "PGSNAP['ENABLED'] is off" if config().enabled is False else "DEBUG is off"
     raise NotEnabledError(f"Snapshots are switched off here, since {reason}.", hint=_HINT)

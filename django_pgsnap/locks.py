@@ -15,7 +15,8 @@ from psycopg import sql
 
 from .errors import OperationRunningError
 from .names import lock_key
-from .server import Session, milliseconds
+from .server import milliseconds
+from .session import Session
 
 _MOMENT_S: Final = 0.001
 

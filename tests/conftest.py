@@ -2,10 +2,13 @@
 
 import copy
 import itertools
+import json
 import os
+import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from io import StringIO
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import hypothesis
@@ -17,11 +20,14 @@ from psycopg import sql as pg
 from psycopg.abc import Params
 from pytest_django import DjangoDbBlocker
 
+from django_pgsnap import names
 from django_pgsnap import server as maintenance
+from django_pgsnap.session import Session
 from tests.project import Manage, aliases_put_back, child_environment, forget_wrapper, point
 from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
 from tests.settings import HANDED_ON_IN
 from tests.state import Database, databases, remove_leftovers
+from tests.suites.project import Project
 
 CHOICE = os.environ.get("PGSNAP_TEST_SERVER", "18")
 
@@ -31,6 +37,9 @@ TEMPLATE = "migrated"
 ROLE_PASSWORD = "ordinary"
 
 TERMINAL_VARIABLES = {"COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PY_COLORS"}
+
+# How long the server may take for what it does when a run of tests has left, in seconds.
+DROPPED_S = 30
 
 LOG_BEFORE_TEST = pytest.StashKey[tuple[Server, int]]()
 
@@ -83,7 +92,11 @@ class ServerAs(Protocol):
 class SessionAs(Protocol):
     def __call__(
         self, user: str = SUPERUSER, *, database: str = "postgres", **values: Any
-    ) -> maintenance.Session: ...
+    ) -> Session: ...
+
+
+class Left(Protocol):
+    def __call__(self) -> list[str]: ...
 
 
 class Call(Protocol):
@@ -103,6 +116,7 @@ VERSIONS = {
     *("test_api", "test_apps", "test_arrivals", "test_checkpoint", "test_checks", "test_conf"),
     *("test_drift", "test_guard", "test_layers", "test_reconnect", "test_take", "test_targets"),
     *("test_admin_model", "test_admin_permissions", "test_admin_restore", "test_wording"),
+    *("test_plugin", "test_runner", "test_testbed_receivers"),
 }
 
 
@@ -303,7 +317,7 @@ def session_as(server_as: ServerAs) -> Iterator[SessionAs]:
 
         def open_one(
             user: str = SUPERUSER, *, database: str = "postgres", **values: Any
-        ) -> maintenance.Session:
+        ) -> Session:
             server = server_as(user, **values)
             return stack.enter_context(server.session_on(database, "test"))
 
@@ -311,7 +325,7 @@ def session_as(server_as: ServerAs) -> Iterator[SessionAs]:
 
 
 @pytest.fixture
-def session(session_as: SessionAs) -> maintenance.Session:
+def session(session_as: SessionAs) -> Session:
     """A maintenance session of the superuser."""
     return session_as()
 
@@ -380,5 +394,31 @@ def call(clean_server: Server) -> Call:
         stdout, stderr = StringIO(), StringIO()
         call_command(*arguments, stdout=stdout, stderr=stderr, **options)
         return Printed(stdout.getvalue(), stderr.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def project(clean_server: Server, tmp_path: Path) -> Iterator[Project]:
+    """A project with a suite that is run in processes of its own."""
+    project = Project(tmp_path, clean_server)
+    yield project
+    project.end()
+
+
+@pytest.fixture(name="left")
+def list_left(databases: ListDatabases, sql: RunSql) -> Left:
+    """Lists what runs left beside templates and their spares, once the server is done with it."""
+
+    def run() -> list[str]:
+        deadline = time.monotonic() + DROPPED_S
+        busy = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgsnap clearing up%'"
+        while sql(busy):
+            assert time.monotonic() < deadline, f"databases are not dropped after {DROPPED_S} s"
+            time.sleep(0.01)
+        templates = [each for each in databases() if each.name.startswith("pgsnap_template_")]
+        kept = {each.name for each in templates}
+        kept |= {names.spare_name(json.loads(each.comment or "")["set_id"]) for each in templates}
+        return [database.name for database in databases() if database.name not in kept]
 
     return run

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 from psycopg import sql as pg
 
 from django_pgsnap import Diagnosis, Finding, diagnose, restore, take
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.testbed import templates
 from django_pgsnap.testbed.fingerprint import Fingerprint
 from tests.conftest import Call, ListDatabases, MakeLive, MakeRole, RunSql

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from django_pgsnap import guard
 from django_pgsnap.errors import NotEnabledError
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.targets import Target, targets
 from tests.conftest import ServerAs, SessionAs, SetAlias
 
@@ -122,6 +122,26 @@ def test_exemption_ends_with_the_name(
 
     with pytest.raises(NotEnabledError):
         guard.check_settings(about[:1])
+
+
+def test_tests_leave_other_databases_alone(
+    about: list[Target], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where this process runs tests, an alias without a test database is left out, or refused."""
+    switch(monkeypatch, True, debug=True)
+    guard.exempt("default", "test_live")
+
+    assert guard.of_tests(about) == about[:1]
+    assert guard.of_tests(about[1:]) == about[1:]
+    with pytest.raises(NotEnabledError) as caught:
+        guard.check_settings(about)
+    assert caught.value.message == (
+        "The alias 'other' leads to the database 'test_other', "
+        "which is not a test database of this run."
+    )
+    assert caught.value.hint == (
+        "Name the alias in the databases of the test, so that it gets one."
+    )
 
 
 def test_exemption_is_forgotten(about: list[Target], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,12 @@
 """The test runner, on real suites in processes of their own."""
 
 import signal
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
+import django
 import pytest
 
-from tests.conftest import ListDatabases, RunSql
-from tests.servers import Server
+from tests.conftest import Left, ListDatabases, RunSql
 from tests.suites.project import Project
-
-Left = Callable[[], list[str]]
-
-# How long the server may take for what it does when a run has left, in seconds.
-DROPPED_S = 30
 
 # Says that it runs, and goes on when it is told to.
 BLOCKED = """
@@ -82,29 +74,6 @@ SNAPSHOTS = """
 """
 
 
-@pytest.fixture
-def project(clean_server: Server, tmp_path: Path) -> Iterator[Project]:
-    project = Project(tmp_path, clean_server)
-    yield project
-    project.end()
-
-
-@pytest.fixture
-def left(databases: ListDatabases, sql: RunSql) -> Left:
-    """Lists what runs left beside templates, once the server has dropped what they gave up."""
-
-    def run() -> list[str]:
-        deadline = time.monotonic() + DROPPED_S
-        busy = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgsnap clearing up%'"
-        while sql(busy):
-            assert time.monotonic() < deadline, f"databases are not dropped after {DROPPED_S} s"
-            time.sleep(0.01)
-        found = [database.name for database in databases()]
-        return [name for name in found if not name.startswith("pgsnap_template_")]
-
-    return run
-
-
 def test_nearest_ancestor(project: Project, left: Left) -> None:
     """The first run migrates, the second does not, and a new migration is all that a third runs."""
     assert project.test() == ["first"]
@@ -112,6 +81,9 @@ def test_nearest_ancestor(project: Project, left: Left) -> None:
     project.add_data("0003_more", "second", before="0002_data")
     project.expect("first", "second")
     assert project.test() == ["second"]
+    # Back on the other branch, where the migration is not there yet.
+    (project.path / "shop/migrations/0003_more.py").unlink()
+    project.expect("first")
     assert project.test() == []
     assert left() == []
 
@@ -126,20 +98,24 @@ def test_changed_history(project: Project) -> None:
     assert project.test() == ["changed", "second"]
 
 
-def test_back_on_the_other_branch(project: Project) -> None:
-    """With a migration less, the template without it is found again."""
-    project.test()
-    project.add_data("0003_more", "second", before="0002_data")
-    project.expect("first", "second")
-    project.test()
-    (project.path / "shop/migrations/0003_more.py").unlink()
-    project.expect("first")
-
-    assert project.test() == []
-
-
 def test_options(project: Project) -> None:
-    """Options of Django's runner keep their meaning."""
+    """Options of Django's runner keep their meaning, under a runner of the project's own, too."""
+    project.settings["TEST_RUNNER"] = "own.Runner"
+    project.write(
+        "own.py",
+        """
+        from django.test.runner import DiscoverRunner
+        from django_pgsnap.testing import SnapshotRunnerMixin
+
+        class Own(DiscoverRunner):
+            def setup_databases(self, **kwargs):
+                print("own")
+                return super().setup_databases(**kwargs)
+
+        class Runner(SnapshotRunnerMixin, Own):
+            pass
+        """,
+    )
     project.write(
         "shop/tests.py",
         """
@@ -158,11 +134,22 @@ def test_options(project: Project) -> None:
     )
 
     assert ended.returncode == 0, ended.stderr
+    assert "own" in ended.stdout
     assert "Using shuffle seed: 1 (given)" in ended.stdout
     assert "Ran 1 test" in ended.stderr
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fork",
+        "spawn",
+        pytest.param(
+            "forkserver",
+            marks=pytest.mark.skipif(django.VERSION < (6,), reason="Django 6.0 brought it"),
+        ),
+    ],
+)
 def test_workers(project: Project, left: Left, sql: RunSql, method: str) -> None:
     """Each worker snapshots its own database, and so do the processes that its tests start."""
     sql("CREATE DATABASE shop")
@@ -182,22 +169,24 @@ def test_without_workers(project: Project, left: Left) -> None:
     """Snapshots in tests are of the test database, and go with it."""
     project.write("shop/tests.py", SNAPSHOTS)
 
-    project.test()
+    project.test("shop.tests.First")
 
     assert left() == []
 
 
 def test_keepdb(project: Project, left: Left, sql: RunSql) -> None:
-    """A kept database is used as it is, until something changes what it would be."""
+    """A kept database is used with all that is in it, and migrated; other runs do not see it."""
     assert project.test("--keepdb") == ["first"]
     assert left() == ["test_shop"]
     sql("INSERT INTO shop_item (name) VALUES ('left')", dbname="test_shop")
     project.expect("first", "left")
     assert project.test("--keepdb") == []
     project.add_data("0003_more", "second", before="0002_data")
-    project.expect("first", "second")
+    project.expect("first", "left", "second")
     assert project.test("--keepdb") == ["second"]
-    assert project.test() == []
+    assert project.test("--keepdb") == []
+    project.expect("first", "second")
+    assert project.test() == ["second"]
     assert left() == []
 
 
@@ -246,7 +235,10 @@ def test_killed_while_migrating(project: Project, left: Left) -> None:
 
 
 def test_living_run(project: Project, left: Left) -> None:
-    """A run that lives is left alone, and named to another one that wants its database."""
+    """A run that lives is left alone, and named to another one that wants its database.
+
+    After Ctrl-C its databases are dropped, as ever.
+    """
     project.write("shop/tests.py", BLOCKED)
     living = project.start("test")
     project.wait_for("running")
@@ -255,8 +247,10 @@ def test_living_run(project: Project, left: Left) -> None:
 
     assert other.returncode == 1
     assert "The test database 'test_shop' is in use by another test run: pid" in other.stderr
+    living.send_signal(signal.SIGINT)
+    # Django's runner lets the test at hand end.
     (project.path / "go_on").touch()
-    assert living.wait(30) == 0
+    living.communicate(timeout=120)
     assert left() == []
 
 
@@ -287,17 +281,39 @@ def test_foreign_database(project: Project, left: Left, sql: RunSql) -> None:
 
 
 def test_several_aliases(project: Project, left: Left) -> None:
-    """Each database has a template of its own; mirrors and second names share one."""
+    """Each database has a template of its own; mirrors and second names share one.
+
+    Receivers of post_migrate are told of each, whether it was migrated or cloned.
+    """
     project.settings["DATABASES"] |= {
         "same": project.database("shop"),
         "other": project.database("store"),
         "replica": project.database("shop", TEST={"MIRROR": "default"}),
     }
     project.write(
+        "shop/apps.py",
+        """
+        from django.apps import AppConfig
+        from django.db.models.signals import post_migrate
+
+        heard = []
+
+        def hear(using, **_):
+            heard.append(using)
+
+        class ShopConfig(AppConfig):
+            name = "shop"
+
+            def ready(self):
+                post_migrate.connect(hear, sender=self)
+        """,
+    )
+    project.write(
         "shop/tests.py",
         """
         from django.db import connections
         from django.test import TestCase
+        from shop.apps import heard
         from shop.models import Item
 
         class Aliases(TestCase):
@@ -309,6 +325,7 @@ def test_several_aliases(project: Project, left: Left) -> None:
                     "default": "test_shop", "same": "test_shop", "replica": "test_shop",
                     "other": "test_store",
                 })
+                self.assertEqual(heard, ["default", "other"])
                 for alias in ("default", "other"):
                     self.assertEqual(Item.objects.using(alias).count(), 1)
         """,
@@ -319,37 +336,10 @@ def test_several_aliases(project: Project, left: Left) -> None:
     assert left() == []
 
 
-def test_a_runner_of_ones_own(project: Project) -> None:
-    """A project puts the mixin before a runner of its own."""
-    project.settings["TEST_RUNNER"] = "own.Runner"
-    project.write(
-        "own.py",
-        """
-        from django.test.runner import DiscoverRunner
-        from django_pgsnap.testing import SnapshotRunnerMixin
-
-        class Own(DiscoverRunner):
-            def setup_databases(self, **kwargs):
-                print("own")
-                return super().setup_databases(**kwargs)
-
-        class Runner(SnapshotRunnerMixin, Own):
-            pass
-        """,
-    )
-    project.test()
-
-    ended = project.run("test")
-
-    assert (ended.returncode, project.migrated()) == (0, [])
-    assert "own" in ended.stdout
-
-
 def test_no_templates(project: Project, left: Left, databases: ListDatabases) -> None:
-    """With KEEP at 0 every run migrates, and leaves nothing."""
+    """With KEEP at 0 a run leaves nothing, so that every run migrates."""
     project.settings["PGSNAP"] = {"TEST": {"KEEP": 0}}
 
-    assert project.test() == ["first"]
     assert project.test() == ["first"]
     assert left() == []
     assert databases() == []
@@ -363,20 +353,6 @@ def test_failing_suite(project: Project, left: Left) -> None:
 
     assert ended.returncode == 1
     assert "FAILED (failures=1)" in ended.stderr
-    assert left() == []
-
-
-def test_interrupted_run(project: Project, left: Left) -> None:
-    """After Ctrl-C the databases are dropped as well."""
-    project.write("shop/tests.py", BLOCKED)
-    run = project.start("test")
-    project.wait_for("running")
-
-    run.send_signal(signal.SIGINT)
-    # Django's runner lets the test at hand end.
-    (project.path / "go_on").touch()
-    run.communicate(timeout=120)
-
     assert left() == []
 
 

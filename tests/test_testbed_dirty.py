@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.testbed import dirty
 from tests.conftest import MakeDatabase, RunSql, SessionAs
 

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date
-from importlib import invalidate_caches
+from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from django.db import connections, models
 from django.db.models.signals import post_migrate
 from django.test import override_settings
 
-from django_pgsnap.server import Session
-from django_pgsnap.testbed import code, fingerprint
+from django_pgsnap.session import Session
+from django_pgsnap.testbed import fingerprint, surroundings
+from django_pgsnap.testbed.code import Reader
 from django_pgsnap.testbed.fingerprint import Fingerprint
+from django_pgsnap.testbed.plain import plain
 from tests.conftest import RunSql, SetAlias
 
 PACKAGE = "fingerprinted"
@@ -71,7 +73,8 @@ def test_same_again(take: Take) -> None:
     ("file", "ingredient"),
     [
         ("migrations/0001_initial.py", "migrations"),
-        ("migrations/0001_initial.sql", "migrations"),
+        ("migrations/0001_initial.sql", "data"),
+        ("migrations/_helpers.py", "data"),
         ("migrations/0002_new.py", "migrations"),
         ("helpers.py", "code"),
         ("deeper.py", "code"),
@@ -90,9 +93,10 @@ def test_files(take: Take, package: Path, file: str, ingredient: str) -> None:
 
 def test_a_removed_migration(take: Take, package: Path) -> None:
     """A migration that is gone counts as well."""
+    (package / "migrations" / "0002_old.py").write_text("")
     before = take()
 
-    (package / "migrations" / "0001_initial.sql").unlink()
+    (package / "migrations" / "0002_old.py").unlink()
 
     assert take().differs_in(before) == ["migrations"]
 
@@ -254,15 +258,13 @@ def test_routers(take: Take) -> None:
     with override_settings(DATABASE_ROUTERS=[f"{__name__}.Router"]):
         after = take()
 
-    assert {"code", "routers"} <= set(after.differs_in(before))
+    assert {"hooks", "routers"} <= set(after.differs_in(before))
 
 
 def test_receivers(take: Take, package: Path) -> None:
     """What runs after migrations inserts data, too."""
     before = take()
     (package / "signals.py").write_text("def receive(**_): pass\n")
-    from importlib import import_module
-
     receive = import_module(f"{PACKAGE}.signals").receive
     post_migrate.connect(receive)
     try:
@@ -270,7 +272,21 @@ def test_receivers(take: Take, package: Path) -> None:
     finally:
         post_migrate.disconnect(receive)
 
-    assert after.differs_in(before) == ["code"]
+    assert after.differs_in(before) == ["hooks"]
+
+
+def test_kinds_of_fields(take: Take, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a field becomes in a table is decided by its class."""
+    own = "from django.db.models import CharField\nclass Own(CharField): pass\n"
+    (package / "fields.py").write_text(own)
+    field = apps.get_model("testapp", "Author")._meta.get_field("name")
+    monkeypatch.setattr(field, "__class__", import_module(f"{PACKAGE}.fields").Own)
+    with override_settings(MIGRATION_MODULES={"testapp": None}):
+        before = take()
+
+        (package / "fields.py").write_text(own + "# changed")
+
+        assert take().differs_in(before) == ["hooks"]
 
 
 @pytest.mark.parametrize(("old", "new"), [("1.0", "1.1"), ("1.0", None)])
@@ -341,7 +357,20 @@ def test_template_database(take: Take, sql: RunSql) -> None:
     """What is written into template1 is in every new database."""
     before = take()
 
-    sql("CREATE TABLE everywhere (); DROP TABLE everywhere", dbname="template1")
+    # The session would count what it wrote when it ends, which is after we have closed it.
+    sql(
+        "CREATE TABLE everywhere (); DROP TABLE everywhere; SELECT pg_stat_force_next_flush()",
+        dbname="template1",
+    )
+
+    assert take().differs_in(before) == ["template database"]
+
+
+def test_forgotten_counters(take: Take, sql: RunSql) -> None:
+    """Where the server has lost its counters, as after a crash, they prove nothing."""
+    before = take()
+
+    sql("SELECT pg_stat_reset_shared('bgwriter')")
 
     assert take().differs_in(before) == ["template database"]
 
@@ -350,25 +379,23 @@ def test_server_and_extensions(take: Take, monkeypatch: pytest.MonkeyPatch) -> N
     """The server's version and those of its extensions count, here as if they were others."""
     before = take()
 
-    monkeypatch.setattr(fingerprint, "_SERVER", fingerprint._ROLE)
-    monkeypatch.setattr(fingerprint, "_EXTENSIONS", fingerprint._ROLE)
+    monkeypatch.setattr(surroundings, "_SERVER", surroundings._ROLE)
+    monkeypatch.setattr(surroundings, "_EXTENSIONS", surroundings._ROLE)
 
     assert take().differs_in(before) == ["extensions", "server"]
 
 
 def test_values_without_addresses() -> None:
     """An object's address does not make it another one."""
-    assert fingerprint._plain(object()) == fingerprint._plain(object()) == "<object object>"
-    assert fingerprint._plain({"b": {2, 1}, "a": models.F("x")}) == fingerprint._plain(
-        {"a": models.F("x"), "b": {1, 2}}
-    )
+    assert plain(object()) == plain(object()) == "<object object>"
+    assert plain({"b": {2, 1}, "a": models.F("x")}) == plain({"a": models.F("x"), "b": {1, 2}})
 
 
 def test_installed_code_is_left_out() -> None:
     """Code of installed distributions is known by their versions, so it is not read."""
-    reached = code.reached_from(["django.contrib.auth.models", "json", "tests.testapp.models"])
+    reached = Reader().reached_from(["django.contrib.auth.models", "json", "tests.testapp.models"])
 
-    assert {module for module, _ in reached.files.values()} == {
+    assert {module for module, _ in reached.files} == {
         "tests",
         "tests.testapp",
         "tests.testapp.models",

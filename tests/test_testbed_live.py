@@ -10,11 +10,19 @@ from psycopg import sql as pg
 
 from django_pgsnap import guard
 from django_pgsnap.errors import DatabaseBusyError
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.testbed import clones, live, marks
 from django_pgsnap.testbed.live import OwnDatabase
 from django_pgsnap.testbed.marks import Mark
-from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs, SetAlias
+from tests.conftest import (
+    ListDatabases,
+    MakeDatabase,
+    MakeRole,
+    RunSql,
+    ServerAs,
+    SessionAs,
+    SetAlias,
+)
 
 OWN = OwnDatabase(alias="default", name="test_live", source="live", template=None)
 
@@ -143,6 +151,26 @@ def test_not_swept(
     assert clones.sweep(session, "live") == []
 
 
+def test_not_dropped_under_somebody(
+    server_as: ServerAs,
+    session_as: SessionAs,
+    make_database: MakeDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A test database that somebody is connected to stays at the end, and that is said."""
+    monkeypatch.setattr(clones, "_LEAVING_S", 0.01)
+    make_database("test_live")
+    other = session_as(database="test_live")
+
+    with pytest.raises(DatabaseBusyError) as caught:
+        clones.send_off(server_as(), "test_live")
+
+    assert caught.value.message.startswith(
+        "The database 'test_live' cannot be dropped, since other sessions are using it:\n"
+        f"  pid {other.pid}: role"
+    )
+
+
 @pytest.mark.parametrize(
     "comment", ["", "mine", "[]", "{}", '{"pgsnap_test": 2}', '{"pgsnap_test": 1, "database": "x"}']
 )
@@ -169,6 +197,8 @@ def test_made_from_its_first_moment(
 
     clones.make(session, "source", mark)
 
-    assert marks.find(session, "test_live") == marks.Found(name="test_live", mark=mark)
+    assert marks.find(session, "test_live") == marks.Found(
+        name="test_live", mark=mark, broken=False
+    )
     (made,) = [each for each in databases() if each.name == "test_live"]
     assert (made.allows_connections, made.connection_limit) == (True, -1)

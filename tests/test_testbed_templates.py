@@ -9,10 +9,10 @@ from psycopg import sql as pg
 
 from django_pgsnap import catalog, names, stages
 from django_pgsnap.metadata import Record
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.testbed import templates
 from django_pgsnap.testbed.fingerprint import Fingerprint
-from django_pgsnap.testbed.templates import Step
+from django_pgsnap.testbed.history import Step
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs
 
 ONE = Step(app="a", name="0001", digest="1")
@@ -174,14 +174,6 @@ def test_no_ancestor_in_another_environment(session: Session) -> None:
     publish(session, made_of())
 
     assert templates.nearest(session, made_of(apps="b", migrations="more"), "live") is None
-
-
-def test_todays_plan() -> None:
-    """The plan has each migration after those that it depends on."""
-    plan = [(step.app, step.name) for step in templates.todays_plan()]
-
-    assert plan.index(("contenttypes", "0001_initial")) < plan.index(("auth", "0001_initial"))
-    assert len(set(plan)) == len(plan)
 
 
 def test_names() -> None:

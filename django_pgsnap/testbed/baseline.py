@@ -15,7 +15,7 @@ from psycopg import sql
 
 from .. import stages
 from ..inspection import positions
-from ..server import Session
+from ..session import Session
 from .dirty import Changes, Look
 
 # A sequence's last value, and whether that was given out.

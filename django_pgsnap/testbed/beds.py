@@ -13,9 +13,10 @@ from .. import reconnect, targets, written
 from ..conf import test_config
 from ..errors import PgsnapError
 from ..metadata import Record
-from ..server import Server, Session
+from ..server import Server
+from ..session import Session
 from ..snapshots.operation import server_errors
-from . import clones, fingerprint, live, marks, templates
+from . import clones, fingerprint, live, marks, spares, templates
 from .fingerprint import Fingerprint
 from .live import OwnDatabase
 from .marks import Mark
@@ -105,23 +106,21 @@ def set_up(
         bed: Its place, with nothing in it but what an earlier run of ours left.
         migrate: Creates and migrates it, or only migrates it if called with True, as it is there.
         tell: Hears what the user has to wait for, and why a state could not be kept.
-        keep: Whether a complete database of an earlier run is used as it is, and kept again.
+        keep: Whether the database of an earlier run is used, and kept again.
 
     Returns:
         Whether it could be used without migrating.
     """
     session = bed.session
     wanted = fingerprint.take(bed.connection, session, bed.source)
+    found = bed.present()
+    if keep and found and found.mark and found.mark.fingerprint and not found.broken:
+        return _use_again(bed, found.mark, wanted, migrate)
     with templates.lock(session, wanted, tell):
         template = templates.find(session, wanted)
-        found = bed.present()
-        if keep and found and found.mark and found.mark.fingerprint == wanted.digest:
-            session.execute(marks.write(replace(found.mark, kept=True)))
-            bed.settle(template.database if template else None)
-            return True
         bed.clear()
         if template is not None:
-            clones.make(session, template.database, bed.mark(fingerprint=wanted.digest, kept=keep))
+            _clone(session, template, bed.mark(fingerprint=wanted.digest, kept=keep))
             templates.touch(session, template)
         else:
             template = _migrate(bed, wanted, migrate, tell)
@@ -131,6 +130,27 @@ def set_up(
             return False
     bed.settle(template.database)
     return True
+
+
+def _clone(session: Session, template: Record, mark: Mark) -> None:
+    spare = spares.take(session, template)
+    if spare is None:
+        clones.make(session, template.database, mark)
+    else:
+        clones.furnish(session, spare, template.database)
+        clones.become(session, spare, mark)
+
+
+def _use_again(
+    bed: Bed, mark: Mark, wanted: Fingerprint, migrate: Callable[[bool], object]
+) -> bool:
+    """Use a kept database with all that is in it, so never as something to make a template of."""
+    is_current = mark.fingerprint == wanted.digest
+    if not is_current:
+        migrate(True)
+    bed.session.execute(marks.write(replace(mark, fingerprint=wanted.digest, kept=True)))
+    bed.settle(None)
+    return is_current
 
 
 def _migrate(
@@ -170,7 +190,8 @@ def copy(bed: Bed, original: OwnDatabase, *, keep: bool) -> None:
     state = marks.find(session, original.name)
     complete = state.mark.fingerprint if state and state.mark else ""
     found = bed.present()
-    if keep and found and (found.mark is None or found.mark.fingerprint == complete != ""):
+    is_current = found and (found.mark is None or found.mark.fingerprint == complete != "")
+    if keep and found and is_current and not found.broken:
         if found.mark:
             session.execute(marks.write(replace(found.mark, kept=True)))
     else:
@@ -188,6 +209,7 @@ def copy(bed: Bed, original: OwnDatabase, *, keep: bool) -> None:
 def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
     """End the use of a test database, and have the server drop it unless it is to be kept."""
     server = targets.server_of(connection)
+    own = live.known(connection.alias, name)
     _leave(connection)
     with server_errors():
         if not keep:
@@ -196,6 +218,18 @@ def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
         live.let_go(server, name)
         if not keep:
             clones.send_off(server, name)
+        if own and own.template and not live.is_own_template(own.template):
+            spares.order(server, own.template)
+
+
+def keep(connection: BaseDatabaseWrapper, name: str) -> None:
+    """End the use of a test database that stays, for a later run to use or to replace."""
+    session = live.session(targets.server_of(connection))
+    with server_errors():
+        found = marks.find(session, name)
+        if found is not None and found.mark is not None:
+            session.execute(marks.write(replace(found.mark, kept=True)))
+    give_up(connection, name, keep=True)
 
 
 def _leave(connection: BaseDatabaseWrapper) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from psycopg import sql
 
-from ..server import Session
+from ..session import Session
 
 # What comes with the server has lower oids (manual, "OIDs Assigned ...", bki.html).
 _FIRST_OF_USERS: Final = 16384

@@ -13,7 +13,8 @@ from psycopg import sql
 
 from .. import reconnect
 from ..conf import config
-from ..server import Server, Session
+from ..server import Server
+from ..session import Session
 from ..sessions import Evictor, backends
 from . import live
 

@@ -19,7 +19,8 @@ from django.db import connections
 
 from .. import guard, locks
 from ..errors import DatabaseBusyError, OperationRunningError
-from ..server import Server, Session
+from ..server import Server
+from ..session import Session
 
 # Where processes that tests start find the test databases.
 VARIABLE: Final = "PGSNAP_TEST_DATABASES"
@@ -96,6 +97,11 @@ def is_own_name(name: str) -> bool:
     return any(own.name == name for own in _own.values())
 
 
+def is_own_template(template: str) -> bool:
+    """Tell whether a test database of this process was cloned from this template."""
+    return any(own.template == template for own in _own.values())
+
+
 def session(server: Server) -> Session:
     """Return the session of this process that holds the locks of its test databases.
 
@@ -105,6 +111,8 @@ def session(server: Server) -> Session:
     key = (os.getpid(), server)
     if key not in _sessions or _sessions[key].broken:
         _sessions[key] = server.session("tests")
+        # A server that crashes may forget the last names and marks: the next run sweeps the rest.
+        _sessions[key].configure({"synchronous_commit": "off"})
     return _sessions[key]
 
 

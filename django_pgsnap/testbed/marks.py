@@ -14,7 +14,7 @@ from typing import Final
 from psycopg import sql
 
 from .. import stages
-from ..server import Query, Session
+from ..session import Query, Session
 
 _VERSION_KEY: Final = "pgsnap_test"
 _VERSION: Final = 1
@@ -39,14 +39,22 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A database that is there under a test database's name; without a mark it is not ours."""
+    """A database that is there under a test database's name.
+
+    Attributes:
+        name: Its name.
+        mark: Its mark; None means that it is not ours.
+        broken: Whether a DROP of it was interrupted, after which it can only be dropped.
+    """
 
     name: str
     mark: Mark | None
+    broken: bool
 
 
 _DATABASES: Final = sql.SQL(
-    "SELECT datname, shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba) = current_user"
+    "SELECT datname, shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba) = current_user,"
+    " datconnlimit = -2"
     " FROM pg_database WHERE datname = coalesce(%s, datname) ORDER BY oid"
 )
 
@@ -63,15 +71,16 @@ def write(mark: Mark) -> Query:
 
 def find(session: Session, name: str) -> Found | None:
     """Return the database of this name, None if there is none."""
-    for database, comment, is_ours in session.rows(_DATABASES, [name]):
-        return Found(name=database, mark=_decode(database, comment) if is_ours else None)
+    for database, comment, is_ours, broken in session.rows(_DATABASES, [name]):
+        mark = _decode(database, comment) if is_ours else None
+        return Found(name=database, mark=mark, broken=broken)
     return None
 
 
 def every(session: Session) -> list[Mark]:
     """Return the marks of all test databases of our role."""
     rows = session.rows(_DATABASES, [None])
-    found = [_decode(name, comment) for name, comment, is_ours in rows if is_ours]
+    found = [_decode(name, comment) for name, comment, is_ours, _ in rows if is_ours]
     return [mark for mark in found if mark is not None]
 
 

@@ -11,9 +11,10 @@ from typing import Final
 
 import psycopg
 
-from .. import cloning, locks
+from .. import cloning, locks, names
 from ..cloning import Clone
-from ..server import Query, Server, Session
+from ..server import Server
+from ..session import Query, Session
 from . import clones, live
 
 # So many databases may wait to be dropped; then a reset waits, too.
@@ -49,13 +50,14 @@ class Ready:
         if ordered.source != origin:
             self.discard(ordered.name)
             return clones.shut_clone(self._holder, origin)
-        clones.furnish(self._holder, ordered)
+        clones.furnish(self._holder, ordered.name, ordered.source)
         return ordered.name
 
     def order(self, origin: str) -> None:
         """Have a clone made of a shut database, while tests run."""
-        self._ordered = clones.plan(self._cloner.session, origin)
-        locks.try_acquire(self._holder, self._ordered.name)
+        name = names.unfinished_name(names.new_identity())
+        self._ordered = clones.plan(self._cloner.session, origin, name)
+        locks.try_acquire(self._holder, name)
         self._cloner.send(self._ordered.statement)
 
     def discard(self, name: str) -> None:

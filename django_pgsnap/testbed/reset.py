@@ -14,7 +14,8 @@ import psycopg
 from psycopg import sql
 
 from .. import arrivals, locks, names, reconnect, stages, written
-from ..server import Server, Session
+from ..server import Server
+from ..session import Session
 from . import baseline, clones, dirty, live
 from .baseline import Baseline
 from .dirty import Look

@@ -16,7 +16,7 @@ from ..catalog import Database
 from ..conf import test_config
 from ..errors import SnapshotNotFoundError
 from ..metadata import Record
-from ..server import Session
+from ..session import Session
 from . import fingerprint, live, templates
 from .baseline import Baseline
 from .fingerprint import Fingerprint

@@ -6,41 +6,29 @@ complete when it is there. It is built once, under a lock, however many processe
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
-from pathlib import Path
 from typing import Final
 
 import django
 import psycopg
-from django.db.migrations.loader import MigrationLoader
 from psycopg import sql
 
 from .. import catalog, cloning, locks, names, stages
 from ..catalog import Catalog
 from ..conf import test_config
 from ..metadata import Record
-from ..server import Query, Session
+from ..session import Query, Session
 from . import clones
 from .fingerprint import Fingerprint
+from .history import digest_of, todays_plan
 
 _SHARE: Final = sql.SQL("SELECT pg_advisory_lock_shared(%s)")
 _UNSHARE: Final = sql.SQL("SELECT pg_advisory_unlock_shared(%s)")
 _SIZE: Final = sql.SQL("SELECT pg_database_size(%s)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """A migration of today's plan, with a digest of its file."""
-
-    app: str
-    name: str
-    digest: str
 
 
 def database_name(fingerprint: Fingerprint) -> str:
@@ -87,7 +75,7 @@ def nearest(session: Session, fingerprint: Fingerprint, source: str) -> Record |
         if record.environment == fingerprint.environment
         and _is_fresh(record)
         and 0 < record.history_length <= len(plan)
-        and record.history == history(plan[: record.history_length])
+        and record.history == digest_of(plan[: record.history_length])
     ]
     record = max(candidates, key=lambda record: record.history_length, default=None)
     if record is None:
@@ -132,7 +120,7 @@ def publish(
         postgresql=session.server_name,
         migrations=tuple(sorted((step.app, step.name) for step in plan)),
         environment=fingerprint.environment,
-        history=history(plan),
+        history=digest_of(plan),
         history_length=len(plan),
         used_at=datetime.now(UTC).isoformat(),
     )
@@ -189,28 +177,6 @@ def drop(session: Session, record: Record) -> bool:
     finally:
         locks.release(session, name)
     return True
-
-
-def todays_plan() -> list[Step]:
-    """Return the migrations in the order in which a new database gets them."""
-    loader = MigrationLoader(None)
-    keys: dict[tuple[str, str], None] = {}
-    for leaf in loader.graph.leaf_nodes():
-        keys.update(dict.fromkeys(loader.graph.forwards_plan(leaf)))
-    return [
-        Step(app=app, name=name, digest=_file_digest(type(loader.graph.nodes[app, name])))
-        for app, name in keys
-    ]
-
-
-def history(steps: list[Step]) -> str:
-    """Return the digest of migrations in their order."""
-    return sha256(repr([(step.app, step.name, step.digest) for step in steps]).encode()).hexdigest()
-
-
-def _file_digest(migration: type) -> str:
-    path = sys.modules[migration.__module__].__file__
-    return sha256(Path(path).read_bytes()).hexdigest() if path else ""
 
 
 def _records(present: Catalog, source: str) -> list[Record]:

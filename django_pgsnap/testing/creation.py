@@ -16,7 +16,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.creation import BaseDatabaseCreation
 
-from ..testbed import beds, live
+from ..testbed import beds, live, receivers
 from . import hooks
 
 
@@ -64,11 +64,12 @@ class SnapshotCreation(WorkerCreation):
             def migrate(exists: bool) -> None:
                 super(SnapshotCreation, self).create_test_db(verbosity, True, False, exists)
 
-            if beds.set_up(bed, migrate, self.log, keep=keepdb):
-                self._say(
-                    f"{'Using existing' if keepdb else 'Creating'} test database", name, verbosity
-                )
-                self._lead_to(name)
+            needed_no_migrating = beds.set_up(bed, migrate, self.log, keep=keepdb)
+        if needed_no_migrating:
+            action = "Using existing" if keepdb else "Creating"
+            self._say(f"{action} test database", name, verbosity)
+            self._lead_to(name)
+            receivers.tell(self.connection.alias, max(verbosity - 1, 0))
         if serialize:
             self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]
         self.connection.ensure_connection()
@@ -139,6 +140,14 @@ def uninstall() -> None:
         kind = type(wrapper.creation)
         if issubclass(kind, WorkerCreation):
             wrapper.creation.__class__ = kind.__bases__[1]
+
+
+def keep_what_is_left() -> None:
+    """Have test databases stay that nobody has torn down."""
+    for wrapper in _wrappers():
+        own = live.find(wrapper.alias)
+        if own is not None and isinstance(wrapper.creation, SnapshotCreation):
+            beds.keep(wrapper, own.name)
 
 
 def adopt() -> None:

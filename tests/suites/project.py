@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 from tests.servers import SUPERUSER, Server
+
+ROOT = Path(__file__).parents[2]
 
 TIMEOUT_S = 150
 
@@ -86,6 +89,13 @@ TESTS = """
             self.assertEqual([item.name for item in Item.objects.order_by("id")], {names!r})
 """
 
+CONFIGURATION = """
+    [pytest]
+    DJANGO_SETTINGS_MODULE = project_settings
+    python_files = tests.py
+    addopts = --strict-markers -p no:cacheprovider -W error
+"""
+
 
 class Project:
     """A Django project in a directory of its own.
@@ -156,18 +166,38 @@ class Project:
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return self.migrated()
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a management command."""
+    def pytest(self, *options: str) -> list[str]:
+        """Run the suite by pytest; it must pass. Return which migrations of data ran for it."""
+        ended = self.run_pytest(*options)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return self.migrated()
+
+    def run_pytest(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run the suite by pytest, which finds the package's plugin as in an installed one."""
+        plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        ((name, module),) = plugins["project"]["entry-points"]["pytest11"].items()
+        metadata = "Metadata-Version: 2.1\nName: installed\nVersion: 1\n"
+        self.write("installed-1.dist-info/METADATA", metadata)
+        self.write("installed-1.dist-info/entry_points.txt", f"[pytest11]\n{name} = {module}\n")
+        self.write("pytest.ini", CONFIGURATION)
+        child = self.start(*options, module="pytest")
+        stdout, stderr = child.communicate(timeout=TIMEOUT_S)
+        return subprocess.CompletedProcess(child.args, child.returncode, stdout, stderr)
+
+    def start(
+        self, *arguments: str, module: str = "django", **options: Any
+    ) -> subprocess.Popen[str]:
+        """Start a management command, or another program of Python's."""
         environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "project_settings",
             "PROJECT_SETTINGS": json.dumps(self.settings),
-            "PYTHONPATH": os.pathsep.join([str(self.path), str(Path(__file__).parents[2])]),
+            "PYTHONPATH": os.pathsep.join([str(self.path), str(ROOT)]),
             # Files are rewritten within the second that their compiled form can tell.
             "PYTHONDONTWRITEBYTECODE": "1",
             **self.variables,
         }
-        command = [sys.executable, "-m", "django", *arguments]
+        command = [sys.executable, "-m", module, *arguments]
         child = subprocess.Popen(
             command,
             cwd=self.path,

@@ -1,0 +1,195 @@
+"""The pytest plugin, on real suites in processes of their own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import Left, ListDatabases, RunSql
+from tests.suites.project import Project
+
+# What suites of pytest have: functions with marks, fixtures, and Django's own classes.
+SUITE = """
+    import os
+
+    import pytest
+    from django.db import connection
+    from django.test import TestCase
+
+    from shop.models import Item
+
+    EXPECTED = os.environ["EXPECTED"].split()
+    WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+
+
+    def names():
+        return [item.name for item in Item.objects.order_by("id")]
+
+
+    class ItemTests(TestCase):
+        def test_migrated(self):
+            assert names() == EXPECTED
+
+
+    @pytest.mark.django_db
+    @pytest.mark.parametrize("number", range(4))
+    def test_migrated(number):
+        assert names() == EXPECTED
+        here = connection.settings_dict["NAME"]
+        assert here == ("test_shop_" + WORKER if WORKER else "test_shop")
+
+
+    def test_without_database():
+        pass
+"""
+
+SNAPSHOTS = """
+    import subprocess
+    import sys
+
+    import pytest
+    from django.db import connection
+
+    from django_pgsnap import PgsnapError, list_snapshots
+    from shop.models import Item
+
+
+    def test_restored(pgsnap):
+        Item.objects.create(name="kept")
+        snapshot = pgsnap.take("before")
+        Item.objects.all().delete()
+
+        pgsnap.restore("before")
+
+        assert Item.objects.filter(name="kept").exists()
+        assert [each.record.source for each in snapshot.members] == ["test_shop"]
+        pgsnap.undo()
+        assert not Item.objects.exists()
+
+
+    @pytest.mark.django_db
+    def test_gone(pgsnap):
+        assert list_snapshots() == ()
+        with pytest.raises(PgsnapError, match="The alias 'other' leads to the database 'store'"):
+            from django_pgsnap import take
+            take(databases=["other"])
+
+
+    def test_in_a_process(pgsnap):
+        command = [sys.executable, "-m", "django", "pgsnap", "take", "there"]
+        subprocess.run(command, check=True, capture_output=True)
+        (snapshot,) = list_snapshots()
+        assert [each.record.source for each in snapshot.members] == ["test_shop"]
+"""
+
+FIXTURE = """
+    import pytest
+
+    @pytest.fixture(scope="session")
+    def django_db_setup(django_db_setup, django_db_blocker):
+        from shop.models import Item
+
+        with django_db_blocker.unblock():
+            Item.objects.create(name="own")
+"""
+
+
+@pytest.fixture
+def suite(project: Project) -> Project:
+    project.write("shop/tests.py", SUITE)
+    project.variables["EXPECTED"] = "first"
+    return project
+
+
+def test_template(suite: Project, left: Left) -> None:
+    """With nothing to configure, the first run migrates, and the next clones what it made.
+
+    Also where the project has a fixture of its own in the place of pytest-django's.
+    """
+    suite.write("conftest.py", FIXTURE)
+    suite.variables["EXPECTED"] = "first own"
+
+    assert suite.pytest() == ["first"]
+    assert suite.pytest() == []
+    assert left() == []
+
+
+def test_workers(suite: Project, left: Left) -> None:
+    """Of the workers one migrates, and each has a clone of its own."""
+    assert suite.pytest("-n", "2") == ["first"]
+    assert left() == []
+
+
+def test_kept(suite: Project, left: Left, sql: RunSql) -> None:
+    """--reuse-db keeps and migrates, --create-db begins anew, and both together keep the new."""
+    suite.pytest("--reuse-db")
+    assert left() == ["test_shop"]
+    sql("INSERT INTO shop_item (name) VALUES ('left')", dbname="test_shop")
+    suite.add_data("0003_more", "second", before="0002_data")
+
+    suite.variables["EXPECTED"] = "first left second"
+    assert suite.pytest("--reuse-db") == ["second"]
+    suite.variables["EXPECTED"] = "first second"
+    assert suite.pytest("--reuse-db", "--create-db") == ["second"]
+    sql("INSERT INTO shop_item (name) VALUES ('third')", dbname="test_shop")
+    suite.variables["EXPECTED"] = "first second third"
+    assert suite.pytest("--reuse-db") == []
+
+    assert left() == ["test_shop"]
+
+
+def test_no_migrations(suite: Project, left: Left, databases: ListDatabases) -> None:
+    """With --no-migrations the models make the tables, and that has a template of its own."""
+    suite.variables["EXPECTED"] = ""
+    assert suite.pytest("--no-migrations") == []
+    assert left() == []
+    before = databases()
+
+    assert suite.pytest("--no-migrations") == []
+
+    assert left() == []
+    # The same template, and another spare of it.
+    assert [each.name for each in databases()] == [each.name for each in before]
+    assert len({each.oid for each in databases()} & {each.oid for each in before}) == 1
+
+
+def test_snapshots(project: Project, left: Left) -> None:
+    """The fixture pgsnap snapshots test databases only, and leaves nothing to the next test."""
+    project.settings["DATABASES"]["other"] = project.database("store")
+    project.settings["PGSNAP"] = {"ENABLED": True}
+    project.write("shop/tests.py", SNAPSHOTS)
+
+    project.pytest()
+
+    assert left() == []
+
+
+@pytest.mark.parametrize("how", ["app", "option"])
+def test_off(suite: Project, databases: ListDatabases, how: str) -> None:
+    """Where the app is not installed, or by an option, test databases are Django's own."""
+    if how == "app":
+        apps = ["django.contrib.contenttypes", "django.contrib.auth", "shop"]
+        suite.settings["INSTALLED_APPS"] = apps
+    options = ["-p", "no:pgsnap"] if how == "option" else []
+
+    assert suite.pytest(*options) == ["first"]
+    assert databases() == []
+
+
+def test_imports() -> None:
+    """Loading the plugin imports neither Django nor anything else of the package."""
+    code = """
+import sys
+import django_pgsnap.testing.plugin
+print(*(name for name in sys.modules if name.split(".")[0] in ("django", "django_pgsnap")))
+"""
+
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+
+    assert printed.stdout.split() == [
+        "django_pgsnap",
+        "django_pgsnap.testing",
+        "django_pgsnap.testing.plugin",
+    ]
