@@ -337,6 +337,32 @@ def test_at_work(keeper: Keeper, clean_server: Server, live: str) -> None:
             keeper.reset()
 
 
+def test_pool(keeper: Keeper, held: Held) -> None:
+    """With a pool, its connections are ended, and it is made anew."""
+    before = held()
+    connection.settings_dict["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 2}}
+
+    for _ in range(2):
+        by_django("DELETE FROM parent")
+        keeper.reset()
+
+        assert held() == before
+
+
+def test_rights_are_missing(live_owned: str, held: Held, sql: RunSql, oid: Oid) -> None:
+    """What our role may not put back row by row takes a clone."""
+    sql("CREATE TABLE guarded AS SELECT 1 AS id", dbname=live_owned)
+    sql("GRANT SELECT, INSERT ON guarded TO ordinary", dbname=live_owned)
+    keeper = keep(live_owned)
+    before, place = held(), oid()
+    by_django("INSERT INTO guarded VALUES (2)")
+
+    keeper.reset()
+
+    assert held() == before
+    assert oid() != place
+
+
 def test_ordinary_role(live_owned: str, held: Held, sql: RunSql, oid: Oid) -> None:
     """Without the right to switch triggers off, Django's own tables are put back all the same."""
     sql("INSERT INTO testapp_author (name) VALUES ('Ada')", dbname=live_owned)
