@@ -41,6 +41,7 @@ TEST_RUNNER = os.environ["COMPAT_RUNNER"]
 GUARDIAN = """
 from guardian.testapp.testsettings import *
 DATABASES = {"default": database("guardian")}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
 TEST_RUNNER = os.environ["COMPAT_RUNNER"]
 """
@@ -56,7 +57,7 @@ TEST_RUNNER = os.environ["COMPAT_RUNNER"]
 
 DJANGO_PARTS = (
     *("test_runner", "test_utils", "transactions", "transaction_hooks", "servers", "fixtures"),
-    *("fixtures_regress", "sites_tests", "contenttypes_tests", "flatpages_tests", "sessions_tests"),
+    *("fixtures_regress", "sites_tests", "contenttypes_tests", "flatpages_tests"),
 )
 
 
