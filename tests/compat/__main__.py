@@ -73,8 +73,8 @@ def compare(name: str, server: Server, into: Path) -> bool:
     place.mkdir(parents=True)
     packages = place / "packages"
     if project.needs:
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(packages)]
-        subprocess.run([*pip, *project.needs], check=True, stderr=subprocess.DEVNULL)
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
+        subprocess.run([*pip, str(packages), *project.needs], check=True, stderr=subprocess.DEVNULL)
     source = place / "source"
     source.mkdir()
     root = fetch(project, source)

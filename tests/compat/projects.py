@@ -71,7 +71,7 @@ class Project:
         settings: Its settings, as the text of a module.
         command: What is run there, after the interpreter's name.
         paths: Directories of the distribution to import from.
-        needs: What else has to be installed.
+        needs: What else has to be installed, without what that needs.
     """
 
     requirement: str
@@ -114,5 +114,7 @@ PROJECTS = {
         directory=".",
         settings=HISTORY,
         command=(*TEST, "simple_history"),
+        # It asks for its own version.
+        needs=("django-simple-history",),
     ),
 }
