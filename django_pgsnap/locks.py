@@ -2,10 +2,16 @@
 
 A lock belongs to a database's name. It is held by the very session that does the work, so it is
 free when that session is gone, however it went.
+
+The server keeps advisory locks apart by the database that a session is connected to, and not all
+projects work from the same one. So whoever has got a lock looks whether somebody holds it in
+another database too, and gives way. Since both take it before they look, two never miss each other.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +24,7 @@ from .names import lock_key
 from .server import Session, milliseconds
 
 _MOMENT_S: Final = 0.001
+_POLL_S: Final = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,17 @@ _HOLDERS: Final = sql.SQL(
     " extract(epoch FROM clock_timestamp() - a.query_start)::float"
     " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
     " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted"
-    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+# The function takes a new session less time than the view pg_locks does.
+_IS_FREE_ELSEWHERE: Final = sql.SQL(
+    "SELECT NOT EXISTS (SELECT FROM pg_lock_status() WHERE locktype = 'advisory' AND objsubid = 1"
+    " AND granted AND (classid::bigint << 32) | objid::bigint = %(key)s"
+    " AND database <> (SELECT oid FROM pg_database WHERE datname = current_database()))"
+)
+# What a CASE has not come to is not evaluated: first it takes the lock, then it looks.
+_TRY: Final = sql.SQL("SELECT CASE WHEN pg_try_advisory_lock(%(key)s) THEN ({}) END").format(
+    _IS_FREE_ELSEWHERE
 )
 
 # CREATE, ALTER, COMMENT and GRANT hold one of these until their transaction ends.
@@ -78,36 +95,52 @@ def acquire(session: Session, database: str, wait_s: float) -> None:
     Raises:
         OperationRunningError: It is still held after ``wait_s`` seconds.
     """
-    if try_acquire(session, database):
+    if try_acquire(session, database) or (wait_s and _wait(session, database, wait_s)):
         return
-    try:
-        # Without a wait, the look above was all.
-        _wait(session, database, wait_s or _MOMENT_S)
-    except psycopg.errors.LockNotAvailable as error:
-        raise OperationRunningError(
-            f"Another snapshot operation is at work on the database {database!r}: "
-            f"{holder(session, database) or 'it has just ended'}.",
-            hint="Wait for it, give more time with --wait, "
-            "or end it with SELECT pg_terminate_backend(pid).",
-        ) from error
-
-
-def _wait(session: Session, database: str, timeout_s: float) -> None:
-    # The time-out is gone again when this one statement is over.
-    session.rows(
-        sql.SQL("SELECT set_config('lock_timeout', %s, true), pg_advisory_lock(%s)"),
-        [milliseconds(timeout_s), lock_key(database)],
+    raise OperationRunningError(
+        f"Another snapshot operation is at work on the database {database!r}: "
+        f"{holder(session, database) or 'it has just ended'}.",
+        hint="Wait for it, give more time with --wait, "
+        "or end it with SELECT pg_terminate_backend(pid).",
     )
 
 
 def try_acquire(session: Session, database: str) -> bool:
     """Take a database's lock if it is free, and tell whether it was."""
-    return bool(session.value(sql.SQL("SELECT pg_try_advisory_lock(%s)"), [lock_key(database)]))
+    is_free_elsewhere = session.value(_TRY, {"key": lock_key(database)})
+    if is_free_elsewhere is False:
+        release(session, database)
+    return bool(is_free_elsewhere)
 
 
 def wait_for(session: Session, database: str) -> None:
     """Take the lock of a database, however long it takes until it is free."""
-    _wait(session, database, 0)
+    _wait(session, database, math.inf)
+
+
+def _wait(session: Session, database: str, wait_s: float) -> bool:
+    """Take a lock within so many seconds, and tell whether that came about."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        if _lock_here(session, database, max(deadline - time.monotonic(), _MOMENT_S)):
+            if session.value(_IS_FREE_ELSEWHERE, {"key": lock_key(database)}):
+                return True
+            release(session, database)
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
+
+
+def _lock_here(session: Session, database: str, timeout_s: float) -> bool:
+    try:
+        # The time-out is gone again when this one statement is over.
+        session.rows(
+            sql.SQL("SELECT set_config('lock_timeout', %s, true), pg_advisory_lock(%s)"),
+            [milliseconds(timeout_s), lock_key(database)],
+        )
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def wait_until_free(session: Session, database: str) -> None:

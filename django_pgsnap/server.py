@@ -21,6 +21,9 @@ from psycopg.rows import TupleRow, tuple_row
 
 from .errors import MissingRightError, ServerUnavailableError
 
+# What each session of ours tells others of itself begins with this.
+APPLICATION_PREFIX: Final = "pgsnap "
+
 Query = sql.SQL | sql.Composed
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -273,7 +276,7 @@ class Session:
 def _application_name(purpose: str) -> str:
     # PostgreSQL keeps 63 bytes, and turns what is not printable ASCII into question marks or such.
     # Some of that would not even reach it.
-    name = f"pgsnap {purpose} ({_user()}@{socket.gethostname()}:{os.getpid()})"
+    name = f"{APPLICATION_PREFIX}{purpose} ({_user()}@{socket.gethostname()}:{os.getpid()})"
     return "".join(character if " " <= character <= "~" else "?" for character in name)
 
 
