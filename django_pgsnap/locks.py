@@ -27,6 +27,10 @@ _MOMENT_S: Final = 0.001
 _POLL_S: Final = 0.01
 
 
+class HeldTooLongError(Exception):
+    """Others held a lock on a database's entry in the catalog for longer than we may wait."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Holder:
     """The session that holds a lock.
@@ -68,7 +72,16 @@ _TRY: Final = sql.SQL("SELECT CASE WHEN pg_try_advisory_lock(%(key)s) THEN ({}) 
     _IS_FREE_ELSEWHERE
 )
 
-# CREATE, ALTER, COMMENT and GRANT hold one of these until their transaction ends.
+# CREATE DATABASE holds this on its template. Whoever connects there waits for its end, however long
+# that takes: no time-out that one could set for the session counts yet.
+_KEEPS_CLIENTS_OUT: Final = sql.SQL(
+    "SELECT EXISTS (SELECT FROM pg_lock_status() WHERE locktype = 'object' AND granted"
+    " AND classid = 'pg_database'::regclass AND mode = 'ShareLock' AND objid ="
+    " (SELECT oid FROM pg_database WHERE datname = %s))"
+)
+
+# CREATE, ALTER, COMMENT and GRANT hold one of these until their transaction ends. Before 16 a GRANT
+# does not, but the row that it replaces says by which transaction.
 _CATALOG_HOLDERS: Final = sql.SQL(
     "SELECT DISTINCT a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''),"
     " extract(epoch FROM clock_timestamp() - a.xact_start)::float"
@@ -76,8 +89,10 @@ _CATALOG_HOLDERS: Final = sql.SQL(
     " (l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.objid = ANY"
     "   (SELECT oid FROM pg_database WHERE datname = ANY(%(names)s))"
     "   AND l.mode <> 'RowExclusiveLock'"
-    " OR l.locktype = 'relation' AND l.relation = 'pg_database'::regclass"
-    "   AND l.mode = 'RowExclusiveLock')"
+    " OR l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'"
+    "   AND l.relation IN ('pg_database'::regclass, 'pg_db_role_setting'::regclass)"
+    " OR l.locktype = 'transactionid' AND l.transactionid IN"
+    "   (SELECT xmax FROM pg_database WHERE datname = ANY(%(names)s)))"
     " AND l.pid <> ALL(%(ours)s) ORDER BY a.pid"
 )
 
@@ -165,6 +180,19 @@ def holders(session: Session) -> dict[int, Holder]:
         key: Holder(pid=pid, user=user, application=application, seconds=seconds)
         for key, pid, user, application, seconds in session.rows(_HOLDERS)
     }
+
+
+def wait_until_open(session: Session, database: str, wait_s: float) -> None:
+    """Wait until clients can connect to a database that somebody is copying.
+
+    Raises:
+        HeldTooLongError: The copy is not finished after ``wait_s`` seconds.
+    """
+    deadline = time.monotonic() + wait_s
+    while session.value(_KEEPS_CLIENTS_OUT, [database]):
+        if time.monotonic() >= deadline:
+            raise HeldTooLongError(database)
+        time.sleep(_POLL_S)
 
 
 def catalog_holders(

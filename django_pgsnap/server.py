@@ -41,6 +41,8 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "0",
     "transaction_timeout": "0",
     "default_transaction_read_only": "off",
+    # Otherwise the checks in a message would not see what was committed since it began.
+    "default_transaction_isolation": "read committed",
 }
 # On the maintenance database only what the server brings is to be found. On others Django's own
 # view counts.
@@ -275,9 +277,9 @@ class Session:
 
 def _application_name(purpose: str) -> str:
     # PostgreSQL keeps 63 bytes, and turns what is not printable ASCII into question marks or such.
-    # Some of that would not even reach it.
+    # Some of that would not even reach it, nor would it let in who says much more.
     name = f"{APPLICATION_PREFIX}{purpose} ({_user()}@{socket.gethostname()}:{os.getpid()})"
-    return "".join(character if " " <= character <= "~" else "?" for character in name)
+    return "".join(character if " " <= character <= "~" else "?" for character in name[:63])
 
 
 def _user() -> str:

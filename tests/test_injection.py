@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
+from django.core.management.base import OutputWrapper
 from django.db import connections
 from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from psycopg import sql as pg
 from pytest_django import Settings
 
 from django_pgsnap import annotate, get, take, wording
+from django_pgsnap.drift import Code
+from django_pgsnap.management import output
 from django_pgsnap.metadata import Record, encode
 from django_pgsnap.names import is_valid
 from tests.conftest import MIGRATOR, TEMPLATE, MakeDatabase, RunSql
@@ -241,6 +244,19 @@ def test_branch(live: str, tmp_path: Path, settings: Settings) -> None:
     assert get("seeded").git_branch == branch
     assert wording.printable(branch) in look("list")
     look("show", "seeded")
+
+
+def test_alias(seeded: Record) -> None:
+    """An alias that looks like the drawing library's markup is shown as it is."""
+    snapshot = get("seeded")
+    odd = replace(snapshot, members=(replace(snapshot.members[0], alias="[red]"),))
+    screen = Screen()
+
+    output.show_snapshot(
+        output.console(OutputWrapper(screen), colour=False), odd, Code().drift(odd.migrations)
+    )
+
+    assert "Alias [red] " in screen.getvalue()
 
 
 def make_live(request: pytest.FixtureRequest, sql: RunSql, name: str, owner: str) -> None:

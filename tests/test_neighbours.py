@@ -61,7 +61,9 @@ def test_same_live_database(live: str, neighbour: Session, sql: RunSql) -> None:
     assert f": pid {neighbour.pid}, role 'postgres', 'pgsnap test (" in caught.value.message
 
     waiting = Background(lambda: take("seeded", spare=False))
-    looked = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'pgsnap take%' AND query {}"
+    looked = (
+        "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'pgsnap take%' AND query {}"
+    )
     until(lambda: bool(sql(looked.format("LIKE '%pg_lock_status%'"))))
     locks.release(neighbour, live)
     waiting.result()

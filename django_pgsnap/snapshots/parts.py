@@ -82,7 +82,7 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
             site=site,
             target=target,
             identity=identity,
-            contents=_inspect(site, target, reporter),
+            contents=_inspect(site, target, request.wait_s, reporter),
             properties=present,
             evictor=evictor,
             job=Job(
@@ -101,7 +101,8 @@ def size_bytes(site: Site, database: str) -> int:
     return int(site.watcher.value(sql.SQL("SELECT pg_database_size(%s)"), [database]))
 
 
-def _inspect(site: Site, target: Target, reporter: Reporter) -> Contents:
+def _inspect(site: Site, target: Target, wait_s: float, reporter: Reporter) -> Contents:
+    locks.wait_until_open(site.watcher, target.name, wait_s)
     try:
         with sessions.visit(site.server, site.watcher, target.name, "looking inside") as inside:
             contents = inspection.inspect(inside)
