@@ -21,7 +21,8 @@ from psycopg import sql
 
 from .errors import OperationRunningError
 from .names import lock_key
-from .server import Session, milliseconds
+from .server import milliseconds
+from .session import Session
 
 _MOMENT_S: Final = 0.001
 _POLL_S: Final = 0.01

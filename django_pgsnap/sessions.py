@@ -12,7 +12,8 @@ import psycopg
 from psycopg import sql
 
 from .errors import DatabaseBusyError
-from .server import APPLICATION_PREFIX, Server, Session
+from .server import Server
+from .session import APPLICATION_PREFIX, Session
 
 _POLL_S: Final = 0.005
 # What is over sooner than this is waited for with the lock in hand that keeps newcomers out.

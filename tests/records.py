@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from django_pgsnap import names, stages
 from django_pgsnap.cloning import Clone
 from django_pgsnap.metadata import Record, encode
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 
 IDENTITY = "0123456789abcdef"
 

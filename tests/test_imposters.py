@@ -14,7 +14,7 @@ from django_pgsnap import catalog, delete, diagnose, list_snapshots, overview, r
 from django_pgsnap.errors import ConfigurationError, ObstacleError, SnapshotNotFoundError
 from django_pgsnap.metadata import MAX_CHARACTERS, Record, encode
 from django_pgsnap.names import new_identity, spare_name
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeRole, RunSql
 from tests.records import CHANGES, comment_with, copy_record
 from tests.servers import SUPERUSER, Server

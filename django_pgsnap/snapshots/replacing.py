@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Self
 
 import django
 
-from .. import catalog, locks, names, obstacles, properties, rights, written
-from ..catalog import Database
+from .. import carryover, catalog, locks, names, obstacles, properties, rights, written
+from ..conf import config
 from ..errors import ServerUnavailableError
 from ..metadata import Record
 from ..properties import Properties
@@ -19,31 +19,12 @@ from ..report import Reporter
 from ..server import Server
 from ..sessions import Evictor
 from ..swap import SetUpMeanwhileError, Swap, WrittenMeanwhileError, perform
-from ..targets import Target
 from . import operation
-from .operation import Site
+from .incoming import Incoming
 from .parts import size_bytes
+from .site import Site
 
 _POLL_S: Final = 0.01
-
-
-@dataclass(frozen=True, kw_only=True)
-class Incoming:
-    """A shut database that is to take a live one's place.
-
-    Attributes:
-        site: The server it is on.
-        target: The live database.
-        database: The database that comes.
-        record: The copy or undo that it stands for.
-        set_up_like: A database with the properties to use if the live one is missing.
-    """
-
-    site: Site
-    target: Target
-    database: Database
-    record: Record
-    set_up_like: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +34,16 @@ class Request:
     keep_undo: bool
     wait_s: float
     force: bool
+
+    @classmethod
+    def of(cls, *, keep_undo: bool | None, wait_s: float | None, force: bool) -> Self:
+        """Return a request where None stands for what the settings say."""
+        settings = config()
+        return cls(
+            keep_undo=settings.undo if keep_undo is None else keep_undo,
+            wait_s=settings.wait_s if wait_s is None else wait_s,
+            force=force,
+        )
 
 
 def replace_live(
@@ -124,7 +115,7 @@ class _Replacement:
     def _set_up(self, reporter: Reporter) -> None:
         for each in self._incoming:
             wanted, present = self._properties_of(each)
-            for shortfall in properties.put(self.site.watcher, wanted, present, each.database.name):
+            for shortfall in carryover.put(self.site.watcher, wanted, present, each.database.name):
                 reporter.warn(str(shortfall))
             self._properties[each.target.name] = wanted
 
