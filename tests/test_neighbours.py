@@ -8,7 +8,7 @@ from psycopg import sql as pg
 from django_pgsnap import diagnose, locks, take
 from django_pgsnap.errors import DatabaseBusyError, OperationRunningError
 from django_pgsnap.names import new_identity
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, RunSql, SessionAs
 from tests.watching import Background, until
 
