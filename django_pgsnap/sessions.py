@@ -13,7 +13,7 @@ from psycopg import sql
 
 from .errors import DatabaseBusyError
 from .server import Server
-from .session import Session
+from .session import APPLICATION_PREFIX, Session
 
 _POLL_S: Final = 0.005
 # What is over sooner than this is waited for with the lock in hand that keeps newcomers out.
@@ -55,8 +55,13 @@ class Backend:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is a client's and has nothing to lose."""
-        return self.is_client and self.state == "idle"
+        """Whether it is a client's and has nothing to lose.
+
+        An operation of ours may work from a database that is another project's live one. Its
+        sessions idle between two statements, and are gone when it is over.
+        """
+        ours = self.application.startswith(APPLICATION_PREFIX)
+        return self.is_client and self.state == "idle" and not ours
 
     def __str__(self) -> str:
         if not self.is_client:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Self
+from typing import Final, Self
 
 import django
 
-from .. import carryover, catalog, names, obstacles, properties, rights, written
+from .. import carryover, catalog, locks, names, obstacles, properties, rights, written
 from ..conf import config
 from ..errors import ServerUnavailableError
 from ..metadata import Record
@@ -17,11 +18,13 @@ from ..properties import Properties
 from ..report import Reporter
 from ..server import Server
 from ..sessions import Evictor
-from ..swap import Swap, WrittenMeanwhileError, perform
+from ..swap import SetUpMeanwhileError, Swap, WrittenMeanwhileError, perform
 from . import operation
 from .incoming import Incoming
 from .parts import size_bytes
 from .site import Site
+
+_POLL_S: Final = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ def replace_live(
         replacement.check()
     for replacement in work:
         replacement.prepare(reporter)
-    _perform_all(work)
+    _perform_all(work, reporter)
     operation.report_ended([replacement.evictor for replacement in work], reporter)
     return {replacement.site.server: replacement.drops for replacement in work}
 
@@ -107,21 +110,35 @@ class _Replacement:
 
     def prepare(self, reporter: Reporter) -> None:
         self._was_empty = self.evictor.empty()
+        self._set_up(reporter)
+
+    def _set_up(self, reporter: Reporter) -> None:
         for each in self._incoming:
             wanted, present = self._properties_of(each)
             for shortfall in carryover.put(self.site.watcher, wanted, present, each.database.name):
                 reporter.warn(str(shortfall))
             self._properties[each.target.name] = wanted
 
-    def perform(self, *, alone: bool) -> None:
+    def perform(self, reporter: Reporter, *, alone: bool) -> None:
         """Swap; where it is alone, a state that nobody changed does not become the undo."""
         unwritten = alone and self._request.keep_undo and self._is_unwritten()
-        self._swaps = self._plan(keep_older_undo=unwritten)
-        try:
-            perform(self.site.main, self._swaps, self.evictor)
-        except WrittenMeanwhileError:
-            self._swaps = self._plan(keep_older_undo=False)
-            perform(self.site.main, self._swaps, self.evictor)
+        while True:
+            self._swaps = self._plan(keep_older_undo=unwritten)
+            try:
+                perform(self.site.main, self._swaps, self.evictor)
+            except WrittenMeanwhileError:
+                unwritten = False
+            except SetUpMeanwhileError:
+                self._wait_for_settings()
+                self._set_up(reporter)
+            else:
+                return
+
+    def _wait_for_settings(self) -> None:
+        while not properties.are_settled(self.site.watcher):
+            if self.evictor.overdue:
+                raise locks.HeldTooLongError
+            time.sleep(_POLL_S)
 
     def is_done(self) -> bool:
         """Ask the server whether the swap took place, whatever became of who sent it."""
@@ -172,12 +189,15 @@ class _Replacement:
 
     def _is_unwritten(self) -> bool:
         # Where clients keep coming they also write.
-        return self._was_empty and all(
-            (live := self.site.catalog.get(each.target.name)) is not None
-            and (older := self._older_undos(each))
-            and written.is_unwritten(self.site.watcher, self.site.server, live, older[0])
-            for each in self._incoming
-        )
+        return self._was_empty and all(map(self._is_one_unwritten, self._incoming))
+
+    def _is_one_unwritten(self, each: Incoming) -> bool:
+        live = self.site.catalog.get(each.target.name)
+        older = self._older_undos(each)
+        if live is None or not older:
+            return False
+        locks.wait_until_open(self.site.watcher, live.name, self._request.wait_s)
+        return written.is_unwritten(self.site.watcher, self.site.server, live, older[0])
 
     def _plan(self, *, keep_older_undo: bool) -> list[Swap]:
         return [self._swap(each, keep_older_undo) for each in self._incoming]
@@ -229,11 +249,11 @@ class _Replacement:
         )
 
 
-def _perform_all(work: Sequence[_Replacement]) -> None:
+def _perform_all(work: Sequence[_Replacement], reporter: Reporter) -> None:
     """Swap on all servers, or on none."""
     try:
         for replacement in work:
-            replacement.perform(alone=len(work) == 1)
+            replacement.perform(reporter, alone=len(work) == 1)
     except BaseException:
         if len(work) == 1:
             raise
