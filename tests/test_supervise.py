@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event
 from types import FrameType
+from typing import Any
 
 import psycopg
 import pytest
@@ -39,7 +40,7 @@ class Interruption:
     steps_left: int
     happened: bool = False
 
-    def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+    def trace(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
         if self.happened or frame.f_globals["__name__"] not in OURS:
             return None
         frame.f_trace_opcodes = True
