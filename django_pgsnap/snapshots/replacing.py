@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import django
 
-from .. import catalog, names, obstacles, properties, rights, written
+from .. import catalog, names, obstacles, properties, reconnect, rights, written
 from ..catalog import Database
 from ..errors import ServerUnavailableError
 from ..metadata import Record
@@ -49,6 +49,7 @@ class Request:
     keep_undo: bool
     wait_s: float
     force: bool
+    last_look: Callable[[], None] | None
 
 
 def replace_live(
@@ -68,11 +69,13 @@ def replace_live(
     """
     # What is replaced on all servers becomes one undo.
     undo = _UndoSet(set_id=names.new_identity(), members=len(incoming), taken_at=datetime.now(UTC))
-    work = [_Replacement(site, group, request, undo) for site, group in _by_site(incoming)]
+    work = [
+        _Replacement(site, group, request, undo, reporter) for site, group in _by_site(incoming)
+    ]
     for replacement in work:
         replacement.check()
     for replacement in work:
-        replacement.prepare(reporter)
+        replacement.prepare()
     _perform_all(work)
     operation.report_ended([replacement.evictor for replacement in work], reporter)
     return {replacement.site.server: replacement.drops for replacement in work}
@@ -91,15 +94,25 @@ class _Replacement:
     """All that is replaced on one server."""
 
     def __init__(
-        self, site: Site, incoming: Sequence[Incoming], request: Request, undo: _UndoSet
+        self,
+        site: Site,
+        incoming: Sequence[Incoming],
+        request: Request,
+        undo: _UndoSet,
+        reporter: Reporter,
     ) -> None:
         self.site = site
         self._incoming = incoming
         self._request = request
         self._undo = undo
+        self._reporter = reporter
         self._names = [each.target.name for each in incoming if each.target.name in site.catalog]
         self.evictor = Evictor(
-            site.watcher, self._names, wait_s=request.wait_s, force=request.force
+            site.watcher,
+            self._names,
+            wait_s=request.wait_s,
+            force=request.force,
+            reporter=reporter,
         )
         self._was_empty = False
         self._properties: dict[str, Properties] = {}
@@ -113,23 +126,27 @@ class _Replacement:
         obstacles.check(self.site.watcher, self._names)
         rights.check(self.site.watcher, [*self._names, *(i.database.name for i in self._incoming)])
 
-    def prepare(self, reporter: Reporter) -> None:
+    def prepare(self) -> None:
         self._was_empty = self.evictor.empty()
         for each in self._incoming:
             wanted, present = self._properties_of(each)
             for shortfall in properties.put(self.site.watcher, wanted, present, each.database.name):
-                reporter.warn(str(shortfall))
+                self._reporter.warn(str(shortfall))
             self._properties[each.target.name] = wanted
 
-    def perform(self, *, alone: bool) -> None:
-        """Swap; where it is alone, a state that nobody changed does not become the undo."""
+    def perform(self, *, alone: bool, first: bool) -> None:
+        """Swap; where it is alone, a state that nobody changed does not become the undo.
+
+        Only the first one looks before: once it has swapped, what was live is live no more.
+        """
+        look = self._look if first else None
         unwritten = alone and self._request.keep_undo and self._is_unwritten()
         self._swaps = self._plan(keep_older_undo=unwritten)
         try:
-            perform(self.site.main, self._swaps, self.evictor)
+            perform(self.site.main, self._swaps, self.evictor, look)
         except WrittenMeanwhileError:
             self._swaps = self._plan(keep_older_undo=False)
-            perform(self.site.main, self._swaps, self.evictor)
+            perform(self.site.main, self._swaps, self.evictor, look)
 
     def is_done(self) -> bool:
         """Ask the server whether the swap took place, whatever became of who sent it."""
@@ -152,6 +169,14 @@ class _Replacement:
         with server.session("swapping back") as session, server.session("swapping back") as other:
             evictor = Evictor(other, self._names, wait_s=request.wait_s, force=request.force)
             perform(session, swaps, evictor)
+
+    def _look(self) -> None:
+        """Let the caller look at the live databases, and see that nothing of it stays there."""
+        if self._request.last_look is None:
+            return
+        aliases = reconnect.aliases_of(each.target.alias for each in self._incoming)
+        self._request.last_look()
+        reconnect.leave(aliases, self.site.watcher, self._names)
 
     def _properties_of(self, each: Incoming) -> tuple[Properties, Properties]:
         """Return what an incoming database shall be set up with, and what it is now."""
@@ -241,7 +266,7 @@ def _perform_all(work: Sequence[_Replacement]) -> None:
     """Swap on all servers, or on none."""
     try:
         for replacement in work:
-            replacement.perform(alone=len(work) == 1)
+            replacement.perform(alone=len(work) == 1, first=replacement is work[0])
     except BaseException:
         if len(work) == 1:
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import arrivals, catalog, copying, locks, names, reconnect, signals, spares
@@ -29,6 +29,7 @@ def restore(
     wait_s: float | None = None,
     force: bool = False,
     reporter: Reporter | None = None,
+    last_look: Callable[[], None] | None = None,
 ) -> Snapshot:
     """Bring the live databases back to a snapshot.
 
@@ -47,6 +48,8 @@ def restore(
             setting ``WAIT_S``.
         force: Whether to end busy sessions too.
         reporter: Who hears about progress and warnings.
+        last_look: Called when nobody is left on the live databases, right before the swap, and
+            again if somebody came in between. It may read them through Django.
 
     Returns:
         The snapshot that was restored.
@@ -55,7 +58,8 @@ def restore(
         SnapshotNotFoundError: There is none of that name.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
-    return _restore(name, databases, _request(undo, wait_s, force=force), reporter or Reporter())
+    request = _request(undo, wait_s, force=force, last_look=last_look)
+    return _restore(name, databases, request, reporter or Reporter())
 
 
 def undo(
@@ -64,6 +68,7 @@ def undo(
     wait_s: float | None = None,
     force: bool = False,
     reporter: Reporter | None = None,
+    last_look: Callable[[], None] | None = None,
 ) -> Undo:
     """Swap back what the last restore replaced; doing it again is the redo.
 
@@ -72,6 +77,7 @@ def undo(
         wait_s: As for `restore`.
         force: As for `restore`.
         reporter: As for `restore`.
+        last_look: As for `restore`.
 
     Returns:
         The undo that became live.
@@ -81,12 +87,12 @@ def undo(
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
     about = operation.chosen(databases)
-    request = _request(True, wait_s, force=force)
+    request = _request(True, wait_s, force=force, last_look=last_look)
     reporter = reporter or Reporter()
     signals.pre_restore.send(
         sender=Snapshot, aliases=tuple(target.alias for target in about), name=None
     )
-    with operation.operation("undo", about, wait_s=request.wait_s) as sites:
+    with operation.operation("undo", about, wait_s=request.wait_s, reporter=reporter) as sites:
         last = _last_undo(sites)
         incoming = [
             Incoming(
@@ -132,7 +138,7 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
         _restore(
             snapshot.name,
             snapshot.aliases,
-            _request(None, None, force=False),
+            _request(None, None),
             Reporter(),
             consume=True,
         )
@@ -150,7 +156,9 @@ def _restore(
     signals.pre_restore.send(
         sender=Snapshot, aliases=tuple(target.alias for target in about), name=name
     )
-    with operation.operation(f"restore {name or ''}", about, wait_s=request.wait_s) as sites:
+    with operation.operation(
+        f"restore {name or ''}", about, wait_s=request.wait_s, reporter=reporter
+    ) as sites:
         snapshot = choosing.find_in(sites, name)
         _check_complete(snapshot, databases)
         matched = list(_matched(sites, snapshot.members))
@@ -172,12 +180,19 @@ def _restore(
     return snapshot
 
 
-def _request(keep_undo: bool | None, wait_s: float | None, *, force: bool) -> Request:
+def _request(
+    keep_undo: bool | None,
+    wait_s: float | None,
+    *,
+    force: bool = False,
+    last_look: Callable[[], None] | None = None,
+) -> Request:
     settings = config()
     return Request(
         keep_undo=settings.undo if keep_undo is None else keep_undo,
         wait_s=settings.wait_s if wait_s is None else wait_s,
         force=force,
+        last_look=last_look,
     )
 
 
@@ -212,7 +227,6 @@ def _clones(matched: Sequence[tuple[Site, Target, Member]], reporter: Reporter) 
     ]
     jobs = [_job(site, target, member) for site, target, member, spare in found if spare is None]
     if jobs:
-        reporter.step(f"Copying {', '.join(job.clone.source for job in jobs)}")
         copying.copy(jobs, reporter)
     made = iter(jobs)
     return [
