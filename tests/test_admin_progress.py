@@ -23,7 +23,7 @@ from django_pgsnap.admin.work import Job
 from django_pgsnap.names import lock_key
 from tests.servers import Server
 from tests.staleness import answer, asgi_answer
-from tests.test_admin_restore import SIGNED_OUT, snapshot_with, somebody_else
+from tests.test_admin_restore import SIGNED_OUT, progress_at, snapshot_with, somebody_else
 from tests.visiting import account, confirm, of, page, superuser, text, told, visit
 from tests.watching import Background, authors, in_transaction, until, write
 
@@ -86,23 +86,11 @@ def sent(by: Callable[[HttpRequest, HttpResponse], None]) -> dict[str, str]:
     return {cookie.key: cookie.value for cookie in response.cookies.values()}
 
 
-def step_of(address: str) -> str:
-    """Return what the operation at this address is at."""
-    found = read(address.split("/")[-2])
-    return found.progress.step if found else ""
-
-
-def is_over(address: str) -> bool:
-    """Tell whether the operation at this address has ended."""
-    found = read(address.split("/")[-2])
-    return found is not None and found.progress.ended
-
-
 def test_take_that_has_to_wait(root: Client, live: str, server: Server) -> None:
     """Its page says what it is at, needs no database for it, and in the end what came of it."""
     with in_transaction(server, live):
         started = confirm(root, page("add"), name="seeded")
-        until(lambda: "Waiting" in step_of(started["Location"]))
+        until(lambda: "Waiting" in progress_at(started["Location"]).step)
         shown = root.get(started["Location"])
         asked_nobody = connection.connection is None
 
@@ -187,7 +175,7 @@ def test_login_page_says_why(live: str, settings: Settings) -> None:
     client = visit(somebody_else("ada"))
 
     address = confirm(client, of("restore", snapshot))["Location"]
-    until(lambda: is_over(address))
+    until(lambda: progress_at(address).ended)
     ended = client.get(address)
 
     assert ended["Location"].startswith("/admin/login/")
@@ -223,6 +211,40 @@ def test_others_may_watch_if_they_may_look(live: str) -> None:
     assert statuses == [200, 403, 302]
     assert "Copying live…" in shown
     assert (ended["Location"], told(ended)) == (page("changelist"), ["Took “seeded”."])
+
+
+def test_ticket_is_for_one_operation_and_one_end(live: str) -> None:
+    """It opens neither the page of another operation, nor its own once the end has been told."""
+    file, other = ProgressFile("Take a snapshot"), ProgressFile("Restore “secret”")
+    stranger = Client()
+    stranger.cookies.load(sent(lambda *both: ticket.give(*both, file.token, "/")))
+    address = page("progress", file.token)
+
+    shown = stranger.get(address)
+    refused = stranger.get(page("progress", other.token))
+    file.end()
+    concluded = stranger.get(address)
+    stranger.cookies.clear()
+    again = stranger.get(address)
+    file.forget()
+    other.forget()
+
+    assert "Take a snapshot" in text(shown)
+    assert concluded["Location"] == page("changelist")
+    taken_back = concluded.cookies["pgsnap_progress"]
+    assert (taken_back.value, taken_back["path"], taken_back["max-age"]) == ("", address, 0)
+    for answer_to_stranger in (refused, again):
+        assert answer_to_stranger["Location"].startswith("/admin/login/")
+
+
+def test_server_that_cannot_be_asked(root: Client, settings: Settings) -> None:
+    """Where it takes the server to tell how an operation is going, and it is down, one is told."""
+    settings.PGSNAP = {"ENABLED": True, "MAINTENANCE": {"port": "1"}}
+
+    shown = root.get(page("progress", "0" * 32))
+
+    assert shown.status_code == 503
+    assert "Start the server, or correct HOST and PORT" in text(shown)
 
 
 def test_amount_copied(live: str) -> None:

@@ -14,7 +14,8 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from django_pgsnap import restore, take
-from django_pgsnap.admin import acting, progress
+from django_pgsnap.admin import acting
+from django_pgsnap.admin.progress import Progress, read
 from django_pgsnap.snapshots.model import Snapshot
 from tests.conftest import RunSql
 from tests.project import point
@@ -63,6 +64,13 @@ def somebody_else(name: str) -> User:
     user.set_password(PASSWORD)
     user.save()
     return user
+
+
+def progress_at(address: str) -> Progress:
+    """Return how far the operation at this address is."""
+    found = read(address.split("/")[-2])
+    assert found is not None
+    return found.progress
 
 
 def is_at_login(client: Client) -> bool:
@@ -161,10 +169,10 @@ def test_session_that_ends_before_the_swap(
     client = visit(User.objects.get())
     with in_transaction(server, live):
         address = confirm(client, of("restore", snapshot))["Location"]
+        until(lambda: "Waiting" in progress_at(address).step)
         end(client)
         connection.close()
-    token = address.split("/")[-2]
-    until(lambda: (found := progress.read(token)) is not None and found.progress.ended)
+    until(lambda: progress_at(address).ended)
 
     concluded = client.get(address)
 
@@ -186,12 +194,12 @@ def test_session_that_moves_on_before_the_swap(
     client = visit(User.objects.get())
     with in_transaction(server, live):
         address = confirm(client, of("restore", snapshot))["Location"]
+        until(lambda: "Waiting" in progress_at(address).step)
         session = client.session
         session["colour"] = "green"
         session.save()
         connection.close()
-    token = address.split("/")[-2]
-    until(lambda: (found := progress.read(token)) is not None and found.progress.ended)
+    until(lambda: progress_at(address).ended)
 
     client.get(address)
 
