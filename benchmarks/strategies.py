@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,6 +24,12 @@ def available(place: Place) -> Sequence[str]:
             "SELECT FROM pg_settings WHERE name = 'file_copy_method' AND 'clone' = ANY(enumvals)"
         ).fetchall()
     return ("wal_log", "file_copy", "clone") if cloning else ("wal_log", "file_copy")
+
+
+def in_random_order(place: Place) -> Sequence[str]:
+    """Return the names shuffled: what one leaves to the disk shall not always slow the same."""
+    present = available(place)
+    return random.sample(present, len(present))
 
 
 def copy_s(place: Place, strategy: str) -> float:

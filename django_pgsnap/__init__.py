@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from .doctor.diagnosis import diagnose
     from .doctor.finding import Diagnosis, Finding
     from .errors import PgsnapError
+    from .snapshots.checkpoint import checkpoint
     from .snapshots.housekeeping import annotate, delete, pin, rename
     from .snapshots.listing import Overview, get, list_snapshots, overview
     from .snapshots.model import Member, Snapshot, Undo
     from .snapshots.refilling import refill
-    from .snapshots.restore import checkpoint, restore, undo
+    from .snapshots.restore import restore
     from .snapshots.take import take
+    from .snapshots.undo import undo
 
 __all__ = [
     "Diagnosis",
@@ -60,7 +62,7 @@ _HOMES = {
     "Snapshot": "snapshots.model",
     "Undo": "snapshots.model",
     "annotate": "snapshots.housekeeping",
-    "checkpoint": "snapshots.restore",
+    "checkpoint": "snapshots.checkpoint",
     "delete": "snapshots.housekeeping",
     "diagnose": "doctor.diagnosis",
     "get": "snapshots.listing",
@@ -71,7 +73,7 @@ _HOMES = {
     "restore": "snapshots.restore",
     "list_snapshots": "snapshots.listing",
     "take": "snapshots.take",
-    "undo": "snapshots.restore",
+    "undo": "snapshots.undo",
 }
 
 

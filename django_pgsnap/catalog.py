@@ -15,7 +15,7 @@ from psycopg import sql
 
 from . import metadata, names
 from .metadata import Record
-from .server import Session
+from .session import Session
 
 _INVALID: Final = -2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
@@ -10,11 +10,11 @@ from psycopg import sql
 
 from .errors import ConfigurationError
 from .metadata import STRATEGIES, Strategy
-from .server import Query, Session
+from .session import Query, Session
 
 # Up to here writing every block to the write-ahead log is quicker than copying files, which
 # forces two checkpoints. See benchmarks/crossover.py and its figures in docs/performance.md.
-WAL_LOG_MAX_BYTES: Final = 64 * 1024**2
+WAL_LOG_MAX_BYTES: Final = 12 * 1024**2
 
 # Before this release WAL_LOG could corrupt the database that it copies from (release notes of
 # PostgreSQL 15.3).
@@ -23,6 +23,41 @@ _WAL_LOG_SAFE_SINCE: Final = 150003
 # A strategy that copies every block does not come near this rate, nor does one that shares
 # blocks stay below it once the database is large enough for the difference to matter.
 _SHARED_BLOCKS_BYTES_PER_S: Final = 5 * 1024**3
+
+# Below this, how long a copy takes says little about how fast bytes are copied.
+_TELLING_BYTES: Final = 128 * 1024**2
+
+# What a strategy that the file system refuses counts as: slower than any other, but known.
+_REFUSED: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """How fast a server was last seen to copy files, in bytes per second; 0 for unknown.
+
+    Whether its file system shares blocks can only be tried. Where it does not, the server copies
+    by another system call, which can be slower than reading and writing.
+    """
+
+    clone: float = 0.0
+    file_copy: float = 0.0
+
+    def best(self) -> Strategy:
+        """Return the quicker strategy, or the one to try next."""
+        if not self.clone or self.clone >= _SHARED_BLOCKS_BYTES_PER_S:
+            return "clone"
+        return "clone" if self.clone > self.file_copy > 0 else "file_copy"
+
+    def tried(self, wanted: Strategy, used: Strategy, size_bytes: int, seconds: float) -> Rates:
+        """Return the rates with what one more copy has shown."""
+        known = replace(self, clone=_REFUSED) if wanted == "clone" != used else self
+        if used == "wal_log" or size_bytes < _TELLING_BYTES or not seconds:
+            return known
+        rate = size_bytes / seconds
+        return replace(known, clone=rate) if used == "clone" else replace(known, file_copy=rate)
+
+
+UNKNOWN: Final = Rates()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +94,11 @@ class Clone:
         session.configure({"file_copy_method": "clone" if self.strategy == "clone" else "copy"})
 
 
-def best_strategy(session: Session, size_bytes: int) -> Strategy:
+def best_strategy(session: Session, size_bytes: int, rates: Rates = UNKNOWN) -> Strategy:
     """Return the quickest strategy that the server has for a database of this size."""
     if size_bytes <= WAL_LOG_MAX_BYTES and wal_log_is_safe(session):
         return "wal_log"
-    return "clone" if can_clone(session) else "file_copy"
+    return rates.best() if can_clone(session) else "file_copy"
 
 
 def check_strategy(session: Session, strategy: Strategy) -> None:

@@ -12,11 +12,12 @@ from psycopg import sql
 
 from . import cloning
 from .cloning import Clone
-from .errors import CopyFailedError, DatabaseBusyError, ObstacleError
+from .errors import CopyFailedError, DatabaseBusyError
 from .growth import Growth
 from .metadata import Strategy
 from .report import Reporter
-from .server import Server, Session
+from .server import Server
+from .session import Session
 from .sessions import Evictor, backends
 from .supervise import run_together
 
@@ -249,28 +250,3 @@ def _explained(job: Job, error: BaseException) -> BaseException:
             hint="If the server carried on, the unfinished copy is removed by the next command.",
         )
     return error
-
-
-_COLLATION: Final = sql.SQL(
-    "SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_database"
-    " WHERE datname = %s AND datcollversion IS DISTINCT FROM"
-    " pg_database_collation_actual_version(oid) AND datcollversion IS NOT NULL"
-)
-
-
-def check_collation(session: Session, database: str) -> None:
-    """Refuse a source that the server would refuse, since its collation has changed.
-
-    Raises:
-        ObstacleError: The operating system's collation is newer than the database's indexes.
-    """
-    rows = session.rows(_COLLATION, [database])
-    if rows:
-        ((recorded, actual),) = rows
-        quoted = sql.Identifier(database).as_string(None)
-        raise ObstacleError(
-            f"The database {database!r} was built with collation version {recorded}, but the "
-            f"system now has {actual or 'none that can be told'}; the server refuses to copy it.",
-            hint="Rebuild its indexes where you can (REINDEX DATABASE), then run: "
-            f"ALTER DATABASE {quoted} REFRESH COLLATION VERSION;",
-        )

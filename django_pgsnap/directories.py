@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from .server import Session
+from .session import Session
 
 _ALLOWED: Final = sql.SQL(
     "SELECT has_function_privilege('pg_ls_dir(text,boolean,boolean)', 'execute')"

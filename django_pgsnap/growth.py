@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import directories
-from .server import Session
+from .session import Session
 
 
 class Growth:

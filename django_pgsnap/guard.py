@@ -10,7 +10,7 @@ from django.db import connections
 
 from .conf import config
 from .errors import NotEnabledError
-from .server import Session
+from .session import Session
 from .targets import Target
 
 _HINT = "Set PGSNAP = {'ENABLED': True} in the settings of a system whose data may be replaced."

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from .metadata import Migrations
-from .server import Session
+from .session import Session
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from . import wording
 from .errors import OperationRunningError
 from .names import lock_key
 from .report import Reporter
-from .server import Session, milliseconds
+from .server import milliseconds
+from .session import Session
 
 _MOMENT_S: Final = 0.001
 

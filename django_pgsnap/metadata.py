@@ -45,6 +45,8 @@ class Record:
         pinned: Whether pruning must leave it.
         strategy: How it was copied: ``wal_log``, ``file_copy``, ``clone``, or empty.
         seconds: How long copying took.
+        clone_rate: Bytes per second that the strategy ``clone`` last copied here; 0 for unknown.
+        file_copy_rate: The same of the strategy ``file_copy``.
         git_branch: Branch of the project's code, or empty.
         git_commit: Commit of the project's code, or empty.
         git_dirty: Whether that code had uncommitted changes.
@@ -72,6 +74,8 @@ class Record:
     pinned: bool = False
     strategy: str = ""
     seconds: float = 0.0
+    clone_rate: float = 0.0
+    file_copy_rate: float = 0.0
     git_branch: str = ""
     git_commit: str = ""
     git_dirty: bool = False

@@ -8,7 +8,7 @@ from typing import Final
 from psycopg import sql
 
 from .errors import ObstacleError
-from .server import Session
+from .session import Session
 
 # A subscription's worker reconnects at once and keeps the database busy. A slot belongs to the
 # database by oid: it would move to the undo, and vanish with it. A prepared transaction makes
@@ -59,3 +59,28 @@ def check(session: Session, databases: Sequence[str]) -> None:
         f"A copy or a swap would break {', '.join(causes)}.",
         hint=f"First, {'; '.join(remedies)}.",
     )
+
+
+_COLLATION: Final = sql.SQL(
+    "SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_database"
+    " WHERE datname = %s AND datcollversion IS DISTINCT FROM"
+    " pg_database_collation_actual_version(oid) AND datcollversion IS NOT NULL"
+)
+
+
+def check_collation(session: Session, database: str) -> None:
+    """Refuse a source that the server would refuse, since its collation has changed.
+
+    Raises:
+        ObstacleError: The operating system's collation is newer than the database's indexes.
+    """
+    rows = session.rows(_COLLATION, [database])
+    if rows:
+        ((recorded, actual),) = rows
+        quoted = sql.Identifier(database).as_string(None)
+        raise ObstacleError(
+            f"The database {database!r} was built with collation version {recorded}, but the "
+            f"system now has {actual or 'none that can be told'}; the server refuses to copy it.",
+            hint="Rebuild its indexes where you can (REINDEX DATABASE), then run: "
+            f"ALTER DATABASE {quoted} REFRESH COLLATION VERSION;",
+        )

@@ -10,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .aliases import postgresql
 from .errors import InsideTransactionError
-from .server import Session
+from .session import Session
 from .sessions import wait_until_gone
 
 

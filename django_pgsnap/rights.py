@@ -8,7 +8,7 @@ from typing import Final
 from psycopg import sql
 
 from .errors import MissingRightError
-from .server import Session
+from .session import Session
 
 # CREATE DATABASE … TEMPLATE and RENAME want the owner's privileges (pg_has_role's USAGE), OWNER
 # wants to be able to become the owner: SET since PostgreSQL 16, MEMBER before (manual, "Role

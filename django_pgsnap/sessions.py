@@ -14,7 +14,8 @@ from psycopg import sql
 from . import wording
 from .errors import DatabaseBusyError
 from .report import Reporter
-from .server import Server, Session
+from .server import Server
+from .session import Session
 
 _POLL_S: Final = 0.005
 # What is over sooner than this is waited for with the lock in hand that keeps newcomers out.

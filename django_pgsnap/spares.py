@@ -20,7 +20,8 @@ from .cloning import Clone
 from .conf import config
 from .metadata import Record
 from .report import Reporter
-from .server import Query, Server, Session
+from .server import Server
+from .session import Query, Session
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from . import metadata, names
 from .metadata import Record
-from .server import Query
+from .session import Query
 
 
 def together(statements: Iterable[Query]) -> Query:

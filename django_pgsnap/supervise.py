@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from threading import Thread
 from typing import Final, TypeVar
 
-from .server import Query, Session
+from .session import Query, Session
 
 _CANCEL_AGAIN_S: Final = 0.2
 

@@ -14,7 +14,7 @@ from .catalog import Database
 from .errors import ChangedMeanwhileError, MissingRightError
 from .metadata import Record
 from .properties import Properties
-from .server import Query, Session
+from .session import Query, Session
 from .sessions import Evictor
 from .supervise import run_together
 

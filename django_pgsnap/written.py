@@ -14,7 +14,8 @@ from psycopg import sql
 from .catalog import Database
 from .inspection import sequences_digest
 from .metadata import Record
-from .server import Query, Server, Session
+from .server import Server
+from .session import Query, Session
 from .sessions import visit
 
 # A crash of the server throws all statistics away, and this moment forward.

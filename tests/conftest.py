@@ -18,6 +18,7 @@ from psycopg.abc import Params
 from pytest_django import DjangoDbBlocker
 
 from django_pgsnap import server as maintenance
+from django_pgsnap.session import Session
 from tests.project import Manage, aliases_put_back, child_environment, forget_wrapper, point
 from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
 from tests.settings import HANDED_ON_IN
@@ -83,7 +84,7 @@ class ServerAs(Protocol):
 class SessionAs(Protocol):
     def __call__(
         self, user: str = SUPERUSER, *, database: str = "postgres", **values: Any
-    ) -> maintenance.Session: ...
+    ) -> Session: ...
 
 
 class Call(Protocol):
@@ -303,7 +304,7 @@ def session_as(server_as: ServerAs) -> Iterator[SessionAs]:
 
         def open_one(
             user: str = SUPERUSER, *, database: str = "postgres", **values: Any
-        ) -> maintenance.Session:
+        ) -> Session:
             server = server_as(user, **values)
             return stack.enter_context(server.session_on(database, "test"))
 
@@ -311,7 +312,7 @@ def session_as(server_as: ServerAs) -> Iterator[SessionAs]:
 
 
 @pytest.fixture
-def session(session_as: SessionAs) -> maintenance.Session:
+def session(session_as: SessionAs) -> Session:
     """A maintenance session of the superuser."""
     return session_as()
 

@@ -6,7 +6,7 @@ from typing import Any
 from django_pgsnap import names, stages
 from django_pgsnap.cloning import Clone
 from django_pgsnap.metadata import Record
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 
 IDENTITY = "0123456789abcdef"
 

@@ -16,7 +16,7 @@ import django_pgsnap
 from django_pgsnap import take
 from django_pgsnap.metadata import Record, encode
 from django_pgsnap.names import new_identity
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import RunSql
 from tests.servers import Server
 from tests.visiting import confirm, page, superuser, text

@@ -11,7 +11,7 @@ from psycopg import sql as pg
 from django_pgsnap import catalog, names, stages
 from django_pgsnap.catalog import Database
 from django_pgsnap.metadata import Record, encode
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
 from tests.records import IDENTITY, copy_record, make_copy, undo_record
 

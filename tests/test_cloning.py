@@ -7,10 +7,10 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap import cloning
-from django_pgsnap.cloning import WAL_LOG_MAX_BYTES, Clone
+from django_pgsnap.cloning import WAL_LOG_MAX_BYTES, Clone, Rates
 from django_pgsnap.errors import ConfigurationError
 from django_pgsnap.metadata import STRATEGIES, Strategy
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, SessionAs
 
 ODD = 'Ödd "name" 100%'
@@ -90,6 +90,38 @@ def test_best_strategy_before_18(session: Session) -> None:
     """Before 18 the files of large databases are copied."""
     assert cloning.best_strategy(session, WAL_LOG_MAX_BYTES) == "wal_log"
     assert cloning.best_strategy(session, LARGE) == "file_copy"
+
+
+@pytest.mark.parametrize(
+    ("rates", "strategy"),
+    [
+        (Rates(), "clone"),
+        (Rates(file_copy=2e9), "clone"),
+        (Rates(clone=1e9), "file_copy"),
+        (Rates(clone=1e9, file_copy=2e9), "file_copy"),
+        (Rates(clone=2e9, file_copy=1e9), "clone"),
+        (Rates(clone=6e9, file_copy=7e9), "clone"),
+    ],
+    ids=str,
+)
+def test_strategy_by_rates(rates: Rates, strategy: Strategy) -> None:
+    """Sharing blocks is tried first; where it turns out to copy them, the quicker way is taken."""
+    assert rates.best() == strategy
+
+
+def test_rates_of_what_was_tried() -> None:
+    """A large copy shows the rate of its strategy, a small or a logged one shows nothing."""
+    known = Rates(clone=3.0, file_copy=2.0)
+
+    assert known.tried("clone", "clone", 10**9, 0.5) == Rates(clone=2e9, file_copy=2.0)
+    assert known.tried("file_copy", "file_copy", 10**9, 0.5) == Rates(clone=3.0, file_copy=2e9)
+    assert known.tried("file_copy", "file_copy", 10**6, 0.5) == known
+    assert known.tried("wal_log", "wal_log", 10**9, 0.5) == known
+
+
+def test_refusal_is_remembered() -> None:
+    """What the file system refused is not tried again."""
+    assert Rates().tried("clone", "file_copy", 10**6, 0.5).best() == "file_copy"
 
 
 def test_server_that_corrupts(session: Session) -> None:

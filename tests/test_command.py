@@ -2,9 +2,6 @@
 
 import json
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import StringIO
 from typing import Any
 
@@ -13,14 +10,13 @@ from django.core.checks import Error, register, registry
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
-from psycopg import sql as pg
 
 from django_pgsnap import annotate, get, list_snapshots, overview, pin, restore, take
 from tests.conftest import Call, RunSql
 from tests.project import Manage
 from tests.servers import Server
 from tests.terminal import ESCAPE, on_terminal
-from tests.watching import authors, in_transaction, is_waiting, settle, until, write
+from tests.watching import held_up, in_transaction, settle, write
 
 SUBCOMMANDS = [
     "take",
@@ -357,7 +353,7 @@ def test_delete_of_an_unknown_name_asks_nothing(live: str, manage: Manage) -> No
 def test_progress_on_a_terminal(live: str, manage: Manage, server: Server) -> None:
     """A copy that takes its time shows itself, and clears up when it is done."""
     with (
-        _held(server, live) as blocker,
+        held_up(server, live) as blocker,
         on_terminal(manage, "pgsnap", "take", "seeded") as terminal,
     ):
         terminal.expect(f"Copying {live}")
@@ -378,28 +374,6 @@ def test_wait_on_a_terminal(live: str, manage: Manage, server: Server) -> None:
         assert terminal.end() == 0
 
     assert "Took 'seeded'" in terminal.text
-
-
-@pytest.mark.parametrize("words", [["take", "new"], ["restore", "seeded"]], ids=" ".join)
-def test_interrupted_copy(words: list[str], live: str, manage: Manage, server: Server) -> None:
-    """Ctrl-C in the middle of a copy leaves nothing, and says so, with status 130."""
-    copy = take("seeded", spare=False).members[0].database.name
-    write("Ursula")
-    before = settle(server)
-
-    with _held(server, live if words[0] == "take" else copy):
-        command = manage.start("pgsnap", *words)
-        until(lambda: is_waiting(server, f"pgsnap {words[0]}"))
-        command.send_signal(signal.SIGINT)
-        stdout, stderr = command.communicate(timeout=60)
-
-    assert (command.returncode, stdout, stderr) == (
-        130,
-        "",
-        "CommandError: Interrupted. Nothing is left half done; pgsnap list shows what there is.\n",
-    )
-    assert settle(server) == before
-    assert authors() == ["Ursula"]
 
 
 @pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["take"]])
@@ -463,16 +437,6 @@ def test_undo_is_listed_until_it_is_used(live: str, call: Call) -> None:
         call("pgsnap", "list").stdout
     )
     assert len(overview().undos) == 1
-
-
-@contextmanager
-def _held(server: Server, database: str) -> Iterator[Any]:
-    """Keep CREATE DATABASE from getting on with a database, until a rollback or the end."""
-    with server.connect() as blocker:
-        blocker.execute("BEGIN")
-        blocker.execute(pg.SQL("COMMENT ON DATABASE {} IS NULL").format(pg.Identifier(database)))
-        yield blocker
-        blocker.execute("ROLLBACK")
 
 
 def _plain(text: str) -> str:

@@ -12,11 +12,11 @@ from psycopg import sql as pg
 
 from django_pgsnap import copying
 from django_pgsnap.cloning import Clone
-from django_pgsnap.copying import Job, check_collation, copy
-from django_pgsnap.errors import CopyFailedError, DatabaseBusyError, ObstacleError
+from django_pgsnap.copying import Job, copy
+from django_pgsnap.errors import CopyFailedError, DatabaseBusyError
 from django_pgsnap.metadata import Strategy
 from django_pgsnap.report import Reporter
-from django_pgsnap.server import Query, Session
+from django_pgsnap.session import Query, Session
 from django_pgsnap.sessions import Evictor
 from tests.conftest import ListDatabases, MakeDatabase, RunSql, ServerAs
 from tests.servers import Server
@@ -441,30 +441,3 @@ def test_progress_of_an_ordinary_role(make_job: MakeJob, role: Callable[[], str]
     copy([job], listener)
 
     assert set(listener.heard) == {(None, SIZE_BYTES)}
-
-
-def test_collation_as_it_was(session: Session, make_database: MakeDatabase) -> None:
-    """A database whose collation has not changed passes, and so does one that is not there."""
-    check_collation(session, make_database("live"))
-    check_collation(session, "nowhere")
-
-
-def test_collation_that_changed(session: Session, make_database: MakeDatabase) -> None:
-    """A database that the server would refuse to copy is named, with what mends it."""
-    name = make_database('we"ird')
-    changed = pg.SQL("UPDATE pg_database SET datcollversion = '0.9' WHERE datname = {}")
-    session.execute(changed.format(pg.Literal(name)))
-
-    with pytest.raises(ObstacleError) as caught:
-        check_collation(session, name)
-
-    assert caught.value.message.startswith(
-        "The database 'we\"ird' was built with collation version 0.9, but the system now has "
-    )
-    assert caught.value.message.endswith("; the server refuses to copy it.")
-    assert caught.value.hint == (
-        "Rebuild its indexes where you can (REINDEX DATABASE), then run: "
-        'ALTER DATABASE "we""ird" REFRESH COLLATION VERSION;'
-    )
-    with pytest.raises(psycopg.errors.InternalError_, match="collation"):
-        session.execute(pg.SQL("CREATE DATABASE copy TEMPLATE {}").format(pg.Identifier(name)))

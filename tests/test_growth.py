@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.growth import Growth
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
 from tests.servers import Server
 

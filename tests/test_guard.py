@@ -8,7 +8,7 @@ from django.conf import settings
 
 from django_pgsnap import guard
 from django_pgsnap.errors import NotEnabledError
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.targets import Target, targets
 from tests.conftest import ServerAs, SessionAs, SetAlias
 

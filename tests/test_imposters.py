@@ -13,7 +13,7 @@ from django_pgsnap import catalog, delete, list_snapshots, overview, restore, ta
 from django_pgsnap.errors import ConfigurationError, ObstacleError, SnapshotNotFoundError
 from django_pgsnap.metadata import MAX_CHARACTERS, Record, encode
 from django_pgsnap.names import new_identity, spare_name
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeRole, RunSql
 from tests.records import copy_record
 from tests.servers import SUPERUSER, Server

@@ -5,7 +5,7 @@ from psycopg import sql as pg
 
 from django_pgsnap import inspection
 from django_pgsnap.inspection import Contents, inspect, sequences_digest
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
 
 MIGRATIONS = """

@@ -34,11 +34,21 @@ LAYERS = (
         *("models",),
     ),
     # The server.
-    ("server", "targets"),
+    ("session", "server", "targets"),
     # One idea each.
     (
-        *("guard", "locks", "sessions", "properties", "rights", "obstacles", "cloning"),
-        *("directories", "growth", "supervise", "inspection", "catalog", "stages", "reconnect"),
+        *("guard", "locks", "sessions", "properties", "carryover", "rights"),
+        *(
+            "obstacles",
+            "cloning",
+            "directories",
+            "growth",
+            "supervise",
+            "inspection",
+            "catalog",
+            "stages",
+            "reconnect",
+        ),
         *("arrivals", "watch"),
     ),
     # Built from them.

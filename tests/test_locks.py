@@ -8,7 +8,7 @@ from psycopg import sql as pg
 from django_pgsnap import locks
 from django_pgsnap.errors import OperationRunningError
 from django_pgsnap.names import lock_key
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
 from tests.watching import Background, Recorder, until
 

@@ -1,11 +1,12 @@
 """What stands in the way of a take or a restore."""
 
+import psycopg
 import pytest
 from psycopg import sql as pg
 
 from django_pgsnap import obstacles
 from django_pgsnap.errors import ObstacleError
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
 
 PREPARE = "BEGIN; CREATE TABLE t (); PREPARE TRANSACTION {}"
@@ -103,3 +104,30 @@ def test_ordinary_role_sees_them(role: MakeRole, session_as: SessionAs, sql: Run
     message, _ = refused(session_as(role()), "live")
 
     assert message.count(" of 'live'") == 3
+
+
+def test_collation_as_it_was(session: Session) -> None:
+    """A database whose collation has not changed passes, and so does one that is not there."""
+    obstacles.check_collation(session, "live")
+    obstacles.check_collation(session, "nowhere")
+
+
+def test_collation_that_changed(session: Session, make_database: MakeDatabase) -> None:
+    """A database that the server would refuse to copy is named, with what mends it."""
+    name = make_database('we"ird')
+    changed = pg.SQL("UPDATE pg_database SET datcollversion = '0.9' WHERE datname = {}")
+    session.execute(changed.format(pg.Literal(name)))
+
+    with pytest.raises(ObstacleError) as caught:
+        obstacles.check_collation(session, name)
+
+    assert caught.value.message.startswith(
+        "The database 'we\"ird' was built with collation version 0.9, but the system now has "
+    )
+    assert caught.value.message.endswith("; the server refuses to copy it.")
+    assert caught.value.hint == (
+        "Rebuild its indexes where you can (REINDEX DATABASE), then run: "
+        'ALTER DATABASE "we""ird" REFRESH COLLATION VERSION;'
+    )
+    with pytest.raises(psycopg.errors.InternalError_, match="collation"):
+        session.execute(pg.SQL("CREATE DATABASE copy TEMPLATE {}").format(pg.Identifier(name)))

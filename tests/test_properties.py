@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql as pg
 
-from django_pgsnap.properties import Privilege, Properties, Shortfall, put, read
-from django_pgsnap.server import Session
+from django_pgsnap.carryover import Shortfall, put
+from django_pgsnap.properties import Privilege, Properties, read
+from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
 from tests.servers import SUPERUSER
 

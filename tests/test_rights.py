@@ -5,7 +5,7 @@ from psycopg import sql as pg
 
 from django_pgsnap import rights
 from django_pgsnap.errors import MissingRightError
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
 
 COPY = pg.SQL("CREATE DATABASE copy TEMPLATE live OWNER {}")

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap import server as module
+from django_pgsnap import session as module
 from django_pgsnap.errors import MissingRightError, ServerUnavailableError
 from django_pgsnap.server import Server, maintenance_name, milliseconds
 from tests import servers

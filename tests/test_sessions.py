@@ -11,7 +11,7 @@ from psycopg import sql as pg
 
 from django_pgsnap import sessions
 from django_pgsnap.errors import DatabaseBusyError
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.sessions import Backend, Evictor, backends
 from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
 from tests.servers import SUPERUSER, Server

@@ -10,7 +10,7 @@ from psycopg import sql as pg
 from django_pgsnap import catalog, locks, names, spares
 from django_pgsnap.cloning import Clone
 from django_pgsnap.metadata import Record
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from django_pgsnap.spares import Errands
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
 from tests.records import IDENTITY, copy_record, make_copy

@@ -5,7 +5,7 @@ from psycopg import sql as pg
 
 from django_pgsnap import names, stages
 from django_pgsnap.metadata import Record
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import ListDatabases, MakeDatabase
 from tests.records import IDENTITY, copy_record, make_copy, undo_record
 from tests.state import Database

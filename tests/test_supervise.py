@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.server import Query, Session
+from django_pgsnap.session import Query, Session
 from django_pgsnap.supervise import begin, run_together
 from tests.conftest import RunSql, SessionAs
 from tests.watching import PATIENCE_S, until

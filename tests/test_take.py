@@ -7,7 +7,8 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from django_pgsnap import list_snapshots, restore, take
+from django_pgsnap import cloning, list_snapshots, restore, take
+from django_pgsnap.cloning import Rates
 from django_pgsnap.errors import (
     ConfigurationError,
     DatabaseBusyError,
@@ -154,6 +155,23 @@ def test_every_strategy_copies(strategy: Strategy, live: str) -> None:
     assert authors() == ["Ursula"]
     used = snapshot.members[0].record.strategy
     assert used == strategy or (strategy, used) == ("clone", "file_copy")
+
+
+@pytest.mark.pg(">= 18")
+def test_strategy_by_experience(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system shares no blocks, the other way is tried once, then it is known."""
+    monkeypatch.setattr(cloning, "WAL_LOG_MAX_BYTES", 0)
+    monkeypatch.setattr(cloning, "_TELLING_BYTES", 1)
+
+    first, second, third = (take(name).members[0].record for name in ("first", "second", "third"))
+
+    used = cloning.strategy_named(first.strategy)
+    tried = Rates().tried("clone", used, first.size_bytes, first.seconds)
+    assert Rates(clone=first.clone_rate, file_copy=first.file_copy_rate) == tried
+    assert second.strategy == "file_copy"
+    known = tried.tried("file_copy", "file_copy", second.size_bytes, second.seconds)
+    assert Rates(clone=second.clone_rate, file_copy=second.file_copy_rate) == known
+    assert third.strategy == known.best()
 
 
 @pytest.mark.pg("< 18")

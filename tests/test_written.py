@@ -9,7 +9,7 @@ from psycopg import sql as pg
 from django_pgsnap import catalog, written
 from django_pgsnap.inspection import sequences_digest
 from django_pgsnap.metadata import Record
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, ServerAs, SessionAs
 from tests.records import undo_record
 from tests.servers import Server

@@ -7,6 +7,7 @@ from threading import Thread
 
 import psycopg
 from django.db import connections
+from psycopg import sql
 
 from django_pgsnap.names import lock_key
 from django_pgsnap.report import Reporter
@@ -103,6 +104,16 @@ def is_waiting(server: Server, application: str) -> bool:
         )
         row = connection.execute(query, [f"{application}%"]).fetchone()
     return row is not None and row[0] > 0
+
+
+@contextmanager
+def held_up(server: Server, database: str) -> Iterator[psycopg.Connection]:
+    """Keep CREATE DATABASE from getting on with a database, until a rollback or the end."""
+    with server.connect() as blocker:
+        blocker.execute("BEGIN")
+        blocker.execute(sql.SQL("COMMENT ON DATABASE {} IS NULL").format(sql.Identifier(database)))
+        yield blocker
+        blocker.execute("ROLLBACK")
 
 
 @contextmanager

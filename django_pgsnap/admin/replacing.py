@@ -17,6 +17,7 @@ from ..drift import Code
 from ..errors import NothingToUndoError
 from ..snapshots import operation, preview
 from ..snapshots import restore as restoring
+from ..snapshots import undo as undoing
 from ..snapshots.model import Undo
 from ..snapshots.take import take
 from . import journal, wording
@@ -212,7 +213,7 @@ class UndoLast(Action):
         ]
 
     def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
-        undone = restoring.undo(force=values["force"], reporter=file, last_look=visitor.look)
+        undone = undoing.undo(force=values["force"], reporter=file, last_look=visitor.look)
         signed_out = visitor.arrive()
         done = _("Swapped back what was live before “%s” took its place.") % undone.name
         file.tell("success", _("%s Undo again to redo.") % done)

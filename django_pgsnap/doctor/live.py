@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from psycopg import sql
 
-from .. import copying, obstacles, rights
+from .. import obstacles, rights
 from ..errors import PgsnapError
 from .finding import Finding
 from .scene import Scene
@@ -62,7 +62,7 @@ def _refusal(
 _CHECKS: dict[str, Callable[[Scene, str], None]] = {
     "missing-right": lambda scene, name: rights.check(scene.session, [name]),
     "obstacle": lambda scene, name: obstacles.check(scene.session, [name]),
-    "collation": lambda scene, name: copying.check_collation(scene.session, name),
+    "collation": lambda scene, name: obstacles.check_collation(scene.session, name),
 }
 
 _WATCHING = sql.SQL(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from .. import catalog, locks, names, targets
 from ..catalog import Catalog, Database
-from ..server import Server, Session
-from ..snapshots import operation
+from ..server import Server
+from ..session import Session
 from ..snapshots.model import Member
+from ..snapshots.site import members_of
 from ..targets import Target
 from .finding import Finding, Severity
 
@@ -102,4 +103,4 @@ class Scene:
         )
 
     def _members(self, databases: list[Database]) -> list[Member]:
-        return operation.members(self.server, self.targets, self.catalog, databases, self.locked)
+        return members_of(self.server, self.targets, self.catalog, databases, self.locked)

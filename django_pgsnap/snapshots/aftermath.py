@@ -13,7 +13,7 @@ from ..errors import PgsnapError
 from ..report import Reporter
 from ..spares import Errands
 from .model import Member
-from .operation import Site
+from .site import Site
 
 # Each errand beyond the operation's own sessions takes a connection of the server. What is left
 # over the next operation sends off.

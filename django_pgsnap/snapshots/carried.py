@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .. import properties
 from ..errors import SnapshotNotFoundError
 from ..properties import Privilege, Properties
-from ..server import Session
+from ..session import Session
 from . import operation
 from .model import Member, Snapshot
 

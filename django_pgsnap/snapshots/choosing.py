@@ -9,7 +9,7 @@ from psycopg import sql
 from .. import names
 from ..errors import SnapshotNotFoundError
 from .model import Member, Snapshot, snapshots_of
-from .operation import Site
+from .site import Site
 
 
 def find_in(sites: Sequence[Site], name: str | None) -> Snapshot:

@@ -13,7 +13,7 @@ from ..metadata import Record
 from ..report import Reporter
 from . import choosing, operation
 from .model import Member, Snapshot
-from .operation import Site
+from .site import Site
 
 
 def rename(old: str, new: str) -> Snapshot:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from .. import catalog, guard, locks, targets
 from ..catalog import Catalog
-from ..server import Server, Session
+from ..server import Server
+from ..session import Session
 from ..targets import Target
 from . import choosing, operation
 from .model import Member, Snapshot, Undo, snapshots_of, undos_of
+from .site import members_of
 from .underway import Underway, underway
 
 
@@ -93,7 +95,7 @@ class _Here:
 
     def members(self, databases: Sequence[catalog.Database]) -> list[Member]:
         building = frozenset(self._holders)
-        return operation.members(self._server, self._known, self.catalog, databases, building)
+        return members_of(self._server, self._known, self.catalog, databases, building)
 
     def underway(self) -> list[Underway]:
         return underway(self._known, self._holders)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from .. import cloning, inspection, locks, names, properties, sessions
-from ..cloning import Clone
+from .. import carryover, cloning, inspection, locks, names, properties, sessions
+from ..cloning import Clone, Rates
 from ..copying import Job
 from ..errors import ServerUnavailableError
 from ..inspection import Contents
@@ -17,7 +17,7 @@ from ..properties import Properties
 from ..report import Reporter
 from ..sessions import Evictor
 from ..targets import Target
-from .operation import Site
+from .site import Site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class Part:
         target: The live database.
         identity: Identity of the copy that will be.
         contents: What it holds.
+        rates: How fast the server copied before.
         properties: What it is set up with.
         evictor: What keeps it empty; the parts of a server share one.
         job: How it is copied.
@@ -50,6 +51,7 @@ class Part:
     target: Target
     identity: str
     contents: Contents
+    rates: Rates
     properties: Properties
     evictor: Evictor
     job: Job
@@ -58,7 +60,7 @@ class Part:
         """Set the clone up like the live database, and report what our role may not set."""
         watcher, name = self.site.watcher, self.job.clone.name
         (present,) = properties.read(watcher, name)
-        for shortfall in properties.put(watcher, self.properties, present, name):
+        for shortfall in carryover.put(watcher, self.properties, present, name):
             reporter.warn(str(shortfall))
 
 
@@ -71,6 +73,7 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
         force=request.force,
         reporter=reporter,
     )
+    rates = _rates(site)
     for target in site.targets:
         identity = names.new_identity()
         (present,) = properties.read(site.watcher, target.name)
@@ -79,7 +82,7 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
             source=target.name,
             name=names.unfinished_name(identity),
             owner=present.owner,
-            strategy=request.strategy or cloning.best_strategy(site.watcher, size),
+            strategy=request.strategy or cloning.best_strategy(site.watcher, size, rates),
         )
         cloning.check_strategy(site.watcher, clone.strategy)
         # Whoever sweeps leftovers sees by this lock that the clone is not one.
@@ -89,6 +92,7 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
             target=target,
             identity=identity,
             contents=_inspect(site, target, reporter),
+            rates=rates,
             properties=present,
             evictor=evictor,
             job=Job(
@@ -105,6 +109,15 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
 def size_bytes(site: Site, database: str) -> int:
     """Return what a database occupies on disk."""
     return int(site.watcher.value(sql.SQL("SELECT pg_database_size(%s)"), [database]))
+
+
+def _rates(site: Site) -> Rates:
+    """Return how fast the server copied, as its newest copy knows."""
+    records = [record for copy in site.catalog.copies() if (record := copy.record) is not None]
+    newest = max(records, key=lambda record: record.taken_at, default=None)
+    if newest is None:
+        return cloning.UNKNOWN
+    return Rates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
 
 
 def _inspect(site: Site, target: Target, reporter: Reporter) -> Contents:

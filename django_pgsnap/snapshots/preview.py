@@ -10,7 +10,7 @@ from django.db import connections
 from psycopg import sql
 
 from .. import guard, sessions, targets
-from ..server import Session
+from ..session import Session
 from ..targets import Target
 from . import operation
 from .model import Snapshot

@@ -10,14 +10,16 @@ import django
 import psycopg
 
 from .. import catalog, cloning, names, spares, stages
+from ..cloning import Rates
 from ..copying import Copied
 from ..errors import ServerUnavailableError
 from ..metadata import Record
-from ..server import Query, Server, Session
+from ..server import Server
+from ..session import Query, Session
 from ..vcs import Checkout
 from .model import Member
-from .operation import Site
 from .parts import Part, Request
+from .site import Site
 
 
 def records(
@@ -44,6 +46,8 @@ def records(
             pinned=request.pinned,
             strategy=how.strategy,
             seconds=how.seconds,
+            clone_rate=rates.clone,
+            file_copy_rate=rates.file_copy,
             git_branch=code.branch,
             git_commit=code.commit,
             git_dirty=code.dirty,
@@ -55,7 +59,13 @@ def records(
             connection_limit=part.properties.connection_limit,
         )
         for part, how in zip(parts, copied, strict=True)
+        for rates in [_rates(part, how)]
     ]
+
+
+def _rates(part: Part, how: Copied) -> Rates:
+    job = part.job
+    return part.rates.tried(job.clone.strategy, how.strategy, job.size_bytes, how.seconds)
 
 
 def publish(parts: Sequence[Part], new: Sequence[Record], replaced: Sequence[Member]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import copying, spares
+from .. import copying, obstacles, spares
 from ..conf import config
 from ..copying import Job
 from ..report import Reporter
-from ..server import Session
+from ..session import Session
 from . import aftermath, choosing, listing, operation
 from .model import Member, Snapshot, undos_of
-from .operation import Site
+from .site import Site
 
 
 def refill(
@@ -68,7 +68,7 @@ def _jobs(site: Site, snapshot: Snapshot, reporter: Reporter) -> list[Job]:
 
 
 def _job(site: Site, member: Member) -> Job:
-    copying.check_collation(site.watcher, member.database.name)
+    obstacles.check_collation(site.watcher, member.database.name)
     return Job(
         clone=spares.spare_of(member.database, member.record),
         size_bytes=member.record.size_bytes,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Self
 
 import django
 
-from .. import catalog, names, obstacles, properties, reconnect, rights, written
-from ..catalog import Database
+from .. import carryover, catalog, names, obstacles, properties, reconnect, rights, written
+from ..conf import config
 from ..errors import ServerUnavailableError
 from ..metadata import Record
 from ..properties import Properties
@@ -17,29 +18,10 @@ from ..report import Reporter
 from ..server import Server
 from ..sessions import Evictor
 from ..swap import Swap, WrittenMeanwhileError, perform
-from ..targets import Target
 from . import operation
-from .operation import Site
+from .incoming import Incoming
 from .parts import size_bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Incoming:
-    """A shut database that is to take a live one's place.
-
-    Attributes:
-        site: The server it is on.
-        target: The live database.
-        database: The database that comes.
-        record: The copy or undo that it stands for.
-        set_up_like: A database with the properties to use if the live one is missing.
-    """
-
-    site: Site
-    target: Target
-    database: Database
-    record: Record
-    set_up_like: str
+from .site import Site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +31,25 @@ class Request:
     keep_undo: bool
     wait_s: float
     force: bool
-    last_look: Callable[[], None] | None
+    last_look: Callable[[], None] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        keep_undo: bool | None,
+        wait_s: float | None,
+        force: bool,
+        last_look: Callable[[], None] | None = None,
+    ) -> Self:
+        """Return a request where None stands for what the settings say."""
+        settings = config()
+        return cls(
+            keep_undo=settings.undo if keep_undo is None else keep_undo,
+            wait_s=settings.wait_s if wait_s is None else wait_s,
+            force=force,
+            last_look=last_look,
+        )
 
 
 def replace_live(
@@ -130,7 +130,7 @@ class _Replacement:
         self._was_empty = self.evictor.empty()
         for each in self._incoming:
             wanted, present = self._properties_of(each)
-            for shortfall in properties.put(self.site.watcher, wanted, present, each.database.name):
+            for shortfall in carryover.put(self.site.watcher, wanted, present, each.database.name):
                 self._reporter.warn(str(shortfall))
             self._properties[each.target.name] = wanted
 

@@ -16,8 +16,8 @@ from ..report import Reporter
 from ..supervise import begin
 from . import aftermath, operation, publishing
 from .model import Member, Snapshot, snapshots_of
-from .operation import Site
 from .parts import Part, Request, parts_of
+from .site import Site
 
 
 def take(
@@ -138,8 +138,8 @@ def _take(
 
 def _check(site: Site) -> None:
     for target in site.targets:
-        operation.live(site, target)
-        copying.check_collation(site.watcher, target.name)
+        site.live(target)
+        obstacles.check_collation(site.watcher, target.name)
     obstacles.check(site.watcher, site.sources)
     rights.check(site.watcher, site.sources)
 

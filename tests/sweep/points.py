@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import psycopg
 from psycopg import waiting
 
-from django_pgsnap.server import Session
+from django_pgsnap.session import Session
 
 Way = Literal["kill", "terminate", "interrupt"]
 When = Literal["before", "after"]
@@ -72,14 +72,13 @@ class Trap:
         """Have every statement of this process pass through here from now on."""
         for method in ("rows", "value", "execute", "fire", "cancel", "close"):
             setattr(Session, method, self._watched(method, getattr(Session, method)))
-        opened = Session.open.__func__  # type: ignore[attr-defined]
+        prepare = Session.prepare
 
-        def open_watched(cls: type[Session], *arguments: Any, **options: Any) -> Session:
+        def prepare_watched(session: Session, *arguments: Any) -> None:
             self._pass("open", None)
-            session: Session = opened(cls, *arguments, **options)
-            return session
+            prepare(session, *arguments)
 
-        Session.open = classmethod(open_watched)  # type: ignore[assignment,method-assign]
+        Session.prepare = prepare_watched  # type: ignore[assignment,method-assign]
         self._wait = waiting.wait
         waiting.wait = self._wait_watched  # type: ignore[assignment]
 

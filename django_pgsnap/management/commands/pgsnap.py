@@ -24,6 +24,7 @@ from ...errors import PgsnapError
 from ...metadata import Strategy
 from ...snapshots import housekeeping, listing, refilling
 from ...snapshots import restore as restoring
+from ...snapshots import undo as undoing
 from ...snapshots.model import Snapshot
 from ...snapshots.take import take
 from .. import arguments, facts
@@ -125,7 +126,7 @@ class Command(BaseCommand):
 
     def _undo(self, **options: Any) -> None:
         with self._reporter() as reporter:
-            undone = restoring.undo(reporter=reporter, **_common(options))
+            undone = undoing.undo(reporter=reporter, **_common(options))
         self._say(
             f"Swapped back what was live until {wording.ago(undone.taken_at)} "
             f"(restore of {undone.name!r}). Run undo again to redo.",

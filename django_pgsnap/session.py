@@ -1,0 +1,133 @@
+"""A connection to a server: its statements, and what it puts aside that would get in our way.
+
+A session is in autocommit, carries no timeouts, whatever its role or database sets, and stops its
+statement when we are killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+Query = sql.SQL | sql.Composed
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+# Roles and databases can carry each of these. idle_session_timeout ends even a session that
+# merely waits for its sibling. Which of them there are depends on the server's version.
+_SETTINGS: Final = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "transaction_timeout": "0",
+    "default_transaction_read_only": "off",
+}
+# The server ends a statement soon after the process that sent it has died.
+_STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}
+
+
+class Session:
+    """One connection, in autocommit, used by one thread at a time."""
+
+    def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
+        self._connection = connection
+
+    def prepare(self, settings: Mapping[str, str], role: str) -> None:
+        """Put aside what would get in our way, set parameters, and assume a role if it is named."""
+        settings = {**_SETTINGS, **settings}
+        try:
+            self.configure({**settings, **_STOP_WHEN_WE_DIE})
+        except psycopg.errors.InvalidParameterValue:
+            # Servers on Windows cannot tell whether a client lives (manual,
+            # client_connection_check_interval).
+            self.configure(settings)
+        if role:
+            self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+
+    def configure(self, values: Mapping[str, str]) -> None:
+        """Set parameters for this session, those that the server knows."""
+        one = (
+            "CASE WHEN current_setting({0}, true) IS NOT NULL THEN set_config({0}, {1}, false) END"
+        )
+        self.rows(
+            sql.SQL("SELECT {}").format(
+                sql.SQL(", ").join(
+                    sql.SQL(one).format(sql.Literal(name), sql.Literal(value))
+                    for name, value in values.items()
+                )
+            )
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of this session's backend."""
+        return self._connection.info.backend_pid
+
+    @property
+    def server_version(self) -> int:
+        """The server's version as a number: 150018 for 15.18."""
+        return self._connection.info.server_version
+
+    @property
+    def server_name(self) -> str:
+        """The server's version as it is written: ``15.18``."""
+        major, minor = divmod(self.server_version, 10000)
+        return f"{major}.{minor}"
+
+    @property
+    def address(self) -> str:
+        """The server's IP address; empty when connected through a socket."""
+        return self._connection.info.hostaddr
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection was lost."""
+        return self._connection.broken
+
+    def rows(self, query: Query, parameters: Parameters | None = None) -> list[TupleRow]:
+        """Run a query and return all its rows."""
+        return self._connection.execute(query, parameters).fetchall()
+
+    def value(self, query: Query, parameters: Parameters | None = None) -> Any:
+        """Run a query and return the first column of its first row, None without rows."""
+        row = self._connection.execute(query, parameters).fetchone()
+        return None if row is None else row[0]
+
+    def execute(self, statement: Query) -> None:
+        """Run statements that return nothing, as one message.
+
+        Several statements in one message are one transaction: the server runs all or none, and
+        needs nothing more from us to finish (manual, "Multiple Statements in a Simple Query").
+        """
+        self._connection.execute(statement)
+
+    def fire(self, statement: Query) -> None:
+        """Send one statement, and close without waiting for its end.
+
+        The server finishes a statement whose client is gone, as long as it is the last one: it
+        notices the loss when it sends a result.
+        """
+        self.configure({"client_connection_check_interval": "0"})
+        pgconn = self._connection.pgconn
+        pgconn.send_query(statement.as_bytes(self._connection))
+        while pgconn.flush():
+            pgconn.consume_input()
+        self.close()
+
+    def cancel(self) -> None:
+        """Stop the statement that another thread is running on this session."""
+        self._connection.cancel_safe(timeout=5.0)
+
+    def close(self) -> None:
+        """End the session, and with it its advisory locks."""
+        self._connection.close()
