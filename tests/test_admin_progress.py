@@ -79,10 +79,10 @@ def at_work(server: Server, database: str) -> Iterator[None]:
         other.execute("ROLLBACK")
 
 
-def sent(by: Callable[[HttpRequest, HttpResponse], None]) -> dict[str, str]:
-    """Return the cookies that something sends along with an answer."""
+def ticket_for(token: str) -> dict[str, str]:
+    """Return the cookies of who started the operation of this token."""
     response = HttpResponse()
-    by(RequestFactory().get("/"), response)
+    ticket.give(RequestFactory().get("/"), response, token, "/")
     return {cookie.key: cookie.value for cookie in response.cookies.values()}
 
 
@@ -140,7 +140,7 @@ def test_database_at_work_is_not_waited_for(root: Client, live: str, server: Ser
     """Behind either kind of server the page is there at once, while other clients wait."""
     file = ProgressFile("Take a snapshot")
     address = page("progress", file.token)
-    root.cookies.load(sent(lambda *both: ticket.give(*both, file.token, "/")))
+    root.cookies.load(ticket_for(file.token))
     header = "; ".join(f"{each.key}={each.value}" for each in root.cookies.values())
 
     with at_work(server, live):
@@ -217,7 +217,7 @@ def test_ticket_is_for_one_operation_and_one_end(live: str) -> None:
     """It opens neither the page of another operation, nor its own once the end has been told."""
     file, other = ProgressFile("Take a snapshot"), ProgressFile("Restore “secret”")
     stranger = Client()
-    stranger.cookies.load(sent(lambda *both: ticket.give(*both, file.token, "/")))
+    stranger.cookies.load(ticket_for(file.token))
     address = page("progress", file.token)
 
     shown = stranger.get(address)
@@ -292,7 +292,7 @@ def test_defects_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
 
-    def act(_: ProgressFile) -> bool:
+    def act(_: ProgressFile) -> str:
         raise ZeroDivisionError
 
     ended = Job("Take", act).result(10)
