@@ -15,7 +15,7 @@ from . import wording
 from .errors import DatabaseBusyError
 from .report import Reporter
 from .server import Server
-from .session import Session
+from .session import APPLICATION_PREFIX, Session
 
 _POLL_S: Final = 0.005
 # What is over sooner than this is waited for with the lock in hand that keeps newcomers out.
@@ -59,8 +59,13 @@ class Backend:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is a client's and has nothing to lose."""
-        return self.is_client and self.state == "idle"
+        """Whether it is a client's and has nothing to lose.
+
+        An operation of ours may work from a database that is another project's live one. Its
+        sessions idle between two statements, and are gone when it is over.
+        """
+        ours = self.application.startswith(APPLICATION_PREFIX)
+        return self.is_client and self.state == "idle" and not ours
 
     @property
     def description(self) -> str:

@@ -1,6 +1,7 @@
 """Advisory locks: one operation at a time, and who is at it."""
 
 import time
+from functools import partial
 
 import pytest
 from psycopg import sql as pg
@@ -33,6 +34,48 @@ def test_databases_do_not_stand_in_each_others_way(session_as: SessionAs) -> Non
     locks.acquire(session_as(), "live", 0)
 
     assert locks.try_acquire(session_as(), "other")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_at_a_time_in_all_databases(
+    name: str, session_as: SessionAs, make_database: MakeDatabase
+) -> None:
+    """Whoever works from another database gets the lock afterwards, too, and sees who has it."""
+    make_database("elsewhere")
+    here, there = session_as(), session_as(database="elsewhere")
+
+    locks.acquire(here, name, 0)
+
+    assert not locks.try_acquire(there, name)
+    with pytest.raises(OperationRunningError, match=f": pid {here.pid}, role 'postgres', "):
+        locks.acquire(there, name, 0.02)
+    locks.release(here, name)
+    locks.acquire(there, name, 0)
+    assert not locks.try_acquire(here, name)
+
+
+def test_never_two_at_a_time(session_as: SessionAs, make_database: MakeDatabase) -> None:
+    """Of two that try again and again from two databases, each gets its turns, alone."""
+    make_database("elsewhere")
+    inside: list[int] = []
+    most = 0
+
+    def work(session: Session) -> None:
+        nonlocal most
+        for _ in range(50):
+            locks.wait_for(session, "live")
+            inside.append(session.pid)
+            most = max(most, len(inside))
+            inside.remove(session.pid)
+            locks.release(session, "live")
+
+    at_work = [
+        Background(partial(work, session_as(database=name))) for name in ("postgres", "elsewhere")
+    ]
+
+    for each in at_work:
+        each.result()
+    assert most == 1
 
 
 def test_lock_goes_with_its_session(session_as: SessionAs) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -24,6 +25,10 @@ from ..sessions import Evictor
 from ..supervise import begin
 from ..targets import Target
 from .site import Site
+
+# So long a lock is waited for even by who does not want to wait: many are held for less, and 0
+# means for ever to the server.
+_MOMENT_S: Final = 0.1
 
 
 def chosen(aliases: Sequence[str] | None) -> list[Target]:
@@ -117,7 +122,7 @@ def _open(
     """Open the sessions on one server at the same time; that is much of what a restore takes."""
 
     def session() -> Session:
-        return server.session(purpose, lock_timeout_s=wait_s)
+        return server.session(purpose, lock_timeout_s=max(wait_s, _MOMENT_S))
 
     others = [begin(session) for _ in group]
     for each in others:
@@ -148,7 +153,7 @@ def _lock_errors(opened: Sequence[_Opened]) -> Iterator[None]:
     """Name who holds what we waited for in vain."""
     try:
         yield
-    except psycopg.errors.LockNotAvailable as error:
+    except (psycopg.errors.LockNotAvailable, locks.HeldTooLongError) as error:
         holders = "".join(f"\n  {holder}" for each in opened for holder in each.lock_holders())
         raise DatabaseBusyError(
             "Another session is copying one of the databases, or has not committed an ALTER "

@@ -91,7 +91,7 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
             site=site,
             target=target,
             identity=identity,
-            contents=_inspect(site, target, reporter),
+            contents=_inspect(site, target, request.wait_s, reporter),
             rates=rates,
             properties=present,
             evictor=evictor,
@@ -120,7 +120,8 @@ def _rates(site: Site) -> Rates:
     return Rates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
 
 
-def _inspect(site: Site, target: Target, reporter: Reporter) -> Contents:
+def _inspect(site: Site, target: Target, wait_s: float, reporter: Reporter) -> Contents:
+    locks.wait_until_open(site.watcher, target.name, wait_s)
     try:
         with sessions.visit(site.server, site.watcher, target.name, "looking inside") as inside:
             contents = inspection.inspect(inside)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Self
+from typing import Final, Self
 
 import django
 
-from .. import carryover, catalog, names, obstacles, properties, reconnect, rights, written
+from .. import (
+    carryover,
+    catalog,
+    locks,
+    names,
+    obstacles,
+    properties,
+    reconnect,
+    rights,
+    written,
+)
 from ..conf import config
 from ..errors import ServerUnavailableError
 from ..metadata import Record
@@ -17,11 +28,13 @@ from ..properties import Properties
 from ..report import Reporter
 from ..server import Server
 from ..sessions import Evictor
-from ..swap import Swap, WrittenMeanwhileError, perform
+from ..swap import SetUpMeanwhileError, Swap, WrittenMeanwhileError, perform
 from . import operation
 from .incoming import Incoming
 from .parts import size_bytes
 from .site import Site
+
+_POLL_S: Final = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +141,9 @@ class _Replacement:
 
     def prepare(self) -> None:
         self._was_empty = self.evictor.empty()
+        self._set_up()
+
+    def _set_up(self) -> None:
         for each in self._incoming:
             wanted, present = self._properties_of(each)
             for shortfall in carryover.put(self.site.watcher, wanted, present, each.database.name):
@@ -141,12 +157,23 @@ class _Replacement:
         """
         look = self._look if first else None
         unwritten = alone and self._request.keep_undo and self._is_unwritten()
-        self._swaps = self._plan(keep_older_undo=unwritten)
-        try:
-            perform(self.site.main, self._swaps, self.evictor, look)
-        except WrittenMeanwhileError:
-            self._swaps = self._plan(keep_older_undo=False)
-            perform(self.site.main, self._swaps, self.evictor, look)
+        while True:
+            self._swaps = self._plan(keep_older_undo=unwritten)
+            try:
+                perform(self.site.main, self._swaps, self.evictor, look)
+            except WrittenMeanwhileError:
+                unwritten = False
+            except SetUpMeanwhileError:
+                self._wait_for_settings()
+                self._set_up()
+            else:
+                return
+
+    def _wait_for_settings(self) -> None:
+        while not properties.are_settled(self.site.watcher):
+            if self.evictor.overdue:
+                raise locks.HeldTooLongError
+            time.sleep(_POLL_S)
 
     def is_done(self) -> bool:
         """Ask the server whether the swap took place, whatever became of who sent it."""
@@ -205,12 +232,15 @@ class _Replacement:
 
     def _is_unwritten(self) -> bool:
         # Where clients keep coming they also write.
-        return self._was_empty and all(
-            (live := self.site.catalog.get(each.target.name)) is not None
-            and (older := self._older_undos(each))
-            and written.is_unwritten(self.site.watcher, self.site.server, live, older[0])
-            for each in self._incoming
-        )
+        return self._was_empty and all(map(self._is_one_unwritten, self._incoming))
+
+    def _is_one_unwritten(self, each: Incoming) -> bool:
+        live = self.site.catalog.get(each.target.name)
+        older = self._older_undos(each)
+        if live is None or not older:
+            return False
+        locks.wait_until_open(self.site.watcher, live.name, self._request.wait_s)
+        return written.is_unwritten(self.site.watcher, self.site.server, live, older[0])
 
     def _plan(self, *, keep_older_undo: bool) -> list[Swap]:
         return [self._swap(each, keep_older_undo) for each in self._incoming]
