@@ -19,8 +19,10 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
+from . import wording
 from .errors import OperationRunningError
 from .names import lock_key
+from .report import Reporter
 from .server import milliseconds
 from .session import Session
 
@@ -105,14 +107,27 @@ _RELEASE_OTHERS: Final = sql.SQL(
 )
 
 
-def acquire(session: Session, database: str, wait_s: float) -> None:
+def acquire(
+    session: Session, database: str, wait_s: float, reporter: Reporter | None = None
+) -> None:
     """Take the lock of a live database, waiting for another operation to end.
+
+    Args:
+        session: The session that is to hold it.
+        database: The live database's name.
+        wait_s: How long to wait, in seconds.
+        reporter: Who hears for whom it waits.
 
     Raises:
         OperationRunningError: It is still held after ``wait_s`` seconds.
     """
-    if try_acquire(session, database) or (wait_s and _wait(session, database, wait_s)):
+    if try_acquire(session, database):
         return
+    if wait_s:
+        if reporter is not None and (other := holder(session, database)):
+            reporter.wait(f"{wording.waiting(wait_s)} for another operation: {other}")
+        if _wait(session, database, wait_s):
+            return
     raise OperationRunningError(
         f"Another snapshot operation is at work on the database {database!r}: "
         f"{holder(session, database) or 'it has just ended'}.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +11,9 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
+from . import wording
 from .errors import DatabaseBusyError
+from .report import Reporter
 from .server import Server
 from .session import APPLICATION_PREFIX, Session
 
@@ -20,6 +22,8 @@ _POLL_S: Final = 0.005
 _BRIEF_S: Final = 0.1
 # How long an ended session may take to clear up and leave.
 _LEAVING_S: Final = 5.0
+# How many of those that are waited for are named while they are.
+_NAMED: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +67,19 @@ class Backend:
         ours = self.application.startswith(APPLICATION_PREFIX)
         return self.is_client and self.state == "idle" and not ours
 
-    def __str__(self) -> str:
+    @property
+    def description(self) -> str:
+        """Who it is and what it does, without how long, which changes while one reads."""
         if not self.is_client:
             return f"pid {self.pid}: {self.kind}"
-        age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
         client = f" from {self.client}" if self.client else ""
         application = f" ({self.application})" if self.application else ""
         state = self.state or "in a state we may not see"
-        return f"pid {self.pid}: role {self.user!r}{application}{client}, {state}{age}"
+        return f"pid {self.pid}: role {self.user!r}{application}{client}, {state}"
+
+    def __str__(self) -> str:
+        known = self.is_client and self.seconds is not None
+        return f"{self.description} for {self.seconds:.0f} s" if known else self.description
 
 
 # The server cancels autovacuum by itself where it is in the way, and parallel workers end with
@@ -129,8 +138,13 @@ def visit(server: Server, watcher: Session, database: str, purpose: str) -> Iter
     with server.session_on(database, purpose) as session:
         pid = session.pid
         yield session
+    wait_until_gone(watcher, [database], {pid})
+
+
+def wait_until_gone(watcher: Session, databases: Sequence[str], pids: Collection[int]) -> None:
+    """Wait until backends whose clients have closed are gone, or for as long as that may take."""
     deadline = time.monotonic() + _LEAVING_S
-    while any(each.pid == pid for each in backends(watcher, [database])):
+    while any(each.pid in pids for each in backends(watcher, databases)):
         if time.monotonic() >= deadline:
             return
         time.sleep(_POLL_S)
@@ -144,7 +158,13 @@ class Evictor:
     """
 
     def __init__(
-        self, session: Session, databases: Iterable[str], *, wait_s: float, force: bool
+        self,
+        session: Session,
+        databases: Iterable[str],
+        *,
+        wait_s: float,
+        force: bool,
+        reporter: Reporter | None = None,
     ) -> None:
         """Take note; nothing is ended yet.
 
@@ -153,12 +173,15 @@ class Evictor:
             databases: Names of the live databases.
             wait_s: How long to wait for those that work, in seconds.
             force: Whether to end those that work as well, at once.
+            reporter: Who hears for whom it waits.
         """
         self._session = session
         self._databases = list(databases)
         self._deadline = time.monotonic() + wait_s
         self._wait_s = wait_s
         self._force = force
+        self._reporter = reporter or Reporter()
+        self._reported: list[str] = []
         self._first_seen: dict[int, float] = {}
         self.ended: set[int] = set()
 
@@ -177,7 +200,9 @@ class Evictor:
             working = [backend for backend in present if not self._may_end(backend)]
             if working and self.overdue:
                 raise self.busy(working)
-            if any(map(self._lasts, working)):
+            lasting = [backend for backend in working if self._lasts(backend)]
+            if lasting:
+                self._report_wait(lasting)
                 calm_since = time.monotonic()
             elif time.monotonic() - calm_since > _BRIEF_S:
                 return False
@@ -211,6 +236,16 @@ class Evictor:
             f"Other sessions are using {databases}, after a wait of {self._wait_s:g} s:{lines}",
             hint=self._hint(left),
         )
+
+    def _report_wait(self, waited_for: Sequence[Backend]) -> None:
+        """Tell for whom we wait, whenever that changes."""
+        who = [backend.description for backend in waited_for]
+        if who == self._reported:
+            return
+        self._reported = who
+        more = [f"{len(who) - _NAMED} more"] if len(who) > _NAMED else []
+        waiting = wording.waiting(self._wait_s)
+        self._reporter.wait(f"{waiting} for {'; '.join([*who[:_NAMED], *more])}")
 
     def _end_all(self, present: Sequence[Backend]) -> list[Backend]:
         """End those that may be, and return the others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -143,17 +143,24 @@ class Swap:
         return checks
 
 
-def perform(session: Session, swaps: Sequence[Swap], evictor: Evictor) -> None:
+def perform(
+    session: Session,
+    swaps: Sequence[Swap],
+    evictor: Evictor,
+    look: Callable[[], None] | None = None,
+) -> None:
     """Carry out all swaps of one server in one transaction, sent as one message.
 
     1. Sessions that idle are ended, those that work waited for.
-    2. The message goes out. It needs nothing more from us: if we die, it happens all the same.
+    2. The caller has a last look at what is to be replaced.
+    3. The message goes out. It needs nothing more from us: if we die, it happens all the same.
        If the server finds a session that came meanwhile, nothing happens, and we begin again.
 
     Args:
         session: The maintenance session to send it from.
         swaps: What is to happen.
         evictor: Keeps the live databases empty, from a session of its own.
+        look: Called each time that nobody is left on them, right before the message goes out.
 
     Raises:
         DatabaseBusyError: Sessions stayed on a live database. Nothing has changed.
@@ -165,6 +172,8 @@ def perform(session: Session, swaps: Sequence[Swap], evictor: Evictor) -> None:
     message = stages.together(statement for swap in swaps for statement in swap.statements())
     while True:
         evictor.empty()
+        if look is not None:
+            look()
         (error,) = run_together(
             [(session, message)], meanwhile=evictor.pass_once, every_s=lambda: _LOOK_S
         )

@@ -24,6 +24,7 @@ LAYERS = (
             "conf",
             "names",
             "signals",
+            "standalone",
             "report",
             "vcs",
             "metadata",

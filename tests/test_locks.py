@@ -11,7 +11,7 @@ from django_pgsnap.errors import OperationRunningError
 from django_pgsnap.names import lock_key
 from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
-from tests.watching import Background, until
+from tests.watching import Background, Recorder, until
 
 # The keys of the first two are negative, that of the last is positive.
 NAMES = ["live", 'we"ird %s \N{SNOWMAN}', "app"]
@@ -108,12 +108,14 @@ def test_holder_is_named(wait_s: float, session_as: SessionAs, server_as: Server
         )
 
 
-@pytest.mark.parametrize("wait_s", [30, float("inf")])
-def test_waits_for_the_holder(wait_s: float, session_as: SessionAs, sql: RunSql) -> None:
-    """A lock that becomes free in time is taken."""
-    first, second = session_as(), session_as()
-    locks.acquire(first, "live", 0)
-    waiting = Background(lambda: locks.acquire(second, "live", wait_s))
+@pytest.mark.parametrize(
+    ("wait_s", "told"), [(30, "Waiting up to 30 s"), (float("inf"), "Waiting")]
+)
+def test_waits_for_the_holder(wait_s: float, told: str, session_as: SessionAs, sql: RunSql) -> None:
+    """A lock that becomes free in time is taken; meanwhile it is told who has it."""
+    first, second, recorder = session_as(), session_as(), Recorder()
+    locks.acquire(first, "live", 0, recorder)
+    waiting = Background(lambda: locks.acquire(second, "live", wait_s, recorder))
     query = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'"
     until(lambda: bool(sql(query, [second.pid])))
 
@@ -123,6 +125,8 @@ def test_waits_for_the_holder(wait_s: float, session_as: SessionAs, sql: RunSql)
     holder = locks.holder(first, "live")
     assert holder is not None
     assert holder.pid == second.pid
+    (step,) = recorder.steps
+    assert step.startswith(f"{told} for another operation: pid {first.pid}, role 'postgres', ")
 
 
 def test_timeout_is_over_with_the_wait(session_as: SessionAs) -> None:

@@ -45,7 +45,12 @@ def chosen(aliases: Sequence[str] | None) -> list[Target]:
 
 @contextmanager
 def operation(
-    purpose: str, about: Sequence[Target], *, wait_s: float, disturbs_live: bool = True
+    purpose: str,
+    about: Sequence[Target],
+    *,
+    wait_s: float,
+    disturbs_live: bool = True,
+    reporter: Reporter | None = None,
 ) -> Iterator[list[Site]]:
     """Hold the locks of live databases, and what the work on them needs.
 
@@ -58,6 +63,7 @@ def operation(
         about: The live databases.
         wait_s: How long to wait for another operation, in seconds.
         disturbs_live: Whether sessions on the live databases will be ended, Django's own too.
+        reporter: Who hears for which other operation it waits.
 
     Raises:
         InsideTransactionError: It disturbs, and this thread is inside ``transaction.atomic``.
@@ -75,7 +81,7 @@ def operation(
             _open(stack, purpose, server, group, wait_s)
             for server, group in targets.by_server(about).items()
         ]
-        _lock(opened, wait_s)
+        _lock(opened, wait_s, reporter)
         with _lock_errors(opened):
             sites = [sessions.site() for sessions in opened]
             for site in sites:
@@ -132,14 +138,14 @@ def _close(opening: Future[Session]) -> None:
         opening.result().close()
 
 
-def _lock(opened: Sequence[_Opened], wait_s: float) -> None:
+def _lock(opened: Sequence[_Opened], wait_s: float, reporter: Reporter | None) -> None:
     wanted = [
         (target.name, str(sessions.server), sessions.workers[target.alias])
         for sessions in opened
         for target in sessions.targets
     ]
     for name, _, worker in sorted(wanted, key=lambda each: each[:2]):
-        locks.acquire(worker, name, wait_s)
+        locks.acquire(worker, name, wait_s, reporter)
 
 
 @contextmanager

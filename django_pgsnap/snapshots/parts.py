@@ -66,7 +66,13 @@ class Part:
 
 def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]:
     """Look at each live database of a server, and decide how it is copied."""
-    evictor = Evictor(site.watcher, site.sources, wait_s=request.wait_s, force=request.force)
+    evictor = Evictor(
+        site.watcher,
+        site.sources,
+        wait_s=request.wait_s,
+        force=request.force,
+        reporter=reporter,
+    )
     rates = _rates(site)
     for target in site.targets:
         identity = names.new_identity()

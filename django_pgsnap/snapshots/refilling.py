@@ -43,8 +43,7 @@ def refill(
         snapshot = choosing.find_in(sites, wanted)
         jobs = [job for site in sites for job in _jobs(site, snapshot, reporter)]
         if jobs:
-            reporter.step(f"Making the spare of {snapshot.name}")
-            copying.copy(jobs, reporter)
+            copying.copy(jobs, reporter, step=f"Making the spare of {snapshot.name}")
         for site in sites:
             here = [member for member in snapshot.members if member.server == site.server]
             aftermath.send_off(site, current=here, drops=(), spare=True, reporter=reporter)

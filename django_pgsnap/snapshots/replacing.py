@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Self
 
 import django
 
-from .. import carryover, catalog, locks, names, obstacles, properties, rights, written
+from .. import (
+    carryover,
+    catalog,
+    locks,
+    names,
+    obstacles,
+    properties,
+    reconnect,
+    rights,
+    written,
+)
 from ..conf import config
 from ..errors import ServerUnavailableError
 from ..metadata import Record
@@ -34,15 +44,24 @@ class Request:
     keep_undo: bool
     wait_s: float
     force: bool
+    last_look: Callable[[], None] | None = None
 
     @classmethod
-    def of(cls, *, keep_undo: bool | None, wait_s: float | None, force: bool) -> Self:
+    def of(
+        cls,
+        *,
+        keep_undo: bool | None,
+        wait_s: float | None,
+        force: bool,
+        last_look: Callable[[], None] | None = None,
+    ) -> Self:
         """Return a request where None stands for what the settings say."""
         settings = config()
         return cls(
             keep_undo=settings.undo if keep_undo is None else keep_undo,
             wait_s=settings.wait_s if wait_s is None else wait_s,
             force=force,
+            last_look=last_look,
         )
 
 
@@ -63,12 +82,14 @@ def replace_live(
     """
     # What is replaced on all servers becomes one undo.
     undo = _UndoSet(set_id=names.new_identity(), members=len(incoming), taken_at=datetime.now(UTC))
-    work = [_Replacement(site, group, request, undo) for site, group in _by_site(incoming)]
+    work = [
+        _Replacement(site, group, request, undo, reporter) for site, group in _by_site(incoming)
+    ]
     for replacement in work:
         replacement.check()
     for replacement in work:
-        replacement.prepare(reporter)
-    _perform_all(work, reporter)
+        replacement.prepare()
+    _perform_all(work)
     operation.report_ended([replacement.evictor for replacement in work], reporter)
     return {replacement.site.server: replacement.drops for replacement in work}
 
@@ -86,15 +107,25 @@ class _Replacement:
     """All that is replaced on one server."""
 
     def __init__(
-        self, site: Site, incoming: Sequence[Incoming], request: Request, undo: _UndoSet
+        self,
+        site: Site,
+        incoming: Sequence[Incoming],
+        request: Request,
+        undo: _UndoSet,
+        reporter: Reporter,
     ) -> None:
         self.site = site
         self._incoming = incoming
         self._request = request
         self._undo = undo
+        self._reporter = reporter
         self._names = [each.target.name for each in incoming if each.target.name in site.catalog]
         self.evictor = Evictor(
-            site.watcher, self._names, wait_s=request.wait_s, force=request.force
+            site.watcher,
+            self._names,
+            wait_s=request.wait_s,
+            force=request.force,
+            reporter=reporter,
         )
         self._was_empty = False
         self._properties: dict[str, Properties] = {}
@@ -108,29 +139,33 @@ class _Replacement:
         obstacles.check(self.site.watcher, self._names)
         rights.check(self.site.watcher, [*self._names, *(i.database.name for i in self._incoming)])
 
-    def prepare(self, reporter: Reporter) -> None:
+    def prepare(self) -> None:
         self._was_empty = self.evictor.empty()
-        self._set_up(reporter)
+        self._set_up()
 
-    def _set_up(self, reporter: Reporter) -> None:
+    def _set_up(self) -> None:
         for each in self._incoming:
             wanted, present = self._properties_of(each)
             for shortfall in carryover.put(self.site.watcher, wanted, present, each.database.name):
-                reporter.warn(str(shortfall))
+                self._reporter.warn(str(shortfall))
             self._properties[each.target.name] = wanted
 
-    def perform(self, reporter: Reporter, *, alone: bool) -> None:
-        """Swap; where it is alone, a state that nobody changed does not become the undo."""
+    def perform(self, *, alone: bool, first: bool) -> None:
+        """Swap; where it is alone, a state that nobody changed does not become the undo.
+
+        Only the first one looks before: once it has swapped, what was live is live no more.
+        """
+        look = self._look if first else None
         unwritten = alone and self._request.keep_undo and self._is_unwritten()
         while True:
             self._swaps = self._plan(keep_older_undo=unwritten)
             try:
-                perform(self.site.main, self._swaps, self.evictor)
+                perform(self.site.main, self._swaps, self.evictor, look)
             except WrittenMeanwhileError:
                 unwritten = False
             except SetUpMeanwhileError:
                 self._wait_for_settings()
-                self._set_up(reporter)
+                self._set_up()
             else:
                 return
 
@@ -161,6 +196,14 @@ class _Replacement:
         with server.session("swapping back") as session, server.session("swapping back") as other:
             evictor = Evictor(other, self._names, wait_s=request.wait_s, force=request.force)
             perform(session, swaps, evictor)
+
+    def _look(self) -> None:
+        """Let the caller look at the live databases, and see that nothing of it stays there."""
+        if self._request.last_look is None:
+            return
+        aliases = reconnect.aliases_of(each.target.alias for each in self._incoming)
+        self._request.last_look()
+        reconnect.leave(aliases, self.site.watcher, self._names)
 
     def _properties_of(self, each: Incoming) -> tuple[Properties, Properties]:
         """Return what an incoming database shall be set up with, and what it is now."""
@@ -249,11 +292,11 @@ class _Replacement:
         )
 
 
-def _perform_all(work: Sequence[_Replacement], reporter: Reporter) -> None:
+def _perform_all(work: Sequence[_Replacement]) -> None:
     """Swap on all servers, or on none."""
     try:
         for replacement in work:
-            replacement.perform(reporter, alone=len(work) == 1)
+            replacement.perform(alone=len(work) == 1, first=replacement is work[0])
     except BaseException:
         if len(work) == 1:
             raise
