@@ -13,12 +13,13 @@ from psycopg import sql
 from . import cloning
 from .cloning import Clone
 from .errors import CopyFailedError, DatabaseBusyError
+from .eviction import Evictor
 from .growth import Growth
 from .metadata import Strategy
 from .report import Reporter
 from .server import Server
 from .session import Session
-from .sessions import Evictor, backends
+from .sessions import backends
 from .supervise import run_together
 
 _MOMENT_TRIES: Final = 10

@@ -12,10 +12,10 @@ from psycopg import sql
 from . import metadata, names, stages, written
 from .catalog import Database
 from .errors import ChangedMeanwhileError, MissingRightError
+from .eviction import Evictor
 from .metadata import Record
 from .properties import Properties
 from .session import Query, Session
-from .sessions import Evictor
 from .supervise import run_together
 
 _LOOK_S: Final = 0.005

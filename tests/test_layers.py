@@ -37,7 +37,7 @@ LAYERS = (
     ("session", "server", "targets"),
     # One idea each.
     (
-        *("guard", "locks", "sessions", "properties", "carryover", "rights"),
+        *("guard", "locks", "sessions", "eviction", "properties", "carryover", "rights"),
         *(
             "obstacles",
             "cloning",

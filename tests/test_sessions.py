@@ -11,8 +11,9 @@ from psycopg import sql as pg
 
 from django_pgsnap import sessions
 from django_pgsnap.errors import DatabaseBusyError
+from django_pgsnap.eviction import Evictor
 from django_pgsnap.session import Session
-from django_pgsnap.sessions import Backend, Evictor, backends
+from django_pgsnap.sessions import Backend, backends
 from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
 from tests.servers import SUPERUSER, Server
 from tests.watching import Background, Recorder, until

@@ -12,9 +12,9 @@ from psycopg import sql as pg
 
 from django_pgsnap import catalog, names, properties
 from django_pgsnap.errors import ChangedMeanwhileError, DatabaseBusyError, MissingRightError
+from django_pgsnap.eviction import Evictor
 from django_pgsnap.metadata import Record, encode
 from django_pgsnap.session import Query, Session
-from django_pgsnap.sessions import Evictor
 from django_pgsnap.swap import SetUpMeanwhileError, Swap, WrittenMeanwhileError, perform
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs
 from tests.records import IDENTITY, undo_record

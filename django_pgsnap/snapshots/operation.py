@@ -18,10 +18,10 @@ from ..errors import (
     ObstacleError,
     ServerError,
 )
+from ..eviction import Evictor
 from ..report import Reporter
 from ..server import Server
 from ..session import Session
-from ..sessions import Evictor
 from ..supervise import begin
 from ..targets import Target
 from .site import Site

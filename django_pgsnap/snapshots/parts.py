@@ -11,11 +11,11 @@ from .. import carryover, cloning, inspection, locks, names, properties, session
 from ..cloning import Clone, Rates
 from ..copying import Job
 from ..errors import ServerUnavailableError
+from ..eviction import Evictor
 from ..inspection import Contents
 from ..metadata import Strategy
 from ..properties import Properties
 from ..report import Reporter
-from ..sessions import Evictor
 from ..targets import Target
 from .site import Site
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final, Self
-
-import django
 
 from .. import (
     carryover,
     catalog,
     locks,
-    names,
     obstacles,
     properties,
     reconnect,
@@ -23,15 +19,14 @@ from .. import (
 )
 from ..conf import config
 from ..errors import ServerUnavailableError
-from ..metadata import Record
+from ..eviction import Evictor
 from ..properties import Properties
 from ..report import Reporter
 from ..server import Server
-from ..sessions import Evictor
 from ..swap import SetUpMeanwhileError, Swap, WrittenMeanwhileError, perform
-from . import operation
+from . import operation, outgoing
 from .incoming import Incoming
-from .parts import size_bytes
+from .outgoing import UndoSet
 from .site import Site
 
 _POLL_S: Final = 0.01
@@ -81,7 +76,7 @@ def replace_live(
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
     # What is replaced on all servers becomes one undo.
-    undo = _UndoSet(set_id=names.new_identity(), members=len(incoming), taken_at=datetime.now(UTC))
+    undo = UndoSet.of(len(incoming)) if request.keep_undo else None
     work = [
         _Replacement(site, group, request, undo, reporter) for site, group in _by_site(incoming)
     ]
@@ -94,15 +89,6 @@ def replace_live(
     return {replacement.site.server: replacement.drops for replacement in work}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _UndoSet:
-    """What the parts of an undo have in common."""
-
-    set_id: str
-    members: int
-    taken_at: datetime
-
-
 class _Replacement:
     """All that is replaced on one server."""
 
@@ -111,7 +97,7 @@ class _Replacement:
         site: Site,
         incoming: Sequence[Incoming],
         request: Request,
-        undo: _UndoSet,
+        undo: UndoSet | None,
         reporter: Reporter,
     ) -> None:
         self.site = site
@@ -221,75 +207,28 @@ class _Replacement:
         )
         return wanted, present
 
-    def _older_undos(self, each: Incoming) -> list[Record]:
-        """Return the undos of a live database, newest first, without what comes in."""
-        undos = [
-            record
-            for database in self.site.catalog.undos([each.target.name])
-            if (record := database.record) is not None and database.oid != each.database.oid
-        ]
-        return sorted(undos, key=lambda record: record.taken_at, reverse=True)
-
     def _is_unwritten(self) -> bool:
         # Where clients keep coming they also write.
         return self._was_empty and all(map(self._is_one_unwritten, self._incoming))
 
     def _is_one_unwritten(self, each: Incoming) -> bool:
         live = self.site.catalog.get(each.target.name)
-        older = self._older_undos(each)
+        older = outgoing.older_undos(each)
         if live is None or not older:
             return False
         locks.wait_until_open(self.site.watcher, live.name, self._request.wait_s)
         return written.is_unwritten(self.site.watcher, self.site.server, live, older[0])
 
     def _plan(self, *, keep_older_undo: bool) -> list[Swap]:
-        return [self._swap(each, keep_older_undo) for each in self._incoming]
-
-    def _swap(self, each: Incoming, keep_older_undo: bool) -> Swap:
-        live = self.site.catalog.get(each.target.name)
-        older = self._older_undos(each)
-        undo = None
-        if live and self._request.keep_undo and not keep_older_undo:
-            undo = self._undo_record(each)
-        return Swap(
-            live_name=each.target.name,
-            live=live,
-            incoming=each.database,
-            properties=self._properties[each.target.name],
-            undo=undo,
-            doomed_identity=names.new_identity(),
-            retire=older if undo else [],
-            recomment=self._succeeded(older[0], each) if older and keep_older_undo else None,
-        )
-
-    def _undo_record(self, each: Incoming) -> Record:
-        wanted = self._properties[each.target.name]
-        record = Record(
-            kind="undo",
-            identity=names.new_identity(),
-            set_id=self._undo.set_id,
-            members=self._undo.members,
-            name=each.record.name,
-            alias=each.target.alias,
-            source=each.target.name,
-            taken_at=self._undo.taken_at,
-            size_bytes=size_bytes(self.site, each.target.name),
-            django=django.get_version(),
-            postgresql=self.site.watcher.server_name,
-            comment=wanted.comment,
-            connection_limit=wanted.connection_limit,
-        )
-        return self._succeeded(record, each)
-
-    def _succeeded(self, undo: Record, each: Incoming) -> Record:
-        """Return an undo that knows which database took its place."""
-        return replace(
-            undo,
-            successor_oid=each.database.oid,
-            # What an undo holds may have been written, so nothing is known of its sequences.
-            successor_sequences=each.record.sequences if each.record.kind == "copy" else "",
-            statistics_epoch=written.epoch(self.site.watcher),
-        )
+        return [
+            outgoing.swap_of(
+                each,
+                self._properties[each.target.name],
+                self._undo,
+                keep_older_undo=keep_older_undo,
+            )
+            for each in self._incoming
+        ]
 
 
 def _perform_all(work: Sequence[_Replacement]) -> None:
