@@ -5,7 +5,7 @@ Measured is what Django calls "Total database setup", in turn with both runners,
 
 - stock: all migrations run;
 - cold: the same, and the result is kept as a template;
-- warm: the template is found and cloned.
+- warm: the template is found, and its clone that stands ready is renamed.
 """
 
 from __future__ import annotations
@@ -157,10 +157,10 @@ def measure(place: Place, tables: int, count: int) -> Times:
 
 
 def forget_templates(place: Place) -> None:
-    """Drop the templates of earlier runs."""
+    """Drop the templates of earlier runs, and their spares."""
     with place.connect() as connection:
         found = connection.execute(
-            "SELECT datname FROM pg_database WHERE datname LIKE 'pgsnap_template_%'"
+            "SELECT datname FROM pg_database WHERE datname ~ '^pgsnap_(template|spare)_'"
         ).fetchall()
         for (name,) in found:
             connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))

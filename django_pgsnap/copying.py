@@ -13,12 +13,13 @@ from psycopg import sql
 from . import cloning
 from .cloning import Clone
 from .errors import CopyFailedError, DatabaseBusyError
+from .eviction import Evictor
 from .growth import Growth
 from .metadata import Strategy
 from .report import Reporter
 from .server import Server
 from .session import Session
-from .sessions import Evictor, backends
+from .sessions import backends
 from .supervise import run_together
 
 _MOMENT_TRIES: Final = 10
@@ -62,19 +63,26 @@ class Copied:
     seconds: float
 
 
-def copy(jobs: Sequence[Job], reporter: Reporter) -> list[Copied]:
+def copy(jobs: Sequence[Job], reporter: Reporter, *, step: str = "") -> list[Copied]:
     """Make all clones at the same time; those of live databases show one moment.
 
     Sessions on the live databases are ended first, and kept away meanwhile. If a clone fails, the
     others are cancelled, and those that were complete are dropped.
+
+    Args:
+        jobs: The clones to make.
+        reporter: Who hears for whom it waits, and how far it is.
+        step: What to call it; empty for what is copied.
 
     Raises:
         DatabaseBusyError: Sessions stayed on a live database.
         CopyFailedError: The server gave up, for lack of disk space for instance.
     """
     jobs = list(jobs)
+    step = step or f"Copying {', '.join(job.clone.source for job in jobs)}"
     for _ in range(_MOMENT_TRIES):
         _empty(jobs)
+        reporter.step(step)
         attempt = _Attempt(jobs, reporter)
         errors = attempt.run()
         if not any(errors) and attempt.shows_one_moment:

@@ -8,12 +8,12 @@ rather than data, so a restored database gets those that the live one has at tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from psycopg import sql
 
-from .session import Session
+from .session import Query, Session
 
 # A setting of one database: for one role, or for all of them (None).
 Setting = tuple[str | None, str]
@@ -42,6 +42,7 @@ class Properties:
         is_template: Whether any role with CREATEDB may clone it.
         comment: Its comment, None without one.
         labels: Security labels by provider.
+        digest: Another number once the server has anything else of all this; None if not known.
     """
 
     owner: str
@@ -51,11 +52,22 @@ class Properties:
     is_template: bool
     comment: str | None
     labels: Mapping[str, str]
+    digest: int | None = field(default=None, compare=False)
+
+    def is_still_that_of(self, database: str) -> Query:
+        """Return the condition that a database has, and will have, the properties that were read.
+
+        It is for a transaction that has locked the database's entry in the catalog.
+        """
+        return sql.SQL(
+            "EXISTS (SELECT FROM pg_database d WHERE datname = {} AND {} = {}) AND {}"
+        ).format(sql.Literal(database), _DIGEST, sql.Literal(self.digest), _NOBODY_IS_SETTING)
 
 
 def read(session: Session, *databases: str) -> list[Properties]:
     """Return what databases are set up with, in their order; each must exist."""
     names = list(databases)
+    # With the digest first, no change can escape it.
     basics = {row[0]: row[1:] for row in session.rows(_DATABASE, [names])}
     privileges = _by_database(session.rows(_PRIVILEGES, [names]))
     settings = _by_database(session.rows(_SETTINGS, [names]))
@@ -74,9 +86,15 @@ def read(session: Session, *databases: str) -> list[Properties]:
             ),
             settings={(role, key): value for role, key, value in settings.get(name, ())},
             labels=dict(labels.get(name, ())),
+            digest=basics[name][4],
         )
         for name in databases
     ]
+
+
+def are_settled(session: Session) -> bool:
+    """Tell whether nobody has settings of a database in a transaction that is still open."""
+    return bool(session.value(sql.SQL("SELECT {}").format(_NOBODY_IS_SETTING)))
 
 
 def _by_database(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]]:
@@ -86,10 +104,24 @@ def _by_database(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, .
     return groups
 
 
+_DIGEST: Final = sql.SQL(
+    "hashtextextended(ROW(d.datdba, d.datacl, d.datconnlimit, d.datistemplate,"
+    " shobj_description(d.oid, 'pg_database'),"
+    " ARRAY(SELECT ROW(setrole, setconfig)::text FROM pg_db_role_setting"
+    " WHERE setdatabase = d.oid ORDER BY setrole),"
+    " ARRAY(SELECT ROW(provider, label)::text FROM pg_shseclabel"
+    " WHERE objoid = d.oid AND classoid = 'pg_database'::regclass ORDER BY provider))::text, 0)"
+)
+# ALTER DATABASE … SET keeps this lock until its transaction ends, and none on the database.
+_NOBODY_IS_SETTING: Final = sql.SQL(
+    "NOT EXISTS (SELECT FROM pg_lock_status() WHERE locktype = 'relation' AND granted"
+    " AND relation = 'pg_db_role_setting'::regclass AND mode = 'RowExclusiveLock'"
+    " AND pid <> pg_backend_pid())"
+)
 _DATABASE: Final = sql.SQL(
     "SELECT datname, pg_get_userbyid(datdba), datconnlimit, datistemplate,"
-    " shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = ANY(%s)"
-)
+    " shobj_description(oid, 'pg_database'), {} FROM pg_database d WHERE datname = ANY(%s)"
+).format(_DIGEST)
 _PRIVILEGES: Final = sql.SQL(
     "SELECT d.datname, pg_get_userbyid(a.grantor),"
     " CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import connections
@@ -10,6 +10,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .aliases import postgresql
 from .errors import InsideTransactionError
+from .session import Session
+from .sessions import wait_until_gone
 
 
 def aliases_of(aliases: Iterable[str]) -> list[str]:
@@ -50,6 +52,26 @@ def close_pools(aliases: Iterable[str]) -> None:
     for alias in aliases:
         if pool_of(connections[alias]) is not None:
             connections[alias].close_pool()  # type: ignore[attr-defined]
+
+
+def leave(aliases: Sequence[str], watcher: Session, databases: Sequence[str]) -> None:
+    """Close this thread's connections, and wait until the server has noticed.
+
+    What goes back to a pool stays there, and is ended like any other session.
+
+    Args:
+        aliases: The aliases to leave.
+        watcher: A maintenance session.
+        databases: Names of the databases behind them.
+    """
+    wrappers = [connections[alias] for alias in aliases]
+    ours = {
+        wrapper.connection.info.backend_pid
+        for wrapper in wrappers
+        if wrapper.connection is not None and pool_of(wrapper) is None
+    }
+    let_go(aliases)
+    wait_until_gone(watcher, databases, ours)
 
 
 def mend_pools(aliases: Iterable[str]) -> None:

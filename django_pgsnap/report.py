@@ -17,6 +17,10 @@ class Reporter:
         """Hear that a step begins which may take more than a moment."""
         logger.debug(message)
 
+    def wait(self, message: str) -> None:
+        """Hear for whom it waits; nothing goes on until they are done."""
+        self.step(message)
+
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
         """Hear how far copying is; ``done_bytes`` is None where the role may not look."""
 

@@ -19,7 +19,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from .errors import MissingRightError, ServerUnavailableError
-from .session import Session
+from .session import APPLICATION_PREFIX, Session
 
 _MAINTENANCE: Final = "postgres"
 # A live database may itself be called postgres, as in Docker's image. A session on template1
@@ -152,9 +152,9 @@ def _create_maintenance_database(session: Session, name: str) -> None:
 
 def _application_name(purpose: str) -> str:
     # PostgreSQL keeps 63 bytes, and turns what is not printable ASCII into question marks or such.
-    # Some of that would not even reach it.
-    name = f"pgsnap {purpose} ({_user()}@{socket.gethostname()}:{os.getpid()})"
-    return "".join(character if " " <= character <= "~" else "?" for character in name)
+    # Some of that would not even reach it, nor would it let in who says much more.
+    name = f"{APPLICATION_PREFIX}{purpose} ({_user()}@{socket.gethostname()}:{os.getpid()})"
+    return "".join(character if " " <= character <= "~" else "?" for character in name[:63])
 
 
 def _user() -> str:

@@ -18,6 +18,9 @@ from psycopg.rows import TupleRow
 Query = sql.SQL | sql.Composed
 Parameters = Sequence[Any] | Mapping[str, Any]
 
+# What each session of ours tells others of itself begins with this.
+APPLICATION_PREFIX: Final = "pgsnap "
+
 # Roles and databases can carry each of these. idle_session_timeout ends even a session that
 # merely waits for its sibling. Which of them there are depends on the server's version.
 _SETTINGS: Final = {
@@ -27,6 +30,8 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "0",
     "transaction_timeout": "0",
     "default_transaction_read_only": "off",
+    # Otherwise the checks in a message would not see what was committed since it began.
+    "default_transaction_isolation": "read committed",
 }
 # The server ends a statement soon after the process that sent it has died.
 _STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}

@@ -127,5 +127,5 @@ def abandon(session: Session, copy: Record) -> None:
 def _lock(session: Session, copy: Record, reporter: Reporter) -> None:
     name = names.spare_name(copy.identity)
     if not locks.try_acquire(session, name):
-        reporter.step(f"Waiting for the spare of {copy.name!r}, which is being made")
+        reporter.wait(f"Waiting for the spare of {copy.name!r}, which is being made")
         locks.wait_for(session, name)

@@ -4,7 +4,7 @@ Each is transactional and takes milliseconds at any size, so several of them sen
 happen together or not at all:
 
     unfinished --publish--> copy --retire--> doomed
-    copy's clone --open--> live --shut--> undo --retire--> doomed
+    copy's clone --become_live--> live --rename, shut--> undo --retire--> doomed
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def together(statements: Iterable[Query]) -> Query:
 
 def publish(unfinished: str, record: Record) -> Query:
     """Make a finished clone the copy that the record describes."""
-    return together([_rename(unfinished, record.database), recomment(record)])
+    return together([rename(unfinished, record.database), recomment(record)])
 
 
 def retire(record: Record) -> Query:
     """Make a copy or an undo a database that nobody needs, to be dropped at leisure."""
     doomed = names.doomed_name(record.identity)
-    return together([_rename(record.database, doomed), comment(doomed, None)])
+    return together([rename(record.database, doomed), comment(doomed, None)])
 
 
 def recomment(record: Record) -> Query:
@@ -50,7 +50,7 @@ def become_live(
     """Give a shut database the live database's name, and open it to clients."""
     return together(
         [
-            _rename(database, live),
+            rename(database, live),
             sql.SQL(
                 "ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {} IS_TEMPLATE {}"
             ).format(sql.Identifier(live), sql.Literal(connection_limit), sql.Literal(is_template)),
@@ -59,15 +59,14 @@ def become_live(
     )
 
 
-def leave_live(live: str, name: str, user_comment: str | None) -> Query:
-    """Take the live database's name from a database, and shut it."""
+def shut(database: str, text: str | None) -> Query:
+    """Close a database to clients, and give it a comment."""
     return together(
         [
-            _rename(live, name),
             sql.SQL(
                 "ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0 IS_TEMPLATE false"
-            ).format(sql.Identifier(name)),
-            comment(name, user_comment),
+            ).format(sql.Identifier(database)),
+            comment(database, text),
         ]
     )
 
@@ -79,7 +78,8 @@ def comment(database: str, text: str | None) -> Query:
     )
 
 
-def _rename(database: str, name: str) -> Query:
+def rename(database: str, name: str) -> Query:
+    """Give a database another name."""
     return sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
         sql.Identifier(database), sql.Identifier(name)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,10 +12,10 @@ from psycopg import sql
 from . import metadata, names, stages, written
 from .catalog import Database
 from .errors import ChangedMeanwhileError, MissingRightError
+from .eviction import Evictor
 from .metadata import Record
 from .properties import Properties
 from .session import Query, Session
-from .sessions import Evictor
 from .supervise import run_together
 
 _LOOK_S: Final = 0.005
@@ -23,10 +23,15 @@ _LOOK_S: Final = 0.005
 # What the checks at the end of the message raise; "PG" is no class of the server's own codes.
 _CHANGED: Final = "PG001"
 _WRITTEN: Final = "PG002"
+_SET_UP: Final = "PG003"
 
 
 class WrittenMeanwhileError(Exception):
     """A live database that seemed unwritten was written just before the swap."""
+
+
+class SetUpMeanwhileError(Exception):
+    """Somebody changed a live database's properties after they were read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,7 @@ class Swap:
             live_name=self.live_name,
             live=replace(self.incoming, name=self.live_name),
             incoming=replace(self.live, name=self.outgoing_name),
-            properties=self.properties,
+            properties=replace(self.properties, digest=None),
             undo=None,
             doomed_identity=names.new_identity(),
             republish=self.retire,
@@ -88,7 +93,11 @@ class Swap:
         statements = [stages.retire(record) for record in self.retire]
         if self.live:
             comment = metadata.encode(self.undo) if self.undo else None
-            statements.append(stages.leave_live(self.live_name, self.outgoing_name, comment))
+            statements += [
+                stages.rename(self.live_name, self.outgoing_name),
+                *self._check_of_properties(),
+                stages.shut(self.outgoing_name, comment),
+            ]
         statements.append(
             stages.become_live(
                 self.incoming.name,
@@ -104,6 +113,14 @@ class Swap:
         if self.recomment:
             statements.append(stages.recomment(self.recomment))
         return [*statements, *self._checks()]
+
+    def _check_of_properties(self) -> list[Query]:
+        # The rename has waited for whoever had not committed a GRANT, an ALTER DATABASE or such,
+        # and from here on nobody can.
+        if self.properties.digest is None:
+            return []
+        unchanged = self.properties.is_still_that_of(self.outgoing_name)
+        return [_raise_unless(unchanged, _SET_UP)]
 
     def _checks(self) -> list[Query]:
         # Names are checked after the renames: by then they are locked, so nobody can have slipped
@@ -126,27 +143,37 @@ class Swap:
         return checks
 
 
-def perform(session: Session, swaps: Sequence[Swap], evictor: Evictor) -> None:
+def perform(
+    session: Session,
+    swaps: Sequence[Swap],
+    evictor: Evictor,
+    look: Callable[[], None] | None = None,
+) -> None:
     """Carry out all swaps of one server in one transaction, sent as one message.
 
     1. Sessions that idle are ended, those that work waited for.
-    2. The message goes out. It needs nothing more from us: if we die, it happens all the same.
+    2. The caller has a last look at what is to be replaced.
+    3. The message goes out. It needs nothing more from us: if we die, it happens all the same.
        If the server finds a session that came meanwhile, nothing happens, and we begin again.
 
     Args:
         session: The maintenance session to send it from.
         swaps: What is to happen.
         evictor: Keeps the live databases empty, from a session of its own.
+        look: Called each time that nobody is left on them, right before the message goes out.
 
     Raises:
         DatabaseBusyError: Sessions stayed on a live database. Nothing has changed.
         ChangedMeanwhileError: Somebody else renamed one of the databases. Nothing has changed.
         WrittenMeanwhileError: A live database has to be kept after all. Nothing has changed.
+        SetUpMeanwhileError: An incoming database lacks a property by now. Nothing has changed.
         MissingRightError: The role may not rename a database. Nothing has changed.
     """
     message = stages.together(statement for swap in swaps for statement in swap.statements())
     while True:
         evictor.empty()
+        if look is not None:
+            look()
         (error,) = run_together(
             [(session, message)], meanwhile=evictor.pass_once, every_s=lambda: _LOOK_S
         )
@@ -165,11 +192,19 @@ def _raise_unless(condition: Query, code: str) -> Query:
     return sql.SQL("DO {}").format(sql.Literal(block.as_string(None)))
 
 
+def _is_overtaken(error: BaseException) -> bool:
+    """Tell whether somebody else's change was committed while the rename waited for it."""
+    # An internal error, which the server does not translate.
+    return isinstance(error, psycopg.errors.InternalError_) and "tuple concurrently" in str(error)
+
+
 def _explained(error: BaseException, swaps: Sequence[Swap]) -> BaseException:
     databases = ", ".join(repr(swap.live_name) for swap in swaps)
     code = getattr(error, "sqlstate", None)
     if code == _WRITTEN:
         return WrittenMeanwhileError()
+    if code == _SET_UP or _is_overtaken(error):
+        return SetUpMeanwhileError()
     if code in (_CHANGED, "3D000", "42P04"):
         return ChangedMeanwhileError(
             f"Somebody renamed, made or dropped a database while {databases} was to be replaced. "

@@ -46,14 +46,14 @@ def checkout() -> Checkout:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return Checkout()
+    # Not splitlines(): a branch may be called by what else ends a line for Python.
+    lines = status.split("\n")
     headers = dict(
-        line.removeprefix("# ").split(" ", 1)
-        for line in status.splitlines()
-        if line.startswith("# branch.")
+        line.removeprefix("# ").split(" ", 1) for line in lines if line.startswith("# branch.")
     )
     commit = headers.get("branch.oid", "")
     return Checkout(
         branch=headers.get("branch.head", ""),
         commit="" if commit == _NO_COMMIT_YET else commit,
-        dirty=any(not line.startswith("#") for line in status.splitlines()),
+        dirty=any(line and not line.startswith("#") for line in lines),
     )

@@ -17,7 +17,7 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from . import aliases, arrivals, reconnect
+from . import aliases, arrivals, reconnect, standalone
 from .conf import config
 
 _UID: Final = "django_pgsnap"
@@ -62,8 +62,10 @@ def _look_behind(connection: BaseDatabaseWrapper, **_: Any) -> None:
         connection.connect()
 
 
-def _look_ahead(**_: Any) -> None:
+def _look_ahead(**request: Any) -> None:
     """See, before a request begins, whether what it will find cached is still true."""
+    if standalone.begins_claimed(**request):
+        return
     databases = config().databases
     watched = arrivals.aliases_met()
     if databases is not None:

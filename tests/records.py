@@ -1,14 +1,28 @@
 """Records for tests, of which only what matters has to be said, and their databases."""
 
+import json
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
+from hypothesis import strategies as st
+
 from django_pgsnap import names, stages
 from django_pgsnap.cloning import Clone
-from django_pgsnap.metadata import Record
+from django_pgsnap.metadata import Record, encode
 from django_pgsnap.session import Session
 
 IDENTITY = "0123456789abcdef"
+
+KEYS = ["pgsnap", *(field.name for field in fields(Record))]
+_numbers = st.integers() | st.floats() | st.sampled_from([10**400, -(10**400), 2**63, 1e308])
+_values = st.recursive(
+    st.none() | st.booleans() | _numbers | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+# What can be written over what is in a record.
+CHANGES = st.dictionaries(st.sampled_from(KEYS), _values, max_size=4)
 
 
 def copy_record(**values: Any) -> Record:
@@ -30,6 +44,11 @@ def copy_record(**values: Any) -> Record:
 def undo_record(**values: Any) -> Record:
     """Return the record of an undo of the live database ``live``."""
     return copy_record(**{"kind": "undo", **values})
+
+
+def comment_with(**changes: object) -> str:
+    """Return the comment of `copy_record`, with anything in it."""
+    return json.dumps({**json.loads(encode(copy_record())), **changes})
 
 
 def make_copy(session: Session, record: Record, *, owner: str = "postgres") -> None:

@@ -1,15 +1,17 @@
 """What makes it show that a process knows stale things of a database that was replaced."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections, transaction
 from django.dispatch import Signal
-from django.test import RequestFactory
+from django.test import AsyncRequestFactory, RequestFactory
 from psycopg import sql
 
 from tests.servers import Server
@@ -45,7 +47,7 @@ def swap_twin(server: Server, live: str) -> None:
     )
 
 
-def answer(path: str, handler: WSGIHandler | None = None) -> dict[str, Any]:
+def answer(path: str, handler: WSGIHandler | None = None, *, cookies: str = "") -> dict[str, Any]:
     """Answer a request in this thread, through the handler that servers call."""
     status: list[str] = []
 
@@ -53,11 +55,29 @@ def answer(path: str, handler: WSGIHandler | None = None) -> dict[str, Any]:
         status.append(line)
         return bytes.__len__
 
-    response = (handler or WSGIHandler())(RequestFactory().get(path).environ, start_response)
+    environ = RequestFactory().get(path, HTTP_COOKIE=cookies).environ
+    response = (handler or WSGIHandler())(environ, start_response)
     content = b"".join(response)
     response.close()
-    answered = json.loads(content) if content.startswith(b"{") else {}
-    return {"status": int(status[0].split()[0]), **answered}
+    return {"status": int(status[0].split()[0]), **_facts(content)}
+
+
+async def asgi_answer(path: str, *, cookies: str = "") -> dict[str, Any]:
+    """Answer a request from the event loop, through the handler that such servers call."""
+    given: list[Any] = [{"type": "http.request"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        # After the request, nothing: the client waits for its answer.
+        return given.pop() if given else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = AsyncRequestFactory().get(path, headers={"cookie": cookies}).scope
+    await ASGIHandler()(dict(scope), receive, send)
+    start, body = sent
+    return {"status": start["status"], **_facts(body["body"])}
 
 
 @contextmanager
@@ -99,3 +119,8 @@ def _run(server: Server, live: str, *statements: str) -> None:
     with server.connect() as connection:
         for statement in statements:
             connection.execute(sql.SQL(statement).format(**identifiers, name=sql.Literal(live)))
+
+
+def _facts(content: bytes) -> dict[str, Any]:
+    """Return what a page of facts says; other pages say none."""
+    return dict(json.loads(content)) if content.startswith(b"{") else {}

@@ -1,26 +1,31 @@
 """Operations that take longer than a request should: their page, and how they end."""
 
+import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from django.test import Client
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory
 from pytest_django import Settings
 
 from django_pgsnap import get, list_snapshots, take
-from django_pgsnap.admin import acting
+from django_pgsnap.admin import acting, ticket
 from django_pgsnap.admin.progress import ProgressFile, read
 from django_pgsnap.admin.work import Job
 from django_pgsnap.names import lock_key
 from tests.servers import Server
-from tests.test_admin_restore import SIGNED_OUT, snapshot_with, somebody_else
+from tests.staleness import answer, asgi_answer
+from tests.test_admin_restore import SIGNED_OUT, progress_at, snapshot_with, somebody_else
 from tests.visiting import account, confirm, of, page, superuser, text, told, visit
-from tests.watching import authors, in_transaction, until, write
+from tests.watching import Background, authors, in_transaction, until, write
 
 
 @pytest.fixture(autouse=True)
@@ -47,17 +52,45 @@ def follow(client: Client, address: str) -> Any:
     return answers[-1]
 
 
-def is_over(address: str) -> bool:
-    """Tell whether the operation at this address has ended."""
-    found = read(address.split("/")[-2])
-    return found is not None and found.progress.ended
+def age(directory: Path) -> None:
+    """Make a directory look as if nothing had happened in it for two days."""
+    long_ago = time.time() - 2 * 24 * 60 * 60
+    os.utime(directory, (long_ago, long_ago))
+
+
+def asks_who(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
+    """Ask who sends a request, as some middleware does."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        assert request.user.is_authenticated or request.user.is_anonymous
+        return get_response(request)
+
+    return middleware
+
+
+@contextmanager
+def at_work(server: Server, database: str) -> Iterator[None]:
+    """Have clients that connect to a database wait, as they do while it is copied."""
+    with server.connect() as other:
+        other.execute("BEGIN")
+        # The name is one of the suite's own.
+        other.execute(f'ALTER DATABASE "{database}" RENAME TO "{database}_"')
+        yield
+        other.execute("ROLLBACK")
+
+
+def ticket_for(token: str) -> dict[str, str]:
+    """Return the cookies of who started the operation of this token."""
+    response = HttpResponse()
+    ticket.give(RequestFactory().get("/"), response, token, "/")
+    return {cookie.key: cookie.value for cookie in response.cookies.values()}
 
 
 def test_take_that_has_to_wait(root: Client, live: str, server: Server) -> None:
     """Its page says what it is at, needs no database for it, and in the end what came of it."""
     with in_transaction(server, live):
         started = confirm(root, page("add"), name="seeded")
-        connection.close()
+        until(lambda: "Waiting" in progress_at(started["Location"]).step)
         shown = root.get(started["Location"])
         asked_nobody = connection.connection is None
 
@@ -66,6 +99,8 @@ def test_take_that_has_to_wait(root: Client, live: str, server: Server) -> None:
     assert started["Location"].startswith("/admin/django_pgsnap/snapshot/progress/")
     assert shown.status_code == 200
     assert "Take a snapshot" in text(shown)
+    assert "Waiting up to 10 s for pid " in text(shown)
+    assert "(psql), idle in transaction…" in text(shown)
     assert '<meta http-equiv="refresh"' in shown.content.decode()
     assert "sessionid" not in shown.cookies
     assert asked_nobody
@@ -73,6 +108,47 @@ def test_take_that_has_to_wait(root: Client, live: str, server: Server) -> None:
     assert told(ended)[-1].startswith("Took “seeded”: ")
     assert get("seeded").name == "seeded"
     assert root.get(page("changelist")).context["user"].username == "root"
+
+
+@pytest.mark.parametrize(
+    "middleware",
+    ["django.contrib.auth.middleware.LoginRequiredMiddleware", f"{__name__}.{asks_who.__name__}"],
+)
+def test_no_middleware_asks_a_database(
+    middleware: str, root: Client, live: str, server: Server, settings: Settings
+) -> None:
+    """Neither who asks for users at every request, nor who saves sessions, has the page wait."""
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, middleware]
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    settings.CSRF_USE_SESSIONS = True
+    asked_nobody = []
+    with in_transaction(server, live):
+        started = confirm(root, page("add"), name="seeded")
+        asked_nobody.append(connection.connection is None)
+        shown = root.get(started["Location"])
+        asked_nobody.append(connection.connection is None)
+
+    ended = follow(root, started["Location"])
+
+    assert asked_nobody == [True, True]
+    assert (shown.status_code, "sessionid" in shown.cookies) == (200, False)
+    assert told(ended)[-1].startswith("Took “seeded”: ")
+    assert root.get(page("changelist")).status_code == 200
+
+
+def test_database_at_work_is_not_waited_for(root: Client, live: str, server: Server) -> None:
+    """Behind either kind of server the page is there at once, while other clients wait."""
+    file = ProgressFile("Take a snapshot")
+    address = page("progress", file.token)
+    root.cookies.load(ticket_for(file.token))
+    header = "; ".join(f"{each.key}={each.value}" for each in root.cookies.values())
+
+    with at_work(server, live):
+        wsgi = Background(lambda: answer(address, cookies=header)).result()
+        asgi = Background(lambda: asyncio.run(asgi_answer(address, cookies=header))).result()
+    file.forget()
+
+    assert (wsgi, asgi) == ({"status": 200}, {"status": 200})
 
 
 def test_restore_that_takes_its_time(live: str) -> None:
@@ -99,9 +175,7 @@ def test_login_page_says_why(live: str, settings: Settings) -> None:
     client = visit(somebody_else("ada"))
 
     address = confirm(client, of("restore", snapshot))["Location"]
-    until(lambda: is_over(address))
-    # That middleware asks a database, and this thread's connection has been ended.
-    connection.close()
+    until(lambda: progress_at(address).ended)
     ended = client.get(address)
 
     assert ended["Location"].startswith("/admin/login/")
@@ -130,13 +204,47 @@ def test_others_may_watch_if_they_may_look(live: str) -> None:
     statuses = [client.get(address).status_code for client in lookers]
     shown = text(lookers[0].get(address))
     file.tell("success", "Took “seeded”.")
-    file.end(signed_out=True)
+    file.end(signed_out="You are signed out.")
     ended = lookers[0].get(address)
     file.forget()
 
     assert statuses == [200, 403, 302]
     assert "Copying live…" in shown
     assert (ended["Location"], told(ended)) == (page("changelist"), ["Took “seeded”."])
+
+
+def test_ticket_is_for_one_operation_and_one_end(live: str) -> None:
+    """It opens neither the page of another operation, nor its own once the end has been told."""
+    file, other = ProgressFile("Take a snapshot"), ProgressFile("Restore “secret”")
+    stranger = Client()
+    stranger.cookies.load(ticket_for(file.token))
+    address = page("progress", file.token)
+
+    shown = stranger.get(address)
+    refused = stranger.get(page("progress", other.token))
+    file.end()
+    concluded = stranger.get(address)
+    stranger.cookies.clear()
+    again = stranger.get(address)
+    file.forget()
+    other.forget()
+
+    assert "Take a snapshot" in text(shown)
+    assert concluded["Location"] == page("changelist")
+    taken_back = concluded.cookies["pgsnap_progress"]
+    assert (taken_back.value, taken_back["path"], taken_back["max-age"]) == ("", address, 0)
+    for answer_to_stranger in (refused, again):
+        assert answer_to_stranger["Location"].startswith("/admin/login/")
+
+
+def test_server_that_cannot_be_asked(root: Client, settings: Settings) -> None:
+    """Where it takes the server to tell how an operation is going, and it is down, one is told."""
+    settings.PGSNAP = {"ENABLED": True, "MAINTENANCE": {"port": "1"}}
+
+    shown = root.get(page("progress", "0" * 32))
+
+    assert shown.status_code == 503
+    assert "Start the server, or correct HOST and PORT" in text(shown)
 
 
 def test_amount_copied(live: str) -> None:
@@ -184,7 +292,7 @@ def test_defects_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
 
-    def act(_: ProgressFile) -> bool:
+    def act(_: ProgressFile) -> str:
         raise ZeroDivisionError
 
     ended = Job("Take", act).result(10)
@@ -215,14 +323,67 @@ def test_old_files_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """What nobody came back for goes when the next operation begins an hour later."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     old, recent = ProgressFile("Old"), ProgressFile("Recent")
-    long_ago = time.time() - 2 * 60 * 60
-    os.utime(old._directory / "progress", (long_ago, long_ago))
+    age(old._directory)
 
     new = ProgressFile("New")
 
     assert [read(file.token) is not None for file in (old, recent, new)] == [False, True, True]
     recent.forget()
     new.forget()
+
+
+def test_what_killed_processes_left_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes a day later; what is another's, is called otherwise or leads elsewhere stays."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, foreign, named = (
+        tmp_path / f"django_pgsnap-{name}" for name in ("a" * 32, "b" * 32, "notes")
+    )
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / f"django_pgsnap-{'c' * 32}"
+    for directory in (left, foreign, named, elsewhere):
+        directory.mkdir()
+        (directory / "progress").write_text("{}")
+        age(directory)
+    link.symlink_to(elsewhere, target_is_directory=True)
+    os.utime(link, (0, 0), follow_symlinks=False)
+    if os.geteuid() == 0:
+        os.chown(foreign, 65534, 65534)
+    else:
+        foreign.rename(tmp_path / "another user's")
+
+    file = ProgressFile("New")
+
+    assert not left.exists()
+    assert all(kept.exists() for kept in (named, elsewhere / "progress", link))
+    assert os.geteuid() != 0 or foreign.exists()
+    file.forget()
+
+
+def test_progress_of_another_user_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others put where ours would be is not shown to anybody."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    file = ProgressFile("Take")
+    real, link = file._directory, tmp_path / f"django_pgsnap-{'c' * 32}"
+    link.symlink_to(real, target_is_directory=True)
+
+    assert read(file.token) is not None
+    assert read("c" * 32) is None
+    file.forget()
+
+
+def test_work_goes_on_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where progress cannot be written down, the work is done all the same."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    file = ProgressFile("Take")
+    file.forget()
+
+    file.step("Copying")
+    file.end()
+
+    assert file.progress.ended
 
 
 @pytest.mark.parametrize("token", ["", "..", "x" * 32, "0" * 31, "../../etc/passwd"])

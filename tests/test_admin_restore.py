@@ -10,13 +10,18 @@ from django.contrib.sessions.models import Session
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
+from django.urls import reverse
 from pytest_django import Settings
 
 from django_pgsnap import restore, take
+from django_pgsnap.admin import acting
+from django_pgsnap.admin.progress import Progress, read
 from django_pgsnap.snapshots.model import Snapshot
 from tests.conftest import RunSql
+from tests.project import point
+from tests.servers import Server
 from tests.visiting import PASSWORD, account, confirm, of, page, told, visit
-from tests.watching import authors, write
+from tests.watching import authors, in_transaction, until, write
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
@@ -59,6 +64,13 @@ def somebody_else(name: str) -> User:
     user.set_password(PASSWORD)
     user.save()
     return user
+
+
+def progress_at(address: str) -> Progress:
+    """Return how far the operation at this address is."""
+    found = read(address.split("/")[-2])
+    assert found is not None
+    return found.progress
 
 
 def is_at_login(client: Client) -> bool:
@@ -126,6 +138,86 @@ def test_changed_password(live: str) -> None:
     assert is_at_login(client)
     assert not client.login(username="ada", password=PASSWORD)
     assert client.login(username="ada", password="what it was then")
+
+
+def log_out(client: Client) -> None:
+    """Log out in another tab, without the browser's forgetting its cookie."""
+    tab = Client()
+    tab.cookies.load({key: morsel.value for key, morsel in client.cookies.items()})
+    tab.post(reverse("admin:logout"))
+
+
+def change_password(_client: Client) -> None:
+    """Change the password from elsewhere, as one does who fears for it."""
+    user = User.objects.get()
+    user.set_password("a new one")
+    user.save()
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache"], indirect=True)
+@pytest.mark.parametrize("end", [log_out, change_password])
+def test_session_that_ends_before_the_swap(
+    end: Callable[[Client], None],
+    live: str,
+    server: Server,
+    engine: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What ends the session while the restore has not swapped yet, is not undone by it."""
+    monkeypatch.setattr(acting, "_PATIENCE_S", 0.0)
+    snapshot = snapshot_with("ada")
+    client = visit(User.objects.get())
+    with in_transaction(server, live):
+        address = confirm(client, of("restore", snapshot))["Location"]
+        until(lambda: "Waiting" in progress_at(address).step)
+        end(client)
+        connection.close()
+    until(lambda: progress_at(address).ended)
+
+    concluded = client.get(address)
+
+    assert told(concluded) == [
+        "Restored “snap1” of just now.",
+        "You are signed out: your session ended while the restore was at work.",
+    ]
+    assert is_at_login(client)
+    assert not Session.objects.exists()
+    assert authors() == []
+
+
+def test_session_that_moves_on_before_the_swap(
+    live: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is carried over is the session as it was last, not as it was when one asked."""
+    monkeypatch.setattr(acting, "_PATIENCE_S", 0.0)
+    snapshot = snapshot_with("ada")
+    client = visit(User.objects.get())
+    with in_transaction(server, live):
+        address = confirm(client, of("restore", snapshot))["Location"]
+        until(lambda: "Waiting" in progress_at(address).step)
+        session = client.session
+        session["colour"] = "green"
+        session.save()
+        connection.close()
+    until(lambda: progress_at(address).ended)
+
+    client.get(address)
+
+    assert client.session["colour"] == "green"
+
+
+def test_behind_a_pool(live: str) -> None:
+    """The last look goes through the pool that the project has, and does not keep it."""
+    snapshot = snapshot_with("ada")
+    write("Lem")
+    point("default", OPTIONS={"pool": {"min_size": 1, "max_size": 3}})
+    client = visit(User.objects.get())
+
+    answer = confirm(client, of("restore", snapshot))
+
+    assert told(answer)[-1] == "Restored “snap1” of just now."
+    assert authors() == []
+    assert client.get(page("changelist")).context["user"].username == "ada"
 
 
 def test_only_the_own_session_is_carried_over(live: str) -> None:

@@ -16,7 +16,7 @@ from tests.conftest import Call, RunSql
 from tests.project import Manage
 from tests.servers import Server
 from tests.terminal import ESCAPE, on_terminal
-from tests.watching import held_up, settle, write
+from tests.watching import held_up, in_transaction, settle, write
 
 SUBCOMMANDS = [
     "take",
@@ -358,6 +358,19 @@ def test_progress_on_a_terminal(live: str, manage: Manage, server: Server) -> No
     ):
         terminal.expect(f"Copying {live}")
         blocker.execute("ROLLBACK")
+        assert terminal.end() == 0
+
+    assert "Took 'seeded'" in terminal.text
+
+
+def test_wait_on_a_terminal(live: str, manage: Manage, server: Server) -> None:
+    """Whoever is waited for is shown while one waits, and may be whoever is watching."""
+    with (
+        in_transaction(server, live) as client,
+        on_terminal(manage, "pgsnap", "take", "seeded", columns=120) as terminal,
+    ):
+        terminal.expect(f"Waiting up to 10 s for pid {client.info.backend_pid}: role ")
+        client.execute("ROLLBACK")
         assert terminal.end() == 0
 
     assert "Took 'seeded'" in terminal.text

@@ -14,10 +14,10 @@ from django_pgsnap import copying
 from django_pgsnap.cloning import Clone
 from django_pgsnap.copying import Job, copy
 from django_pgsnap.errors import CopyFailedError, DatabaseBusyError
+from django_pgsnap.eviction import Evictor
 from django_pgsnap.metadata import Strategy
 from django_pgsnap.report import Reporter
 from django_pgsnap.session import Query, Session
-from django_pgsnap.sessions import Evictor
 from tests.conftest import ListDatabases, MakeDatabase, RunSql, ServerAs
 from tests.servers import Server
 from tests.watching import Background, until

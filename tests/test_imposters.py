@@ -7,15 +7,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.conf import settings as django_settings
 from django.db import connections
+from hypothesis import example, given, settings
 from psycopg import sql as pg
 
-from django_pgsnap import catalog, delete, list_snapshots, overview, restore, take, undo
+from django_pgsnap import catalog, delete, diagnose, list_snapshots, overview, restore, take, undo
 from django_pgsnap.errors import ConfigurationError, ObstacleError, SnapshotNotFoundError
 from django_pgsnap.metadata import MAX_CHARACTERS, Record, encode
 from django_pgsnap.names import new_identity, spare_name
 from django_pgsnap.session import Session
 from tests.conftest import MakeRole, RunSql
-from tests.records import copy_record
+from tests.records import CHANGES, comment_with, copy_record
 from tests.servers import SUPERUSER, Server
 from tests.watching import authors, oids, settle, write
 
@@ -220,6 +221,35 @@ def test_copies_of_one_owner_bring_a_missing_database_back(
     restore()
 
     assert authors() == ["Ursula"]
+
+
+def test_bent_comments(live: str, make: Make, sql: RunSql, server: Server) -> None:
+    """Whatever another role writes into a comment like ours: it is none, and breaks nothing."""
+    write("Ursula")
+    take("seeded", spare=False)
+    fake = make(copy_record().database)
+
+    @settings(max_examples=40)
+    @given(comment=CHANGES.map(lambda changes: comment_with(**changes)))
+    @example(comment=comment_with())
+    @example(comment=comment_with(kind="undo"))
+    @example(comment=comment_with(pgsnap=2))
+    @example(comment=comment_with(note="x" * 1024**2))
+    @example(comment='{"pgsnap":1,"migrations":' + '{"a":' * 100_000)
+    def check(comment: str) -> None:
+        ours = comment.replace('"source": "live"', f'"source": "{live}"')
+        sql(pg.SQL("COMMENT ON DATABASE {} IS {}").format(pg.Identifier(fake), ours))
+
+        seen = overview(everyone=True)
+        assert ([each.name for each in seen.snapshots], seen.undos) == (["seeded"], ())
+        assert {each.object for each in diagnose().ailments} <= {fake}
+
+    check()
+    restore("seeded")
+    undo()
+    take("seeded", replace=True)
+    delete("seeded")
+    assert fake in oids(settle(server))
 
 
 def test_huge_comment_is_left_on_the_server(session: Session, make: Make) -> None:

@@ -24,6 +24,7 @@ LAYERS = (
             "conf",
             "names",
             "signals",
+            "standalone",
             "report",
             "vcs",
             "metadata",
@@ -36,7 +37,7 @@ LAYERS = (
     ("session", "server", "targets"),
     # One idea each.
     (
-        *("guard", "locks", "sessions", "properties", "carryover", "rights"),
+        *("guard", "locks", "sessions", "eviction", "properties", "carryover", "rights"),
         *(
             "obstacles",
             "cloning",

@@ -1,6 +1,7 @@
 """Advisory locks: one operation at a time, and who is at it."""
 
 import time
+from functools import partial
 
 import pytest
 from psycopg import sql as pg
@@ -10,7 +11,7 @@ from django_pgsnap.errors import OperationRunningError
 from django_pgsnap.names import lock_key
 from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
-from tests.watching import Background, until
+from tests.watching import Background, Recorder, until
 
 # The keys of the first two are negative, that of the last is positive.
 NAMES = ["live", 'we"ird %s \N{SNOWMAN}', "app"]
@@ -33,6 +34,48 @@ def test_databases_do_not_stand_in_each_others_way(session_as: SessionAs) -> Non
     locks.acquire(session_as(), "live", 0)
 
     assert locks.try_acquire(session_as(), "other")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_at_a_time_in_all_databases(
+    name: str, session_as: SessionAs, make_database: MakeDatabase
+) -> None:
+    """Whoever works from another database gets the lock afterwards, too, and sees who has it."""
+    make_database("elsewhere")
+    here, there = session_as(), session_as(database="elsewhere")
+
+    locks.acquire(here, name, 0)
+
+    assert not locks.try_acquire(there, name)
+    with pytest.raises(OperationRunningError, match=f": pid {here.pid}, role 'postgres', "):
+        locks.acquire(there, name, 0.02)
+    locks.release(here, name)
+    locks.acquire(there, name, 0)
+    assert not locks.try_acquire(here, name)
+
+
+def test_never_two_at_a_time(session_as: SessionAs, make_database: MakeDatabase) -> None:
+    """Of two that try again and again from two databases, each gets its turns, alone."""
+    make_database("elsewhere")
+    inside: list[int] = []
+    most = 0
+
+    def work(session: Session) -> None:
+        nonlocal most
+        for _ in range(50):
+            locks.wait_for(session, "live")
+            inside.append(session.pid)
+            most = max(most, len(inside))
+            inside.remove(session.pid)
+            locks.release(session, "live")
+
+    at_work = [
+        Background(partial(work, session_as(database=name))) for name in ("postgres", "elsewhere")
+    ]
+
+    for each in at_work:
+        each.result()
+    assert most == 1
 
 
 def test_lock_goes_with_its_session(session_as: SessionAs) -> None:
@@ -65,12 +108,14 @@ def test_holder_is_named(wait_s: float, session_as: SessionAs, server_as: Server
         )
 
 
-@pytest.mark.parametrize("wait_s", [30, float("inf")])
-def test_waits_for_the_holder(wait_s: float, session_as: SessionAs, sql: RunSql) -> None:
-    """A lock that becomes free in time is taken."""
-    first, second = session_as(), session_as()
-    locks.acquire(first, "live", 0)
-    waiting = Background(lambda: locks.acquire(second, "live", wait_s))
+@pytest.mark.parametrize(
+    ("wait_s", "told"), [(30, "Waiting up to 30 s"), (float("inf"), "Waiting")]
+)
+def test_waits_for_the_holder(wait_s: float, told: str, session_as: SessionAs, sql: RunSql) -> None:
+    """A lock that becomes free in time is taken; meanwhile it is told who has it."""
+    first, second, recorder = session_as(), session_as(), Recorder()
+    locks.acquire(first, "live", 0, recorder)
+    waiting = Background(lambda: locks.acquire(second, "live", wait_s, recorder))
     query = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'"
     until(lambda: bool(sql(query, [second.pid])))
 
@@ -80,6 +125,8 @@ def test_waits_for_the_holder(wait_s: float, session_as: SessionAs, sql: RunSql)
     holder = locks.holder(first, "live")
     assert holder is not None
     assert holder.pid == second.pid
+    (step,) = recorder.steps
+    assert step.startswith(f"{told} for another operation: pid {first.pid}, role 'postgres', ")
 
 
 def test_timeout_is_over_with_the_wait(session_as: SessionAs) -> None:

@@ -1,7 +1,7 @@
 """What a copy knows of itself, and what is made of comments that others wrote."""
 
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from django_pgsnap.errors import ConfigurationError
 from django_pgsnap.metadata import STRATEGIES, Kind, Record, decode, encode, validate_note
-from tests.records import copy_record
+from tests.records import CHANGES, comment_with, copy_record
 
 integers = st.integers(-1, 2**63 - 1)
 seconds = st.floats(0, 2**63, exclude_max=True)
@@ -46,17 +46,6 @@ records = st.builds(
     successor_sequences=st.text(),
     statistics_epoch=st.text(),
 )
-numbers = st.integers() | st.floats() | st.sampled_from([10**400, -(10**400), 2**63, 1e308])
-values = st.recursive(
-    st.none() | st.booleans() | numbers | st.text(st.characters()),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
-KEYS = ["pgsnap", *(field.name for field in fields(Record))]
-
-
-def comment_with(**changes: object) -> str:
-    return json.dumps({**json.loads(encode(copy_record())), **changes})
 
 
 def comment_without(key: str) -> str:
@@ -102,7 +91,7 @@ def test_no_comment_is_no_record() -> None:
     assert decode(None) is None
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), values, max_size=4))
+@given(CHANGES)
 @example({"size_bytes": float("nan")})
 @example({"seconds": float("inf")})
 @example({"seconds": 10**400})

@@ -38,6 +38,7 @@ CARRIED = {
     "nothing": (),
     "unfriendly settings": (
         "ALTER ROLE ordinary SET default_transaction_read_only = on",
+        "ALTER ROLE ordinary SET default_transaction_isolation = 'serializable'",
         "ALTER ROLE ordinary SET search_path = nowhere",
         "ALTER ROLE ordinary SET datestyle = 'German'",
         "ALTER ROLE ordinary SET intervalstyle = 'sql_standard'",

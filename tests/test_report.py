@@ -13,12 +13,14 @@ def test_logs_by_weight(caplog: pytest.LogCaptureFixture) -> None:
     reporter = Reporter()
 
     reporter.step("Copying")
+    reporter.wait("Waiting for the spare")
     reporter.copied(1, 2)
     reporter.note("Ended 1 session")
     reporter.warn("Not carried over")
 
     assert caplog.record_tuples == [
         ("django_pgsnap", logging.DEBUG, "Copying"),
+        ("django_pgsnap", logging.DEBUG, "Waiting for the spare"),
         ("django_pgsnap", logging.INFO, "Ended 1 session"),
         ("django_pgsnap", logging.WARNING, "Not carried over"),
     ]

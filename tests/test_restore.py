@@ -112,6 +112,25 @@ def test_spare_takes_the_name(live: str, server: Server) -> None:
     assert recorder.steps == []
 
 
+def test_last_look(live: str, server: Server) -> None:
+    """Who asks for one looks when the last session is gone, and leaves no trace of it."""
+    take("seeded", spare=False)
+    recorder, seen = Recorder(), list[list[str]]()
+    with in_transaction(server, live) as client:
+        restoring = Background(
+            lambda: restore("seeded", reporter=recorder, last_look=lambda: seen.append(authors()))
+        )
+        until(lambda: any(step.startswith("Waiting") for step in recorder.steps))
+        seen_before_it_is_gone = list(seen)
+        client.execute("COMMIT")
+        client.close()
+        restoring.result()
+
+    assert (seen_before_it_is_gone, seen) == ([], [["at work"]])
+    assert authors() == []
+    assert recorder.notes == []
+
+
 def test_undo_holds_what_was_replaced(live: str, server: Server) -> None:
     """The replaced database itself becomes the undo, shut."""
     take("seeded")

@@ -11,11 +11,12 @@ from psycopg import sql as pg
 
 from django_pgsnap import sessions
 from django_pgsnap.errors import DatabaseBusyError
+from django_pgsnap.eviction import Evictor
 from django_pgsnap.session import Session
-from django_pgsnap.sessions import Backend, Evictor, backends
+from django_pgsnap.sessions import Backend, backends
 from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
 from tests.servers import SUPERUSER, Server
-from tests.watching import Background, until
+from tests.watching import Background, Recorder, until
 
 FINISH = "Finish or close them, wait longer with --wait, or end them with --force."
 # Work that takes longer is not expected to be over in a moment.
@@ -171,6 +172,22 @@ def test_open_transaction_is_named(
     )
     assert hint == FINISH
     assert is_open(busy)
+
+
+def test_wait_is_reported(session: Session, guest: Guest) -> None:
+    """For whom one waits is told whenever that changes, three of them by name."""
+    busy = [guest("BEGIN") for _ in range(5)]
+    recorder = Recorder()
+
+    with pytest.raises(DatabaseBusyError):
+        Evictor(session, ["live"], wait_s=0.3, force=False, reporter=recorder).empty()
+
+    named = "; ".join(
+        f"pid {each.info.backend_pid}: role 'postgres' (psql), idle in transaction"
+        for each in sorted(busy, key=lambda each: each.info.backend_pid)[:3]
+    )
+    assert len(recorder.steps) == len(set(recorder.steps))
+    assert recorder.steps[-1:] == [f"Waiting up to 0.3 s for {named}; 2 more"]
 
 
 def test_failed_transaction_is_named(session: Session, guest: Guest) -> None:

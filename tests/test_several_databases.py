@@ -23,6 +23,7 @@ from tests.state import remove_leftovers
 from tests.watching import (
     Background,
     authors,
+    held_up,
     in_transaction,
     is_waiting,
     oids,
@@ -54,7 +55,7 @@ def test_copies_show_one_moment(lives: dict[str, str], server: Server, sql: RunS
 
 def test_copies_of_two_moments_are_made_again(lives: dict[str, str], server: Server) -> None:
     """A copy that was complete before the other database could be held still does not count."""
-    with _held_up(server, lives["other"]) as blocker:
+    with held_up(server, lives["other"]) as blocker:
         taking = Background(lambda: take("both", spare=False))
         until(lambda: len(_unfinished(server)) == 1)
         (too_early,) = _unfinished(server)
@@ -140,7 +141,7 @@ def test_earlier_server_is_put_back(
     for alias in live_pair:
         write("Ursula", alias=alias)
     before = oids(settle(server)), oids(settle(two_servers))
-    with _held_up(server, live_pair["default"]) as blocker:
+    with held_up(server, live_pair["default"]) as blocker:
         # While the first server's swap is held up …
         restoring = Background(lambda: restore("both"))
         until(lambda: is_waiting(server, "pgsnap restore"))
@@ -211,15 +212,6 @@ def live_pair(make_live: MakeLive, two_servers: Server) -> dict[str, str]:
         PASSWORD=parameters["password"],
     )
     return {"default": first, "other": "elsewhere"}
-
-
-@contextmanager
-def _held_up(server: Server, database: str) -> Iterator[psycopg.Connection]:
-    """Hold up whoever copies or renames a database, until a rollback."""
-    with server.connect() as blocker:
-        blocker.execute("BEGIN")
-        blocker.execute(pg.SQL("COMMENT ON DATABASE {} IS 'mine'").format(pg.Identifier(database)))
-        yield blocker
 
 
 def _unfinished(server: Server) -> list[int]:

@@ -84,7 +84,9 @@ def test_live_and_back(
         )
     )
     opened = only(databases)
-    session.execute(stages.leave_live(name, "outgoing", None))
+    session.execute(
+        stages.together([stages.rename(name, "outgoing"), stages.shut("outgoing", None)])
+    )
     shut = only(databases)
 
     assert (opened.name, opened.comment, opened.oid) == (name, name, shut.oid)

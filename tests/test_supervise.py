@@ -1,7 +1,12 @@
 """Running statements on several sessions at once, while something else is watched."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from threading import Event
+from types import FrameType
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,6 +16,9 @@ from django_pgsnap.session import Query, Session
 from django_pgsnap.supervise import begin, run_together
 from tests.conftest import RunSql, SessionAs
 from tests.watching import PATIENCE_S, until
+
+# Where a lock of Python's own could be left taken.
+OURS = {"django_pgsnap.supervise", "threading", "concurrent.futures._base"}
 
 SLEEP = pg.SQL("SELECT pg_sleep(60)")
 NOW = pg.SQL("SELECT 1")
@@ -23,6 +31,36 @@ def nothing() -> None:
 
 def often() -> float:
     return 0.005
+
+
+@dataclass
+class Interruption:
+    """Raises KeyboardInterrupt once, at some step of what `run_together` has this thread do."""
+
+    steps_left: int
+    happened: bool = False
+
+    def trace(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
+        if self.happened or frame.f_globals["__name__"] not in OURS:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.steps_left -= 1
+            if self.steps_left < 0:
+                self.happened = True
+                raise KeyboardInterrupt
+        return self.trace
+
+
+@contextmanager
+def interrupted_at(step: int) -> Iterator[Interruption]:
+    interruption = Interruption(step)
+    before = sys.gettrace()
+    sys.settrace(interruption.trace)
+    try:
+        yield interruption
+    finally:
+        sys.settrace(before)
 
 
 @pytest.fixture
@@ -112,6 +150,21 @@ def test_interruption_stops_all(
         run_together([(each, SLEEP) for each in three], meanwhile=meanwhile, every_s=often)
 
     assert all(map(is_idle, three))
+
+
+@pytest.mark.parametrize("step", range(0, 170, 3))
+def test_interruption_at_any_step(
+    step: int, session_as: SessionAs, is_idle: Callable[[Session], bool]
+) -> None:
+    """Wherever Ctrl-C finds the main thread, no statement stays, and nobody waits for ever."""
+    sessions = [session_as(), session_as()]
+    work = [(sessions[0], SLEEP), (sessions[1], NOW)]
+
+    with interrupted_at(step) as interruption, suppress(KeyboardInterrupt):
+        run_together(work, meanwhile=sessions[0].cancel, every_s=often)
+
+    assert interruption.happened
+    assert all(map(is_idle, sessions))
 
 
 def test_cancels_what_had_not_begun(session_as: SessionAs) -> None:

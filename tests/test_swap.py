@@ -12,10 +12,10 @@ from psycopg import sql as pg
 
 from django_pgsnap import catalog, names, properties
 from django_pgsnap.errors import ChangedMeanwhileError, DatabaseBusyError, MissingRightError
+from django_pgsnap.eviction import Evictor
 from django_pgsnap.metadata import Record, encode
 from django_pgsnap.session import Query, Session
-from django_pgsnap.sessions import Evictor
-from django_pgsnap.swap import Swap, WrittenMeanwhileError, perform
+from django_pgsnap.swap import SetUpMeanwhileError, Swap, WrittenMeanwhileError, perform
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs
 from tests.records import IDENTITY, undo_record
 from tests.servers import Server
@@ -245,11 +245,34 @@ def test_older_undo_is_retired(prepare: Prepare, run: Run, databases: ListDataba
     assert older.database in names_of(databases)
 
 
-def test_reversed(prepare: Prepare, run: Run, databases: ListDatabases, sql: RunSql) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("GRANT CREATE ON DATABASE live TO pg_monitor", "COMMENT ON DATABASE live IS 'mine'"),
+        *("ALTER DATABASE live SET work_mem TO '5MB'", "ALTER DATABASE live CONNECTION LIMIT 40"),
+    ],
+)
+def test_set_up_meanwhile(
+    change: str, prepare: Prepare, run: Run, databases: ListDatabases, sql: RunSql
+) -> None:
+    """What was set up since we looked is not lost: nothing happens."""
+    swap = prepare()
+    sql(change)
+    before = databases()
+
+    with pytest.raises(SetUpMeanwhileError):
+        run(swap)
+
+    assert databases() == before
+
+
+def test_reversed(
+    prepare: Prepare, run: Run, databases: ListDatabases, sql: RunSql, session: Session
+) -> None:
     """A swap can be taken back: the same database is live again, open, with its comment."""
     swap = prepare()
     sql("COMMENT ON DATABASE live IS 'mine'")
-    swap = replace(swap, properties=replace(swap.properties, comment="mine"))
+    swap = replace(swap, properties=properties.read(session, "live")[0])
     run(swap)
     back = swap.reversed()
     assert back is not None

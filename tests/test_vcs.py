@@ -4,7 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from django.conf import settings
+from django.conf import settings as django_settings
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from django_pgsnap import vcs
 from django_pgsnap.vcs import Checkout, checkout
@@ -18,7 +20,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     directory = tmp_path / "project"
     directory.mkdir()
-    monkeypatch.setattr(settings, "BASE_DIR", directory, raising=False)
+    monkeypatch.setattr(django_settings, "BASE_DIR", directory, raising=False)
     return directory
 
 
@@ -42,6 +44,29 @@ def test_clean_working_copy(commit: str) -> None:
     assert checkout() == Checkout(branch="feature/übung", commit=commit, dirty=False)
 
 
+@settings(max_examples=25)
+@given(branch=st.text(st.characters(codec="utf-8"), max_size=12))
+@example(branch="a\N{LINE SEPARATOR}b\x85c\N{RIGHT-TO-LEFT OVERRIDE}'\";%s{}$(x)")
+def test_any_branch(branch: str, project: Path, commit: str) -> None:
+    """A branch has the name that git gives it; where that is none, git's own word is told."""
+    (project / ".git" / "HEAD").write_bytes(f"ref: refs/heads/{branch}\n".encode())
+    command = ["git", "symbolic-ref", "HEAD"]
+    known = subprocess.run(command, cwd=project, capture_output=True, check=False).stdout.decode()
+
+    found = checkout()
+
+    assert found.branch == (known.removeprefix("refs/heads/").rstrip("\n") or "(unknown)")
+
+
+def test_file_with_an_odd_name(project: Path, commit: str) -> None:
+    """No name of a changed file is taken for what git says of the branch."""
+    git(project, "config", "core.quotePath", "false")
+    (project / "\N{LINE SEPARATOR}# branch.head").touch()
+    git(project, "add", ".")
+
+    assert checkout() == Checkout(branch="feature/übung", commit=commit, dirty=True)
+
+
 def test_changed_file_is_dirty(project: Path, commit: str) -> None:
     """A change that is not committed counts."""
     (project / "models.py").write_text("new")
@@ -59,7 +84,7 @@ def test_untracked_file_is_clean(project: Path, commit: str) -> None:
 def test_subdirectory(project: Path, commit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The project may be a part of the working copy."""
     (project / "backend").mkdir()
-    monkeypatch.setattr(settings, "BASE_DIR", str(project / "backend"))
+    monkeypatch.setattr(django_settings, "BASE_DIR", str(project / "backend"))
 
     assert checkout().commit == commit
 
@@ -121,7 +146,7 @@ def test_leaves_the_index_alone(project: Path, commit: str) -> None:
 
 def test_without_base_dir(project: Path, commit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project without ``BASE_DIR`` is looked for where the process is."""
-    monkeypatch.delattr(settings, "BASE_DIR")
+    monkeypatch.delattr(django_settings, "BASE_DIR")
     monkeypatch.chdir(project)
 
     assert checkout().commit == commit

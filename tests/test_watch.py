@@ -1,7 +1,6 @@
 """Keeping a process going when another one restores a database under it."""
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,7 @@ from django.core.signals import request_started
 from django.db import OperationalError, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
-from django.test import (
-    AsyncRequestFactory,
-    TransactionTestCase,
-    modify_settings,
-    override_settings,
-)
+from django.test import TransactionTestCase, modify_settings, override_settings
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
@@ -31,7 +25,16 @@ from django_pgsnap.signals import post_restore
 from tests.conftest import RunSql, SetAlias
 from tests.project import point
 from tests.servers import Server
-from tests.staleness import answer, change, heard, is_fresh, make_twin, swap_twin, threads
+from tests.staleness import (
+    answer,
+    asgi_answer,
+    change,
+    heard,
+    is_fresh,
+    make_twin,
+    swap_twin,
+    threads,
+)
 from tests.testapp.models import Author
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -377,22 +380,6 @@ def values(columns: str) -> tuple[Any, ...]:
         row = cursor.fetchone()
     connection.close()
     return tuple(row)
-
-
-async def asgi_answer(path: str) -> dict[str, Any]:
-    given: list[Any] = [{"type": "http.request"}]
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        # After the request, nothing: the client waits for its answer.
-        return given.pop() if given else await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await ASGIHandler()(dict(AsyncRequestFactory().get(path).scope), receive, send)
-    start, body = sent
-    return {"status": start["status"], **json.loads(body["body"])}
 
 
 @pytest.fixture

@@ -64,8 +64,8 @@ class Action:
         """Return the form, filled with these data."""
         return self.form_class(data)
 
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> bool:
-        """Do it, and return whether the visitor has to sign in again."""
+    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
+        """Do it, and return why the visitor has to sign in again, empty where they need not."""
         raise NotImplementedError
 
     @property

@@ -6,7 +6,7 @@ snapshots there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,11 +14,8 @@ from django.core.paginator import Page, Paginator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
-from .. import wording as plain
-from ..drift import Code, Drift
 from ..snapshots.listing import Overview
-from ..snapshots.model import Snapshot
-from . import wording
+from .rows import Row, rows
 
 PER_PAGE: Final = 100
 _SEARCH: Final = "q"
@@ -26,62 +23,6 @@ _ORDER: Final = "o"
 _PAGE: Final = "p"
 _DATABASE: Final = "database"
 _DRIFT: Final = "drift"
-_SHORT_COMMIT: Final = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One snapshot, as the pages show it.
-
-    Attributes:
-        snapshot: The snapshot.
-        drift: How far its migrations are from this checkout's.
-        percent: Its size in per cent of the largest one's.
-    """
-
-    snapshot: Snapshot
-    drift: Drift
-    percent: int = 100
-
-    @property
-    def age(self) -> str:
-        """How long ago it was taken."""
-        return wording.ago(self.snapshot.taken_at)
-
-    @property
-    def size(self) -> str:
-        """What it occupies."""
-        return plain.size(self.snapshot.size_bytes)
-
-    @property
-    def databases(self) -> str:
-        """Its databases, by alias."""
-        return ", ".join(map(plain.printable, self.snapshot.aliases))
-
-    @property
-    def note(self) -> str:
-        """Its note, on one line."""
-        return plain.printable(self.snapshot.note)
-
-    @property
-    def branch(self) -> str:
-        """The branch of the code that it was taken with."""
-        return plain.printable(self.snapshot.git_branch)
-
-    @property
-    def commit(self) -> str:
-        """The commit of that code, as git abbreviates it."""
-        return plain.printable(self.snapshot.git_commit[:_SHORT_COMMIT])
-
-    @property
-    def drift_badges(self) -> list[tuple[str, str]]:
-        """The drift in kinds (``current``, ``behind``, ``unknown``), each in words."""
-        return wording.drift(self.drift)
-
-    @property
-    def spare(self) -> str:
-        """The state of its spare, in words."""
-        return wording.spare(self.snapshot)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +92,7 @@ class ChangeList:
             query: The request's parameters.
         """
         self._query = query
-        self._all = list(_rows(overview))
+        self._all = list(rows(overview))
         self.text = query.get(_SEARCH, "").strip()
         self._order = self._known_order(query.get(_ORDER, _NEWEST_FIRST))
         found = [row for row in self._all if self._matches(row)]
@@ -194,11 +135,6 @@ class ChangeList:
         return bool(self._query.get(_DATABASE) or self._query.get(_DRIFT))
 
     @property
-    def unfiltered_link(self) -> str:
-        """Where all filters are off."""
-        return self._link(**{_DATABASE: "", _DRIFT: ""})
-
-    @property
     def kept(self) -> list[tuple[str, str]]:
         """Parameters that a new search leaves as they are."""
         names = (_ORDER, _DATABASE, _DRIFT)
@@ -223,9 +159,9 @@ class ChangeList:
             and (drift not in _DRIFTS or drift in dict(row.drift_badges))
         )
 
-    def _sorted(self, rows: list[Row]) -> Sequence[Row]:
+    def _sorted(self, found: list[Row]) -> Sequence[Row]:
         by = _COLUMNS[self._order.removeprefix("-")][2]
-        return sorted(rows, key=by, reverse=self._order.startswith("-")) if by else rows
+        return sorted(found, key=by, reverse=self._order.startswith("-")) if by else found
 
     @staticmethod
     def _known_order(order: str) -> str:
@@ -260,11 +196,3 @@ class ChangeList:
             if not value:
                 del query[name]
         return f"?{query.urlencode()}"
-
-
-def _rows(overview: Overview) -> Iterable[Row]:
-    code = Code()
-    largest = max((each.size_bytes for each in overview.snapshots), default=0)
-    for each in overview.snapshots:
-        percent = round(100 * each.size_bytes / largest) if largest else 0
-        yield Row(snapshot=each, drift=code.drift(each.migrations), percent=percent)

@@ -31,13 +31,13 @@ class Rename(Action):
     def form(self, data: Any = None) -> forms.Form:
         return RenameForm(data, initial={"name": self.name})
 
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> bool:
+    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
         new = values["name"]
         snapshot = housekeeping.rename(self.name, new)
         done = _("Renamed “%(old)s” to “%(new)s”.") % {"old": self.name, "new": new}
         file.tell("success", done)
         journal.record(visitor, journal.keys([snapshot]), journal.CHANGE, done, file)
-        return False
+        return ""
 
 
 class Annotate(Action):
@@ -54,13 +54,13 @@ class Annotate(Action):
     def form(self, data: Any = None) -> forms.Form:
         return NoteForm(data, initial={"note": self.snapshot.note})
 
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> bool:
+    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
         snapshot = housekeeping.annotate(self.name, values["note"])
         file.tell("success", _("Changed the note of “%s”.") % self.name)
         journal.record(
             visitor, journal.keys([snapshot]), journal.CHANGE, _("Changed the note."), file
         )
-        return False
+        return ""
 
 
 class Pin(Action):
@@ -81,12 +81,12 @@ class Pin(Action):
             return [_("It may then be pruned, as snapshots that are not pinned.")]
         return [_("Pruning then leaves it. Nothing else changes.")]
 
-    def perform(self, _values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> bool:
+    def perform(self, _values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
         snapshot = housekeeping.pin(self.name, pinned=not self.snapshot.pinned)
         done = (_("Pinned “%s”.") if snapshot.pinned else _("Unpinned “%s”.")) % self.name
         file.tell("success", done)
         journal.record(visitor, journal.keys([snapshot]), journal.CHANGE, done, file)
-        return False
+        return ""
 
 
 class Delete(Action):
@@ -116,9 +116,9 @@ class Delete(Action):
             lines.append(_("Pinned, and deleted all the same: %s.") % ", ".join(pinned))
         return lines
 
-    def perform(self, _values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> bool:
+    def perform(self, _values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
         gone = housekeeping.delete(*(each.name for each in self.snapshots), reporter=file)
         done = _("Deleted %s.") % ", ".join(f"“{each.name}”" for each in gone)
         file.tell("success", done)
         journal.record(visitor, journal.keys(gone), journal.DELETION, "", file)
-        return False
+        return ""

@@ -22,7 +22,8 @@ from ..snapshots.carried import carried
 from . import housekeeping, replacing, wording
 from .acting import ActionPages
 from .action import Action
-from .changelist import ChangeList, Row
+from .changelist import ChangeList
+from .rows import Row
 
 View = Callable[..., HttpResponse]
 

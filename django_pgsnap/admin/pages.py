@@ -12,6 +12,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from .. import standalone
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
 from ..snapshots import operation
 from ..snapshots.listing import Overview
@@ -59,17 +60,19 @@ class SnapshotPages(admin.ModelAdmin):  # type: ignore[type-arg]
         self, request: HttpRequest, template: str, title: str, *, status: int = 200, **facts: Any
     ) -> TemplateResponse:
         """Return a page in the look of the admin."""
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": title,
-            "may": {permission: self.may(request, permission) for permission in PERMISSIONS},
-            **facts,
-        }
+        context = {**self._surroundings(request), "opts": self.opts, "title": title, **facts}
         request.current_app = self.admin_site.name
         return TemplateResponse(
             request, f"admin/django_pgsnap/snapshot/{template}.html", context, status=status
         )
+
+    def _surroundings(self, request: HttpRequest) -> dict[str, Any]:
+        """Return what is on every page, the more of it the more a user may do."""
+        site = self.admin_site
+        if standalone.is_claimed(request):
+            return {"site_title": site.site_title, "site_header": site.site_header}
+        may = {permission: self.may(request, permission) for permission in PERMISSIONS}
+        return {**site.each_context(request), "may": may}
 
     def url(self, page: str, *arguments: str) -> str:
         """Return the address of one of the pages."""

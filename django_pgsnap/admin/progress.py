@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,9 +24,12 @@ from typing import Any, Final
 from ..report import Reporter
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
-# Long enough to come back to the page; short enough not to fill the disk with old news.
-_KEEP_S: Final = 60 * 60.0
+_PREFIX: Final = "django_pgsnap-"
+# Long enough to come back to the page, and longer than any operation keeps silent.
+_KEEP_S: Final = 24 * 60 * 60.0
 _WRITE_EVERY_S: Final = 0.25
+# An operation that has written nothing for so long may have died.
+_SILENCE_S: Final = 15.0
 
 _ours: set[Path] = set()
 
@@ -41,7 +47,7 @@ class Progress:
         texts: What there is to tell afterwards: level (a tag of Django's messages) and text.
         ended: Whether it is over.
         failed: Whether it ended with an error, which is the last of the texts.
-        signed_out: Whether the restored database does not know who asked for it.
+        signed_out: Why who asked for it is signed out; empty where they are not.
     """
 
     title: str
@@ -52,7 +58,7 @@ class Progress:
     texts: tuple[tuple[str, str], ...] = ()
     ended: bool = False
     failed: bool = False
-    signed_out: bool = False
+    signed_out: str = ""
 
     @property
     def seconds(self) -> float:
@@ -69,7 +75,7 @@ class ProgressFile(Reporter):
         Args:
             title: What the operation does, as a heading.
         """
-        _forget_old_ones()
+        _sweep()
         self.token = secrets.token_hex(16)
         self.progress = Progress(title=title, began=time.time())
         self._directory = _directory(self.token)
@@ -100,7 +106,7 @@ class ProgressFile(Reporter):
         """Write down what is to be told afterwards."""
         self._change(texts=(*self.progress.texts, (level, text)))
 
-    def end(self, *, failed: bool = False, signed_out: bool = False) -> None:
+    def end(self, *, failed: bool = False, signed_out: str = "") -> None:
         """Write down that it is over."""
         self._change(ended=True, failed=failed, signed_out=signed_out)
 
@@ -113,10 +119,12 @@ class ProgressFile(Reporter):
         self._write()
 
     def _write(self) -> None:
-        # Whoever reads meanwhile sees the old text or the new one.
         new = self._directory / "new"
-        new.write_text(json.dumps(asdict(self.progress)))
-        new.replace(self._directory / "progress")
+        # An operation is not to fail since it cannot be watched.
+        with suppress(OSError):
+            new.write_text(json.dumps(asdict(self.progress)))
+            # Whoever reads meanwhile sees the old text or the new one.
+            new.replace(self._directory / "progress")
         self._written = time.monotonic()
 
 
@@ -127,13 +135,21 @@ class Found:
     progress: Progress
     silent_s: float
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it may have died: it has neither ended nor been heard of lately."""
+        return not self.progress.ended and self.silent_s > _SILENCE_S
+
 
 def read(token: str) -> Found | None:
     """Return an operation's progress, None where this machine knows nothing of it."""
     if not _TOKEN.fullmatch(token):
         return None
-    path = _directory(token) / "progress"
+    directory = _directory(token)
+    path = directory / "progress"
     try:
+        if not _is_ours(directory):
+            return None
         data = json.loads(path.read_text())
         silent_s = time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -143,14 +159,27 @@ def read(token: str) -> Found | None:
 
 
 def _directory(token: str) -> Path:
-    return Path(tempfile.gettempdir(), f"django_pgsnap-{token}")
+    return Path(tempfile.gettempdir(), f"{_PREFIX}{token}")
 
 
-def _forget_old_ones() -> None:
-    for directory in list(_ours):
-        path = directory / "progress"
-        if not path.exists() or time.time() - path.stat().st_mtime > _KEEP_S:
-            _remove(directory)
+def _is_ours(directory: Path) -> bool:
+    """Tell whether a directory is what we would have made, so that nobody else wrote into it."""
+    found = directory.lstat()
+    us = getattr(os, "geteuid", int)()  # Windows has no such users, and says 0
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == us
+
+
+def _sweep() -> None:
+    """Remove what nobody came back for, and what killed processes left."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(FileNotFoundError):  # somebody else sweeps, too
+            if (
+                _TOKEN.fullmatch(directory.name.removeprefix(_PREFIX))
+                and _is_ours(directory)
+                # Each time that something is written, a file appears in it.
+                and time.time() - directory.lstat().st_mtime > _KEEP_S
+            ):
+                _remove(directory)
 
 
 def _remove(directory: Path) -> None:

@@ -63,7 +63,7 @@ class Take(Action):
         lines.append(_("Clients that connect meanwhile wait, and then carry on."))
         return lines
 
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> bool:
+    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
         snapshot = take(
             values["name"] or None,
             databases=values.get("databases"),
@@ -80,7 +80,7 @@ class Take(Action):
         }
         file.tell("success", _("Took “%(name)s”: %(size)s in %(seconds)s.") % facts)
         journal.record(visitor, journal.keys([snapshot]), journal.ADDITION, _("Taken."), file)
-        return False
+        return ""
 
 
 _STAY_SIGNED_IN = gettext_lazy(
@@ -118,9 +118,10 @@ class Restore(Action):
             str(_STAY_SIGNED_IN),
         ]
 
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> bool:
-        visitor.pack()
-        snapshot = restoring.restore(self.name, force=values["force"], reporter=file)
+    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
+        snapshot = restoring.restore(
+            self.name, force=values["force"], reporter=file, last_look=visitor.look
+        )
         signed_out = visitor.arrive()
         file.tell(
             "success",
@@ -211,9 +212,8 @@ class UndoLast(Action):
             str(_STAY_SIGNED_IN),
         ]
 
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> bool:
-        visitor.pack()
-        undone = undoing.undo(force=values["force"], reporter=file)
+    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
+        undone = undoing.undo(force=values["force"], reporter=file, last_look=visitor.look)
         signed_out = visitor.arrive()
         done = _("Swapped back what was live before “%s” took its place.") % undone.name
         file.tell("success", _("%s Undo again to redo.") % done)

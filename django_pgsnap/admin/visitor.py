@@ -1,8 +1,9 @@
 """The visitor: who asks for a restore, and whether they stay signed in over it.
 
 A restored database brings its own users and sessions. The visitor's session is carried over as it
-is, and only if Django would accept it there: the same name behind the same primary key, and a
-session hash that matches that user's password. No user is inserted, nothing is signed anew.
+is right before the swap, and only if Django would accept it there: the same name behind the same
+primary key, and a session hash that matches that user's password. No user is inserted, nothing is
+signed anew. Whoever has signed out by then, or has another password, is not signed in again.
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseSession
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import Error, router
 from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext as _
 
 
 class Visitor:
-    """Who sent a request, with what is needed to recognise them in another database."""
+    """Who sent a request, with what is needed to recognise them in another database.
+
+    Attributes:
+        user: Who that is in the database that is live now, None where it does not know them.
+    """
 
     def __init__(self, request: HttpRequest) -> None:
         """Take note of the request's session and user."""
@@ -29,6 +36,7 @@ class Visitor:
         self._data: dict[str, Any] = dict(request.session.items())
         self._username = request.user.get_username()
         self._row: AbstractBaseSession | None = None
+        self._holds = True
         self.user: AbstractBaseUser | AnonymousUser | None = request.user
 
     @property
@@ -36,32 +44,41 @@ class Visitor:
         # Something else may say who sends a request: a middleware, a proxy.
         return auth.SESSION_KEY in self._data
 
-    def pack(self) -> None:
-        """Read the session's row, if it is in a database."""
-        if isinstance(self._session, DatabaseSession) and self._session.session_key:
-            rows = self._session.model._default_manager.using(self._database)  # noqa: SLF001
-            self._row = rows.filter(pk=self._session.session_key).first()
+    def look(self) -> None:
+        """See whether the session still holds, as the last thing before the swap."""
+        if not self._is_by_session:
+            return
+        self._holds = False
+        # Where it cannot be seen, it is taken for ended.
+        with suppress(Error):
+            data = self._stored()
+            if self._recognised(data) is not None:
+                self._data, self._holds = data, True
 
-    def arrive(self) -> bool:
+    def arrive(self) -> str:
         """Carry the session over to the database that is live now, or end it.
 
         Returns:
-            Whether the visitor has to sign in again.
+            Why the visitor has to sign in again; empty where they need not.
         """
         self.user = None
         if not self._is_by_session:
-            return False
+            return ""
         # A restored database may be older than a table or a column.
         with suppress(Error):
-            user = self._recognised()
-            if user is not None:
+            self.user = self._recognised(self._data)
+            if self.user is not None and self._holds:
                 if self._row is not None:
                     self._row.save(using=self._database)
-                self.user = user
-                return False
+                return ""
         with suppress(Error):
             self._session.delete(self._session.session_key)
-        return True
+        if not self._holds:
+            return _("You are signed out: your session ended while the restore was at work.")
+        return _(
+            "You are signed out: the restored database does not have you with the same name "
+            "and password. Log in as somebody whom it has."
+        )
 
     @property
     def _database(self) -> str:
@@ -69,9 +86,19 @@ class Visitor:
             raise TypeError(self._session)
         return router.db_for_write(self._session.model)
 
-    def _recognised(self) -> AbstractBaseUser | None:
+    def _stored(self) -> dict[str, Any]:
+        """Return what the session holds now; where it is in a database, take its row along."""
+        if not isinstance(self._session, DatabaseSession):
+            return dict(type(self._session)(self._session.session_key).items())
+        rows = self._session.model._default_manager.using(self._database)  # noqa: SLF001
+        now = timezone.now()
+        self._row = rows.filter(pk=self._session.session_key, expire_date__gt=now).first()
+        return self._row.get_decoded() if self._row is not None else {}
+
+    def _recognised(self, data: dict[str, Any]) -> AbstractBaseUser | None:
+        """Return whom Django takes the owner of a session for, if that is the visitor."""
         request = HttpRequest()
-        request.session = _Copy(self._data)  # type: ignore[assignment]
+        request.session = _Copy(data)  # type: ignore[assignment]
         user = auth.get_user(request)
         # The hash is of the password alone: users without one would all match.
         if isinstance(user, AnonymousUser) or user.get_username() != self._username:

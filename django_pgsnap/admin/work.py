@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 from ..errors import InsideTransactionError, PgsnapError
 from .progress import Progress, ProgressFile
 
-# Does the work, tells what came of it, and returns whether the visitor is to be signed out.
-Act = Callable[[ProgressFile], bool]
+# Does the work, tells what came of it, and returns why the visitor is to be signed out, if so.
+Act = Callable[[ProgressFile], str]
 
 
 class Job(Thread):

@@ -78,7 +78,8 @@ def show_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for label, value in _details(snapshot, drift):
-        grid.add_row(label, Text(wording.printable(value)))
+        # A plain str would be taken for markup.
+        grid.add_row(Text(label), Text(wording.printable(value)))
     out.print(grid)
 
 

@@ -51,10 +51,16 @@ class CommandReporter(Reporter):
     def step(self, message: str) -> None:
         """Say what begins: in the progress bar, or at verbosity 2 as a line."""
         self._stop_bar()
-        self._step = wording.printable(message)
         self._step_began = time.monotonic()
-        if self._verbosity > 1:
+        step, self._step = self._step, wording.printable(message)
+        if self._verbosity > 1 and self._step != step:
             self._command.stderr.write(f"{self._step} …", self._plain)
+
+    def wait(self, message: str) -> None:
+        """Show at once for whom it waits: whoever watches may be the one who can end that."""
+        self.step(message)
+        if self._animated:
+            self._start_bar(None)
 
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
         """Move the progress bar, once the step has taken long enough to deserve one."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -17,13 +18,17 @@ from ..errors import (
     ObstacleError,
     ServerError,
 )
+from ..eviction import Evictor
 from ..report import Reporter
 from ..server import Server
 from ..session import Session
-from ..sessions import Evictor
 from ..supervise import begin
 from ..targets import Target
 from .site import Site
+
+# So long a lock is waited for even by who does not want to wait: many are held for less, and 0
+# means for ever to the server.
+_MOMENT_S: Final = 0.1
 
 
 def chosen(aliases: Sequence[str] | None) -> list[Target]:
@@ -42,7 +47,12 @@ def chosen(aliases: Sequence[str] | None) -> list[Target]:
 
 @contextmanager
 def operation(
-    purpose: str, about: Sequence[Target], *, wait_s: float, disturbs_live: bool = True
+    purpose: str,
+    about: Sequence[Target],
+    *,
+    wait_s: float,
+    disturbs_live: bool = True,
+    reporter: Reporter | None = None,
 ) -> Iterator[list[Site]]:
     """Hold the locks of live databases, and what the work on them needs.
 
@@ -55,6 +65,7 @@ def operation(
         about: The live databases.
         wait_s: How long to wait for another operation, in seconds.
         disturbs_live: Whether sessions on the live databases will be ended, Django's own too.
+        reporter: Who hears for which other operation it waits.
 
     Raises:
         InsideTransactionError: It disturbs, and this thread is inside ``transaction.atomic``.
@@ -72,7 +83,7 @@ def operation(
             _open(stack, purpose, server, group, wait_s)
             for server, group in targets.by_server(about).items()
         ]
-        _lock(opened, wait_s)
+        _lock(opened, wait_s, reporter)
         with _lock_errors(opened):
             sites = [sessions.site() for sessions in opened]
             for site in sites:
@@ -113,7 +124,7 @@ def _open(
     """Open the sessions on one server at the same time; that is much of what a restore takes."""
 
     def session() -> Session:
-        return server.session(purpose, lock_timeout_s=wait_s)
+        return server.session(purpose, lock_timeout_s=max(wait_s, _MOMENT_S))
 
     others = [begin(session) for _ in group]
     for each in others:
@@ -129,14 +140,14 @@ def _close(opening: Future[Session]) -> None:
         opening.result().close()
 
 
-def _lock(opened: Sequence[_Opened], wait_s: float) -> None:
+def _lock(opened: Sequence[_Opened], wait_s: float, reporter: Reporter | None) -> None:
     wanted = [
         (target.name, str(sessions.server), sessions.workers[target.alias])
         for sessions in opened
         for target in sessions.targets
     ]
     for name, _, worker in sorted(wanted, key=lambda each: each[:2]):
-        locks.acquire(worker, name, wait_s)
+        locks.acquire(worker, name, wait_s, reporter)
 
 
 @contextmanager
@@ -144,7 +155,7 @@ def _lock_errors(opened: Sequence[_Opened]) -> Iterator[None]:
     """Name who holds what we waited for in vain."""
     try:
         yield
-    except psycopg.errors.LockNotAvailable as error:
+    except (psycopg.errors.LockNotAvailable, locks.HeldTooLongError) as error:
         holders = "".join(f"\n  {holder}" for each in opened for holder in each.lock_holders())
         raise DatabaseBusyError(
             "Another session is copying one of the databases, or has not committed an ALTER "

@@ -11,11 +11,11 @@ from .. import carryover, cloning, inspection, locks, names, properties, session
 from ..cloning import Clone, Rates
 from ..copying import Job
 from ..errors import ServerUnavailableError
+from ..eviction import Evictor
 from ..inspection import Contents
 from ..metadata import Strategy
 from ..properties import Properties
 from ..report import Reporter
-from ..sessions import Evictor
 from ..targets import Target
 from .site import Site
 
@@ -66,7 +66,13 @@ class Part:
 
 def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]:
     """Look at each live database of a server, and decide how it is copied."""
-    evictor = Evictor(site.watcher, site.sources, wait_s=request.wait_s, force=request.force)
+    evictor = Evictor(
+        site.watcher,
+        site.sources,
+        wait_s=request.wait_s,
+        force=request.force,
+        reporter=reporter,
+    )
     rates = _rates(site)
     for target in site.targets:
         identity = names.new_identity()
@@ -85,7 +91,7 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
             site=site,
             target=target,
             identity=identity,
-            contents=_inspect(site, target, reporter),
+            contents=_inspect(site, target, request.wait_s, reporter),
             rates=rates,
             properties=present,
             evictor=evictor,
@@ -114,7 +120,8 @@ def _rates(site: Site) -> Rates:
     return Rates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
 
 
-def _inspect(site: Site, target: Target, reporter: Reporter) -> Contents:
+def _inspect(site: Site, target: Target, wait_s: float, reporter: Reporter) -> Contents:
+    locks.wait_until_open(site.watcher, target.name, wait_s)
     try:
         with sessions.visit(site.server, site.watcher, target.name, "looking inside") as inside:
             contents = inspection.inspect(inside)

@@ -39,11 +39,11 @@ def refill(
     with operation.operation("refill", about, wait_s=config().wait_s, disturbs_live=False) as sites:
         copies = [copy for site in sites for copy in site.copies()]
         undos = [undo for site in sites for undo in site.undos()]
-        snapshot = choosing.find_in(sites, name or current(copies, undos))
+        wanted = current(copies, undos) if name is None else name
+        snapshot = choosing.find_in(sites, wanted)
         jobs = [job for site in sites for job in _jobs(site, snapshot, reporter)]
         if jobs:
-            reporter.step(f"Making the spare of {snapshot.name}")
-            copying.copy(jobs, reporter)
+            copying.copy(jobs, reporter, step=f"Making the spare of {snapshot.name}")
         for site in sites:
             here = [member for member in snapshot.members if member.server == site.server]
             aftermath.send_off(site, current=here, drops=(), spare=True, reporter=reporter)

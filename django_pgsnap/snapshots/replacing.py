@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Self
+from typing import Final, Self
 
-import django
-
-from .. import carryover, catalog, names, obstacles, properties, rights, written
+from .. import (
+    carryover,
+    catalog,
+    locks,
+    obstacles,
+    properties,
+    reconnect,
+    rights,
+    written,
+)
 from ..conf import config
 from ..errors import ServerUnavailableError
-from ..metadata import Record
+from ..eviction import Evictor
 from ..properties import Properties
 from ..report import Reporter
 from ..server import Server
-from ..sessions import Evictor
-from ..swap import Swap, WrittenMeanwhileError, perform
-from . import operation
+from ..swap import SetUpMeanwhileError, Swap, WrittenMeanwhileError, perform
+from . import operation, outgoing
 from .incoming import Incoming
-from .parts import size_bytes
+from .outgoing import UndoSet
 from .site import Site
+
+_POLL_S: Final = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +39,24 @@ class Request:
     keep_undo: bool
     wait_s: float
     force: bool
+    last_look: Callable[[], None] | None = None
 
     @classmethod
-    def of(cls, *, keep_undo: bool | None, wait_s: float | None, force: bool) -> Self:
+    def of(
+        cls,
+        *,
+        keep_undo: bool | None,
+        wait_s: float | None,
+        force: bool,
+        last_look: Callable[[], None] | None = None,
+    ) -> Self:
         """Return a request where None stands for what the settings say."""
         settings = config()
         return cls(
             keep_undo=settings.undo if keep_undo is None else keep_undo,
             wait_s=settings.wait_s if wait_s is None else wait_s,
             force=force,
+            last_look=last_look,
         )
 
 
@@ -59,39 +76,42 @@ def replace_live(
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
     # What is replaced on all servers becomes one undo.
-    undo = _UndoSet(set_id=names.new_identity(), members=len(incoming), taken_at=datetime.now(UTC))
-    work = [_Replacement(site, group, request, undo) for site, group in _by_site(incoming)]
+    undo = UndoSet.of(len(incoming)) if request.keep_undo else None
+    work = [
+        _Replacement(site, group, request, undo, reporter) for site, group in _by_site(incoming)
+    ]
     for replacement in work:
         replacement.check()
     for replacement in work:
-        replacement.prepare(reporter)
+        replacement.prepare()
     _perform_all(work)
     operation.report_ended([replacement.evictor for replacement in work], reporter)
     return {replacement.site.server: replacement.drops for replacement in work}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _UndoSet:
-    """What the parts of an undo have in common."""
-
-    set_id: str
-    members: int
-    taken_at: datetime
 
 
 class _Replacement:
     """All that is replaced on one server."""
 
     def __init__(
-        self, site: Site, incoming: Sequence[Incoming], request: Request, undo: _UndoSet
+        self,
+        site: Site,
+        incoming: Sequence[Incoming],
+        request: Request,
+        undo: UndoSet | None,
+        reporter: Reporter,
     ) -> None:
         self.site = site
         self._incoming = incoming
         self._request = request
         self._undo = undo
+        self._reporter = reporter
         self._names = [each.target.name for each in incoming if each.target.name in site.catalog]
         self.evictor = Evictor(
-            site.watcher, self._names, wait_s=request.wait_s, force=request.force
+            site.watcher,
+            self._names,
+            wait_s=request.wait_s,
+            force=request.force,
+            reporter=reporter,
         )
         self._was_empty = False
         self._properties: dict[str, Properties] = {}
@@ -105,23 +125,41 @@ class _Replacement:
         obstacles.check(self.site.watcher, self._names)
         rights.check(self.site.watcher, [*self._names, *(i.database.name for i in self._incoming)])
 
-    def prepare(self, reporter: Reporter) -> None:
+    def prepare(self) -> None:
         self._was_empty = self.evictor.empty()
+        self._set_up()
+
+    def _set_up(self) -> None:
         for each in self._incoming:
             wanted, present = self._properties_of(each)
             for shortfall in carryover.put(self.site.watcher, wanted, present, each.database.name):
-                reporter.warn(str(shortfall))
+                self._reporter.warn(str(shortfall))
             self._properties[each.target.name] = wanted
 
-    def perform(self, *, alone: bool) -> None:
-        """Swap; where it is alone, a state that nobody changed does not become the undo."""
+    def perform(self, *, alone: bool, first: bool) -> None:
+        """Swap; where it is alone, a state that nobody changed does not become the undo.
+
+        Only the first one looks before: once it has swapped, what was live is live no more.
+        """
+        look = self._look if first else None
         unwritten = alone and self._request.keep_undo and self._is_unwritten()
-        self._swaps = self._plan(keep_older_undo=unwritten)
-        try:
-            perform(self.site.main, self._swaps, self.evictor)
-        except WrittenMeanwhileError:
-            self._swaps = self._plan(keep_older_undo=False)
-            perform(self.site.main, self._swaps, self.evictor)
+        while True:
+            self._swaps = self._plan(keep_older_undo=unwritten)
+            try:
+                perform(self.site.main, self._swaps, self.evictor, look)
+            except WrittenMeanwhileError:
+                unwritten = False
+            except SetUpMeanwhileError:
+                self._wait_for_settings()
+                self._set_up()
+            else:
+                return
+
+    def _wait_for_settings(self) -> None:
+        while not properties.are_settled(self.site.watcher):
+            if self.evictor.overdue:
+                raise locks.HeldTooLongError
+            time.sleep(_POLL_S)
 
     def is_done(self) -> bool:
         """Ask the server whether the swap took place, whatever became of who sent it."""
@@ -145,6 +183,14 @@ class _Replacement:
             evictor = Evictor(other, self._names, wait_s=request.wait_s, force=request.force)
             perform(session, swaps, evictor)
 
+    def _look(self) -> None:
+        """Let the caller look at the live databases, and see that nothing of it stays there."""
+        if self._request.last_look is None:
+            return
+        aliases = reconnect.aliases_of(each.target.alias for each in self._incoming)
+        self._request.last_look()
+        reconnect.leave(aliases, self.site.watcher, self._names)
+
     def _properties_of(self, each: Incoming) -> tuple[Properties, Properties]:
         """Return what an incoming database shall be set up with, and what it is now."""
         if each.target.name in self._names:
@@ -161,79 +207,35 @@ class _Replacement:
         )
         return wanted, present
 
-    def _older_undos(self, each: Incoming) -> list[Record]:
-        """Return the undos of a live database, newest first, without what comes in."""
-        undos = [
-            record
-            for database in self.site.catalog.undos([each.target.name])
-            if (record := database.record) is not None and database.oid != each.database.oid
-        ]
-        return sorted(undos, key=lambda record: record.taken_at, reverse=True)
-
     def _is_unwritten(self) -> bool:
         # Where clients keep coming they also write.
-        return self._was_empty and all(
-            (live := self.site.catalog.get(each.target.name)) is not None
-            and (older := self._older_undos(each))
-            and written.is_unwritten(self.site.watcher, self.site.server, live, older[0])
-            for each in self._incoming
-        )
+        return self._was_empty and all(map(self._is_one_unwritten, self._incoming))
+
+    def _is_one_unwritten(self, each: Incoming) -> bool:
+        live = self.site.catalog.get(each.target.name)
+        older = outgoing.older_undos(each)
+        if live is None or not older:
+            return False
+        locks.wait_until_open(self.site.watcher, live.name, self._request.wait_s)
+        return written.is_unwritten(self.site.watcher, self.site.server, live, older[0])
 
     def _plan(self, *, keep_older_undo: bool) -> list[Swap]:
-        return [self._swap(each, keep_older_undo) for each in self._incoming]
-
-    def _swap(self, each: Incoming, keep_older_undo: bool) -> Swap:
-        live = self.site.catalog.get(each.target.name)
-        older = self._older_undos(each)
-        undo = None
-        if live and self._request.keep_undo and not keep_older_undo:
-            undo = self._undo_record(each)
-        return Swap(
-            live_name=each.target.name,
-            live=live,
-            incoming=each.database,
-            properties=self._properties[each.target.name],
-            undo=undo,
-            doomed_identity=names.new_identity(),
-            retire=older if undo else [],
-            recomment=self._succeeded(older[0], each) if older and keep_older_undo else None,
-        )
-
-    def _undo_record(self, each: Incoming) -> Record:
-        wanted = self._properties[each.target.name]
-        record = Record(
-            kind="undo",
-            identity=names.new_identity(),
-            set_id=self._undo.set_id,
-            members=self._undo.members,
-            name=each.record.name,
-            alias=each.target.alias,
-            source=each.target.name,
-            taken_at=self._undo.taken_at,
-            size_bytes=size_bytes(self.site, each.target.name),
-            django=django.get_version(),
-            postgresql=self.site.watcher.server_name,
-            comment=wanted.comment,
-            connection_limit=wanted.connection_limit,
-        )
-        return self._succeeded(record, each)
-
-    def _succeeded(self, undo: Record, each: Incoming) -> Record:
-        """Return an undo that knows which database took its place."""
-        return replace(
-            undo,
-            successor_oid=each.database.oid,
-            # What an undo holds may have been written, so nothing is known of its sequences.
-            successor_sequences=each.record.sequences if each.record.kind == "copy" else "",
-            statistics_epoch=written.epoch(self.site.watcher),
-        )
+        return [
+            outgoing.swap_of(
+                each,
+                self._properties[each.target.name],
+                self._undo,
+                keep_older_undo=keep_older_undo,
+            )
+            for each in self._incoming
+        ]
 
 
 def _perform_all(work: Sequence[_Replacement]) -> None:
     """Swap on all servers, or on none."""
     try:
         for replacement in work:
-            replacement.perform(alone=len(work) == 1)
+            replacement.perform(alone=len(work) == 1, first=replacement is work[0])
     except BaseException:
         if len(work) == 1:
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import arrivals, catalog, copying, locks, names, obstacles, signals, spares
 from ..catalog import Database
@@ -26,6 +26,7 @@ def restore(
     wait_s: float | None = None,
     force: bool = False,
     reporter: Reporter | None = None,
+    last_look: Callable[[], None] | None = None,
 ) -> Snapshot:
     """Bring the live databases back to a snapshot.
 
@@ -44,6 +45,8 @@ def restore(
             setting ``WAIT_S``.
         force: Whether to end busy sessions too.
         reporter: Who hears about progress and warnings.
+        last_look: Called when nobody is left on the live databases, right before the swap, and
+            again if somebody came in between. It may read them through Django.
 
     Returns:
         The snapshot that was restored.
@@ -52,7 +55,7 @@ def restore(
         SnapshotNotFoundError: There is none of that name.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
-    request = Request.of(keep_undo=undo, wait_s=wait_s, force=force)
+    request = Request.of(keep_undo=undo, wait_s=wait_s, force=force, last_look=last_look)
     return restore_as(name, databases, request, reporter or Reporter())
 
 
@@ -69,7 +72,9 @@ def restore_as(
     signals.pre_restore.send(
         sender=Snapshot, aliases=tuple(target.alias for target in about), name=name
     )
-    with operation.operation(f"restore {name or ''}", about, wait_s=request.wait_s) as sites:
+    with operation.operation(
+        f"restore {name or ''}", about, wait_s=request.wait_s, reporter=reporter
+    ) as sites:
         snapshot = choosing.find_in(sites, name)
         _check_complete(snapshot, databases)
         matched = list(matched_with_live(sites, snapshot.members))
@@ -112,7 +117,6 @@ def _clones(matched: Sequence[tuple[Site, Target, Member]], reporter: Reporter) 
     ]
     jobs = [_job(site, target, member) for site, target, member, spare in found if spare is None]
     if jobs:
-        reporter.step(f"Copying {', '.join(job.clone.source for job in jobs)}")
         copying.copy(jobs, reporter)
     made = iter(jobs)
     return [

@@ -69,7 +69,9 @@ def take(
     signals.pre_take.send(
         sender=Snapshot, aliases=tuple(target.alias for target in about), name=name
     )
-    with operation.operation(f"take {name or ''}", about, wait_s=wait_s) as sites:
+    with operation.operation(
+        f"take {name or ''}", about, wait_s=wait_s, reporter=reporter
+    ) as sites:
         name, replaced = _settle_name(sites, name, replace=replace)
         request = Request(
             name=name, note=note, pinned=pin, strategy=strategy, wait_s=wait_s, force=force
@@ -124,7 +126,6 @@ def _take(
     taken_at = datetime.now(UTC)
     # In a large working copy git takes as long as the server.
     code = begin(vcs.checkout)
-    reporter.step(f"Copying {', '.join(part.target.name for part in parts)}")
     copied = copying.copy([part.job for part in parts], reporter)
     with _dropped_on_failure(parts):
         for part in parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import arrivals, signals
 from ..errors import NothingToUndoError
@@ -20,6 +20,7 @@ def undo(
     wait_s: float | None = None,
     force: bool = False,
     reporter: Reporter | None = None,
+    last_look: Callable[[], None] | None = None,
 ) -> Undo:
     """Swap back what the last restore replaced; doing it again is the redo.
 
@@ -28,6 +29,7 @@ def undo(
         wait_s: As for `restore`.
         force: As for `restore`.
         reporter: As for `restore`.
+        last_look: As for `restore`.
 
     Returns:
         The undo that became live.
@@ -37,12 +39,12 @@ def undo(
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
     about = operation.chosen(databases)
-    request = Request.of(keep_undo=True, wait_s=wait_s, force=force)
+    request = Request.of(keep_undo=True, wait_s=wait_s, force=force, last_look=last_look)
     reporter = reporter or Reporter()
     signals.pre_restore.send(
         sender=Snapshot, aliases=tuple(target.alias for target in about), name=None
     )
-    with operation.operation("undo", about, wait_s=request.wait_s) as sites:
+    with operation.operation("undo", about, wait_s=request.wait_s, reporter=reporter) as sites:
         last = _last_undo(sites)
         incoming = [
             Incoming.of(site, target, member, member.database)

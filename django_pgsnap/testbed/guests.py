@@ -13,9 +13,10 @@ from psycopg import sql
 
 from .. import reconnect
 from ..conf import config
+from ..eviction import Evictor
 from ..server import Server
 from ..session import Session
-from ..sessions import Evictor, backends
+from ..sessions import backends
 from . import live
 
 _LOOK_S: Final = 0.001

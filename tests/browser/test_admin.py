@@ -69,7 +69,7 @@ def test_progress(live: str, visitor: Visitor, server: Server) -> None:
         visitor.reads("The work goes on without this page")
         visitor.keep("progress")
         visitor.chromium.refresh()
-        visitor.reads("Copying")
+        visitor.reads("Waiting up to 10 s for pid ")
 
     visitor.reads("Took “seeded”")
 

@@ -93,7 +93,7 @@ CONFIGURATION = """
     [pytest]
     DJANGO_SETTINGS_MODULE = project_settings
     python_files = tests.py
-    addopts = --strict-markers -p no:cacheprovider -W error
+    addopts = --strict-markers -W error -p no:cacheprovider -p no:faker -p no:hypothesispytest
 """
 
 

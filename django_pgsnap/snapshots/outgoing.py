@@ -1,0 +1,98 @@
+"""What becomes of the live databases that are replaced: the undo, unless an older one is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Self
+
+import django
+
+from .. import names, written
+from ..metadata import Record
+from ..properties import Properties
+from ..swap import Swap
+from .incoming import Incoming
+from .parts import size_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoSet:
+    """What the parts of an undo have in common."""
+
+    set_id: str
+    members: int
+    taken_at: datetime
+
+    @classmethod
+    def of(cls, members: int) -> Self:
+        """Return what the parts of a new undo have in common."""
+        return cls(set_id=names.new_identity(), members=members, taken_at=datetime.now(UTC))
+
+
+def older_undos(each: Incoming) -> list[Record]:
+    """Return the undos of a live database, newest first, without what comes in."""
+    undos = [
+        record
+        for database in each.site.catalog.undos([each.target.name])
+        if (record := database.record) is not None and database.oid != each.database.oid
+    ]
+    return sorted(undos, key=lambda record: record.taken_at, reverse=True)
+
+
+def swap_of(
+    each: Incoming, wanted: Properties, undo: UndoSet | None, *, keep_older_undo: bool
+) -> Swap:
+    """Return the swap that brings a database in.
+
+    Args:
+        each: The database that comes.
+        wanted: What the live database is set up with.
+        undo: The undo that the live database becomes a part of; None to have it dropped.
+        keep_older_undo: Whether nothing was written since the older undo, so that it stays the one.
+    """
+    live = each.site.catalog.get(each.target.name)
+    older = older_undos(each)
+    record = None
+    if live and undo and not keep_older_undo:
+        record = _undo_record(each, wanted, undo)
+    return Swap(
+        live_name=each.target.name,
+        live=live,
+        incoming=each.database,
+        properties=wanted,
+        undo=record,
+        doomed_identity=names.new_identity(),
+        retire=older if record else [],
+        recomment=_succeeded(older[0], each) if older and keep_older_undo else None,
+    )
+
+
+def _undo_record(each: Incoming, wanted: Properties, undo: UndoSet) -> Record:
+    record = Record(
+        kind="undo",
+        identity=names.new_identity(),
+        set_id=undo.set_id,
+        members=undo.members,
+        name=each.record.name,
+        alias=each.target.alias,
+        source=each.target.name,
+        taken_at=undo.taken_at,
+        size_bytes=size_bytes(each.site, each.target.name),
+        django=django.get_version(),
+        postgresql=each.site.watcher.server_name,
+        comment=wanted.comment,
+        connection_limit=wanted.connection_limit,
+    )
+    return _succeeded(record, each)
+
+
+def _succeeded(undo: Record, each: Incoming) -> Record:
+    """Return an undo that knows which database took its place."""
+    return replace(
+        undo,
+        successor_oid=each.database.oid,
+        # What an undo holds may have been written, so nothing is known of its sequences.
+        successor_sequences=each.record.sequences if each.record.kind == "copy" else "",
+        statistics_epoch=written.epoch(each.site.watcher),
+    )
