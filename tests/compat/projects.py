@@ -51,6 +51,7 @@ import sys
 from runtests import DEFAULT_SETTINGS
 globals().update(DEFAULT_SETTINGS)
 DATABASES = {"default": database("history"), "other": database("other")}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
 TEST_RUNNER = os.environ["COMPAT_RUNNER"]
 """
