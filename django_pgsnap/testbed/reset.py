@@ -15,7 +15,7 @@ from psycopg import sql
 
 from .. import arrivals, locks, names, reconnect, stages, written
 from ..server import Server
-from ..session import Session
+from ..session import Query, Session
 from . import baseline, clones, dirty, live
 from .baseline import Baseline
 from .dirty import Look
@@ -179,10 +179,11 @@ class Keeper:
         """Give the test database's name to a shut clone, whose lock we hold."""
         outgoing = names.doomed_name(names.new_identity())
         _, limit, comment = self._place
-        statements = []
-        if self.session.rows(_PLACE, [self.name]):
+        statements: list[Query] = []
+        is_there = bool(self.session.rows(_PLACE, [self.name]))
+        if is_there:
             locks.try_acquire(self.session, outgoing)
-            statements.append(stages.leave_live(self.name, outgoing, None))
+            statements += [stages.rename(self.name, outgoing), stages.shut(outgoing, None)]
         statements.append(
             stages.become_live(
                 incoming,
@@ -196,7 +197,7 @@ class Keeper:
         locks.release(self.session, incoming)
         for alias in self._guests.aliases:
             arrivals.renew(alias, self.name)
-        if len(statements) > 1:
+        if is_there:
             self._ready.discard(outgoing)
 
     def _put_aside(self) -> Baseline:
@@ -233,7 +234,7 @@ class Keeper:
         return found[0] if found else ()
 
 
-# As long as the first three stand, the server has not lost count.
+# As long as the first of them stand, the server has not lost count.
 _SAME: Final = 3
 _VISITS: Final = sql.SQL(
     "SELECT d.oid, extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid))::text,"
