@@ -82,6 +82,121 @@ SNAPSHOTS = """
         assert [each.record.source for each in snapshot.members] == ["test_shop"]
 """
 
+BASELINES = """
+    import pytest
+    from django.db import transaction
+    from django.test import TestCase, TransactionTestCase
+
+    from shop.models import Item
+
+    ran = []
+
+
+    def names():
+        return [item.name for item in Item.objects.order_by("id")]
+
+
+    def commit():
+        Item.objects.all().delete()
+        return Item.objects.create(name="left behind").pk
+
+
+    # Data of migrations stays, and so do the numbers that sequences give.
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("number", range(2))
+    def test_function(number):
+        assert names() == ["first"]
+        assert commit() == 2
+
+
+    @pytest.mark.parametrize("number", range(2))
+    def test_fixture(number, transactional_db):
+        assert names() == ["first"]
+        assert commit() == 2
+
+
+    def test_live_server(live_server):
+        assert names() == ["first"]
+        commit()
+
+
+    class DataTests(TransactionTestCase):
+        @classmethod
+        def setUpTestData(cls):
+            ran.append(cls)
+            cls.item = Item.objects.create(name="of the class")
+
+        def test_one(self):
+            assert names() == ["first", "of the class"]
+            assert commit() == 3
+
+        test_two = test_one
+
+
+    def test_after(transactional_db):
+        assert ran == [DataTests]
+        assert names() == ["first"]
+
+
+    @pytest.fixture(scope="class")
+    def item(pgsnap_class):
+        with pgsnap_class():
+            return Item.objects.create(name="of a fixture")
+
+
+    class TestClass:
+        @pytest.mark.parametrize("number", range(2))
+        def test_commits(self, item, transactional_db, number):
+            assert names() == ["first", "of a fixture"]
+            assert commit() == 3
+
+        def test_in_transaction(self, item, db):
+            assert names() == ["first", "of a fixture"]
+
+
+    @pytest.mark.django_db
+    def test_after_all():
+        assert names() == ["first"]
+
+
+    class LastTests(TestCase):
+        def test_migrated(self):
+            assert names() == ["first"]
+"""
+
+MARKED = """
+    import pytest
+
+    from shop.models import Item
+
+
+    def names():
+        return [item.name for item in Item.objects.order_by("id")]
+
+
+    @pytest.mark.pgsnap("seeded")
+    def test_in_transaction():
+        assert names() == ["first", "of the developer"]
+
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.pgsnap("seeded")
+    @pytest.mark.parametrize("number", range(2))
+    def test_commits(number):
+        assert names() == ["first", "of the developer"]
+        Item.objects.all().delete()
+
+
+    @pytest.mark.django_db(transaction=True)
+    def test_without():
+        assert names() == ["first"]
+
+
+    @pytest.mark.pgsnap("missing")
+    def test_missing():
+        assert False
+"""
+
 FIXTURE = """
     import pytest
 
@@ -114,6 +229,7 @@ def test_template(suite: Project, left: Left) -> None:
     assert left() == []
 
 
+@pytest.mark.versions
 def test_workers(suite: Project, left: Left) -> None:
     """Of the workers one migrates, and each has a clone of its own."""
     assert suite.pytest("-n", "2") == ["first"]
@@ -162,6 +278,31 @@ def test_snapshots(project: Project, left: Left) -> None:
     project.pytest()
 
     assert left() == []
+
+
+def test_baselines(project: Project, left: Left) -> None:
+    """Tests that commit are followed by a reset, and classes have baselines of their own."""
+    project.write("shop/tests.py", BASELINES)
+
+    project.pytest()
+
+    assert left() == []
+
+
+def test_development_snapshots(project: Project, left: Left, sql: RunSql) -> None:
+    """Tests with the mark start from a development snapshot, others do not; one may be missing."""
+    sql("CREATE DATABASE shop")
+    project.settings["PGSNAP"] = {"ENABLED": True}
+    assert project.run("migrate").returncode == 0
+    sql("INSERT INTO shop_item (name) VALUES ('of the developer')", dbname="shop")
+    assert project.run("pgsnap", "take", "seeded").returncode == 0
+    project.write("shop/tests.py", MARKED)
+
+    ended = project.run_pytest("-rs")
+
+    assert ended.returncode == 0, ended.stdout
+    assert "4 passed, 1 skipped" in ended.stdout
+    assert "missing" in ended.stdout
 
 
 @pytest.mark.parametrize("how", ["app", "option"])

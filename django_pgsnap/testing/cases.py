@@ -60,7 +60,7 @@ def start_from_snapshot(cls: Any, snapshot: str) -> None:
         SnapshotNotFoundError: There is none, and it is on.
         ConfigurationError: The tests do not run on our test databases.
     """
-    kept = dict(_kept(cls))
+    kept = dict(kept_of(cls))
     if not kept:
         raise ConfigurationError(
             f"{strclass(cls)} cannot start from the snapshot {snapshot!r}, since its databases "
@@ -99,7 +99,7 @@ def start(cls: type) -> None:
         PgsnapError: That was not possible.
     """
     _with_data.discard(cls)
-    for alias, keeper in _kept(cls):
+    for alias, keeper in kept_of(cls):
         with keepers.on_behalf_of(strclass(cls), alias):
             keeper.start(_start_of(cls, alias, keeper))
 
@@ -111,7 +111,7 @@ def start_module() -> None:
         PgsnapError: That was not possible.
     """
     for alias in connections:
-        if (keeper := _keeper(alias)) is not None:
+        if (keeper := keeper_of(alias)) is not None:
             with keepers.on_behalf_of("the module", alias):
                 keeper.start()
 
@@ -123,7 +123,7 @@ def adopt_module() -> None:
         PgsnapError: That was not possible.
     """
     for alias in connections:
-        if (keeper := _keeper(alias)) is not None:
+        if (keeper := keeper_of(alias)) is not None:
             with keepers.on_behalf_of("the module", alias):
                 keeper.floor = keeper.adopt()
 
@@ -141,8 +141,8 @@ def fixture_setup(cls: Any) -> None:
     """
     if cls in _with_data:
         return
-    kept = dict(_kept(cls))
-    if _is_flushed(cls):
+    kept = dict(kept_of(cls))
+    if is_flushed(cls):
         stock(TransactionTestCase, "_fixture_setup").__func__(cls)
     else:
         with _only_others(cls, kept):
@@ -158,7 +158,7 @@ def fixture_setup(cls: Any) -> None:
 
 def fixture_teardown(self: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
-    kept = dict(_kept(type(self)))
+    kept = dict(kept_of(type(self)))
     with _only_others(type(self), kept):
         stock(TransactionTestCase, "_fixture_teardown")(self)
     for alias, keeper in kept.items():
@@ -183,7 +183,7 @@ def _set_up_test_data(cls: Any, kept: dict[str, Keeper]) -> None:
 
 
 def _start_of(cls: type, alias: str, keeper: Keeper) -> Baseline | None:
-    if not _is_flushed(cls):
+    if not is_flushed(cls):
         return None
     # Where Django itself fills the tables before each test, its flush leaves them quite empty.
     bare = getattr(cls, "available_apps", None) is not None or getattr(
@@ -203,24 +203,31 @@ def _start_of(cls: type, alias: str, keeper: Keeper) -> Baseline | None:
     )
 
 
-def _is_flushed(cls: type) -> bool:
+def is_flushed(cls: type) -> bool:
+    """Tell whether a class starts from what a flush leaves."""
     commits = issubclass(cls, TransactionTestCase) and not issubclass(cls, TestCase)
     return commits and not issubclass(cls, SnapshotTestCase) and test_config().baseline == "flushed"
 
 
-def _kept(cls: Any) -> Iterator[tuple[str, Keeper]]:
+def has_own_start(cls: type) -> bool:
+    """Tell whether a class' tests start from data of its own, or from a snapshot."""
+    return cls in _with_data or issubclass(cls, SnapshotTestCase)
+
+
+def kept_of(cls: Any) -> Iterator[tuple[str, Keeper]]:
     """Yield the aliases that a test class may use, as far as their test databases are ours."""
     allowed = getattr(cls, "databases", ())
     seen = set()
     for alias in connections:
-        if (allowed == "__all__" or alias in allowed) and (keeper := _keeper(alias)) is not None:
+        if (allowed == "__all__" or alias in allowed) and (keeper := keeper_of(alias)) is not None:
             # Two aliases may lead to one database.
             if keeper not in seen:
                 yield alias, keeper
             seen.add(keeper)
 
 
-def _keeper(alias: str) -> Keeper | None:
+def keeper_of(alias: str) -> Keeper | None:
+    """Return who keeps the test database of an alias, None if that is not ours."""
     # A suite that runs inside a test shares its transaction.
     if connections.settings[alias]["TEST"]["MIRROR"] or connections[alias].in_atomic_block:
         return None

@@ -8,25 +8,81 @@ apps.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NoReturn
+from unittest import SkipTest
 
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_django import DjangoDbBlocker
+
     from .snapshots import TestSnapshots
+
+
+# pytest-django's, once there are test databases.
+_BLOCKER = pytest.StashKey["DjangoDbBlocker"]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark."""
+    config.addinivalue_line(
+        "markers", "pgsnap(snapshot): have the test start from a development snapshot."
+    )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let tests with the mark use the database; how, they may say by pytest-django's own."""
+    if _snapshot_of(item) and item.get_closest_marker("django_db") is None:
+        item.add_marker("django_db")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse tests with the mark where it can mean nothing."""
+    if _snapshot_of(item) and not _is_on():
+        _fail("mark pgsnap")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[Any],
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
     """Have test databases cloned from templates, whoever's fixture it is that sets them up."""
     if fixturedef.argname == "django_db_setup" and _is_on():
-        from . import creation
+        from . import creation, functions
 
         creation.install()
+        functions.install()
+        request.config.stash[_BLOCKER] = request.getfixturevalue("django_db_blocker")
+    elif fixturedef.argname == "_django_db_helper" and _snapshot_of(request.node):
+        # Before pytest-django begins the test's transaction, and when there are test databases.
+        problem = _start(request)
+        result = yield
+        # pytest needs the fixture to have been set up, whatever is wrong with the test.
+        if problem is not None:
+            raise problem
+        return result
     return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Put back what tests started from, when the next one starts from something else."""
+    result = yield
+    if (blocker := item.config.stash.get(_BLOCKER, None)) is not None:
+        from . import functions
+
+        cls = getattr(item, "cls", None)
+        with blocker.unblock():
+            if cls is not None and cls is not getattr(nextitem, "cls", None):
+                functions.leave_class(cls)
+            if _snapshot_of(nextitem) != _snapshot_of(item):
+                functions.start_from("")
+    return result
 
 
 @pytest.hookimpl(wrapper=True)
@@ -34,8 +90,9 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
     """Leave test databases to Django again, once all fixtures are torn down."""
     result = yield
     if _is_on():
-        from . import creation
+        from . import creation, functions
 
+        functions.uninstall()
         # With --reuse-db, pytest-django does not tear them down.
         creation.keep_what_is_left()
         creation.uninstall()
@@ -46,12 +103,61 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
 def pgsnap(transactional_db: None) -> Iterator[TestSnapshots]:  # noqa: ARG001  # for its effect
     """Take snapshots of the test databases and restore them; they are gone after the test."""
     if not _is_on():
-        pytest.fail("The fixture pgsnap needs django_pgsnap in INSTALLED_APPS.", pytrace=False)
+        _fail("fixture pgsnap")
     from .snapshots import TestSnapshots
 
     snapshots = TestSnapshots()
     yield snapshots
     snapshots.end()
+
+
+@pytest.fixture(scope="class")
+def pgsnap_class(
+    django_db_setup: None,  # noqa: ARG001  # for its effect
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Let fixtures of a class write to the test databases; it is undone after the class.
+
+    What the class' tests start from is made in its ``with`` block::
+
+        @pytest.fixture(scope="class")
+        def shop(pgsnap_class):
+            with pgsnap_class():
+                return Shop.objects.create(name="first")
+    """
+    if not _is_on():
+        _fail("fixture pgsnap_class")
+    from . import functions
+
+    with django_db_blocker.unblock():
+        before = functions.remember()
+    yield django_db_blocker.unblock
+    with django_db_blocker.unblock():
+        functions.bring_back(before)
+
+
+def _start(request: pytest.FixtureRequest) -> Exception | None:
+    """Have a test start from its snapshot, and return why that is not possible."""
+    from ..errors import PgsnapError
+    from . import functions
+
+    with request.config.stash[_BLOCKER].unblock():
+        try:
+            snapshot = _snapshot_of(request.node)
+            functions.start_from(snapshot, request.module.__name__, request.node.name)
+        except (PgsnapError, SkipTest) as error:
+            return error
+    return None
+
+
+def _snapshot_of(item: pytest.Item | None) -> str:
+    marker = item.get_closest_marker("pgsnap") if item is not None else None
+    return str(marker.args[0]) if marker is not None else ""
+
+
+def _fail(what: str) -> NoReturn:
+    message = f"The {what} needs django_pgsnap in INSTALLED_APPS."
+    pytest.fail(message, pytrace=False)
 
 
 def _is_on() -> bool:
