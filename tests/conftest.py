@@ -116,7 +116,7 @@ VERSIONS = {
     *("test_api", "test_apps", "test_arrivals", "test_checkpoint", "test_checks", "test_conf"),
     *("test_drift", "test_guard", "test_layers", "test_reconnect", "test_take", "test_targets"),
     *("test_admin_model", "test_admin_permissions", "test_admin_restore", "test_wording"),
-    *("test_cases", "test_plugin", "test_runner", "test_testbed_receivers"),
+    "test_testbed_receivers",
 }
 
 

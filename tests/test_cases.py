@@ -168,6 +168,7 @@ def passed(project: Project, *options: str) -> int:
     return int(count)
 
 
+@pytest.mark.versions
 def test_every_class_starts_from_the_baseline(project: Project) -> None:
     """In any order, and in workers, classes and tests find what migrations left."""
     project.write("shop/tests.py", SUITE.replace("import threading", IMPORTS))

@@ -139,6 +139,7 @@ def test_options(project: Project) -> None:
     assert "Ran 1 test" in ended.stderr
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     "method",
     [

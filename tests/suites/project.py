@@ -188,8 +188,10 @@ class Project:
         self, *arguments: str, module: str = "django", **options: Any
     ) -> subprocess.Popen[str]:
         """Start a management command, or another program of Python's."""
+        # A suite of its own is not part of the run that this test belongs to.
+        inherited = {key: os.environ[key] for key in os.environ if not key.startswith("PYTEST_")}
         environment = {
-            **os.environ,
+            **inherited,
             "DJANGO_SETTINGS_MODULE": "project_settings",
             "PROJECT_SETTINGS": json.dumps(self.settings),
             "PYTHONPATH": os.pathsep.join([str(self.path), str(ROOT)]),
