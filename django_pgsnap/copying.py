@@ -22,7 +22,8 @@ from .session import Session
 from .sessions import backends
 from .supervise import run_together
 
-_MOMENT_TRIES: Final = 10
+# On a busy machine, small copies on two servers often miss each other; each try takes a moment.
+_MOMENT_TRIES: Final = 100
 _LOOK_S: Final = 0.02
 _LOOK_FOR_MOMENT_S: Final = 0.001
 
