@@ -87,7 +87,7 @@ _KEEPS_CLIENTS_OUT: Final = sql.SQL(
 # does not, but the row that it replaces says by which transaction.
 _CATALOG_HOLDERS: Final = sql.SQL(
     "SELECT DISTINCT a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''),"
-    " extract(epoch FROM clock_timestamp() - a.xact_start)::float"
+    " extract(epoch FROM statement_timestamp() - a.xact_start)::float"
     " FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.granted AND"
     " (l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.objid = ANY"
     "   (SELECT oid FROM pg_database WHERE datname = ANY(%(names)s))"

@@ -122,7 +122,8 @@ def test_last_look(live: str, server: Server) -> None:
         )
         until(lambda: any(step.startswith("Waiting") for step in recorder.steps))
         seen_before_it_is_gone = list(seen)
-        client.execute("COMMIT")
+        # In another transaction it is not idle, so it is not ended before it leaves by itself.
+        client.execute("COMMIT AND CHAIN")
         client.close()
         restoring.result()
 

@@ -175,8 +175,10 @@ def test_cancels_what_had_not_begun(session_as: SessionAs) -> None:
         """Begins its statement when the first request to cancel has come and gone."""
 
         asked = 0
+        has_begun = False
 
         def execute(self, statement: Query) -> None:
+            self.has_begun = True
             until(lambda: self.asked > 0)
             super().execute(statement)
 
@@ -184,10 +186,18 @@ def test_cancels_what_had_not_begun(session_as: SessionAs) -> None:
             super().cancel()
             self.asked += 1
 
+    class Failing(Session):
+        """Fails when the other one is under way, and would no longer be kept from it."""
+
+        def execute(self, statement: Query) -> None:
+            until(lambda: late.has_begun)
+            super().execute(statement)
+
     late = Late(session._connection)
+    failing = Failing(session_as()._connection)
 
     failed, cancelled = run_together(
-        [(session_as(), FAIL), (late, SLEEP)], meanwhile=nothing, every_s=often
+        [(failing, FAIL), (late, SLEEP)], meanwhile=nothing, every_s=often
     )
 
     assert isinstance(failed, psycopg.errors.DivisionByZero)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+import django
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -18,6 +19,10 @@ from django.db.backends.base.creation import BaseDatabaseCreation
 
 from ..testbed import beds, live, receivers
 from . import hooks
+
+# Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
+# made is deprecated.
+_SERIALIZES: Final = True if django.VERSION < (6,) else None
 
 
 class WorkerCreation(BaseDatabaseCreation):
@@ -41,11 +46,11 @@ class WorkerCreation(BaseDatabaseCreation):
 class SnapshotCreation(WorkerCreation):
     """Clones test databases from templates, and migrates only where there is none."""
 
-    def create_test_db(  # type: ignore[override]  # its stubs forbid what Django does
+    def create_test_db(
         self,
         verbosity: int = 1,
         autoclobber: bool = False,
-        serialize: bool = True,
+        serialize: bool | None = _SERIALIZES,
         keepdb: bool = False,
     ) -> str:
         """Make the test database, and lead the alias there."""
@@ -55,14 +60,19 @@ class SnapshotCreation(WorkerCreation):
             if found is not None and found.mark is None:
                 if keepdb:
                     # Somebody made it by hand, or without us: it is theirs to keep.
-                    super().create_test_db(verbosity, autoclobber, serialize, keepdb)
+                    options = {} if serialize is None else {"serialize": serialize}
+                    super().create_test_db(verbosity, autoclobber, keepdb=keepdb, **options)
                     bed.settle(None)
                     return name
                 # Django asks whether it may be replaced, and ends the run if not.
                 self._create_test_db(verbosity, autoclobber, False)
 
             def migrate(exists: bool) -> None:
-                super(SnapshotCreation, self).create_test_db(verbosity, True, False, exists)
+                # What it holds is serialized below, where Django wants it here at all.
+                options = {} if _SERIALIZES is None else {"serialize": False}
+                super(SnapshotCreation, self).create_test_db(
+                    verbosity, True, keepdb=exists, **options
+                )
 
             needed_no_migrating = beds.set_up(bed, migrate, self.log, keep=keepdb)
         if needed_no_migrating:
