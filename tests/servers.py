@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ MEMORY = Path("/dev/shm")
 ENOUGH_MEMORY_BYTES = 2 * 1024**3
 
 FIRST_START_ATTEMPTS = 5
+# How long a port may stay open when its server has stopped.
+CLOSING_S = 10
 
 
 class Server:
@@ -104,6 +107,16 @@ class Server:
     def stop(self, mode: str = "fast") -> None:
         """Stop the server; *mode* is one of `pg_ctl`'s: smart, fast, immediate."""
         self._pg_ctl("stop", "-m", mode)
+        self._wait_until_closed()
+
+    def _wait_until_closed(self) -> None:
+        """Wait until clients are refused: pg_ctl is satisfied a moment before that."""
+        deadline = time.monotonic() + CLOSING_S
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)):
+                    return
+            time.sleep(0.001)
 
     def crash(self) -> None:
         """Stop the server without a checkpoint, so that it recovers at the next start."""
