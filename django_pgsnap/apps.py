@@ -8,9 +8,6 @@ from django.apps import AppConfig
 from django.core.checks import register
 from django.utils.translation import gettext_lazy as _
 
-# Set by test runs, for the processes that their tests start (testbed/live.py).
-TEST_DATABASES = "PGSNAP_TEST_DATABASES"
-
 
 class PgsnapConfig(AppConfig):
     """Registers the system checks, and keeps an enabled process fresh after restores."""
@@ -22,7 +19,7 @@ class PgsnapConfig(AppConfig):
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
         from . import checks, conf
 
-        if TEST_DATABASES in os.environ:
+        if conf.TEST_DATABASES in os.environ:
             from .testing import creation
 
             creation.adopt()

@@ -15,6 +15,9 @@ GIB = 1024**3
 # What manage.py check --tag calls the app's own checks.
 CHECKS_TAG = "django_pgsnap"
 
+# The environment variable by which a test run leads the processes that its tests start.
+TEST_DATABASES = "PGSNAP_TEST_DATABASES"
+
 SETTINGS_HINT = "See the settings in django_pgsnap's README."
 
 

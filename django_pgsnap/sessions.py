@@ -13,7 +13,7 @@ from psycopg import sql
 from .server import Server
 from .session import APPLICATION_PREFIX, Session
 
-_POLL_S: Final = 0.005
+_POLL_S: Final = 0.001
 # How long an ended session may take to clear up and leave.
 _LEAVING_S: Final = 5.0
 
@@ -127,10 +127,18 @@ def visit(server: Server, watcher: Session, database: str, purpose: str) -> Iter
     wait_until_gone(watcher, [database], {pid})
 
 
-def wait_until_gone(watcher: Session, databases: Sequence[str], pids: Collection[int]) -> None:
-    """Wait until backends whose clients have closed are gone, or for as long as that may take."""
+def wait_until_gone(
+    watcher: Session, databases: Sequence[str], pids: Collection[int] | None = None
+) -> None:
+    """Wait until backends whose clients have closed are gone, or for as long as that may take.
+
+    Args:
+        watcher: A maintenance session.
+        databases: Names of the databases that they are on.
+        pids: Their process ids; None for whoever is there.
+    """
     deadline = time.monotonic() + _LEAVING_S
-    while any(each.pid in pids for each in backends(watcher, databases)):
+    while any(pids is None or each.pid in pids for each in backends(watcher, databases)):
         if time.monotonic() >= deadline:
             return
         time.sleep(_POLL_S)

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import os
+import signal
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -235,6 +236,16 @@ def sql(clean_server: Server) -> RunSql:
             return cursor.fetchall() if cursor.description else []
 
     return run
+
+
+@pytest.fixture
+def checkpointer(sql: RunSql) -> Iterator[int]:
+    """The process that DROP DATABASE and copies of files wait for half-way, stopped."""
+    ((pid,),) = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+    os.kill(pid, signal.SIGSTOP)
+    yield pid
+    if Path(f"/proc/{pid}").exists():
+        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture(name="databases")

@@ -51,15 +51,6 @@ def seeded(live: str, server: Server) -> str:
     return live
 
 
-@pytest.fixture
-def checkpointer(sql: RunSql) -> Iterator[int]:
-    """The process that a copy of files waits for, stopped."""
-    ((pid,),) = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
-    os.kill(pid, signal.SIGSTOP)
-    yield pid
-    os.kill(pid, signal.SIGCONT)
-
-
 @contextmanager
 def changing(server: Server, database: str, change: str) -> Iterator[psycopg.Connection]:
     """Keep a change of a database uncommitted, from another database."""
@@ -80,6 +71,16 @@ def properties(sql: RunSql, database: str) -> object:
     )
 
 
+def refuse_in_time(verb: str, server: Server, colleague: psycopg.Connection) -> None:
+    """See that a verb which may not wait for long names whom it waits for, and changes nothing."""
+    before = settle(server)
+    with pytest.raises(DatabaseBusyError) as caught:
+        VERBS[verb](wait_s=0.1)
+    named = f"\n  pid {colleague.info.backend_pid}, role 'postgres', 'colleague', for "
+    assert named in str(caught.value)
+    assert settle(server) == before
+
+
 @pytest.mark.parametrize("verb", ["restore", "undo"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_uncommitted_change(
@@ -90,12 +91,7 @@ def test_uncommitted_change(
     Who does not commit in time is named, and nothing has changed.
     """
     with changing(server, seeded, CHANGES[change]) as colleague:
-        before = settle(server)
-        with pytest.raises(DatabaseBusyError) as caught:
-            VERBS[verb](wait_s=0.1)
-        named = f"\n  pid {colleague.info.backend_pid}, role 'postgres', 'colleague', for "
-        assert named in str(caught.value)
-        assert settle(server) == before
+        refuse_in_time(verb, server, colleague)
 
         working = Background(VERBS[verb])
         until(lambda: bool(sql(WAITS)))
@@ -149,12 +145,7 @@ def test_copy_of_somebody_else(
     with closing(server.connect(application_name="colleague")) as colleague:
         copying = Background(lambda: colleague.execute(statement))
         until(lambda: bool(sql("SELECT 1 FROM pg_locks WHERE mode = 'ShareLock'")))
-        before = settle(server)
-        with pytest.raises(DatabaseBusyError) as caught:
-            VERBS[verb](wait_s=0.1)
-        named = f"\n  pid {colleague.info.backend_pid}, role 'postgres', 'colleague', for "
-        assert named in str(caught.value)
-        assert settle(server) == before
+        refuse_in_time(verb, server, colleague)
 
         working = Background(VERBS[verb])
         until(lambda: bool(sql(WAITS)))

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -100,16 +100,6 @@ def large_live(live: str, sql: RunSql) -> str:
     sql(PADDING, dbname=live)
     write("Ursula")
     return live
-
-
-@pytest.fixture
-def checkpointer(sql: RunSql) -> Iterator[int]:
-    """The process that DROP DATABASE waits for half-way, stopped."""
-    ((pid,),) = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
-    os.kill(pid, signal.SIGSTOP)
-    yield pid
-    if Path(f"/proc/{pid}").exists():
-        os.kill(pid, signal.SIGCONT)
 
 
 def orphans() -> list[Finding]:

@@ -8,7 +8,8 @@ import pytest
 from django.db import connections
 from psycopg import sql as pg
 
-from django_pgsnap import guard
+from django_pgsnap import guard, sessions
+from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.session import Session
 from django_pgsnap.testbed import clones, live, marks
@@ -31,7 +32,7 @@ OWN = OwnDatabase(alias="default", name="test_live", source="live", template=Non
 def _forgotten() -> Iterator[None]:
     yield
     live._own.clear()
-    os.environ.pop(live.VARIABLE, None)
+    os.environ.pop(TEST_DATABASES, None)
     guard.forget_exemptions()
 
 
@@ -81,11 +82,11 @@ def test_forgotten(set_alias: SetAlias) -> None:
     """When a test database is given up, children are told of it no longer."""
     set_alias("default", NAME="test_live")
     live.register(OWN)
-    assert [each["name"] for each in json.loads(os.environ[live.VARIABLE])] == ["test_live"]
+    assert [each["name"] for each in json.loads(os.environ[TEST_DATABASES])] == ["test_live"]
 
     live.forget("test_live")
 
-    assert (live.VARIABLE in os.environ, live.known("default", "test_live")) == (False, None)
+    assert (TEST_DATABASES in os.environ, live.known("default", "test_live")) == (False, None)
 
 
 def test_one_run_at_a_time(session_as: SessionAs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +159,7 @@ def test_not_dropped_under_somebody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A test database that somebody is connected to stays at the end, and that is said."""
-    monkeypatch.setattr(clones, "_LEAVING_S", 0.01)
+    monkeypatch.setattr(sessions, "_LEAVING_S", 0.01)
     make_database("test_live")
     other = session_as(database="test_live")
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from psycopg import sql as pg
 
 from django_pgsnap import guard
+from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.testbed import keepers
 from django_pgsnap.testbed import live as own_databases
@@ -135,7 +136,7 @@ def give_up() -> None:
     for session in own_databases._sessions.values():
         session.close()
     own_databases._sessions.clear()
-    os.environ.pop(own_databases.VARIABLE, None)
+    os.environ.pop(TEST_DATABASES, None)
     guard.forget_exemptions()
 
 

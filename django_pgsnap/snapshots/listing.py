@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .. import catalog, guard, locks, targets
+from .. import catalog, locks, targets
 from ..catalog import Catalog
 from ..server import Server
 from ..session import Session
@@ -49,8 +49,7 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     undos: list[Member] = []
     at_work: list[Underway] = []
     for server, group in targets.by_server(operation.chosen(databases)).items():
-        with operation.server_errors(), server.session("list") as session:
-            guard.check_address(session, group)
+        with operation.look("list", server, group) as session:
             here = _Here(server, session, group)
             sources = None if everyone else [target.name for target in group]
             copies += here.members(here.catalog.copies(sources))

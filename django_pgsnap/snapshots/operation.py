@@ -91,6 +91,19 @@ def operation(
             yield sites
 
 
+@contextmanager
+def look(purpose: str, server: Server, group: Sequence[Target]) -> Iterator[Session]:
+    """Yield a session to look at some live databases on a server, without their locks.
+
+    Raises:
+        NotEnabledError: The server is at a public address.
+        ServerUnavailableError: It cannot be reached.
+    """
+    with server_errors(), server.session(purpose) as session:
+        guard.check_address(session, group)
+        yield session
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Opened:
     """The sessions of an operation on one server."""

@@ -9,7 +9,7 @@ from typing import Final
 from django.db import connections
 from psycopg import sql
 
-from .. import guard, sessions, targets
+from .. import sessions, targets
 from ..session import Session
 from ..targets import Target
 from . import operation
@@ -72,8 +72,7 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
     idle: list[str] = []
     busy: list[str] = []
     for server, group in targets.by_server(operation.chosen(databases)).items():
-        with operation.server_errors(), server.session("preview") as session:
-            guard.check_address(session, group)
+        with operation.look("preview", server, group) as session:
             found += _live(session, group)
             for backend in _others(session, group):
                 (idle if backend.is_idle and backend.endable else busy).append(str(backend))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 import psycopg
@@ -13,12 +12,9 @@ from ..cloning import Clone
 from ..errors import DatabaseBusyError
 from ..server import Server
 from ..session import Session
-from ..sessions import backends
+from ..sessions import backends, wait_until_gone
 from . import live, marks
 from .marks import Mark
-
-_LOOK_S: Final = 0.001
-_LEAVING_S: Final = 5.0
 
 # Test databases are many small files. To copy those, the server has the disk write each of them:
 # 16 MB with 200 tables take 1.2 to 2.1 s, and 0.5 to 0.7 s by way of the write-ahead log.
@@ -33,7 +29,8 @@ def shut_clone(session: Session, source: str) -> str:
     It is shut and not published; if it stays so, the next operation drops it.
     """
     clone = plan(session, source, names.unfinished_name(names.new_identity()))
-    _wait_until_empty(session, source)
+    # The server would look every 100 ms only.
+    wait_until_gone(session, [source])
     locks.try_acquire(session, clone.name)
     try:
         session.execute(clone.statement)
@@ -89,7 +86,7 @@ def drop(session: Session, name: str) -> None:
     Raises:
         DatabaseBusyError: Somebody is connected to it.
     """
-    _wait_until_empty(session, name)
+    wait_until_gone(session, [name])
     try:
         session.execute(cloning.drop(name))
     except psycopg.errors.ObjectInUse as error:
@@ -105,7 +102,7 @@ def send_off(server: Server, name: str) -> None:
     with server.session("clearing up") as session:
         if not locks.try_acquire(session, live.run_lock(name)):
             return  # the next run has come for it already
-        _wait_until_empty(session, name)
+        wait_until_gone(session, [name])
         if backends(session, [name]):
             raise _busy(session, name, "dropped")
         session.fire(cloning.drop(name))
@@ -173,13 +170,6 @@ def remove_snapshots(session: Session, name: str) -> None:
         session.execute(cloning.drop(spare))
         locks.release(session, spare)
         locks.release(session, name)
-
-
-def _wait_until_empty(session: Session, name: str) -> None:
-    """Wait for sessions that were just closed; the server would look every 100 ms only."""
-    deadline = time.monotonic() + _LEAVING_S
-    while backends(session, [name]) and time.monotonic() < deadline:
-        time.sleep(_LOOK_S)
 
 
 def _busy(session: Session, name: str, done: str) -> DatabaseBusyError:

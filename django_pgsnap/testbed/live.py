@@ -18,12 +18,10 @@ from typing import Any, Final
 from django.db import connections
 
 from .. import guard, locks
+from ..conf import TEST_DATABASES
 from ..errors import DatabaseBusyError, OperationRunningError
 from ..server import Server
 from ..session import Session
-
-# Where processes that tests start find the test databases.
-VARIABLE: Final = "PGSNAP_TEST_DATABASES"
 
 # How long the server may take to notice that a killed run is gone, in seconds.
 _GONE_S: Final = 5.0
@@ -151,7 +149,7 @@ def run_lock(name: str) -> str:
 
 def adopt() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
-    for given in json.loads(os.environ.get(VARIABLE, "[]")):
+    for given in json.loads(os.environ.get(TEST_DATABASES, "[]")):
         if given["alias"] not in connections.settings:
             continue
         settings = connections[given["alias"]].settings_dict
@@ -180,9 +178,9 @@ def _announce() -> None:
         for own in here()
     ]
     if found:
-        os.environ[VARIABLE] = json.dumps(found)
+        os.environ[TEST_DATABASES] = json.dumps(found)
     else:
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(TEST_DATABASES, None)
 
 
 def _place(settings: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from ..testbed import keepers
 from ..testbed.baseline import Baseline
 from ..testbed.reset import Keeper
 from . import cases
-from .replacing import put_back, replace
+from .replacing import replace
 
 # The development snapshot that tests start from now, empty for none.
 _snapshot = ""
@@ -27,12 +27,6 @@ def install() -> None:
     """Have tests that commit be followed by a reset from now on, in this process."""
     replace(TransactionTestCase, "_fixture_setup", classmethod(_fixture_setup))
     replace(TransactionTestCase, "_fixture_teardown", cases.fixture_teardown)
-
-
-def uninstall() -> None:
-    """Leave tests to Django again, and give up what was kept for them."""
-    put_back()
-    keepers.end()
 
 
 def remember() -> dict[str, Baseline]:

@@ -90,9 +90,9 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
     """Leave test databases to Django again, once all fixtures are torn down."""
     result = yield
     if _is_on():
-        from . import creation, functions
+        from . import creation, hooks
 
-        functions.uninstall()
+        hooks.uninstall()
         # With --reuse-db, pytest-django does not tear them down.
         creation.keep_what_is_left()
         creation.uninstall()
