@@ -102,9 +102,14 @@ class Evictor:
         return present
 
     @property
+    def remaining_s(self) -> float:
+        """How much is left of the time to wait for others, in seconds."""
+        return max(self._deadline - time.monotonic(), 0.0)
+
+    @property
     def overdue(self) -> bool:
         """Whether the time to wait for others is over."""
-        return time.monotonic() >= self._deadline
+        return not self.remaining_s
 
     def busy(self, left: Sequence[Backend]) -> DatabaseBusyError:
         """Return the error that names the sessions which stayed."""

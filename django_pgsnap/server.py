@@ -30,6 +30,7 @@ _OWN_MAINTENANCE: Final = "pgsnap"
 # view counts.
 _CATALOG_ONLY: Final = {"search_path": "pg_catalog"}
 _MAX_MILLISECONDS: Final = 2**31 - 1
+_MOMENT_S: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +57,20 @@ class Server:
         where = f"{self.host or 'the local socket'}{':' if self.port else ''}{self.port}"
         return f"{where} as {self.user}" if self.user else where
 
-    def session(self, purpose: str, *, lock_timeout_s: float = 0) -> Session:
+    def session(self, purpose: str, *, lock_timeout_s: float | None = None) -> Session:
         """Open a maintenance session.
 
         Args:
             purpose: What it is for, shown to others in ``pg_stat_activity``.
-            lock_timeout_s: How long a statement may wait for a lock, in seconds; 0 for ever.
+            lock_timeout_s: How long a statement may wait for a lock, in seconds; None for ever.
+                Who does not want to wait waits for a moment, too: many locks are held for less.
 
         Raises:
             ServerUnavailableError: The server cannot be reached or does not let us in.
         """
-        settings = {**_CATALOG_ONLY, "lock_timeout": milliseconds(lock_timeout_s)}
+        settings = dict(_CATALOG_ONLY)
+        if lock_timeout_s is not None:
+            settings["lock_timeout"] = milliseconds(max(lock_timeout_s, _MOMENT_S))
         try:
             return self._open(self.maintenance, purpose, settings)
         except ServerUnavailableError:

@@ -10,11 +10,12 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap import copying
+from django_pgsnap import copying, stillness
 from django_pgsnap.cloning import Clone
-from django_pgsnap.copying import Job, copy
+from django_pgsnap.copying import copy
 from django_pgsnap.errors import CopyFailedError, DatabaseBusyError
 from django_pgsnap.eviction import Evictor
+from django_pgsnap.jobs import Job
 from django_pgsnap.metadata import Strategy
 from django_pgsnap.report import Reporter
 from django_pgsnap.session import Query, Session
@@ -23,6 +24,7 @@ from tests.servers import Server
 from tests.watching import Background, until
 
 SIZE_BYTES = 8_000_000
+WAITING_COPIES = "SELECT 1 FROM pg_locks WHERE mode = 'ShareLock' AND NOT granted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,10 @@ def tampered(job: Job, instead: Query, when: Callable[[Clone], bool] = lambda _:
 
 def names_of(databases: ListDatabases) -> list[str]:
     return [database.name for database in databases()]
+
+
+def oid_of(sql: RunSql, name: str) -> int:
+    return int(sql("SELECT oid FROM pg_database WHERE datname = %s", [name])[0][0])
 
 
 def test_copies_one(make_job: MakeJob, sql: RunSql, databases: ListDatabases) -> None:
@@ -194,14 +200,18 @@ def test_copies_several_as_of_one_moment(
     assert found[0] - found[1] in {0, 1}
 
 
-def test_tries_again_for_one_moment(make_job: MakeJob, databases: ListDatabases) -> None:
-    """Where the databases were not seen held together, what was made is dropped and made anew."""
+def test_tries_again_for_one_moment(
+    make_job: MakeJob, databases: ListDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the databases were not still, clients are let in, and all is made anew."""
+    monkeypatch.setattr(stillness, "_PATIENCE_S", 0.2)
     tries = []
 
     def first_time(_: Clone) -> bool:
         tries.append(1)
         return len(tries) == 1
 
+    # This one does not wait for the lock, as if it had been done before the other could begin.
     jobs = [make_job("first"), tampered(make_job("second"), pg.SQL("SELECT 1"), first_time)]
 
     copy(jobs, Reporter())
@@ -213,19 +223,39 @@ def test_tries_again_for_one_moment(make_job: MakeJob, databases: ListDatabases)
 def test_gives_up_on_one_moment(
     make_job: MakeJob, databases: ListDatabases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where they never are held together, nothing stays."""
-    monkeypatch.setattr(copying, "_MOMENT_TRIES", 3)
-    jobs = [make_job("first"), tampered(make_job("second"), pg.SQL("SELECT 1"))]
+    """Where they are not still when the time is over, nothing stays."""
+    monkeypatch.setattr(stillness, "_PATIENCE_S", 0.2)
+    jobs = [make_job("first", wait_s=0.3), tampered(make_job("second"), pg.SQL("SELECT 1"))]
 
-    with pytest.raises(CopyFailedError) as caught:
+    with pytest.raises(DatabaseBusyError) as caught:
         copy(jobs, Reporter())
 
-    assert caught.value.message == (
-        "The copies of 'first', 'second' were not seen to show the same moment in 3 tries: the "
-        "servers are too busy, or clients keep coming back in between. Nothing has changed."
-    )
-    assert caught.value.hint == "Stop the busiest client, then try again."
+    assert caught.value.message == "Other sessions are using 'first': some that are starting."
     assert names_of(databases) == ["first", "second"]
+
+
+def test_holder_that_is_ended(
+    make_job: MakeJob,
+    clean_server: Server,
+    sql: RunSql,
+    databases: ListDatabases,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Copies that could begin too early, since somebody ended who held them back, do not count."""
+    monkeypatch.setattr(stillness, "_BRIEF_S", 60)
+    elsewhere = Evictor(make_job("third").watcher, ["third"], wait_s=20, force=False)
+    jobs = [replace(make_job(name), evictor=elsewhere) for name in ("first", "second")]
+    with clean_server.connect("first") as client:
+        copying_both = Background(lambda: copy(jobs, Reporter()))
+        until(lambda: len(sql(WAITING_COPIES)) == 2)
+        sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN;%%'")
+        until(lambda: "second_copy" in names_of(databases))
+        too_early = oid_of(sql, "second_copy")
+        client.close()
+        copying_both.result()
+
+    assert names_of(databases) == ["first", "first_copy", "second", "second_copy", "third"]
+    assert oid_of(sql, "second_copy") != too_early
 
 
 def test_shut_ones_need_no_moment(make_job: MakeJob, databases: ListDatabases) -> None:

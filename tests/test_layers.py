@@ -52,7 +52,7 @@ LAYERS = (
         *("arrivals", "watch"),
     ),
     # Built from them.
-    ("written", "copying", "spares", "swap"),
+    ("written", "jobs", "stillness", "copying", "spares", "swap"),
     # Use cases.
     ("snapshots", "testbed", "diff", "archive", "doctor"),
 )

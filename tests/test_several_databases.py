@@ -53,18 +53,18 @@ def test_copies_show_one_moment(lives: dict[str, str], server: Server, sql: RunS
         assert second <= first <= second + 1
 
 
-def test_copies_of_two_moments_are_made_again(lives: dict[str, str], server: Server) -> None:
-    """A copy that was complete before the other database could be held still does not count."""
+def test_no_copy_begins_before_all_can(lives: dict[str, str], server: Server, sql: RunSql) -> None:
+    """While one database cannot be copied yet, clients go on in the other."""
     with held_up(server, lives["other"]) as blocker:
         taking = Background(lambda: take("both", spare=False))
-        until(lambda: len(_unfinished(server)) == 1)
-        (too_early,) = _unfinished(server)
+        until(lambda: is_waiting(server, "pgsnap holding still"))
+        sql(INSERT, [1], dbname=lives["default"])
+        assert not _unfinished(server)
         blocker.execute("ROLLBACK")
         taking.result()
 
-    copies = oids(settle(server)).values()
-    assert too_early not in copies
-    assert len(copies) == 4
+    restore("both")
+    assert sql("SELECT number FROM testapp_invoice", dbname=lives["default"]) == [(1,)]
 
 
 def test_one_transaction_swaps_all(lives: dict[str, str], sql: RunSql) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -25,10 +24,6 @@ from ..session import Session
 from ..supervise import begin
 from ..targets import Target
 from .site import Site
-
-# So long a lock is waited for even by who does not want to wait: many are held for less, and 0
-# means for ever to the server.
-_MOMENT_S: Final = 0.1
 
 
 def chosen(aliases: Sequence[str] | None) -> list[Target]:
@@ -137,7 +132,7 @@ def _open(
     """Open the sessions on one server at the same time; that is much of what a restore takes."""
 
     def session() -> Session:
-        return server.session(purpose, lock_timeout_s=max(wait_s, _MOMENT_S))
+        return server.session(purpose, lock_timeout_s=wait_s)
 
     others = [begin(session) for _ in group]
     for each in others:

@@ -9,10 +9,10 @@ from psycopg import sql
 
 from .. import carryover, cloning, inspection, locks, names, properties, sessions
 from ..cloning import Clone, Rates
-from ..copying import Job
 from ..errors import ServerUnavailableError
 from ..eviction import Evictor
 from ..inspection import Contents
+from ..jobs import Job
 from ..metadata import Strategy
 from ..properties import Properties
 from ..report import Reporter

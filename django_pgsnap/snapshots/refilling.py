@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .. import copying, obstacles, spares
 from ..conf import config
-from ..copying import Job
+from ..jobs import Job
 from ..report import Reporter
 from ..session import Session
 from . import aftermath, choosing, listing, operation

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from .. import arrivals, catalog, copying, locks, names, obstacles, signals, spares
 from ..catalog import Database
 from ..cloning import Clone, strategy_named
-from ..copying import Job
 from ..errors import ObstacleError
+from ..jobs import Job
 from ..report import Reporter
 from ..targets import Target
 from . import aftermath, choosing, operation, replacing

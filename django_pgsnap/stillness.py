@@ -1,0 +1,144 @@
+"""One moment for several copies: none begins before all of their databases are still.
+
+A COMMENT on a database that is not committed lets clients come and go, but no CREATE DATABASE copy
+it. While one waits for that, the server has newcomers queue behind it. So once all copies wait, and
+who was on the databases or on the way there has left, nothing changes in any of them before it is
+copied. From here on the copies may begin in any order, on several servers too.
+
+The locks are those of the manual's "Explicit Locking": COMMENT takes SHARE UPDATE EXCLUSIVE on the
+database, CREATE DATABASE takes SHARE, and a new session takes ROW EXCLUSIVE while it starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final, Self
+
+from psycopg import sql
+
+from .jobs import Job
+from .server import Server
+from .session import Query, Session
+from .sessions import Backend, backends
+
+# Who stays on a database for longer than this may wait for somebody who queues.
+_BRIEF_S: Final = 0.1
+# However slow the machine is, the server itself gives clients no longer to leave.
+_PATIENCE_S: Final = 5.0
+
+# One look at the locks: whether every copy waits, and no new session is still starting.
+_NOBODY_CAN_COME: Final = sql.SQL(
+    "SELECT count(*) FILTER (WHERE mode = 'ShareLock' AND NOT granted AND pid = ANY(%(makers)s))"
+    " = cardinality(%(makers)s)"
+    " AND count(*) FILTER (WHERE mode = 'RowExclusiveLock' AND granted) = 0"
+    " FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_database'::regclass"
+    " AND objid IN (SELECT oid FROM pg_database WHERE datname = ANY(%(sources)s))"
+)
+
+
+class NotStillError(Exception):
+    """The databases were not still for as long as clients may be kept waiting for that."""
+
+
+class Gate:
+    """Keeps copies of several live databases from beginning before all of these are still.
+
+    One alone is one moment anyway, and a copy that is shut shows its own whenever it is cloned: for
+    those the gate is open.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        live = [job for job in jobs if job.evictor]
+        self._jobs = _by_server(live) if len(live) > 1 else {}
+        self._holders: list[Session] = []
+        self._stack = ExitStack()
+        self._shut_since = self._empty_since = 0.0
+        self.is_open = not self._jobs
+
+    def __enter__(self) -> Self:
+        """Shut it.
+
+        Raises:
+            LockNotAvailable: Others have not committed what they changed of a database in time.
+            ServerUnavailableError: A server has no room for another session.
+        """
+        with ExitStack() as stack:
+            for server, jobs in self._jobs.items():
+                wait_s = max(_remaining_s(job) for job in jobs)
+                holder = server.session("holding still", lock_timeout_s=wait_s)
+                self._holders.append(stack.enter_context(holder))
+                holder.execute(_hold(_sources(jobs)))
+            self._stack = stack.pop_all()
+        self._shut_since = self._empty_since = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def open_if_still(self) -> None:
+        """Let the copies begin, if the databases are still.
+
+        Raises:
+            NotStillError: It is time to let the clients go on that queue meanwhile.
+            OperationalError: The session that holds a database is lost; its copy may have begun.
+        """
+        nobody_can_come = all(_nobody_can_come(jobs) for jobs in self._jobs.values())
+        # Looked at second: who has ended starting since is seen here.
+        is_empty = not any(_present(jobs) for jobs in self._jobs.values())
+        now = time.monotonic()
+        if nobody_can_come and is_empty:
+            self._open()
+        elif is_empty:
+            self._empty_since = now
+        if now - self._empty_since > _BRIEF_S or now - self._shut_since > _PATIENCE_S:
+            raise NotStillError
+
+    def _open(self) -> None:
+        for holder in self._holders:
+            holder.execute(sql.SQL("ROLLBACK"))
+        self.is_open = True
+
+    def check(self, errors: Sequence[BaseException | None]) -> None:
+        """Refuse copies that were made though the gate was shut.
+
+        Raises:
+            NotStillError: The session that held their databases was ended.
+        """
+        if not self.is_open and not any(errors):
+            raise NotStillError
+
+
+def _nobody_can_come(jobs: Sequence[Job]) -> bool:
+    """Tell whether all newcomers queue for the databases of these jobs, all on one server."""
+    parameters = {"makers": [job.session.pid for job in jobs], "sources": _sources(jobs)}
+    return bool(jobs[0].watcher.value(_NOBODY_CAN_COME, parameters))
+
+
+def _present(jobs: Sequence[Job]) -> list[Backend]:
+    """Return who is on these databases."""
+    return backends(jobs[0].watcher, _sources(jobs))
+
+
+def _hold(databases: Sequence[str]) -> Query:
+    """Return what holds databases until it is rolled back, which it always is."""
+    comment = sql.SQL("COMMENT ON DATABASE {} IS NULL")
+    held = [comment.format(sql.Identifier(name)) for name in databases]
+    return sql.SQL("; ").join([sql.SQL("BEGIN"), *held])
+
+
+def _by_server(jobs: Sequence[Job]) -> dict[Server, list[Job]]:
+    groups: dict[Server, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.server, []).append(job)
+    return groups
+
+
+def _sources(jobs: Sequence[Job]) -> list[str]:
+    """Return the names of the databases to copy, in the order in which all take their locks."""
+    return sorted(job.clone.source for job in jobs)
+
+
+def _remaining_s(job: Job) -> float:
+    return job.evictor.remaining_s if job.evictor else 0.0
