@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import psycopg
@@ -26,6 +26,24 @@ _TERMINATE: Final = sql.SQL(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(%(pid)s)"
     " WHERE %(force)s OR state = 'idle'"
 )
+
+
+class Patience:
+    """Tells when those who queue for databases have waited long enough for those who are there.
+
+    Who is there may itself wait for somebody who queues: a client that has a transaction in one
+    database, and connects to another before it ends that.
+    """
+
+    def __init__(self) -> None:
+        """Begin to wait."""
+        self._empty_since = time.monotonic()
+
+    def is_over(self, present: Collection[Backend]) -> bool:
+        """Tell it, given who is there now."""
+        if not present:
+            self._empty_since = time.monotonic()
+        return time.monotonic() - self._empty_since > _BRIEF_S
 
 
 class Evictor:

@@ -18,13 +18,12 @@ from typing import Final, Self
 
 from psycopg import sql
 
+from .eviction import Patience
 from .jobs import Job
 from .server import Server
 from .session import Query, Session
 from .sessions import Backend, backends
 
-# Who stays on a database for longer than this may wait for somebody who queues.
-_BRIEF_S: Final = 0.1
 # However slow the machine is, the server itself gives clients no longer to leave.
 _PATIENCE_S: Final = 5.0
 
@@ -54,7 +53,8 @@ class Gate:
         self._jobs = _by_server(live) if len(live) > 1 else {}
         self._holders: list[Session] = []
         self._stack = ExitStack()
-        self._shut_since = self._empty_since = 0.0
+        self._patience = Patience()
+        self._deadline = 0.0
         self.is_open = not self._jobs
 
     def __enter__(self) -> Self:
@@ -71,7 +71,8 @@ class Gate:
                 self._holders.append(stack.enter_context(holder))
                 holder.execute(_hold(_sources(jobs)))
             self._stack = stack.pop_all()
-        self._shut_since = self._empty_since = time.monotonic()
+        self._patience = Patience()
+        self._deadline = time.monotonic() + _PATIENCE_S
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,13 +87,10 @@ class Gate:
         """
         nobody_can_come = all(_nobody_can_come(jobs) for jobs in self._jobs.values())
         # Looked at second: who has ended starting since is seen here.
-        is_empty = not any(_present(jobs) for jobs in self._jobs.values())
-        now = time.monotonic()
-        if nobody_can_come and is_empty:
+        present = [each for jobs in self._jobs.values() for each in _present(jobs)]
+        if nobody_can_come and not present:
             self._open()
-        elif is_empty:
-            self._empty_since = now
-        if now - self._empty_since > _BRIEF_S or now - self._shut_since > _PATIENCE_S:
+        elif self._patience.is_over(present) or time.monotonic() >= self._deadline:
             raise NotStillError
 
     def _open(self) -> None:

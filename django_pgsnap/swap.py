@@ -12,7 +12,7 @@ from psycopg import sql
 from . import metadata, names, stages, written
 from .catalog import Database
 from .errors import ChangedMeanwhileError, MissingRightError
-from .eviction import Evictor
+from .eviction import Evictor, Patience
 from .metadata import Record
 from .properties import Properties
 from .session import Query, Session
@@ -174,15 +174,40 @@ def perform(
         evictor.empty()
         if look is not None:
             look()
-        (error,) = run_together(
-            [(session, message)], meanwhile=evictor.pass_once, every_s=lambda: _LOOK_S
-        )
-        if error is None:
-            return
-        if not isinstance(error, psycopg.errors.ObjectInUse):
+        try:
+            _send(session, message, evictor, is_one=len(swaps) == 1)
+        except psycopg.errors.ObjectInUse as error:
+            if evictor.overdue:
+                raise evictor.busy(evictor.pass_once()) from error
+        except psycopg.Error as error:
             raise _explained(error, swaps) from error
-        if evictor.overdue:
-            raise evictor.busy(evictor.pass_once()) from error
+        else:
+            return
+
+
+def _send(session: Session, message: Query, evictor: Evictor, *, is_one: bool) -> None:
+    """Send the message, and keep the live databases empty until the server has done with it.
+
+    Raises:
+        ObjectInUse: Somebody is on a live database, and stays.
+        Error: Whatever else the server says.
+    """
+    patience = Patience()
+    gave_way = False
+
+    def keep_empty() -> None:
+        nonlocal gave_way
+        present = evictor.pass_once()
+        # One database keeps nobody from another.
+        gave_way = gave_way or (not is_one and patience.is_over(present))
+        if gave_way:
+            session.cancel()
+
+    (error,) = run_together([(session, message)], meanwhile=keep_empty, every_s=lambda: _LOOK_S)
+    if gave_way and isinstance(error, psycopg.errors.QueryCanceled):
+        raise psycopg.errors.ObjectInUse from error
+    if error is not None:
+        raise error
 
 
 def _raise_unless(condition: Query, code: str) -> Query:

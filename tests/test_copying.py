@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap import copying, stillness
+from django_pgsnap import copying, eviction, stillness
 from django_pgsnap.cloning import Clone
 from django_pgsnap.copying import copy
 from django_pgsnap.errors import CopyFailedError, DatabaseBusyError
@@ -242,7 +242,7 @@ def test_holder_that_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Copies that could begin too early, since somebody ended who held them back, do not count."""
-    monkeypatch.setattr(stillness, "_BRIEF_S", 60)
+    monkeypatch.setattr(eviction, "_BRIEF_S", 60)
     elsewhere = Evictor(make_job("third").watcher, ["third"], wait_s=20, force=False)
     jobs = [replace(make_job(name), evictor=elsewhere) for name in ("first", "second")]
     with clean_server.connect("first") as client:
