@@ -350,7 +350,7 @@ def make_live(
         name = name or f"live_{next(counter)}"
         password = clean_server.password if user == SUPERUSER else ROLE_PASSWORD
         sql(
-            pg.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
+            pg.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY FILE_COPY").format(
                 *map(pg.Identifier, (name, template, user))
             )
         )

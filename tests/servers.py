@@ -20,6 +20,8 @@ from typing import Any
 
 import psycopg
 
+from tests.ports import free_port
+
 SUPERUSER = "postgres"
 
 EMBEDDED = {"16": "pginstall", "18": "pginstall18"}
@@ -93,7 +95,7 @@ class Server:
             return
         self._initialise()
         for attempt in range(1, FIRST_START_ATTEMPTS + 1):
-            port = _free_port()
+            port = free_port()
             try:
                 self._pg_ctl("start", "-o", f"-p {port}")
             except RuntimeError as error:
@@ -266,10 +268,3 @@ def _let_through_to(path: Path) -> None:
         mode = directory.stat().st_mode
         if not mode & stat.S_IXOTH:
             directory.chmod(mode | stat.S_IXOTH)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

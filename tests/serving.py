@@ -11,8 +11,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
 
+from tests.ports import free_port
 from tests.project import ROOT, child_environment
-from tests.servers import _free_port
 from tests.watching import Background, until
 
 # The address comes after these.
@@ -37,7 +37,7 @@ class WebServer:
 
     def __init__(self, kind: str, log: Path) -> None:
         """Start it, and do not wait."""
-        self._port = _free_port()
+        self._port = free_port()
         self._log = log
         self.processes = 2 if "workers" in kind else 1
         with log.open("w") as file:

@@ -13,12 +13,13 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from tests.conftest import RunSql
+from tests.conftest import CHOICE, RunSql
 from tests.project import ROOT
 from tests.servers import Server
 
 TIMEOUT_S = 120
 DATABASE = "esign"
+EMBEDDED_VERSION = "18"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -101,6 +102,8 @@ def esign(sql: RunSql) -> Query:
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[Run]:
     """Runs commands of a copy of the example, which has an embedded server of its own."""
+    if CHOICE != EMBEDDED_VERSION:
+        pytest.skip(f"runs on PostgreSQL {EMBEDDED_VERSION} of its own, whatever the others run on")
     folder = tmp_path / "example_project"
     shutil.copytree(
         ROOT / "example_project", folder, ignore=shutil.ignore_patterns(".postgres", "__pycache__")
@@ -147,21 +150,18 @@ def test_seed_does_not_mix_with_what_is_there(example: Run) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_audit_trail_is_append_only(example: Run, esign: Query) -> None:
+    """PostgreSQL itself refuses to change events, and a redaction may change the payload only."""
+    example("seed", "--contracts", "3")
+
+    for statement in (
         "UPDATE contracts_auditevent SET kind = 'x'",
         "DELETE FROM contracts_auditevent",
         "SET contracts.redacting = on; UPDATE contracts_auditevent SET kind = 'x'",
         "SET contracts.redacting = on; DELETE FROM contracts_auditevent",
-    ],
-)
-def test_audit_trail_is_append_only(example: Run, esign: Query, statement: str) -> None:
-    """PostgreSQL itself refuses to change events, and a redaction may change the payload only."""
-    example("seed", "--contracts", "3")
-
-    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="append-only"):
-        esign(statement)
+    ):
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="append-only"):
+            esign(statement)
 
 
 def test_erase_signer_leaves_nothing_personal(example: Run, esign: Query) -> None:

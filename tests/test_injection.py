@@ -118,7 +118,7 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(note=HOSTILE)
 @example(note="\0")
 @example(note="x" * 10_000)
@@ -138,7 +138,7 @@ def test_notes(note: str, seeded: Record) -> None:
         assert squeezed(wording.printable(note)) in squeezed(shown)
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(name=HOSTILE.filter(lambda text: not is_valid(text) and not text.startswith("-")))
 @example(name="")
 @example(name="x" * 100_000)
@@ -161,7 +161,7 @@ def test_names(name: str, seeded: Record, sql: RunSql) -> None:
     assert sql("SELECT oid, datname FROM pg_database") == before
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     record=st.builds(
         copy_record,
@@ -194,7 +194,7 @@ def test_records(record: Record, seeded: Record, sql: RunSql) -> None:
     assert record.name in look("show", record.name)
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(name=IDENTIFIERS, owner=ROLES, value=STORABLE, comment=STORABLE)
 @example(name="%s", owner='"', value="{}", comment="'")
 @example(name="'\\\"; --", owner="\x1b[2J", value=f"'; {PAYLOAD}; --", comment="\n")

@@ -2,7 +2,6 @@
 
 import getpass
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from tests.conftest import (
     ServerAs,
     SessionAs,
 )
+from tests.ports import free_port
 from tests.project import ROOT
 from tests.watching import until
 
@@ -102,9 +102,7 @@ def child(clean_server: servers.Server) -> Iterator[Child]:
 
 @pytest.fixture
 def unused_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+    return str(free_port())
 
 
 @pytest.fixture

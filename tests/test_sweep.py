@@ -8,7 +8,7 @@ from tests.project import ROOT
 
 # One kind of world for all, since worlds are what takes long at the start.
 COMMANDS = ["take --replace", "restore, spare", "undo", "delete", "checkpoint"]
-CASES = 16
+CASES = 10
 SEED = 20
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from tests.browser.visitor import Visitor
+from tests.ports import free_port
 from tests.project import Manage
 
 PATIENCE_S = 30
@@ -63,7 +63,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
 @pytest.fixture
 def address(live: str, manage: Manage) -> str:
     """The address of the project, served by a process of its own."""
-    address = f"http://127.0.0.1:{_free_port()}"
+    address = f"http://127.0.0.1:{free_port()}"
     manage.start("runserver", "--noreload", "--insecure", address.removeprefix("http://"))
     deadline = time.monotonic() + PATIENCE_S
     while not answers(f"{address}/admin/login/"):
@@ -93,10 +93,3 @@ def answers(address: str) -> bool:
             return True
     except URLError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

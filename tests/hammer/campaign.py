@@ -17,8 +17,9 @@ from tests.hammer import POOL_WANTED_IN, clients, table
 from tests.hammer.book import Book
 from tests.hammer.clients import Client, HttpClient, Probe, PsycopgClient, Visit
 from tests.hammer.ledger import Ledger
+from tests.ports import free_port
 from tests.project import Manage
-from tests.servers import Server, _free_port
+from tests.servers import Server
 from tests.watching import until
 
 # It is restored again and again, so that the databases stay small.
@@ -202,7 +203,7 @@ class Campaign:
 
     def _site(self, kind: str) -> int:
         """Start a real runserver, and return its port once it answers."""
-        port = _free_port()
+        port = free_port()
         environment = {"DJANGO_SETTINGS_MODULE": "tests.hammer.settings"}
         if kind == "pool":
             environment[POOL_WANTED_IN] = "1"
