@@ -151,15 +151,15 @@ def perform(
 ) -> None:
     """Carry out all swaps of one server in one transaction, sent as one message.
 
-    1. Sessions that idle are ended, those that work waited for.
-    2. The caller has a last look at what is to be replaced.
-    3. The message goes out. It needs nothing more from us: if we die, it happens all the same.
-       If the server finds a session that came meanwhile, nothing happens, and we begin again.
+    1. The caller has a last look at what is to be replaced.
+    2. The message goes out. It needs nothing more from us: if we die, it happens all the same.
+    3. If the server finds a session that came meanwhile, nothing has happened. It is ended, or
+       waited for, and we begin again.
 
     Args:
         session: The maintenance session to send it from.
         swaps: What is to happen.
-        evictor: Keeps the live databases empty, from a session of its own.
+        evictor: Has emptied the live databases, and keeps them so, from a session of its own.
         look: Called each time that nobody is left on them, right before the message goes out.
 
     Raises:
@@ -171,7 +171,6 @@ def perform(
     """
     message = stages.together(statement for swap in swaps for statement in swap.statements())
     while True:
-        evictor.empty()
         if look is not None:
             look()
         try:
@@ -179,6 +178,7 @@ def perform(
         except psycopg.errors.ObjectInUse as error:
             if evictor.overdue:
                 raise evictor.busy(evictor.pass_once()) from error
+            evictor.empty()
         except psycopg.Error as error:
             raise _explained(error, swaps) from error
         else:

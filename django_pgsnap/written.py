@@ -13,6 +13,7 @@ from psycopg import sql
 
 from .catalog import Database
 from .inspection import sequences_digest
+from .locks import wait_until_open
 from .metadata import Record
 from .server import Server
 from .session import Query, Session
@@ -51,7 +52,9 @@ def count(session: Session, database: str) -> int:
     return int(session.value(_COUNT, [database]))
 
 
-def is_unwritten(session: Session, server: Server, live: Database, undo: Record) -> bool:
+def is_unwritten(
+    session: Session, server: Server, live: Database, undo: Record, wait_s: float
+) -> bool:
     """Tell whether the live database is for sure what the last restore made it.
 
     Sequences can be set without any row being written, so they are read too, from inside. Call
@@ -62,6 +65,10 @@ def is_unwritten(session: Session, server: Server, live: Database, undo: Record)
         server: The server, to connect to the live database.
         live: The live database.
         undo: What the last restore left, which says what it put in place.
+        wait_s: How long to wait for somebody who copies the live database, in seconds.
+
+    Raises:
+        HeldTooLongError: The copy takes longer.
     """
     if (
         undo.successor_oid != live.oid
@@ -70,5 +77,6 @@ def is_unwritten(session: Session, server: Server, live: Database, undo: Record)
         or undo.statistics_epoch != epoch(session)
     ):
         return False
+    wait_until_open(session, live.name, wait_s)
     with visit(server, session, live.name, "comparing sequences") as inside:
         return sequences_digest(inside) == undo.successor_sequences

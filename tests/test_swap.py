@@ -58,6 +58,7 @@ def run(session: Session, session_as: SessionAs) -> Callable[..., Evictor]:
     def run(*swaps: Swap, wait_s: float = 20, user: str = "postgres") -> Evictor:
         live = [swap.live_name for swap in swaps if swap.live]
         evictor = Evictor(session_as(user), live, wait_s=wait_s, force=False)
+        evictor.empty()
         perform(session_as(user), swaps, evictor)
         return evictor
 

@@ -57,7 +57,7 @@ def run(clean_server: Server) -> Callable[[str], None]:
 def is_unwritten(undo: Record, server_as: ServerAs, session: Session) -> Callable[[Record], bool]:
     def ask(record: Record) -> bool:
         live = catalog.load(session)["live"]
-        return written.is_unwritten(session, server_as(), live, record)
+        return written.is_unwritten(session, server_as(), live, record, wait_s=1)
 
     return ask
 
@@ -158,5 +158,5 @@ def test_crash(undo: Record, run: Run, server_as: ServerAs, clean_server: Server
 
     with server_as().session("test") as session:
         live = catalog.load(session)["live"]
-        assert not written.is_unwritten(session, server_as(), live, undo)
+        assert not written.is_unwritten(session, server_as(), live, undo, wait_s=1)
         assert written.epoch(session) != undo.statistics_epoch

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from .. import names
 from ..report import Reporter
 from .model import Snapshot
-from .replacing import Request
+from .replacement import Request
 from .restore import restore_as
 from .take import take
 

@@ -13,7 +13,6 @@ from ..metadata import Record
 from ..properties import Properties
 from ..swap import Swap
 from .incoming import Incoming
-from .parts import size_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,12 @@ def older_undos(each: Incoming) -> list[Record]:
 
 
 def swap_of(
-    each: Incoming, wanted: Properties, undo: UndoSet | None, *, keep_older_undo: bool
+    each: Incoming,
+    wanted: Properties,
+    undo: UndoSet | None,
+    *,
+    size_bytes: int,
+    keep_older_undo: bool,
 ) -> Swap:
     """Return the swap that brings a database in.
 
@@ -49,13 +53,14 @@ def swap_of(
         each: The database that comes.
         wanted: What the live database is set up with.
         undo: The undo that the live database becomes a part of; None to have it dropped.
+        size_bytes: How large the live database is.
         keep_older_undo: Whether nothing was written since the older undo, so that it stays the one.
     """
     live = each.site.catalog.get(each.target.name)
     older = older_undos(each)
     record = None
     if live and undo and not keep_older_undo:
-        record = _undo_record(each, wanted, undo)
+        record = _undo_record(each, wanted, undo, size_bytes)
     return Swap(
         live_name=each.target.name,
         live=live,
@@ -68,7 +73,7 @@ def swap_of(
     )
 
 
-def _undo_record(each: Incoming, wanted: Properties, undo: UndoSet) -> Record:
+def _undo_record(each: Incoming, wanted: Properties, undo: UndoSet, size_bytes: int) -> Record:
     record = Record(
         kind="undo",
         identity=names.new_identity(),
@@ -78,7 +83,7 @@ def _undo_record(each: Incoming, wanted: Properties, undo: UndoSet) -> Record:
         alias=each.target.alias,
         source=each.target.name,
         taken_at=undo.taken_at,
-        size_bytes=size_bytes(each.site, each.target.name),
+        size_bytes=size_bytes,
         django=django.get_version(),
         postgresql=each.site.watcher.server_name,
         comment=wanted.comment,

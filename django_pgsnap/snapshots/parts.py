@@ -16,6 +16,7 @@ from ..jobs import Job
 from ..metadata import Strategy
 from ..properties import Properties
 from ..report import Reporter
+from ..session import Session
 from ..targets import Target
 from .site import Site
 
@@ -77,7 +78,7 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
     for target in site.targets:
         identity = names.new_identity()
         (present,) = properties.read(site.watcher, target.name)
-        size = size_bytes(site, target.name)
+        size = size_bytes(site.watcher, target.name)
         clone = Clone(
             source=target.name,
             name=names.unfinished_name(identity),
@@ -106,9 +107,9 @@ def parts_of(site: Site, request: Request, reporter: Reporter) -> Iterator[Part]
         )
 
 
-def size_bytes(site: Site, database: str) -> int:
+def size_bytes(session: Session, database: str) -> int:
     """Return what a database occupies on disk."""
-    return int(site.watcher.value(sql.SQL("SELECT pg_database_size(%s)"), [database]))
+    return int(session.value(sql.SQL("SELECT pg_database_size(%s)"), [database]))
 
 
 def _rates(site: Site) -> Rates:

@@ -14,7 +14,7 @@ from ..targets import Target
 from . import aftermath, choosing, operation, replacing
 from .incoming import Incoming, arrivals_of, matched_with_live
 from .model import Member, Snapshot
-from .replacing import Request
+from .replacement import Request
 from .site import Site
 
 
@@ -32,8 +32,8 @@ def restore(
 
     1. A spare is found, or a clone of the copy made. If it stops here, the next operation drops
        an unfinished clone.
-    2. Sessions on the live databases are ended, and one transaction per server swaps. What was
-       live becomes the undo.
+    2. What comes in is set up like the live databases. Sessions on these are ended, and one
+       transaction per server swaps. What was live becomes the undo.
     3. The server is sent off to make the next spare, and to drop the older undo.
     4. Django forgets what it knew of the old databases.
 

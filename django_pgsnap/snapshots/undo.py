@@ -10,7 +10,7 @@ from ..report import Reporter
 from . import aftermath, operation, replacing
 from .incoming import Incoming, arrivals_of, matched_with_live
 from .model import Snapshot, Undo, undos_of
-from .replacing import Request
+from .replacement import Request
 from .site import Site
 
 
