@@ -66,12 +66,10 @@ class Properties:
 
 def read(session: Session, *databases: str) -> list[Properties]:
     """Return what databases are set up with, in their order; each must exist."""
-    names = list(databases)
     # With the digest first, no change can escape it.
-    basics = {row[0]: row[1:] for row in session.rows(_DATABASE, [names])}
-    privileges = _by_database(session.rows(_PRIVILEGES, [names]))
-    settings = _by_database(session.rows(_SETTINGS, [names]))
-    labels = _by_database(session.rows(_LABELS, [names]))
+    found, *lists = session.rows_of([_DATABASE, _PRIVILEGES, _SETTINGS, _LABELS], [list(databases)])
+    basics = {row[0]: row[1:] for row in found}
+    privileges, settings, labels = map(_by_database, lists)
     return [
         Properties(
             owner=basics[name][0],

@@ -7,7 +7,7 @@ statement when we are killed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Self
 
 import psycopg
@@ -104,6 +104,18 @@ class Session:
     def rows(self, query: Query, parameters: Parameters | None = None) -> list[TupleRow]:
         """Run a query and return all its rows."""
         return self._connection.execute(query, parameters).fetchall()
+
+    def rows_of(
+        self, queries: Sequence[Query], parameters: Parameters | None = None
+    ) -> list[list[TupleRow]]:
+        """Run queries with the same parameters in one round trip, and return the rows of each.
+
+        With libpq before 14 each takes a round trip (manual, "Pipeline Mode").
+        """
+        one_trip = psycopg.Pipeline.is_supported()
+        with self._connection.pipeline() if one_trip else nullcontext():
+            cursors = [self._connection.execute(query, parameters) for query in queries]
+            return [cursor.fetchall() for cursor in cursors]
 
     def value(self, query: Query, parameters: Parameters | None = None) -> Any:
         """Run a query and return the first column of its first row, None without rows."""

@@ -26,7 +26,7 @@ from ..supervise import begin
 from ..swap import SetUpMeanwhileError, Swap, WrittenMeanwhileError, perform
 from . import outgoing
 from .incoming import Incoming
-from .outgoing import UndoSet
+from .outgoing import Circumstances, UndoSet
 from .parts import size_bytes
 from .site import Site
 
@@ -87,7 +87,7 @@ class Replacement:
         )
         self._was_empty = False
         self._properties: dict[str, tuple[Properties, Properties]] = {}
-        self._sizes: dict[str, int] = {}
+        self._circumstances: dict[str, Circumstances] = {}
         self._swaps: list[Swap] = []
 
     @property
@@ -101,14 +101,18 @@ class Replacement:
         try:
             self._read_properties()
         finally:
-            self._sizes = survey.result()
+            self._circumstances = survey.result()
 
-    def _survey(self) -> dict[str, int]:
-        """Look for what stands in the way, and return how large the live databases are."""
+    def _survey(self) -> dict[str, Circumstances]:
+        """Look for what stands in the way, and note what a new undo tells of the live databases."""
         session = self.site.main
         obstacles.check(session, self._names)
         rights.check(session, [*self._names, *(each.database.name for each in self._incoming)])
-        return {name: size_bytes(session, name) for name in self._names}
+        epoch = written.epoch(session)
+        return {
+            name: Circumstances(size_bytes=size_bytes(session, name), statistics_epoch=epoch)
+            for name in self._names
+        }
 
     def _read_properties(self) -> None:
         self._properties = {each.target.name: self._properties_of(each) for each in self._incoming}
@@ -214,7 +218,7 @@ class Replacement:
                 each,
                 self._properties[each.target.name][0],
                 self._undo,
-                size_bytes=self._sizes.get(each.target.name, 0),
+                self._circumstances.get(each.target.name, Circumstances()),
                 keep_older_undo=keep_older_undo,
             )
             for each in self._incoming

@@ -5,12 +5,12 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import psycopg
-from psycopg import waiting
+from psycopg import sql, waiting
 
 from django_pgsnap.session import Session
 
@@ -50,6 +50,12 @@ class Strike:
     way: Way
 
 
+def _text(queries: sql.Composable | Sequence[sql.Composable]) -> str:
+    """Return the text of a query, or of several."""
+    several = [queries] if isinstance(queries, sql.Composable) else queries
+    return "; ".join(each.as_string(None) for each in several)
+
+
 class Trap:
     """Sees every statement of this process' maintenance sessions, and strikes at one of them.
 
@@ -70,7 +76,7 @@ class Trap:
 
     def set(self) -> None:
         """Have every statement of this process pass through here from now on."""
-        for method in ("rows", "value", "execute", "fire", "cancel", "close"):
+        for method in ("rows", "rows_of", "value", "execute", "fire", "cancel", "close"):
             setattr(Session, method, self._watched(method, getattr(Session, method)))
         prepare = Session.prepare
 
@@ -84,7 +90,7 @@ class Trap:
 
     def _watched(self, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def watched(session: Session, *arguments: Any) -> Any:
-            statement = " ".join([method, *(each.as_string(None) for each in arguments[:1])])
+            statement = " ".join([method, *map(_text, arguments[:1])])
             self._under_way.strike = self._pass(CHANGING.sub("#", statement), session)
             try:
                 return original(session, *arguments)
