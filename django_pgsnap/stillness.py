@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final, Self
 
+import psycopg
 from psycopg import sql
 
 from .eviction import Patience
@@ -76,6 +77,9 @@ class Gate:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # At once: the next try is not to wait until the server has noticed that we are gone.
+        with suppress(psycopg.Error):
+            self._let_go()
         self._stack.close()
 
     def open_if_still(self) -> None:
@@ -89,14 +93,14 @@ class Gate:
         # Looked at second: who has ended starting since is seen here.
         present = [each for jobs in self._jobs.values() for each in _present(jobs)]
         if nobody_can_come and not present:
-            self._open()
+            self._let_go()
+            self.is_open = True
         elif self._patience.is_over(present) or time.monotonic() >= self._deadline:
             raise NotStillError
 
-    def _open(self) -> None:
-        for holder in self._holders:
-            holder.execute(sql.SQL("ROLLBACK"))
-        self.is_open = True
+    def _let_go(self) -> None:
+        while self._holders:
+            self._holders.pop().execute(sql.SQL("ROLLBACK"))
 
     def check(self, errors: Sequence[BaseException | None]) -> None:
         """Refuse copies that were made though the gate was shut.
