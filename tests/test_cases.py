@@ -315,13 +315,26 @@ def test_several_databases(project: Project) -> None:
     project.write(
         "shop/tests.py",
         """
+        from django.db.models.signals import post_migrate
         from django.test import TransactionTestCase
         from shop.models import Item
 
         class All(TransactionTestCase):
             databases = "__all__"
+            heard = set()
+
+            @classmethod
+            def setUpClass(cls):
+                super().setUpClass()
+                post_migrate.connect(cls.hear)
+                cls.addClassCleanup(post_migrate.disconnect, cls.hear)
+
+            @classmethod
+            def hear(cls, using, **_):
+                cls.heard.add(using)
 
             def test_1(self):
+                self.assertLessEqual(self.heard, {"lite"})
                 for alias in ("default", "same", "replica", "other"):
                     self.assertEqual(Item.objects.using(alias).count(), 1)
                 Item.objects.using("lite").create(name="new")

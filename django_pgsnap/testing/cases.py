@@ -145,7 +145,7 @@ def fixture_setup(cls: Any) -> None:
     if is_flushed(cls):
         stock(TransactionTestCase, "_fixture_setup").__func__(cls)
     else:
-        with _only_others(cls, kept):
+        with _only_others(cls):
             stock(TransactionTestCase, "_fixture_setup").__func__(cls)
         for alias in kept:
             if cls.reset_sequences:
@@ -159,7 +159,7 @@ def fixture_setup(cls: Any) -> None:
 def fixture_teardown(self: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
     kept = dict(kept_of(type(self)))
-    with _only_others(type(self), kept):
+    with _only_others(type(self)):
         stock(TransactionTestCase, "_fixture_teardown")(self)
     for alias, keeper in kept.items():
         with keepers.on_behalf_of(f"what comes after {self.id()}", alias):
@@ -234,10 +234,11 @@ def keeper_of(alias: str) -> Keeper | None:
     return keepers.find(alias)
 
 
-def _only_others(cls: Any, kept: dict[str, Keeper]) -> Any:
+def _only_others(cls: Any) -> Any:
     """Have Django itself care for the databases that are not ours, if there are any."""
-    names = [name for name in cls._databases_names(include_mirrors=False) if name not in kept]
-    return mock.patch.object(cls, "_databases_names", classmethod(lambda _, **__: names))
+    # A second name of one that is ours is kept, too, though `kept_of` names it once.
+    others = [name for name in cls._databases_names(include_mirrors=False) if not keeper_of(name)]
+    return mock.patch.object(cls, "_databases_names", classmethod(lambda _, **__: others))
 
 
 def _restart_sequences(alias: str) -> None:
