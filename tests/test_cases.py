@@ -217,6 +217,43 @@ def test_flushed(project: Project) -> None:
     assert passed(project, "--reverse") == 5
 
 
+def test_receiver_that_raises(project: Project) -> None:
+    """Where the flush of a class fails, that is the class' failure, and others go on."""
+    project.settings["PGSNAP"] = {"TEST": {"BASELINE": "flushed"}}
+    project.write(
+        "shop/tests.py",
+        """
+        from django.db.models.signals import post_migrate
+        from django.test import TestCase, TransactionTestCase
+
+        from shop.models import Item
+
+        def fail_once(**_):
+            post_migrate.disconnect(fail_once)
+            raise ValueError("of the project")
+
+        class First(TestCase):
+            def test_1(self):
+                post_migrate.connect(fail_once)
+
+        class Second(TransactionTestCase):
+            def test_1(self):
+                self.fail("not reached")
+
+        class Third(TransactionTestCase):
+            def test_1(self):
+                self.assertFalse(Item.objects.exists())
+        """,
+    )
+
+    ended = project.run("test")
+
+    assert "ERROR: setUpClass (shop.tests.Second)" in ended.stderr, ended.stderr
+    assert "ValueError: of the project" in ended.stderr
+    assert "Ran 2 tests" in ended.stderr
+    assert "FAILED (errors=1)" in ended.stderr
+
+
 SNAPSHOTS = """
     from django.test import TransactionTestCase
     from django_pgsnap.testing import SnapshotTestCase
