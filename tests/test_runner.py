@@ -357,6 +357,20 @@ def test_failing_suite(project: Project, left: Left) -> None:
     assert left() == []
 
 
+def test_app_is_missing(project: Project, left: Left) -> None:
+    """Without the app not all processes of a run would know of it, so there is none."""
+    apps = ["django.contrib.contenttypes", "django.contrib.auth", "shop"]
+    project.settings["INSTALLED_APPS"] = apps
+
+    ended = project.run("test")
+
+    assert ended.returncode == 1
+    assert ended.stderr.endswith(
+        "CommandError: SnapshotRunner needs its app.\nAdd 'django_pgsnap' to INSTALLED_APPS.\n"
+    ), ended.stderr
+    assert left() == []
+
+
 def test_settings_of_the_database(project: Project, sql: RunSql) -> None:
     """What a migration sets on its database itself is there in clones, too."""
     project.write(

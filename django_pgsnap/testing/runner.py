@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from typing import Any
 
+from django.apps import apps
 from django.core.management.base import CommandError
 from django.test.runner import DiscoverRunner
 
-from ..errors import PgsnapError
+from ..errors import ConfigurationError, PgsnapError
 from . import creation, hooks
 
 
@@ -18,16 +21,21 @@ class SnapshotRunnerMixin:
         """Make the test databases.
 
         Raises:
-            CommandError: One is in use by another run, or the server refused something.
+            CommandError: The app is not installed, a test database is in use by another run, or
+                the server refused something.
         """
-        creation.install()
-        hooks.install()
         try:
-            return super().setup_databases(**kwargs)  # type: ignore[misc]
+            _check_installed()
+            with ExitStack() as undoing:
+                undoing.callback(creation.uninstall)
+                creation.install()
+                undoing.callback(hooks.uninstall)
+                hooks.install()
+                old_config = super().setup_databases(**kwargs)  # type: ignore[misc]
+                undoing.pop_all()
         except PgsnapError as error:
-            hooks.uninstall()
-            creation.uninstall()
             raise CommandError(str(error)) from error
+        return old_config
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         """Have the test databases dropped, or keep them if that was asked for.
@@ -46,3 +54,15 @@ class SnapshotRunnerMixin:
 
 class SnapshotRunner(SnapshotRunnerMixin, DiscoverRunner):
     """Django's runner over test databases that need no migrating."""
+
+
+def _check_installed() -> None:
+    # Workers that are not forked, and processes that tests start, learn by the app of all this.
+    # Django's own suite chooses the apps itself.
+    if (
+        not apps.is_installed("django_pgsnap")
+        and os.environ.get("RUNNING_DJANGOS_TEST_SUITE") != "true"
+    ):
+        raise ConfigurationError(
+            "SnapshotRunner needs its app.", hint="Add 'django_pgsnap' to INSTALLED_APPS."
+        )
