@@ -209,7 +209,8 @@ def test_killed_run(project: Project, left: Left) -> None:
     project.wait_for("running")
     killed.kill()
     killed.wait()
-    assert left() == ["test_shop"]
+    # And the clone of it that resets start from.
+    assert left()[1:] == ["test_shop"]
     project.settings["DATABASES"]["default"]["TEST"] = {"NAME": "another"}
     project.expect("first")
 

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql as pg
 
-from django_pgsnap import guard
+from django_pgsnap import guard, written
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import DatabaseBusyError
+from django_pgsnap.session import Session
 from django_pgsnap.testbed import keepers
 from django_pgsnap.testbed import live as own_databases
 from django_pgsnap.testbed.live import OwnDatabase
@@ -123,8 +124,10 @@ def _given_up(clean_server: Server) -> Iterator[None]:
     give_up()
 
 
-def keep(name: str) -> Keeper:
-    own_databases.register(OwnDatabase(alias="default", name=name, source="source", template=None))
+def keep(name: str, template: str | None = None, written: int = 0) -> Keeper:
+    own_databases.register(
+        OwnDatabase(alias="default", name=name, source="source", template=template, written=written)
+    )
     found = keepers.find("default")
     assert found is not None
     return found
@@ -278,6 +281,45 @@ def test_dropped_by_a_test(keeper: Keeper, held: Held, sql: RunSql, live: str) -
     assert held() == before
 
 
+def test_only_a_sequence_has_moved(keeper: Keeper, held: Held) -> None:
+    """That counts by the session that a start hands to tests, too, though it writes no row."""
+    before = held()
+    by_django("DELETE FROM parent")
+    keeper.start()
+    by_django("SELECT setval('counter', 1000)")
+
+    keeper.start()
+    by_django("SELECT 1")
+    assert keeper.adopt() is keeper.base
+    assert held() == before
+    by_django("DELETE FROM parent")
+    keeper.start()
+    by_django("SELECT setval('counter', 2000)")
+    keeper.adopt()
+    on_top = held()
+    by_django("SELECT nextval('counter')")
+    keeper.reset()
+
+    assert held() == on_top != before
+
+
+def test_sequence_set_by_the_project(
+    live: str, make_database: MakeDatabase, session: Session, sql: RunSql
+) -> None:
+    """What a project sets up beyond its template is in the baseline, be it but a sequence."""
+    sql("CREATE SEQUENCE counter", dbname=live)
+    make_database("template")
+    sql("CREATE SEQUENCE counter", dbname="template")
+    rows = written.count(session, live)
+    by_django("SELECT setval('counter', 1000)")
+    keeper = keep(live, template="template", written=rows)
+
+    by_django("CREATE TABLE extra (id int)")
+    keeper.reset()
+
+    assert sql("SELECT last_value FROM counter", dbname=live) == [(1000,)]
+
+
 def test_layers(keeper: Keeper, held: Held, oid: Oid) -> None:
     """Tests start from what was made on top, until they start from the run's baseline again."""
     before, place = held(), oid()
@@ -348,6 +390,13 @@ def test_pool(keeper: Keeper, held: Held) -> None:
         keeper.reset()
 
         assert held() == before
+
+    by_django("DELETE FROM parent")
+    keeper.reset()
+    by_django("SELECT nextval('counter')")
+    keeper.reset()
+
+    assert held() == before
 
 
 def test_rights_are_missing(live_owned: str, held: Held, sql: RunSql, oid: Oid) -> None:

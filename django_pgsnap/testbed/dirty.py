@@ -54,6 +54,11 @@ class Changes:
     tables: frozenset[int]
     sequences: frozenset[int]
 
+    @property
+    def anything(self) -> bool:
+        """Whether there was anything."""
+        return self.catalogs or bool(self.tables or self.sequences)
+
 
 def look(inside: Session, oids: Iterable[int] | None = None) -> Look:
     """Return what the server has counted.
@@ -80,6 +85,11 @@ def changes(before: Look, now: Look) -> Changes:
         tables=frozenset(oid for oid in differing if not now[oid].is_sequence),
         sequences=frozenset(oid for oid in differing if now[oid].is_sequence),
     )
+
+
+def has_moved(found: Look) -> bool:
+    """Tell whether a sequence may have moved since the database was made."""
+    return any(count.is_sequence and count.written for count in found.values())
 
 
 _HAND_OVER: Final = sql.SQL("SELECT pg_stat_force_next_flush()")

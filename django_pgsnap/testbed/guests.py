@@ -73,6 +73,11 @@ class Guests:
             return None
         return session
 
+    def leave(self) -> bool:
+        """Close Django's connection, and tell whether that ends its session."""
+        reconnect.let_go([self.alias])
+        return reconnect.pool_of(connections[self.alias]) is None
+
     def send_away(self, but: Session | None = None) -> None:
         """Close this thread's connections, and wait until nobody is on the test database.
 

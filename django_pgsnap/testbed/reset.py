@@ -7,8 +7,8 @@ test database is replaced by a clone of the baseline, of which the next one is m
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -16,12 +16,13 @@ from psycopg import sql
 from .. import arrivals, locks, names, reconnect, stages, written
 from ..server import Server
 from ..session import Query, Session
-from . import baseline, clones, dirty, live
+from . import baseline, clones, dirty, live, visits
 from .baseline import Baseline
 from .dirty import Look
 from .guests import Guests
 from .live import OwnDatabase
 from .ready import Ready
+from .visits import Visits
 
 # Emptying tables that a test filled with more than this takes longer than a new clone.
 _MOST_WRITTEN_BYTES: Final = 8 * 1024**2
@@ -35,11 +36,14 @@ class _Known:
         at: The baseline that it was put back to, None if it was not.
         found: How it was found then.
         visits: What the server counts of it; it tells whether somebody has been there.
+        handed_on: Whether Django still has the session that found it, by which tests may move
+            sequences: that is no writing, nor a visit of its own.
     """
 
     at: Baseline
     found: Look
-    visits: tuple[Any, ...]
+    visits: Visits
+    handed_on: bool = True
 
 
 class Keeper:
@@ -65,10 +69,9 @@ class Keeper:
         self.layers: dict[str, Baseline] = {}
         self._guests.send_away()
         self._place = self.session.rows(_PLACE, [self.name])[0]
-        is_template = written.count(self.session, self.name) == own.written
-        self.base = self._study(own.template if own.template and is_template else self.keep())
+        self.base = self._first(own)
         self.floor = self.current = self.base
-        reconnect.let_go([self.alias])
+        self._part()
 
     @property
     def session(self) -> Session:
@@ -92,8 +95,10 @@ class Keeper:
         self._guests.send_away(but=self._guests.borrow())
         try:
             self._bring()
-        finally:
+        except BaseException:
             reconnect.let_go([self.alias])
+            raise
+        self._part()
 
     def leave_class(self) -> None:
         """Have tests start again from what classes start from, once the next one begins."""
@@ -114,7 +119,7 @@ class Keeper:
     def adopt(self) -> Baseline:
         """Have tests start from the state that the test database is in now."""
         self._guests.send_away()
-        if self._visits() != self._known.visits:
+        if not self._is_untouched():
             self.current = self._put_aside()
         return self.current
 
@@ -135,7 +140,7 @@ class Keeper:
         """Bring the test database to the current baseline, if it is not there."""
         wanted = self.current
         is_there = self._known.at is wanted and not self._guests.is_connected
-        if is_there and self._visits() == self._known.visits:
+        if is_there and self._is_untouched():
             return
         if not self._put_back(wanted):
             self._guests.send_away()
@@ -144,7 +149,8 @@ class Keeper:
     def _put_back(self, wanted: Baseline) -> bool:
         """Put back what was written, row by row, and tell whether that was possible."""
         known = self._known
-        if known.at.origin != wanted.origin or self._visits()[:_SAME] != known.visits[:_SAME]:
+        has_counted = visits.has_counted(known.visits, self._visits())
+        if known.at.origin != wanted.origin or not has_counted:
             return False
         with self._guests.inside() as inside:
             found = dirty.look(inside)
@@ -205,12 +211,24 @@ class Keeper:
         known = self._known
         with self._guests.inside() as inside:
             found = dirty.look(inside)
-            new = baseline.above(inside, known.at, dirty.changes(known.found, found))
+            changes = dirty.changes(known.found, found)
+            new = baseline.above(inside, known.at, changes) if changes.anything else known.at
             if new is not None:
                 self._note(inside, new, dirty.look(inside))
         if new is not None:
             return new
         self._guests.send_away()
+        return self._study(self.keep())
+
+    def _first(self, own: OwnDatabase) -> Baseline:
+        """Return the state that the test database is in at first as a baseline."""
+        if own.template and written.count(self.session, self.name) == own.written:
+            with self._guests.inside() as inside:
+                has_moved = dirty.has_moved(dirty.look(inside))
+            # Only sequences that are quite as in the template are known to stand there.
+            if not has_moved:
+                return self._study(own.template)
+            self._guests.send_away()
         return self._study(self.keep())
 
     def _study(self, origin: str) -> Baseline:
@@ -226,27 +244,20 @@ class Keeper:
         return origin
 
     def _note(self, inside: Session, at: Baseline, found: Look) -> None:
-        # What a session does from now on is no writing, so its own visit counts as over.
-        self._known = _Known(at=at, found=found, visits=inside.rows(_VISITS, [self.name])[0])
+        self._known = _Known(at=at, found=found, visits=visits.count(inside, self.name))
 
-    def _visits(self) -> tuple[Any, ...]:
-        found = self.session.rows(_VISITS, [self.name])
-        return found[0] if found else ()
+    def _part(self) -> None:
+        """Have Django be connected no longer: who comes next is counted as a visit."""
+        self._known = replace(self._known, handed_on=not self._guests.leave())
+
+    def _is_untouched(self) -> bool:
+        """Tell whether nobody has been on the test database for sure since it was found so."""
+        return not self._known.handed_on and self._visits() == self._known.visits
+
+    def _visits(self) -> Visits:
+        return visits.count(self.session, self.name)
 
 
-# As long as the first of them stand, the server has not lost count.
-_SAME: Final = 3
-_VISITS: Final = sql.SQL(
-    "SELECT d.oid, extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid))::text,"
-    " CASE WHEN current_setting('track_counts')::bool AND NOT EXISTS ("
-    "   SELECT FROM pg_catalog.pg_db_role_setting, unnest(setconfig) c"
-    "   WHERE starts_with(c, 'track_counts='))"
-    " THEN (SELECT extract(epoch FROM stats_reset)::text FROM pg_catalog.pg_stat_wal)"
-    " ELSE gen_random_uuid()::text END,"
-    " pg_stat_get_db_sessions(d.oid), pg_stat_get_db_tuples_inserted(d.oid),"
-    " pg_stat_get_db_tuples_updated(d.oid), pg_stat_get_db_tuples_deleted(d.oid)"
-    " FROM pg_catalog.pg_database d WHERE d.datname = %s"
-)
 _PLACE: Final = sql.SQL(
     "SELECT oid, datconnlimit, shobj_description(oid, 'pg_database')"
     " FROM pg_database WHERE datname = %s"
