@@ -12,7 +12,9 @@ from tests.suites.project import Project
 
 # The migrations leave one item. Whatever runs before it, each of these tests passes.
 SUITE = """
+    import asyncio
     import threading
+    from concurrent.futures import ThreadPoolExecutor
 
     from django.contrib.contenttypes.models import ContentType
     from django.db import connection
@@ -108,6 +110,22 @@ SUITE = """
         def test_1(self):
             self.check()
 
+    # Threads that outlive a test, with connections of their own.
+    class Threads(TransactionTestCase):
+        @classmethod
+        def setUpClass(cls):
+            super().setUpClass()
+            cls.executor = ThreadPoolExecutor(1)
+            cls.addClassCleanup(cls.executor.shutdown)
+        def test_1(self):
+            self.assertEqual(self.executor.submit(Item.objects.count).result(), 1)
+        test_2 = test_1
+        def test_asynchronous_1(self):
+            async def count():
+                return await Item.objects.acount()
+            self.assertEqual(asyncio.run(count()), 1)
+        test_asynchronous_2 = test_asynchronous_1
+
     class Serialized(SerializeMixin, Checks, TransactionTestCase):
         lockfile = __file__
         def test_1(self):
@@ -174,9 +192,9 @@ def test_every_class_starts_from_the_baseline(project: Project) -> None:
     project.write("shop/tests.py", SUITE.replace("import threading", IMPORTS))
     project.write("shop/test_module.py", MODULE)
 
-    assert passed(project) == 22
-    assert passed(project, "--reverse", "--shuffle", "3") == 22
-    assert passed(project, "--parallel", "2") == 22
+    assert passed(project) == 26
+    assert passed(project, "--reverse", "--shuffle", "3") == 26
+    assert passed(project, "--parallel", "2") == 26
 
 
 IMPORTS = """import threading

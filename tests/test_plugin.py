@@ -83,6 +83,8 @@ SNAPSHOTS = """
 """
 
 BASELINES = """
+    import asyncio
+
     import pytest
     from django.db import transaction
     from django.test import TestCase, TransactionTestCase
@@ -113,6 +115,16 @@ BASELINES = """
     def test_fixture(number, transactional_db):
         assert names() == ["first"]
         assert commit() == 2
+
+
+    # Asynchronous code has a thread that outlives a test, with a connection of its own.
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("number", range(2))
+    def test_asynchronous(number):
+        async def count():
+            return await Item.objects.acount()
+
+        assert asyncio.run(count()) == 1
 
 
     def test_live_server(live_server):

@@ -17,7 +17,7 @@ from ..eviction import Evictor
 from ..server import Server
 from ..session import Session
 from ..sessions import backends
-from . import live
+from . import live, threads
 
 _LOOK_S: Final = 0.001
 
@@ -79,9 +79,9 @@ class Guests:
         return reconnect.pool_of(connections[self.alias]) is None
 
     def send_away(self, but: Session | None = None) -> None:
-        """Close this thread's connections, and wait until nobody is on the test database.
+        """Close Django's connections, and wait until nobody is on the test database.
 
-        Sessions that idle are ended, and prepared transactions rolled back.
+        Other sessions that idle are ended, and prepared transactions rolled back.
 
         Args:
             but: The one session that stays.
@@ -91,12 +91,14 @@ class Guests:
         """
         reconnect.let_go(alias for alias in self.aliases if but is None or alias != self.alias)
         reconnect.close_pools(self.aliases)
+        threads.close_idle(self.aliases)
         watcher = live.session(self._server)
         stays = {but.pid} if but else set()
         deadline = time.monotonic() + _LEAVING_S
         while {each.pid for each in backends(watcher, [self.name])} - stays:
             if time.monotonic() > deadline:
                 reconnect.let_go(self.aliases)
+                threads.close_idle(self.aliases)
                 self._evict(watcher)
             time.sleep(_LOOK_S)
         if prepared := watcher.rows(_PREPARED, [self.name]):

@@ -13,7 +13,7 @@ from unittest.util import strclass
 from django.db import connections
 from django.test import TransactionTestCase
 
-from ..testbed import keepers
+from ..testbed import keepers, threads
 from ..testbed.baseline import Baseline
 from ..testbed.reset import Keeper
 from . import cases
@@ -25,6 +25,7 @@ _snapshot = ""
 
 def install() -> None:
     """Have tests that commit be followed by a reset from now on, in this process."""
+    threads.watch()
     replace(TransactionTestCase, "_fixture_setup", classmethod(_fixture_setup))
     replace(TransactionTestCase, "_fixture_teardown", cases.fixture_teardown)
 

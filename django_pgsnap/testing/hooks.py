@@ -6,13 +6,14 @@ import unittest
 
 from django.test import TransactionTestCase
 
-from ..testbed import keepers
+from ..testbed import keepers, threads
 from . import cases, suites
 from .replacing import put_back, replace
 
 
 def install() -> None:
     """Have tests start from baselines from now on, in this process."""
+    threads.watch()
     replace(unittest.TestSuite, "_handleClassSetUp", suites.handle_class_set_up)
     replace(unittest.TestSuite, "_handleModuleFixture", suites.handle_module_fixture)
     replace(TransactionTestCase, "_fixture_setup", classmethod(cases.fixture_setup))
@@ -21,5 +22,6 @@ def install() -> None:
 
 def uninstall() -> None:
     """Leave tests to Django again, and give up what was kept for them."""
+    threads.unwatch()
     put_back()
     keepers.end()
