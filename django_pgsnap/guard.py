@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Sequence
 
 from django.conf import settings
 from django.db import connections
 
-from .conf import config
+from .conf import TEST_DATABASES, config
 from .errors import NotEnabledError
 from .session import Session
 from .targets import Target
 
 _HINT = "Set PGSNAP = {'ENABLED': True} in the settings of a system whose data may be replaced."
+_ALIAS_HINT = "Name the alias in the databases of the test, so that it gets one."
+_TESTS_HINT = (
+    "Let the run make one: a test says in its databases which it needs, with pytest by the mark "
+    "django_db; a fixture django_db_setup of the project's own has to call setup_databases."
+)
 
 # (alias, database) pairs that a test runner of this process created. They are exempt by that
 # fact, never by what they are called.
@@ -23,6 +29,11 @@ _created_here: set[tuple[str, str]] = set()
 def exempt(alias: str, database: str) -> None:
     """Remember that this process created a database for its tests."""
     _created_here.add((alias, database))
+
+
+def is_in_tests() -> bool:
+    """Tell whether this process runs tests, or was started by one, with test databases or not."""
+    return bool(_created_here) or TEST_DATABASES in os.environ
 
 
 def is_on() -> bool:
@@ -41,14 +52,15 @@ def check_settings(targets: Sequence[Target]) -> None:
 
     Raises:
         NotEnabledError: ``PGSNAP["ENABLED"]`` is false, or unset while ``DEBUG`` is off; or this
-            process runs tests, for which there is no test database in a target's place.
+            process runs tests, or was started by one, and there is no test database in a target's
+            place.
     """
     others = [target for target in targets if not _is_exempt(target)]
-    if _created_here and others:
+    if others and is_in_tests():
         raise NotEnabledError(
             f"The alias {others[0].alias!r} leads to the database {others[0].name!r}, "
             "which is not a test database of this run.",
-            hint="Name the alias in the databases of the test, so that it gets one.",
+            hint=_ALIAS_HINT if _created_here else _TESTS_HINT,
         )
     if is_on() or not others:
         return

@@ -7,6 +7,7 @@ import pytest
 from django.conf import settings
 
 from django_pgsnap import guard
+from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import NotEnabledError
 from django_pgsnap.session import Session
 from django_pgsnap.targets import Target, targets
@@ -141,6 +142,25 @@ def test_tests_leave_other_databases_alone(
     )
     assert caught.value.hint == (
         "Name the alias in the databases of the test, so that it gets one."
+    )
+
+
+def test_tests_without_test_databases(about: list[Target], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tests run, whatever is not theirs is refused even if they have no database at all."""
+    switch(monkeypatch, True, debug=True)
+    monkeypatch.setenv(TEST_DATABASES, "[]")
+
+    with pytest.raises(NotEnabledError) as caught:
+        guard.check_settings(about)
+
+    assert caught.value.message == (
+        "The alias 'default' leads to the database 'test_live', "
+        "which is not a test database of this run."
+    )
+    assert caught.value.hint == (
+        "Let the run make one: a test says in its databases which it needs, with pytest by the "
+        "mark django_db; a fixture django_db_setup of the project's own has to call "
+        "setup_databases."
     )
 
 

@@ -221,6 +221,46 @@ FIXTURE = """
 """
 
 
+NO_SETUP = """
+    import os
+
+    import pytest
+
+    @pytest.fixture(scope="session")
+    def django_db_setup():
+        pass
+
+    def pytest_unconfigure():
+        print("still announced:", "PGSNAP_TEST_DATABASES" in os.environ)
+"""
+
+NO_DATABASES = """
+    import subprocess
+    import sys
+
+    import pytest
+
+    from django_pgsnap import take
+    from django_pgsnap.errors import NotEnabledError
+    from django_pgsnap.testing.snapshots import TestSnapshots
+
+    REFUSED = "leads to the database 'shop', which is not a test database of this run"
+
+
+    def test_without_database():
+        with pytest.raises(NotEnabledError, match=REFUSED):
+            take("here")
+        command = [sys.executable, "-m", "django", "pgsnap", "take", "there"]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert REFUSED in ended.stderr
+
+
+    def test_without_setup(django_db_setup, django_db_blocker):
+        with django_db_blocker.unblock(), pytest.raises(NotEnabledError, match=REFUSED):
+            TestSnapshots().take("here")
+"""
+
+
 @pytest.fixture
 def suite(project: Project) -> Project:
     project.write("shop/tests.py", SUITE)
@@ -290,6 +330,21 @@ def test_snapshots(project: Project, left: Left) -> None:
     project.pytest()
 
     assert left() == []
+
+
+def test_without_test_databases(project: Project, left: Left, sql: RunSql) -> None:
+    """Whoever sets up no test database, or needs none, does not get at development."""
+    sql("CREATE DATABASE shop")
+    project.settings["PGSNAP"] = {"ENABLED": True}
+    project.write("conftest.py", NO_SETUP)
+    project.write("shop/tests.py", NO_DATABASES)
+
+    ended = project.run_pytest("-s")
+
+    assert ended.returncode == 0, ended.stdout
+    assert "2 passed" in ended.stdout
+    assert "still announced: False" in ended.stdout
+    assert left() == ["shop"]
 
 
 def test_baselines(project: Project, left: Left) -> None:

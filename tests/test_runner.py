@@ -74,6 +74,34 @@ SNAPSHOTS = """
 """
 
 
+NO_DATABASES = """
+    import subprocess
+    import sys
+    import unittest
+
+    from django.test import SimpleTestCase
+
+    from django_pgsnap import restore, take
+    from django_pgsnap.errors import NotEnabledError
+
+
+    class Simple(SimpleTestCase):
+        def test_refused(self):
+            for work in (take, restore):
+                with self.assertRaisesRegex(NotEnabledError, "is not a test database of this run"):
+                    work("here")
+            ended = subprocess.run(
+                [sys.executable, "-m", "django", "pgsnap", "take", "there"],
+                capture_output=True, text=True,
+            )
+            self.assertIn("is not a test database of this run", ended.stderr)
+
+
+    class Plain(unittest.TestCase):
+        test_refused = Simple.test_refused
+"""
+
+
 def test_nearest_ancestor(project: Project, left: Left) -> None:
     """The first run migrates, the second does not, and a new migration is all that a third runs."""
     assert project.test() == ["first"]
@@ -104,6 +132,7 @@ def test_options(project: Project) -> None:
     project.write(
         "own.py",
         """
+        import os
         from django.test.runner import DiscoverRunner
         from django_pgsnap.testing import SnapshotRunnerMixin
 
@@ -113,7 +142,9 @@ def test_options(project: Project) -> None:
                 return super().setup_databases(**kwargs)
 
         class Runner(SnapshotRunnerMixin, Own):
-            pass
+            def teardown_databases(self, *args, **kwargs):
+                super().teardown_databases(*args, **kwargs)
+                print("still announced:", "PGSNAP_TEST_DATABASES" in os.environ)
         """,
     )
     project.write(
@@ -135,6 +166,7 @@ def test_options(project: Project) -> None:
 
     assert ended.returncode == 0, ended.stderr
     assert "own" in ended.stdout
+    assert "still announced: False" in ended.stdout
     assert "Using shuffle seed: 1 (given)" in ended.stdout
     assert "Ran 1 test" in ended.stderr
 
@@ -173,6 +205,21 @@ def test_without_workers(project: Project, left: Left) -> None:
     project.test("shop.tests.First")
 
     assert left() == []
+
+
+def test_without_test_databases(project: Project, left: Left, sql: RunSql) -> None:
+    """Where no test needs a database there is none, and development is refused all the same."""
+    sql("CREATE DATABASE shop")
+    project.settings["PGSNAP"] = {"ENABLED": True}
+    project.write("shop/tests.py", NO_DATABASES)
+
+    ended = project.run("test", "--debug-mode")
+    parallel = project.run("test", "--parallel", "2")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "Ran 2 tests" in ended.stderr
+    assert parallel.returncode == 0, parallel.stderr
+    assert left() == ["shop"]
 
 
 def test_keepdb(project: Project, left: Left, sql: RunSql) -> None:

@@ -79,14 +79,17 @@ def test_children_with_other_settings(set_alias: SetAlias, change: dict[str, str
 
 
 def test_forgotten(set_alias: SetAlias) -> None:
-    """When a test database is given up, children are told of it no longer."""
+    """When a test database is given up children are told so, and at the end of the run nothing."""
     set_alias("default", NAME="test_live")
     live.register(OWN)
+    live.end()
     assert [each["name"] for each in json.loads(os.environ[TEST_DATABASES])] == ["test_live"]
 
     live.forget("test_live")
 
-    assert (TEST_DATABASES in os.environ, live.known("default", "test_live")) == (False, None)
+    assert (os.environ[TEST_DATABASES], live.known("default", "test_live")) == ("[]", None)
+    live.end()
+    assert TEST_DATABASES not in os.environ
 
 
 def test_one_run_at_a_time(session_as: SessionAs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ tell what a killed one left from what a living one uses. Forked workers share th
 holds the locks, so that they are held until the last of them is gone.
 
 Processes that a test starts learn the test databases from the environment: what they do to a
-database happens there, not in development.
+database happens there, not in development. The environment says that tests run even where there is
+no test database yet, or will be none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from ..session import Session
 
 # How long the server may take to notice that a killed run is gone, in seconds.
 _GONE_S: Final = 5.0
+
+# What the environment says where tests run without test databases.
+_NONE: Final = "[]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,17 @@ _own: dict[tuple[str, str], OwnDatabase] = {}
 
 # The sessions that hold the locks, by process too: forked workers must not use their parent's.
 _sessions: dict[tuple[int, Server], Session] = {}
+
+
+def begin() -> None:
+    """Announce that tests run, so that nothing but test databases is worked on from now."""
+    os.environ.setdefault(TEST_DATABASES, _NONE)
+
+
+def end() -> None:
+    """Announce that no more tests run, if their databases are all given up."""
+    if not _own:
+        os.environ.pop(TEST_DATABASES, None)
 
 
 def here() -> list[OwnDatabase]:
@@ -149,7 +164,7 @@ def run_lock(name: str) -> str:
 
 def adopt() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
-    for given in json.loads(os.environ.get(TEST_DATABASES, "[]")):
+    for given in json.loads(os.environ.get(TEST_DATABASES, _NONE)):
         if given["alias"] not in connections.settings:
             continue
         settings = connections[given["alias"]].settings_dict
@@ -177,10 +192,7 @@ def _announce() -> None:
         }
         for own in here()
     ]
-    if found:
-        os.environ[TEST_DATABASES] = json.dumps(found)
-    else:
-        os.environ.pop(TEST_DATABASES, None)
+    os.environ[TEST_DATABASES] = json.dumps(found)
 
 
 def _place(settings: dict[str, Any]) -> list[str]:

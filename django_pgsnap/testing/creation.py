@@ -141,11 +141,17 @@ class SnapshotCreation(WorkerCreation):
 
 def install() -> None:
     """Have the PostgreSQL aliases' test databases made here from now on, in this thread."""
+    live.begin()
     _swap(SnapshotCreation)
 
 
 def uninstall() -> None:
     """Leave test databases to Django again."""
+    _put_back()
+    live.end()
+
+
+def _put_back() -> None:
     for wrapper in _wrappers():
         kind = type(wrapper.creation)
         if issubclass(kind, WorkerCreation):
@@ -168,7 +174,7 @@ def adopt() -> None:
 
 def _swap(mixin: type[WorkerCreation]) -> None:
     # A project may have a backend, and so a creation, of its own. Its state stays.
-    uninstall()
+    _put_back()
     for wrapper in _wrappers():
         kind = type(wrapper.creation)
         wrapper.creation.__class__ = type(f"{mixin.__name__}Over{kind.__name__}", (mixin, kind), {})

@@ -32,6 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart() -> None:
+    """Announce that tests run, also for those that use no database, or set it up themselves."""
+    if _is_on():
+        from ..testbed import live
+
+        live.begin()
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Let tests with the mark use the database; how, they may say by pytest-django's own."""
     if _snapshot_of(item) and item.get_closest_marker("django_db") is None:
