@@ -410,8 +410,12 @@ def test_several_databases(project: Project) -> None:
 
 
 def test_in_the_way(project: Project) -> None:
-    """An error says before or after what, in which alias, and what to do."""
+    """An error says before or after what, in which alias, and what to do.
+
+    The next test starts from the baseline all the same, in all aliases.
+    """
     project.settings["PGSNAP"] = {"WAIT_S": 0.1}
+    project.settings["DATABASES"]["other"] = project.database("store")
     project.write(
         "shop/tests.py",
         """
@@ -421,17 +425,33 @@ def test_in_the_way(project: Project) -> None:
         from shop.models import Item
 
         class Stays(TransactionTestCase):
+            databases = {"default", "other"}
+            leave = threading.Event()
+            thread = None
+
+            @classmethod
+            def _pre_setup(cls):
+                if cls.thread:
+                    cls.leave.set()
+                    cls.thread.join()
+                super()._pre_setup()
+
             def test_stays(self):
-                inside, leave = threading.Event(), threading.Event()
+                inside = threading.Event()
                 def stay():
                     with transaction.atomic():
                         Item.objects.create(name="uncommitted")
                         inside.set()
-                        leave.wait()
+                        self.leave.wait()
                     connection.close()
-                threading.Thread(target=stay, daemon=True).start()
+                type(self).thread = threading.Thread(target=stay, daemon=True)
+                self.thread.start()
                 inside.wait()
-                self.addClassCleanup(leave.set)
+                Item.objects.using("other").create(name="left")
+
+            def test_then(self):
+                for alias in self.databases:
+                    self.assertEqual(Item.objects.using(alias).count(), 1)
         """,
     )
 
@@ -443,3 +463,5 @@ def test_in_the_way(project: Project) -> None:
         "alias 'default': Other sessions are using 'test_shop', after a wait of 0.1 s:"
     ) in ended.stderr
     assert "idle in transaction" in ended.stderr
+    assert "Ran 2 tests" in ended.stderr
+    assert "FAILED (errors=1)" in ended.stderr, ended.stderr

@@ -55,6 +55,7 @@ class Keeper:
         base: The baseline of the whole run.
         floor: The baseline that classes start from, by default.
         current: The baseline that tests start from now.
+        overdue: Whether the last reset failed.
         layers: Baselines made on top of that of the run, or of snapshots, by what they are called.
     """
 
@@ -67,6 +68,7 @@ class Keeper:
         self._ready = Ready(server)
         self._origins: list[str] = []
         self.layers: dict[str, Baseline] = {}
+        self.overdue = False
         self._guests.send_away()
         self._place = self.session.rows(_PLACE, [self.name])[0]
         self.base = self._first(own)
@@ -83,6 +85,7 @@ class Keeper:
         self.current = wanted or self.floor
         self._guests.send_away()
         self._bring()
+        self.overdue = False
 
     def reset(self) -> None:
         """Put the test database back to the baseline that tests start from now.
@@ -91,6 +94,7 @@ class Keeper:
             DatabaseBusyError: Sessions that may not be ended are at work on it.
             psycopg.Error: The server refused something.
         """
+        self.overdue = True
         # What the test was connected by serves for this too, since it is still warm.
         self._guests.send_away(but=self._guests.borrow())
         try:
@@ -99,6 +103,7 @@ class Keeper:
             reconnect.let_go([self.alias])
             raise
         self._part()
+        self.overdue = False
 
     def leave_class(self) -> None:
         """Have tests start again from what classes start from, once the next one begins."""

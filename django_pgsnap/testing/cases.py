@@ -7,6 +7,7 @@ their transactions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 from unittest import SkipTest, mock
@@ -139,6 +140,7 @@ def fixture_setup(cls: Any) -> None:
     Data of migrations is there, so nothing is deserialized. Fixtures are loaded before each test;
     but where the class makes data, once, so that they belong to its baseline.
     """
+    make_up(cls)
     if cls in _with_data:
         return
     kept = dict(kept_of(cls))
@@ -161,11 +163,28 @@ def fixture_teardown(self: Any) -> None:
     kept = dict(kept_of(type(self)))
     with _only_others(type(self)):
         stock(TransactionTestCase, "_fixture_teardown")(self)
-    for alias, keeper in kept.items():
-        with keepers.on_behalf_of(f"what comes after {self.id()}", alias):
-            keeper.reset()
-        # A flush does so, too, by way of post_migrate.
-        keepers.forget_cached(alias)
+    with ExitStack() as all_of_them:
+        for alias, keeper in kept.items():
+            # Called in any case; what one of them raises does not keep the others from it.
+            all_of_them.callback(_reset, keeper, alias, f"what comes after {self.id()}")
+
+
+def make_up(cls: Any) -> None:
+    """Put back what could not be put back after the last test of a class.
+
+    Raises:
+        PgsnapError: It still cannot.
+    """
+    for alias, keeper in kept_of(cls):
+        if keeper.overdue:
+            _reset(keeper, alias, strclass(cls))
+
+
+def _reset(keeper: Keeper, alias: str, who: str) -> None:
+    with keepers.on_behalf_of(who, alias):
+        keeper.reset()
+    # A flush does so, too, by way of post_migrate.
+    keepers.forget_cached(alias)
 
 
 def _set_up_test_data(cls: Any, kept: dict[str, Keeper]) -> None:

@@ -99,6 +99,7 @@ class _Test:
 
 def _fixture_setup(cls: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_setup``."""
+    cases.make_up(cls)
     if not _snapshot and not cases.has_own_start(cls):
         for alias, keeper in cases.kept_of(cls):
             with keepers.on_behalf_of(strclass(cls), alias):
