@@ -3,12 +3,14 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
+import psycopg
 import pytest
 from django.db import connections
 from psycopg import sql as pg
 
-from django_pgsnap import guard, sessions
+from django_pgsnap import guard, locks, sessions, targets
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.session import Session
@@ -85,11 +87,44 @@ def test_forgotten(set_alias: SetAlias) -> None:
     live.end()
     assert [each["name"] for each in json.loads(os.environ[TEST_DATABASES])] == ["test_live"]
 
-    live.forget("test_live")
+    live.forget(targets.server_of(connections["default"]), "test_live")
 
     assert (os.environ[TEST_DATABASES], live.known("default", "test_live")) == ("[]", None)
     live.end()
     assert TEST_DATABASES not in os.environ
+
+
+def test_one_name_on_two_servers(set_alias: SetAlias) -> None:
+    """One of them is given up without the other; second names and mirrors of the one go with it."""
+    set_alias("default", NAME="test_live")
+    set_alias("same", NAME="test_live", USER="another")
+    set_alias("replica", NAME="test_live", PORT="2", TEST={"MIRROR": "default"})
+    set_alias("other", NAME="test_live", PORT="1")
+    for alias in ("default", "same", "replica", "other"):
+        live.register(replace(OWN, alias=alias))
+
+    live.forget(targets.server_of(connections["default"]), "test_live")
+
+    assert [own.alias for own in live.here()] == ["other"]
+
+
+@pytest.mark.usefixtures("live")
+def test_lost_session(session: Session, sql: RunSql) -> None:
+    """When the session that holds the locks breaks, the next one takes them again."""
+    name = str(connections["default"].settings_dict["NAME"])
+    server = targets.server_of(connections["default"])
+    live.hold(live.session(server), name)
+    live.register(replace(OWN, name=name))
+    sql("SELECT pg_terminate_backend(%s, 5000)", [live.session(server).pid])
+    with pytest.raises(psycopg.OperationalError):
+        live.session(server).rows(pg.SQL("SELECT 1"))
+
+    live.session(server)
+
+    assert not locks.try_acquire(session, live.run_lock(name))
+    live.forget(server, name)
+    live.let_go(server, name)
+    assert locks.try_acquire(session, live.run_lock(name))
 
 
 def test_one_run_at_a_time(session_as: SessionAs, monkeypatch: pytest.MonkeyPatch) -> None:

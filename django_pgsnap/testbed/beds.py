@@ -214,7 +214,7 @@ def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
     with server_errors():
         if not keep:
             clones.remove_snapshots(live.session(server), name)
-        live.forget(name)
+        live.forget(server, name)
         live.let_go(server, name)
         if not keep:
             clones.send_off(server, name)

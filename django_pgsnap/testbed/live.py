@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from django.db import connections
 
-from .. import guard, locks
+from .. import guard, locks, targets
 from ..conf import TEST_DATABASES
 from ..errors import DatabaseBusyError, OperationRunningError
 from ..server import Server
@@ -98,10 +98,14 @@ def mirror(alias: str, source: str) -> None:
             register(replace(own, alias=alias, source=source))
 
 
-def forget(name: str) -> None:
-    """Take note that a test database is this process' no longer."""
-    for place in [place for place in _own if place[1] == name]:
-        del _own[place]
+def forget(server: Server, name: str) -> None:
+    """Take note that a test database is this process' no longer, by whatever alias."""
+    there = _own_on(server)
+    for own in list(_own.values()):
+        # A mirror leads to another server outside of tests.
+        is_mirror = connections.settings[own.alias]["TEST"]["MIRROR"] is not None
+        if own.name == name and (own in there or is_mirror):
+            del _own[own.alias, name]
     _announce()
 
 
@@ -122,10 +126,15 @@ def session(server: Server) -> Session:
         ServerUnavailableError: The server cannot be reached or does not let us in.
     """
     key = (os.getpid(), server)
-    if key not in _sessions or _sessions[key].broken:
+    lost = key in _sessions and _sessions[key].broken
+    if key not in _sessions or lost:
         _sessions[key] = server.session("tests")
         # A server that crashes may forget the last names and marks: the next run sweeps the rest.
         _sessions[key].configure({"synchronous_commit": "off"})
+    if lost:
+        for own in _own_on(server):
+            # A worker's may be held by its parent, whose session stands.
+            locks.try_acquire(_sessions[key], run_lock(own.name))
     return _sessions[key]
 
 
@@ -178,6 +187,13 @@ def move(alias: str, before: str) -> None:
     own = known(alias, before)
     if own is not None:
         register(replace(own, name=str(connections[alias].settings_dict["NAME"]), written=0))
+
+
+def _own_on(server: Server) -> list[OwnDatabase]:
+    # Test databases of several servers may have one name, and one may be led to by several roles.
+    place = (server.host, server.port)
+    servers = {own: targets.server_of(connections[own.alias]) for own in _own.values()}
+    return [own for own, found in servers.items() if (found.host, found.port) == place]
 
 
 def _announce() -> None:

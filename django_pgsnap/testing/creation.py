@@ -113,7 +113,7 @@ class SnapshotCreation(WorkerCreation):
         given = self.connection.settings_dict if suffix is None else None
         name = str((given or self.get_test_db_clone_settings(str(suffix)))["NAME"])
         super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
-        if keepdb and live.is_own_name(name):
+        if keepdb and live.known(self.connection.alias, name):
             beds.give_up(self.connection, name, keep=True)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
@@ -123,7 +123,7 @@ class SnapshotCreation(WorkerCreation):
         return name
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
-        if not live.is_own_name(test_database_name):
+        if live.known(self.connection.alias, test_database_name) is None:
             super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
             return
         beds.give_up(self.connection, test_database_name, keep=False)
