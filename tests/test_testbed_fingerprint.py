@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.core.management import get_commands
 from django.db import connections, models
 from django.db.models.signals import post_migrate
 from django.test import override_settings
 
 from django_pgsnap.session import Session
-from django_pgsnap.testbed import fingerprint, surroundings
+from django_pgsnap.testbed import code, fingerprint, surroundings
 from django_pgsnap.testbed.code import Reader
 from django_pgsnap.testbed.fingerprint import Fingerprint
 from django_pgsnap.testbed.plain import plain
@@ -109,6 +110,77 @@ def test_code_that_no_migration_imports(take: Take, package: Path) -> None:
     (package / "views.py").write_text("pages = 2\n")
 
     assert take() == before
+
+
+@pytest.mark.parametrize("name", ["fingerprinted.seed", "fingerprinted.seed.NAMES"])
+def test_code_that_is_named(take: Take, package: Path, name: str) -> None:
+    """Modules may be imported by a name in quotes, their own or that of what is in them."""
+    (package / "deeper.py").write_text(f"names = import_string({name!r})\n")
+    (package / "seed.py").write_text("NAMES = 1\n")
+    before = take()
+
+    (package / "seed.py").write_text("NAMES = 2\n")
+
+    assert take().differs_in(before) == ["code"]
+
+
+def test_commands(take: Take, package: Path) -> None:
+    """Migrations may call a management command of the project."""
+    commands = package / "management" / "commands"
+    commands.mkdir(parents=True)
+    (commands / "fill_tables.py").write_text("rows = 1\n")
+    (package / "deeper.py").write_text("names = call_command('fill_tables')\n")
+    with override_settings(INSTALLED_APPS=[PACKAGE, "tests.testapp"]):
+        get_commands.cache_clear()  # type: ignore[attr-defined]
+        before = take()
+        (commands / "fill_tables.py").write_text("rows = 2\n")
+        after = take()
+    get_commands.cache_clear()  # type: ignore[attr-defined]
+
+    assert after.differs_in(before) == ["code"]
+
+
+SKIMMED = """
+from django.conf import settings
+from . import (
+    validators,  # which reads one
+    fields as kinds,
+)
+options = {"swappable": "TENANT_MODEL"}
+debug = settings.DEBUG
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "ingredients"),
+    [
+        ({"FISCAL_YEAR": 2027}, ["reads"]),
+        ({"TENANT_MODEL": "shop.Tenant"}, ["reads"]),
+        ({"TENANT_LENGTH": 7}, ["reads"]),
+        ({"DEBUG": True}, []),
+    ],
+    ids=str,
+)
+def test_settings_of_installed_apps(
+    take: Take,
+    package: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+    ingredients: list[str],
+) -> None:
+    """Of an installed app, settings count that its migrations name, and what these import."""
+    monkeypatch.setattr(code, "_INSTALLED", (*code._INSTALLED, f"{package.resolve()}/"))
+    (package / "helpers.py").write_text(SKIMMED)
+    (package / "validators.py").write_text("length = getattr(settings, 'TENANT_LENGTH', 1)\n")
+    with override_settings(INSTALLED_APPS=[PACKAGE, "tests.testapp"], FISCAL_YEAR=2026):
+        before = take()
+        with override_settings(**change):
+            after = take()
+        (package / "validators.py").write_text("# of another version\n")
+        reached = Reader().reached_from([f"{PACKAGE}.migrations.0001_initial"])
+
+    assert after.differs_in(before) == ingredients
+    assert reached.files == []
 
 
 @pytest.mark.parametrize(
