@@ -25,6 +25,7 @@ Kind = Literal["copy", "undo", "template"]
 Strategy = Literal["wal_log", "file_copy", "clone"]
 STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 Migrations = tuple[tuple[str, str], ...]
+Files = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ class Record:
         history: For a template, digest of its migrations in the order in which they ran.
         history_length: For a template, how many these are.
         used_at: For a template, when a test run last cloned it.
+        files: For a template, the files that its migrations read, as (path, digest), sorted.
     """
 
     kind: Kind
@@ -96,6 +98,7 @@ class Record:
     history: str = ""
     history_length: int = 0
     used_at: str = ""
+    files: Files = field(default=(), repr=False)
 
     @property
     def database(self) -> str:
@@ -145,6 +148,7 @@ def encode(record: Record) -> str:
         **asdict(record),
         "taken_at": record.taken_at.isoformat(),
         "migrations": grouped,
+        "files": dict(record.files),
     }
     comment = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     # A copy whose comment cannot be read is none. Better no copy than one that is lost.
@@ -254,6 +258,12 @@ def _read_migrations(value: object) -> Migrations:
     )
 
 
+def _read_files(value: object) -> Files:
+    if type(value) is not dict:
+        raise TypeError
+    return tuple(sorted((_read_text(path), _read_text(digest)) for path, digest in value.items()))
+
+
 def _read_list(value: object) -> list[object]:
     if type(value) is not list:
         raise TypeError
@@ -269,4 +279,5 @@ _READERS: Final = {
     "Kind": _read_kind,
     "datetime": _read_moment,
     "Migrations": _read_migrations,
+    "Files": _read_files,
 }

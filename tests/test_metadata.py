@@ -45,6 +45,7 @@ records = st.builds(
     successor_oid=integers,
     successor_sequences=st.text(),
     statistics_epoch=st.text(),
+    files=st.dictionaries(st.text(), st.text()).map(lambda files: tuple(sorted(files.items()))),
 )
 
 
@@ -143,6 +144,8 @@ def test_a_record_bent_in_any_way(changes: dict[str, Any]) -> None:
         {"seconds": float("inf")},
         {"comment": 7},
         {"migrations": []},
+        {"files": []},
+        {"files": {"genres.csv": 1}},
         {"migrations": {"app": "0001"}},
         {"migrations": {"app": [1]}},
         {"migrations": {"app": {"0001": True}}},

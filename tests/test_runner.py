@@ -1,6 +1,7 @@
 """The test runner, on real suites in processes of their own."""
 
 import signal
+from pathlib import Path
 
 import django
 import pytest
@@ -22,6 +23,39 @@ BLOCKED = """
             while not Path("go_on").exists():
                 time.sleep(0.01)
 """
+
+READS = {
+    "beside": """
+        from pathlib import Path
+
+        from django.db import migrations
+
+
+        def forwards(apps, schema_editor):
+            names = Path(__file__).parent.parent / "data" / "names.csv"
+            apps.get_model("shop", "Item").objects.create(name=names.read_text())
+
+
+        class Migration(migrations.Migration):
+            dependencies = [("shop", "0002_data")]
+            operations = [migrations.RunPython(forwards)]
+    """,
+    "here": """
+        from django.db import migrations
+
+        with open("data/names.csv") as file:
+            NAME = file.read()
+
+
+        def forwards(apps, schema_editor):
+            apps.get_model("shop", "Item").objects.create(name=NAME)
+
+
+        class Migration(migrations.Migration):
+            dependencies = [("shop", "0003_beside")]
+            operations = [migrations.RunPython(forwards)]
+    """,
+}
 
 # What tests that commit do to the database that the settings name outside of tests: nothing.
 SNAPSHOTS = """
@@ -114,6 +148,26 @@ def test_nearest_ancestor(project: Project, left: Left) -> None:
     project.expect("first")
     assert project.test() == []
     assert left() == []
+
+
+def test_files_that_migrations_read(project: Project) -> None:
+    """A file that a migration reads, by a computed name or when it is imported, counts."""
+    for name, number in (("beside", "0003"), ("here", "0004")):
+        project.write(f"shop/migrations/{number}_{name}.py", READS[name])
+    for file in (Path("shop/data/names.csv"), Path("data/names.csv")):
+        project.write(str(file), "old")
+    project.expect("first", "old", "old")
+    assert project.test() == ["first"]
+    assert project.test() == []
+
+    project.write("shop/data/names.csv", "new")
+    project.expect("first", "new", "old")
+    assert project.test() == ["first"]
+
+    project.write("data/names.csv", "new")
+    project.expect("first", "new", "new")
+    assert project.test() == ["first"]
+    assert project.test() == []
 
 
 def test_changed_history(project: Project) -> None:

@@ -1,6 +1,7 @@
 """Templates: when one is used, when not, and which are kept."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,9 @@ from django.test import override_settings
 from psycopg import sql as pg
 
 from django_pgsnap import catalog, names, stages
-from django_pgsnap.metadata import Record
+from django_pgsnap.metadata import Files, Record
 from django_pgsnap.session import Session
-from django_pgsnap.testbed import templates
+from django_pgsnap.testbed import opened, templates
 from django_pgsnap.testbed.fingerprint import Fingerprint
 from django_pgsnap.testbed.history import Step
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs
@@ -24,9 +25,20 @@ def made_of(**ingredients: str) -> Fingerprint:
     return Fingerprint(ingredients={"migrations": "m", "apps": "a", **ingredients})
 
 
-def publish(session: Session, fingerprint: Fingerprint, ancestor: Record | None = None) -> Record:
+def publish(
+    session: Session,
+    fingerprint: Fingerprint,
+    ancestor: Record | None = None,
+    files: Files = (),
+) -> Record:
     return templates.publish(
-        session, "test_live", fingerprint, alias="default", source="live", ancestor=ancestor
+        session,
+        "test_live",
+        fingerprint,
+        alias="default",
+        source="live",
+        ancestor=ancestor,
+        files=files,
     )
 
 
@@ -61,6 +73,30 @@ def test_too_old(session: Session) -> None:
 
     assert (new.database, new.set_id == old.set_id) == (old.database, False)
     assert templates.find(session, made_of()) == new
+
+
+def test_files_that_were_read(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template whose files have changed is neither used nor an ancestor, and replaced."""
+    monkeypatch.setattr(templates, "todays_plan", lambda: [ONE])
+    for name in "ab":
+        (tmp_path / name).write_text("old")
+    digest = opened._digest(str(tmp_path / "a"))
+    assert digest
+    first, second = (((str(tmp_path / name), digest),) for name in "ab")
+    ancestor = publish(session, made_of(), files=first)
+    record = publish(session, made_of(migrations="more"), ancestor, files=second)
+    assert record.files == first + second
+    assert templates.find(session, made_of(migrations="more")) == record
+
+    (tmp_path / "a").write_text("new")
+
+    assert templates.find(session, made_of(migrations="more")) is None
+    assert templates.nearest(session, made_of(migrations="more"), "live") is None
+    new = publish(session, made_of(migrations="more"), files=second)
+    assert (new.database, new.set_id == record.set_id) == (record.database, False)
+    assert templates.nearest(session, made_of(migrations="other"), "live") == new
 
 
 def test_as_old_as_its_ancestor(session: Session) -> None:

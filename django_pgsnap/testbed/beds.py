@@ -16,7 +16,7 @@ from ..metadata import Record
 from ..server import Server
 from ..session import Session
 from ..snapshots.operation import server_errors
-from . import clones, fingerprint, live, marks, spares, templates
+from . import clones, fingerprint, live, marks, opened, spares, templates
 from .fingerprint import Fingerprint
 from .live import OwnDatabase
 from .marks import Mark
@@ -160,16 +160,24 @@ def _migrate(
     tell: Callable[[str], object],
 ) -> Record | None:
     session = bed.session
-    ancestor = templates.nearest(session, wanted, bed.source)
-    if ancestor is not None:
-        clones.make(session, ancestor.database, bed.mark(fingerprint="", kept=False))
-    migrate(ancestor is not None)
+    # To look for an ancestor imports the migrations, and they may read files at once.
+    with opened.noting():
+        ancestor = templates.nearest(session, wanted, bed.source)
+        if ancestor is not None:
+            clones.make(session, ancestor.database, bed.mark(fingerprint="", kept=False))
+        migrate(ancestor is not None)
     if not test_config().keep:
         return None
     _leave(bed.connection)
     try:
         return templates.publish(
-            session, bed.name, wanted, alias=bed.alias, source=bed.source, ancestor=ancestor
+            session,
+            bed.name,
+            wanted,
+            alias=bed.alias,
+            source=bed.source,
+            ancestor=ancestor,
+            files=opened.noted(),
         )
     except (PgsnapError, psycopg.Error) as error:
         if session.broken:

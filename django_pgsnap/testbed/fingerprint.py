@@ -31,7 +31,7 @@ from .code import Reader
 from .plain import digest, plain
 
 # Raised when templates made by earlier versions of this package can be used no longer.
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 # What migrations and the tables of unmigrated apps depend on by way of Django itself.
 _SETTINGS: Final = (

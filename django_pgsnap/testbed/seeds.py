@@ -14,10 +14,10 @@ from django.db import connections
 from .. import catalog, names
 from ..catalog import Database
 from ..conf import test_config
-from ..errors import SnapshotNotFoundError
-from ..metadata import Record
+from ..errors import ConfigurationError, SnapshotNotFoundError
+from ..metadata import Files, Record
 from ..session import Session
-from . import fingerprint, live, templates
+from . import fingerprint, live, opened, templates
 from .baseline import Baseline
 from .fingerprint import Fingerprint
 from .reset import Keeper
@@ -74,9 +74,11 @@ def _prepare(keeper: Keeper, copy: str, record: Record, migrate: Callable[[], ob
             templates.touch(session, found)
             return keeper.start_from(found.database)
         keeper.start_from(copy)
-        migrate()
+        with opened.noting():
+            migrate()
         keeper.leave()
-        if not test_config().keep:
+        files = _files()
+        if not test_config().keep or files is None:
             return keeper.start_from(keeper.keep())
         made = templates.publish(
             session,
@@ -86,8 +88,16 @@ def _prepare(keeper: Keeper, copy: str, record: Record, migrate: Callable[[], ob
             source=record.source,
             ancestor=None,
             name=record.name,
+            files=files,
         )
     return keeper.start_from(made.database)
+
+
+def _files() -> Files | None:
+    try:
+        return opened.noted()
+    except ConfigurationError:
+        return None  # too many to be compared, so the state is of use in this run only
 
 
 def _fingerprint(keeper: Keeper, record: Record) -> Fingerprint:

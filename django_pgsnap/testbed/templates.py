@@ -20,9 +20,9 @@ from psycopg import sql
 from .. import catalog, cloning, locks, names, stages
 from ..catalog import Catalog
 from ..conf import test_config
-from ..metadata import Record
+from ..metadata import Files, Record
 from ..session import Query, Session
-from . import clones
+from . import clones, opened
 from .fingerprint import Fingerprint
 from .history import digest_of, todays_plan
 
@@ -53,15 +53,16 @@ def lock(
 
 
 def find(session: Session, fingerprint: Fingerprint) -> Record | None:
-    """Return the template with this fingerprint, None if there is none or it is too old.
+    """Return the template with this fingerprint, None if there is none or it is stale.
 
     It is in use from then on until the session ends, which keeps it from being dropped.
     """
     name = database_name(fingerprint)
     session.rows(_SHARE, [names.lock_key(name)])
     for database in catalog.load(session).templates():
-        if database.name == name and database.record is not None and _is_fresh(database.record):
-            return database.record
+        record = database.record
+        if database.name == name and record is not None and _is_usable(record):
+            return record
     session.rows(_UNSHARE, [names.lock_key(name)])
     return None
 
@@ -73,9 +74,9 @@ def nearest(session: Session, fingerprint: Fingerprint, source: str) -> Record |
         record
         for record in _records(catalog.load(session), source)
         if record.environment == fingerprint.environment
-        and _is_fresh(record)
         and 0 < record.history_length <= len(plan)
         and record.history == digest_of(plan[: record.history_length])
+        and _is_usable(record)
     ]
     record = max(candidates, key=lambda record: record.history_length, default=None)
     if record is None:
@@ -94,12 +95,13 @@ def publish(
     source: str,
     ancestor: Record | None,
     name: str = "template",
+    files: Files = (),
 ) -> Record:
     """Keep the state of a migrated test database as a template.
 
     1. The test database is cloned, shut. If it stops here, the next run drops the clone.
     2. One transaction gives the clone its name and comment, and takes them from the template that
-       was too old, if there is one.
+       was stale, if there is one.
     3. What is too old, or beyond the number to keep, is dropped, unless it is in use.
     """
     plan = todays_plan()
@@ -123,6 +125,7 @@ def publish(
         history=digest_of(plan),
         history_length=len(plan),
         used_at=datetime.now(UTC).isoformat(),
+        files=tuple(sorted({**dict(ancestor.files if ancestor else ()), **dict(files)}.items())),
     )
     statements: list[Query] = [stages.publish(unfinished, record)]
     doomed = []
@@ -182,6 +185,10 @@ def drop(session: Session, record: Record) -> bool:
 def _records(present: Catalog, source: str) -> list[Record]:
     found = present.templates([source])
     return [database.record for database in found if database.record is not None]
+
+
+def _is_usable(record: Record) -> bool:
+    return _is_fresh(record) and opened.unchanged(record.files)
 
 
 def _is_fresh(record: Record) -> bool:
