@@ -57,6 +57,55 @@ READS = {
     """,
 }
 
+INSERTS = """
+    from django.apps import AppConfig
+    from django.db.models.signals import post_migrate
+
+    heard = []
+
+
+    def insert(sender, using, **_):
+        from django.contrib.contenttypes.models import ContentType
+        from shop.models import Item
+
+        heard.append(Item.objects.using(using).create(name="inserted"))
+        # Remembered by its manager from then on.
+        kind = ContentType.objects.create(app_label="shop", model=f"kind{heard[-1].pk}")
+        ContentType.objects.get_for_id(kind.pk)
+
+
+    class ShopConfig(AppConfig):
+        name = "shop"
+
+        def ready(self):
+            post_migrate.connect(insert, sender=self)
+"""
+
+COUNTS = """
+    from django.contrib.contenttypes.models import ContentType
+    from django.test import TestCase, TransactionTestCase
+
+    from shop.models import Item
+
+
+    class Counts:
+        def test_count(self):
+            self.assertEqual([item.pk for item in Item.objects.order_by("id")], [1, 2])
+            self.assertEqual(Item.objects.create(name="next").pk, 3)
+            kinds = ContentType.objects.filter(model__startswith="kind")
+            self.assertEqual([kind.model for kind in kinds], ["kind2"])
+            with self.assertRaises(ContentType.DoesNotExist):
+                ContentType.objects.get_for_id(kinds[0].pk + 1)
+
+
+    class First(Counts, TestCase):
+        pass
+
+
+    class Second(Counts, TransactionTestCase):
+        pass
+"""
+
 # What tests that commit do to the database that the settings name outside of tests: nothing.
 SNAPSHOTS = """
     import subprocess
@@ -168,6 +217,16 @@ def test_files_that_migrations_read(project: Project) -> None:
     project.expect("first", "new", "new")
     assert project.test() == ["first"]
     assert project.test() == []
+
+
+def test_receivers_that_insert(project: Project) -> None:
+    """What a receiver inserts each time is there once, whether migrations ran, and in workers."""
+    project.write("shop/apps.py", INSERTS)
+    project.write("shop/tests.py", COUNTS)
+
+    assert project.test() == ["first"]
+    assert project.test() == []
+    assert project.test("--parallel", "2") == []
 
 
 def test_changed_history(project: Project) -> None:

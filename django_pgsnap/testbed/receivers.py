@@ -1,7 +1,8 @@
 """Who hears of migrations: the receivers of ``pre_migrate`` and ``post_migrate``.
 
 Where a template is cloned nothing is migrated. Still they are told, as they are by a ``migrate``
-that has nothing to do: they may fill something in the process, which no template can hold.
+that has nothing to do: they may fill something in the process, which no template can hold. What
+they write is taken back: the template has what they wrote when it was made, and not twice.
 """
 
 from __future__ import annotations
@@ -13,8 +14,16 @@ from weakref import ReferenceType
 
 from django.apps import apps
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
+from django.db import connections
 from django.db.models.signals import post_migrate, pre_migrate
 from django.dispatch import Signal
+
+from .. import reconnect, targets
+from ..arrivals import clear_caches
+from ..session import Session
+from ..snapshots.operation import server_errors
+from . import clones, dirty, live, marks
+from .live import OwnDatabase
 
 # Django's own make permissions, content types and the default site. They write nowhere but to the
 # database, where the template has it all, and take as long as everything else together.
@@ -32,9 +41,43 @@ def tell(alias: str, verbosity: int) -> None:
     """Send the signals of a migration with nothing to do to all receivers but Django's own."""
     if all(module.startswith(_DJANGO) for module in modules()):
         return
+    before = _look(alias)
     with _without_djangos(pre_migrate), _without_djangos(post_migrate):
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
+    own = live.find(alias)
+    if before is not None and own is not None and _look(alias) != before:
+        _take_back(own)
+
+
+def _look(alias: str) -> dirty.Look | None:
+    """Return what the server has counted, None where there is no template to go back to."""
+    own = live.find(alias)
+    if own is None or own.template is None:
+        return None
+    connections[alias].ensure_connection()
+    session = Session(connections[alias].connection)
+    with session.in_autocommit():
+        return dirty.look(session)
+
+
+def _take_back(own: OwnDatabase) -> None:
+    """Clone a test database anew, once receivers have written to it.
+
+    No transaction would do instead: none puts sequences back, and receivers may end their own.
+    """
+    wrapper = connections[own.alias]
+    wrapper.close()
+    reconnect.close_pools([own.alias])
+    session = live.session(targets.server_of(wrapper))
+    found = marks.find(session, own.name)
+    if found is None or found.mark is None or own.template is None:
+        return
+    with server_errors():
+        clones.drop(session, own.name)
+        clones.make(session, own.template, found.mark)
+    # Among what Django remembers may be rows that are gone.
+    clear_caches(own.alias)
 
 
 @contextmanager
