@@ -97,17 +97,22 @@ class Replacement:
 
     def check(self) -> None:
         # Two sessions are asked at once: new ones have to fill their caches.
-        survey = begin(self._survey)
+        checking = begin(self._check)
         try:
             self._read_properties()
+            self._circumstances = self._read_circumstances()
         finally:
-            self._circumstances = survey.result()
+            checking.result()
 
-    def _survey(self) -> dict[str, Circumstances]:
-        """Look for what stands in the way, and note what a new undo tells of the live databases."""
+    def _check(self) -> None:
+        """Look for what stands in the way."""
         session = self.site.main
         obstacles.check(session, self._names)
         rights.check(session, [*self._names, *(each.database.name for each in self._incoming)])
+
+    def _read_circumstances(self) -> dict[str, Circumstances]:
+        """Return what a new undo tells of the live databases."""
+        session = self.site.watcher
         epoch = written.epoch(session)
         return {
             name: Circumstances(size_bytes=size_bytes(session, name), statistics_epoch=epoch)
