@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
-from . import names
+from . import names, untrusted
 from .errors import ConfigurationError
 
 VERSION: Final = 1
 _VERSION_KEY: Final = "pgsnap"
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
 _MAX_NOTE_CHARACTERS: Final = 10_000
-_MAX_INTEGER: Final = 2**63
 
 Kind = Literal["copy", "undo", "template"]
 Strategy = Literal["wal_log", "file_copy", "clone"]
@@ -166,7 +165,7 @@ def decode(comment: str | None) -> Record | None:
     if comment is None or not comment.startswith("{") or len(comment) > MAX_CHARACTERS:
         return None
     try:
-        data = json.loads(comment, parse_constant=_refuse)
+        data = untrusted.parse(comment)
         if type(data[_VERSION_KEY]) is not int or data[_VERSION_KEY] != VERSION:
             return None
         record = _read(data)
@@ -194,44 +193,6 @@ def _check(record: Record) -> None:
         raise ValueError("not a number of members")
 
 
-def _refuse(constant: str) -> float:
-    raise ValueError(constant)
-
-
-def _read_text(value: object) -> str:
-    if type(value) is not str:
-        raise TypeError
-    value.encode()  # JSON can spell lone surrogates, which no terminal or server takes
-    return value
-
-
-def _read_optional_text(value: object) -> str | None:
-    return None if value is None else _read_text(value)
-
-
-def _read_integer(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError
-    if not -1 <= value < _MAX_INTEGER:
-        raise ValueError(value)
-    return value
-
-
-def _read_float(value: object) -> float:
-    if type(value) is not float and type(value) is not int:
-        raise TypeError
-    number = float(value)
-    if not 0 <= number < _MAX_INTEGER:
-        raise ValueError(value)
-    return number
-
-
-def _read_bool(value: object) -> bool:
-    if type(value) is not bool:
-        raise TypeError
-    return value
-
-
 def _read_kind(value: object) -> Kind:
     for kind in get_args(Kind):
         if value == kind:
@@ -239,45 +200,14 @@ def _read_kind(value: object) -> Kind:
     raise ValueError(value)
 
 
-def _read_moment(value: object) -> datetime:
-    moment = datetime.fromisoformat(_read_text(value))
-    if moment.utcoffset() is None:
-        raise ValueError(value)
-    return moment.astimezone(UTC)
-
-
-def _read_migrations(value: object) -> Migrations:
-    if type(value) is not dict:
-        raise TypeError
-    return tuple(
-        sorted(
-            (_read_text(app), _read_text(migration))
-            for app, migrations in value.items()
-            for migration in _read_list(migrations)
-        )
-    )
-
-
-def _read_files(value: object) -> Files:
-    if type(value) is not dict:
-        raise TypeError
-    return tuple(sorted((_read_text(path), _read_text(digest)) for path, digest in value.items()))
-
-
-def _read_list(value: object) -> list[object]:
-    if type(value) is not list:
-        raise TypeError
-    return value
-
-
 _READERS: Final = {
-    "str": _read_text,
-    "str | None": _read_optional_text,
-    "int": _read_integer,
-    "float": _read_float,
-    "bool": _read_bool,
+    "str": untrusted.text,
+    "str | None": untrusted.optional_text,
+    "int": untrusted.integer,
+    "float": untrusted.number,
+    "bool": untrusted.flag,
     "Kind": _read_kind,
-    "datetime": _read_moment,
-    "Migrations": _read_migrations,
-    "Files": _read_files,
+    "datetime": untrusted.moment,
+    "Migrations": untrusted.groups,
+    "Files": untrusted.pairs,
 }

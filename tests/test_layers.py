@@ -27,6 +27,7 @@ LAYERS = (
             "standalone",
             "report",
             "vcs",
+            "untrusted",
             "metadata",
             "drift",
             "wording",

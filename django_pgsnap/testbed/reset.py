@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
-from psycopg import sql
 
-from .. import arrivals, locks, names, reconnect, stages, written
+from .. import arrivals, reconnect, written
 from ..server import Server
-from ..session import Query, Session
+from ..session import Session
 from . import baseline, clones, dirty, live, visits
 from .baseline import Baseline
 from .dirty import Look
 from .guests import Guests
 from .live import OwnDatabase
+from .place import Place
 from .ready import Ready
 from .visits import Visits
 
@@ -70,7 +70,7 @@ class Keeper:
         self.layers: dict[str, Baseline] = {}
         self.overdue = False
         self._guests.send_away()
-        self._place = self.session.rows(_PLACE, [self.name])[0]
+        self._place = Place.of(self.session, self.name)
         self.base = self._first(own)
         self.floor = self.current = self.base
         self._part()
@@ -188,27 +188,10 @@ class Keeper:
 
     def _swap(self, incoming: str) -> None:
         """Give the test database's name to a shut clone, whose lock we hold."""
-        outgoing = names.doomed_name(names.new_identity())
-        _, limit, comment = self._place
-        statements: list[Query] = []
-        is_there = bool(self.session.rows(_PLACE, [self.name]))
-        if is_there:
-            locks.try_acquire(self.session, outgoing)
-            statements += [stages.rename(self.name, outgoing), stages.shut(outgoing, None)]
-        statements.append(
-            stages.become_live(
-                incoming,
-                self.name,
-                connection_limit=limit,
-                is_template=False,
-                user_comment=comment,
-            )
-        )
-        self.session.execute(stages.together(statements))
-        locks.release(self.session, incoming)
+        outgoing = self._place.give_to(self.session, incoming)
         for alias in self._guests.aliases:
             arrivals.renew(alias, self.name)
-        if is_there:
+        if outgoing is not None:
             self._ready.discard(outgoing)
 
     def _put_aside(self) -> Baseline:
@@ -261,9 +244,3 @@ class Keeper:
 
     def _visits(self) -> Visits:
         return visits.count(self.session, self.name)
-
-
-_PLACE: Final = sql.SQL(
-    "SELECT oid, datconnlimit, shobj_description(oid, 'pg_database')"
-    " FROM pg_database WHERE datname = %s"
-)

@@ -6,11 +6,8 @@ their transactions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
-from unittest import SkipTest, mock
 from unittest.util import strclass
 from weakref import WeakSet
 
@@ -21,76 +18,15 @@ from django.test import TestCase, TransactionTestCase
 from django.test.testcases import TestData  # type: ignore[attr-defined]
 
 from ..conf import test_config
-from ..errors import ConfigurationError
-from ..testbed import keepers, seeds
+from ..testbed import keepers
 from ..testbed.baseline import Baseline
 from ..testbed.reset import Keeper
+from .kept import keeper_of, kept_of, only_others
 from .replacing import stock
+from .snapshot_cases import SnapshotTestCase
 
 # Classes whose own data is in their baseline.
 _with_data: WeakSet[type] = WeakSet()
-
-
-class SnapshotTestCase(TransactionTestCase):
-    """Tests that start from a development snapshot, migrated to the state of the code.
-
-    Attributes:
-        snapshot: The snapshot's name. Aliases that it has no copy of are as in other cases.
-    """
-
-    snapshot: str
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        """Put the snapshot into the test databases.
-
-        Raises:
-            SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
-            SnapshotNotFoundError: There is none, and it is on.
-            ConfigurationError: The tests do not run on our test databases.
-        """
-        start_from_snapshot(cls, cls.snapshot)
-        super().setUpClass()
-
-
-def start_from_snapshot(cls: Any, snapshot: str) -> None:
-    """Have the tests of a class start from a development snapshot.
-
-    Raises:
-        SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
-        SnapshotNotFoundError: There is none, and it is on.
-        ConfigurationError: The tests do not run on our test databases.
-    """
-    kept = dict(kept_of(cls))
-    if not kept:
-        raise ConfigurationError(
-            f"{strclass(cls)} cannot start from the snapshot {snapshot!r}, since its databases "
-            "were not made by django_pgsnap.",
-            hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
-        )
-    found = {alias: seeds.find(keeper.session, alias, snapshot) for alias, keeper in kept.items()}
-    if not any(found.values()):
-        alias, keeper = next(iter(kept.items()))
-        error = seeds.missing(keeper.session, alias, snapshot)
-        raise error if test_config().require_snapshots else SkipTest(str(error))
-    for alias, copy in found.items():
-        if copy is not None:
-            cls.addClassCleanup(kept[alias].leave_class)
-            with keepers.on_behalf_of(strclass(cls), alias):
-                seeds.start(kept[alias], copy, partial(_migrate, alias, snapshot))
-
-
-def _migrate(alias: str, snapshot: str) -> None:
-    if not connections.settings[alias]["TEST"]["MIGRATE"]:
-        return
-    try:
-        call_command("migrate", database=alias, verbosity=0, interactive=False, run_syncdb=True)
-    except Exception as error:
-        error.add_note(
-            f"So the snapshot {snapshot!r} cannot be brought to the state of the code, in alias "
-            f"{alias!r}.\nTake it again: manage.py pgsnap take {snapshot} --replace"
-        )
-        raise
 
 
 def start(cls: type) -> None:
@@ -147,7 +83,7 @@ def fixture_setup(cls: Any) -> None:
     if is_flushed(cls):
         stock(TransactionTestCase, "_fixture_setup").__func__(cls)
     else:
-        with _only_others(cls):
+        with only_others(cls):
             stock(TransactionTestCase, "_fixture_setup").__func__(cls)
         for alias in kept:
             if cls.reset_sequences:
@@ -161,7 +97,7 @@ def fixture_setup(cls: Any) -> None:
 def fixture_teardown(self: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
     kept = dict(kept_of(type(self)))
-    with _only_others(type(self)):
+    with only_others(type(self)):
         stock(TransactionTestCase, "_fixture_teardown")(self)
     with ExitStack() as all_of_them:
         for alias, keeper in kept.items():
@@ -231,33 +167,6 @@ def is_flushed(cls: type) -> bool:
 def has_own_start(cls: type) -> bool:
     """Tell whether a class' tests start from data of its own, or from a snapshot."""
     return cls in _with_data or issubclass(cls, SnapshotTestCase)
-
-
-def kept_of(cls: Any) -> Iterator[tuple[str, Keeper]]:
-    """Yield the aliases that a test class may use, as far as their test databases are ours."""
-    allowed = getattr(cls, "databases", ())
-    seen = set()
-    for alias in connections:
-        if (allowed == "__all__" or alias in allowed) and (keeper := keeper_of(alias)) is not None:
-            # Two aliases may lead to one database.
-            if keeper not in seen:
-                yield alias, keeper
-            seen.add(keeper)
-
-
-def keeper_of(alias: str) -> Keeper | None:
-    """Return who keeps the test database of an alias, None if that is not ours."""
-    # A suite that runs inside a test shares its transaction.
-    if connections.settings[alias]["TEST"]["MIRROR"] or connections[alias].in_atomic_block:
-        return None
-    return keepers.find(alias)
-
-
-def _only_others(cls: Any) -> Any:
-    """Have Django itself care for the databases that are not ours, if there are any."""
-    # A second name of one that is ours is kept, too, though `kept_of` names it once.
-    others = [name for name in cls._databases_names(include_mirrors=False) if not keeper_of(name)]
-    return mock.patch.object(cls, "_databases_names", classmethod(lambda _, **__: others))
 
 
 def _restart_sequences(alias: str) -> None:

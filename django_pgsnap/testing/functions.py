@@ -16,7 +16,8 @@ from django.test import TransactionTestCase
 from ..testbed import keepers, threads
 from ..testbed.baseline import Baseline
 from ..testbed.reset import Keeper
-from . import cases
+from . import cases, snapshot_cases
+from .kept import keeper_of, kept_of
 from .replacing import replace
 
 # The development snapshot that tests start from now, empty for none.
@@ -83,7 +84,7 @@ def start_from(snapshot: str, module: str = "", test: str = "") -> None:
     _snapshot = ""
     _to_floors()
     if snapshot:
-        cases.start_from_snapshot(type(test, (_Test,), {"__module__": module}), snapshot)
+        snapshot_cases.start_from_snapshot(type(test, (_Test,), {"__module__": module}), snapshot)
         _snapshot = snapshot
 
 
@@ -101,7 +102,7 @@ def _fixture_setup(cls: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_setup``."""
     cases.make_up(cls)
     if not _snapshot and not cases.has_own_start(cls):
-        for alias, keeper in cases.kept_of(cls):
+        for alias, keeper in kept_of(cls):
             with keepers.on_behalf_of(strclass(cls), alias):
                 keeper.floor = keeper.adopt()
         if cases.is_flushed(cls):
@@ -118,6 +119,6 @@ def _to_floors() -> None:
 
 def _keepers() -> Iterator[tuple[str, Keeper]]:
     for alias in connections:
-        keeper = cases.keeper_of(alias)
+        keeper = keeper_of(alias)
         if keeper is not None:
             yield alias, keeper
