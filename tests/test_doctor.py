@@ -1,6 +1,7 @@
 """The doctor: what it finds, what it says about it, and what it mends."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -382,6 +383,7 @@ def test_database_being_made_is_no_orphan(live: str, orphan: str, server: Server
     """While somebody may be filling it, a directory without a row is not called an orphan."""
     with server.connect() as maker, maker.transaction():
         maker.execute("LOCK TABLE pg_database IN ROW EXCLUSIVE MODE")
+        os.utime(orphan)
 
         assert of_kind(diagnose(), "orphaned-files") == []
 

@@ -26,7 +26,9 @@ Changed = Callable[[str], tuple[bool, set[str], set[str]]]
 def inside(make_database: MakeDatabase, session_as: SessionAs, sql: RunSql) -> Session:
     make_database()
     sql(SCHEMA, dbname="live")
-    return session_as(database="live")
+    inside = session_as(database="live")
+    wait_until_alone(inside)
+    return inside
 
 
 @pytest.fixture
