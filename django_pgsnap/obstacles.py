@@ -12,16 +12,15 @@ from .session import Session
 
 # A subscription's worker reconnects at once and keeps the database busy. A slot belongs to the
 # database by oid: it would move to the undo, and vanish with it. A prepared transaction makes
-# CREATE DATABASE … TEMPLATE fail.
+# CREATE DATABASE … TEMPLATE fail. This is asked in each restore, and the functions take a new
+# session half the time that the views of slots and prepared transactions take it.
 _OBSTACLES: Final = sql.SQL(
-    "SELECT 'subscription', s.subname::text, quote_ident(s.subname), d.datname"
-    " FROM pg_subscription s"
-    " JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = ANY(%(names)s)"
-    " UNION ALL SELECT 'slot', slot_name::text, quote_literal(slot_name), database"
-    " FROM pg_replication_slots WHERE database = ANY(%(names)s)"
-    " UNION ALL SELECT 'prepared', gid, quote_literal(gid), database"
-    " FROM pg_prepared_xacts WHERE database = ANY(%(names)s)"
-    " ORDER BY 1, 2"
+    "SELECT kind, name, CASE kind WHEN 'subscription' THEN quote_ident(name)"
+    " ELSE quote_literal(name) END, d.datname"
+    " FROM (SELECT 'subscription', subname::text, subdbid FROM pg_subscription"
+    " UNION ALL SELECT 'slot', slot_name::text, datoid FROM pg_get_replication_slots()"
+    " UNION ALL SELECT 'prepared', gid, dbid FROM pg_prepared_xact()) o (kind, name, oid)"
+    " JOIN pg_database d USING (oid) WHERE d.datname = ANY(%(names)s) ORDER BY kind, name"
 )
 _WORDS: Final = {
     "subscription": (

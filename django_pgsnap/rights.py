@@ -14,12 +14,11 @@ from .session import Session
 # wants to be able to become the owner: SET since PostgreSQL 16, MEMBER before (manual, "Role
 # Membership").
 _RIGHTS: Final = sql.SQL(
-    "SELECT d.datname, quote_ident(me.rolname), quote_ident(o.rolname),"
-    " me.rolsuper OR me.rolcreatedb, pg_has_role(o.oid, 'USAGE'),"
-    " pg_has_role(o.oid, CASE WHEN %(has_set)s THEN 'SET' ELSE 'MEMBER' END)"
-    " FROM pg_database d JOIN pg_roles o ON o.oid = d.datdba"
-    " CROSS JOIN (SELECT * FROM pg_roles WHERE rolname = current_user) me"
-    " WHERE d.datname = ANY(%(names)s)"
+    "SELECT d.datname, quote_ident(me.rolname), quote_ident(pg_get_userbyid(d.datdba)),"
+    " me.rolsuper OR me.rolcreatedb, pg_has_role(d.datdba, 'USAGE'),"
+    " pg_has_role(d.datdba, CASE WHEN %(has_set)s THEN 'SET' ELSE 'MEMBER' END)"
+    " FROM pg_database d, pg_roles me"
+    " WHERE d.datname = ANY(%(names)s) AND me.rolname = current_user"
 )
 _HAS_SET_SINCE: Final = 160000
 

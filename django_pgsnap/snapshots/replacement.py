@@ -22,6 +22,7 @@ from ..errors import ServerUnavailableError
 from ..eviction import Evictor
 from ..properties import Properties
 from ..report import Reporter
+from ..session import Session
 from ..supervise import begin
 from ..swap import SetUpMeanwhileError, Swap, WrittenMeanwhileError, perform
 from . import outgoing
@@ -100,19 +101,17 @@ class Replacement:
         checking = begin(self._check)
         try:
             self._read_properties()
-            self._circumstances = self._read_circumstances()
         finally:
             checking.result()
 
     def _check(self) -> None:
-        """Look for what stands in the way."""
+        """Look for what stands in the way, and at what a new undo tells of the live databases."""
         session = self.site.main
         obstacles.check(session, self._names)
         rights.check(session, [*self._names, *(each.database.name for each in self._incoming)])
+        self._circumstances = self._read_circumstances(session)
 
-    def _read_circumstances(self) -> dict[str, Circumstances]:
-        """Return what a new undo tells of the live databases."""
-        session = self.site.watcher
+    def _read_circumstances(self, session: Session) -> dict[str, Circumstances]:
         epoch = written.epoch(session)
         return {
             name: Circumstances(size_bytes=size_bytes(session, name), statistics_epoch=epoch)
