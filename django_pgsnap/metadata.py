@@ -64,6 +64,9 @@ class Record:
         history_length: For a template, how many these are.
         used_at: For a template, when a test run last cloned it.
         files: For a template, the files that its migrations read, as (path, digest), sorted.
+        ground_sessions: For a template, how many sessions the database had had that new ones are
+            cloned from.
+        ground_written: For a template, how many rows were ever written in that database.
     """
 
     kind: Kind
@@ -98,6 +101,8 @@ class Record:
     history_length: int = 0
     used_at: str = ""
     files: Files = field(default=(), repr=False)
+    ground_sessions: int = 0
+    ground_written: int = 0
 
     @property
     def database(self) -> str:

@@ -13,6 +13,7 @@ from django_pgsnap.metadata import Files, Record
 from django_pgsnap.session import Session
 from django_pgsnap.testbed import opened, templates
 from django_pgsnap.testbed.fingerprint import Fingerprint
+from django_pgsnap.testbed.ground import Ground
 from django_pgsnap.testbed.history import Step
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs
 
@@ -97,6 +98,23 @@ def test_files_that_were_read(
     new = publish(session, made_of(migrations="more"), files=second)
     assert (new.database, new.set_id == record.set_id) == (record.database, False)
     assert templates.nearest(session, made_of(migrations="other"), "live") == new
+
+
+def test_another_ground(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was created before somebody wrote into template1 is neither used nor an ancestor."""
+    monkeypatch.setattr(templates, "todays_plan", lambda: [ONE])
+    before = Ground(sessions=1, written=1)
+    ancestor = publish(session, replace(made_of(), ground=before))
+    more = replace(made_of(migrations="more"), ground=Ground(sessions=2, written=1))
+    assert templates.nearest(session, more, "live") == ancestor
+    record = publish(session, more, ancestor)
+    assert (record.ground_sessions, record.ground_written) == (1, 1)
+    assert templates.find(session, more) == record
+
+    written = replace(more, ground=Ground(sessions=2, written=2))
+
+    assert templates.find(session, written) is None
+    assert templates.nearest(session, written, "live") is None
 
 
 def test_as_old_as_its_ancestor(session: Session) -> None:

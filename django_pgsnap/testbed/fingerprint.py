@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,10 +28,11 @@ from ..conf import test_config
 from ..session import Session
 from . import receivers, surroundings
 from .code import Reader
+from .ground import Ground
 from .plain import digest, plain
 
 # Raised when templates made by earlier versions of this package can be used no longer.
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 # What migrations and the tables of unmigrated apps depend on by way of Django itself.
 _SETTINGS: Final = (
@@ -55,9 +56,11 @@ class Fingerprint:
 
     Attributes:
         ingredients: A digest of each thing that it depends on, by name.
+        ground: The database that it is cloned from before it is migrated.
     """
 
     ingredients: Mapping[str, str]
+    ground: Ground = field(default=Ground(), compare=False)
 
     @property
     def digest(self) -> str:
@@ -124,7 +127,10 @@ def take(connection: BaseDatabaseWrapper, session: Session, source: str) -> Fing
         "project": plain(test_config().fingerprint),
         **surroundings.ingredients(session, test.get("TEMPLATE")),
     }
-    return Fingerprint(ingredients={name: digest(value) for name, value in depends_on.items()})
+    return Fingerprint(
+        ingredients={name: digest(value) for name, value in depends_on.items()},
+        ground=Ground.of(session, test.get("TEMPLATE")),
+    )
 
 
 def _name(path: str) -> str:

@@ -49,11 +49,11 @@ _SERVER: Final = sql.SQL(
 _EXTENSIONS: Final = sql.SQL(
     "SELECT name, default_version FROM pg_available_extensions ORDER BY name"
 )
-# What is written into the database that new ones are cloned from shows in its counters. After a
-# crash the server counts from zero; it notes that time with those of the background writer only.
+# What is written into it shows in its counters, see `ground`. After a crash the server counts from
+# zero; it notes that time with those of the background writer only.
 _TEMPLATE: Final = sql.SQL(
     "SELECT d.oid, d.datname, d.encoding, d.datcollate, d.datctype, d.datcollversion,"
-    " s.tup_inserted, s.tup_updated, s.tup_deleted, s.stats_reset, b.stats_reset"
+    " s.stats_reset, b.stats_reset"
     " FROM pg_database d LEFT JOIN pg_stat_database s ON s.datid = d.oid, pg_stat_bgwriter b"
     " WHERE d.datname = coalesce(nullif(%s, ''), 'template1')"
 )

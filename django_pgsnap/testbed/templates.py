@@ -24,6 +24,7 @@ from ..metadata import Files, Record
 from ..session import Query, Session
 from . import clones, opened
 from .fingerprint import Fingerprint
+from .ground import Ground
 from .history import digest_of, todays_plan
 
 _SHARE: Final = sql.SQL("SELECT pg_advisory_lock_shared(%s)")
@@ -61,7 +62,7 @@ def find(session: Session, fingerprint: Fingerprint) -> Record | None:
     session.rows(_SHARE, [names.lock_key(name)])
     for database in catalog.load(session).templates():
         record = database.record
-        if database.name == name and record is not None and _is_usable(record):
+        if database.name == name and record is not None and _is_usable(record, fingerprint):
             return record
     session.rows(_UNSHARE, [names.lock_key(name)])
     return None
@@ -76,7 +77,7 @@ def nearest(session: Session, fingerprint: Fingerprint, source: str) -> Record |
         if record.environment == fingerprint.environment
         and 0 < record.history_length <= len(plan)
         and record.history == digest_of(plan[: record.history_length])
-        and _is_usable(record)
+        and _is_usable(record, fingerprint)
     ]
     record = max(candidates, key=lambda record: record.history_length, default=None)
     if record is None:
@@ -108,6 +109,7 @@ def publish(
     unfinished = clones.shut_clone(session, database)
     # What its oldest migrations read from the calendar is as old as the first of its ancestors.
     born = ancestor.taken_at if ancestor else datetime.now(UTC)
+    ground = Ground.of_template(ancestor) if ancestor else fingerprint.ground
     record = Record(
         kind="template",
         identity=fingerprint.identity,
@@ -125,6 +127,8 @@ def publish(
         history=digest_of(plan),
         history_length=len(plan),
         used_at=datetime.now(UTC).isoformat(),
+        ground_sessions=ground.sessions,
+        ground_written=ground.written,
         files=tuple(sorted({**dict(ancestor.files if ancestor else ()), **dict(files)}.items())),
     )
     statements: list[Query] = [stages.publish(unfinished, record)]
@@ -187,8 +191,12 @@ def _records(present: Catalog, source: str) -> list[Record]:
     return [database.record for database in found if database.record is not None]
 
 
-def _is_usable(record: Record) -> bool:
-    return _is_fresh(record) and opened.unchanged(record.files)
+def _is_usable(record: Record, fingerprint: Fingerprint) -> bool:
+    return (
+        _is_fresh(record)
+        and fingerprint.ground.is_still_that_of(record)
+        and opened.unchanged(record.files)
+    )
 
 
 def _is_fresh(record: Record) -> bool:
