@@ -53,6 +53,7 @@ globals().update(DEFAULT_SETTINGS)
 DATABASES = {"default": database("history"), "other": database("other")}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
+SIMPLE_HISTORY_DATE_INDEX = True  # a test deletes it
 TEST_RUNNER = os.environ["COMPAT_RUNNER"]
 """
 
