@@ -122,6 +122,9 @@ VERSIONS = {
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", 'pg(versions): needs a server such as pg(">= 18")')
     config.addinivalue_line("markers", "versions: hangs on the versions of Python and Django")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in its background so, and the commands that are tested would be.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
