@@ -24,6 +24,7 @@ from pytest_django import DjangoDbBlocker
 from django_pgsnap import names
 from django_pgsnap import server as maintenance
 from django_pgsnap.session import Session
+from tests import ctrl_c
 from tests.project import Manage, aliases_put_back, child_environment, forget_wrapper, point
 from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
 from tests.settings import HANDED_ON_IN
@@ -122,9 +123,7 @@ VERSIONS = {
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", 'pg(versions): needs a server such as pg(">= 18")')
     config.addinivalue_line("markers", "versions: hangs on the versions of Python and Django")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell starts what runs in its background so, and the commands that are tested would be.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    ctrl_c.heed()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
