@@ -20,6 +20,7 @@ from django_pgsnap.session import Session
 from tests.conftest import RunSql
 from tests.servers import Server
 from tests.visiting import confirm, page, superuser, text
+from tests.watching import timeless
 
 MANY = 300
 # The server counts up from below, and will not get here.
@@ -263,7 +264,7 @@ def test_spare_undo_and_what_is_under_way(root: Client, live: str, server: Serve
         shown = text(root.get(page("changelist")))
 
     assert "Undo: what was live before “seeded” took its place just now" in shown
-    assert "Under way on default: take big (ada@workstation:4711), for 0 s." in shown
+    assert "Under way on default: take big (ada@workstation:4711), for 0 s." in timeless(shown)
 
 
 def test_two_of_one_name(root: Client, described: Describe) -> None:

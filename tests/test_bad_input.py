@@ -22,7 +22,7 @@ from django_pgsnap.names import lock_key, spare_name
 from tests.conftest import Call, RunSql
 from tests.project import Manage, point
 from tests.servers import Server
-from tests.watching import authors, in_transaction, oids, settle, write
+from tests.watching import authors, in_transaction, oids, settle, timeless, write
 
 INVALID_NAMES = [
     "",
@@ -207,9 +207,7 @@ def test_busy_session(words: list[str], live: str, server: Server, call: Call) -
         first, named, hint = refused(call, *words, "--wait", "0").splitlines()
 
     assert first == f"Other sessions are using {live!r}, after a wait of 0 s:"
-    assert named.removesuffix("0 s") == (
-        f"  pid {pid}: role 'postgres' (psql), idle in transaction for "
-    )
+    assert timeless(named) == (f"  pid {pid}: role 'postgres' (psql), idle in transaction for 0 s")
     assert hint == "Finish or close them, wait longer with --wait, or end them with --force."
 
 

@@ -11,7 +11,7 @@ from django_pgsnap.errors import OperationRunningError
 from django_pgsnap.names import lock_key
 from django_pgsnap.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
-from tests.watching import Background, Recorder, until
+from tests.watching import Background, Recorder, timeless, until
 
 # The keys of the first two are negative, that of the last is positive.
 NAMES = ["live", 'we"ird %s \N{SNOWMAN}', "app"]
@@ -101,7 +101,7 @@ def test_holder_is_named(wait_s: float, session_as: SessionAs, server_as: Server
             "Another snapshot operation is at work on the database 'live': "
             f"pid {holder.pid}, role 'postgres', 'pgsnap restore seeded ("
         )
-        assert caught.value.message.endswith("', for 0 s.")
+        assert timeless(caught.value.message).endswith("', for 0 s.")
         assert caught.value.hint == (
             "Wait for it, give more time with --wait, "
             "or end it with SELECT pg_terminate_backend(pid)."

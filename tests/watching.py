@@ -1,5 +1,6 @@
 """What tests of the use cases look at, and what they wait for."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -76,6 +77,11 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.002)
+
+
+def timeless(message: str) -> str:
+    """Return a message as if all that it tells of had just begun; a busy machine takes its time."""
+    return re.sub(r"\bfor \d+ s\b", "for 0 s", message)
 
 
 def settle(server: Server) -> list[Database]:
