@@ -22,15 +22,17 @@ from .sessions import visit
 # A crash of the server throws all statistics away, and this moment forward.
 _EPOCH: Final = sql.SQL("SELECT coalesce(stats_reset::text, '') FROM pg_stat_wal")
 
-_COUNT: Final = sql.SQL(
-    "SELECT pg_stat_get_db_tuples_inserted(oid) + pg_stat_get_db_tuples_updated(oid)"
-    " + pg_stat_get_db_tuples_deleted(oid) FROM pg_database WHERE datname = %s"
+_ROWS: Final = sql.SQL(
+    "pg_stat_get_db_tuples_inserted({oid}) + pg_stat_get_db_tuples_updated({oid})"
+    " + pg_stat_get_db_tuples_deleted({oid})"
 )
 
-_UNTOUCHED: Final = (
-    "pg_stat_get_db_tuples_inserted({oid}) + pg_stat_get_db_tuples_updated({oid})"
-    " + pg_stat_get_db_tuples_deleted({oid}) = 0"
-    " AND pg_stat_get_db_stat_reset_time({oid}) IS NULL"
+_COUNT: Final = sql.SQL("SELECT {} FROM pg_database WHERE datname = %s").format(
+    _ROWS.format(oid=sql.Identifier("oid"))
+)
+
+_UNTOUCHED: Final = sql.SQL(
+    "{rows} = 0 AND pg_stat_get_db_stat_reset_time({oid}) IS NULL"
     " AND current_setting('track_counts')::bool"
     " AND NOT EXISTS (SELECT FROM pg_db_role_setting, unnest(setconfig) c"
     " WHERE starts_with(c, 'track_counts='))"
@@ -42,9 +44,14 @@ def epoch(session: Session) -> str:
     return str(session.value(_EPOCH))
 
 
+def rows(oid: sql.Composable) -> Query:
+    """Return the expression for how many rows were ever written in the database with this oid."""
+    return _ROWS.format(oid=oid)
+
+
 def untouched(oid: int) -> Query:
     """Return the condition that no row was written in the database with this oid."""
-    return sql.SQL(_UNTOUCHED).format(oid=sql.Literal(oid))
+    return _UNTOUCHED.format(rows=rows(sql.Literal(oid)), oid=sql.Literal(oid))
 
 
 def count(session: Session, database: str) -> int:

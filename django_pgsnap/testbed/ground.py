@@ -14,13 +14,18 @@ from typing import Final, Self
 
 from psycopg import sql
 
+from .. import written
 from ..metadata import Record
 from ..session import Session
 
 _COUNTERS: Final = sql.SQL(
-    "SELECT s.sessions, s.tup_inserted + s.tup_updated + s.tup_deleted"
-    " FROM pg_stat_database s WHERE s.datname = coalesce(nullif(%s, ''), 'template1')"
-)
+    "SELECT pg_stat_get_db_sessions(oid), {} FROM pg_database WHERE datname = %s"
+).format(written.rows(sql.Identifier("oid")))
+
+
+def cloned_from(template_database: str | None) -> str:
+    """Return the name of that database, given the name in ``TEST["TEMPLATE"]``, if there is one."""
+    return template_database or "template1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +48,8 @@ class Ground:
             session: A maintenance session.
             template_database: The name in ``TEST["TEMPLATE"]``, if there is one.
         """
-        for sessions, written in session.rows(_COUNTERS, [template_database]):
-            return cls(sessions=sessions, written=written)
+        for sessions, rows in session.rows(_COUNTERS, [cloned_from(template_database)]):
+            return cls(sessions=sessions, written=rows)
         return cls()
 
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any, Final
 from psycopg import sql
 
 from ..session import Session
+from .ground import cloned_from
 
 
 def ingredients(session: Session, template_database: str | None) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def ingredients(session: Session, template_database: str | None) -> dict[str, An
         "python": sys.version,
         "server": session.rows(_SERVER),
         "extensions": session.rows(_EXTENSIONS),
-        "template database": session.rows(_TEMPLATE, [template_database]),
+        "template database": session.rows(_TEMPLATE, [cloned_from(template_database)]),
         "role": session.rows(_ROLE),
     }
 
@@ -55,7 +56,7 @@ _TEMPLATE: Final = sql.SQL(
     "SELECT d.oid, d.datname, d.encoding, d.datcollate, d.datctype, d.datcollversion,"
     " s.stats_reset, b.stats_reset"
     " FROM pg_database d LEFT JOIN pg_stat_database s ON s.datid = d.oid, pg_stat_bgwriter b"
-    " WHERE d.datname = coalesce(nullif(%s, ''), 'template1')"
+    " WHERE d.datname = %s"
 )
 _ROLE: Final = sql.SQL(
     "SELECT r.rolname, r.rolsuper, s.setdatabase, s.setconfig FROM pg_roles r"
