@@ -190,18 +190,16 @@ class Replacement:
 
     def _properties_of(self, each: Incoming) -> tuple[Properties, Properties]:
         """Return what an incoming database shall be set up with, and what it is now."""
-        if each.target.name in self._names:
-            wanted, present = properties.read(
-                self.site.watcher, each.target.name, each.database.name
+        is_there = each.target.name in self._names
+        like = each.target.name if is_there else each.set_up_like
+        wanted, present = properties.read(self.site.watcher, like, each.database.name)
+        if not is_there:
+            wanted = replace(
+                wanted,
+                comment=each.record.comment,
+                connection_limit=each.record.connection_limit,
+                is_template=False,
             )
-            return wanted, present
-        wanted, present = properties.read(self.site.watcher, each.set_up_like, each.database.name)
-        wanted = replace(
-            wanted,
-            comment=each.record.comment,
-            connection_limit=each.record.connection_limit,
-            is_template=False,
-        )
         return wanted, present
 
     def _is_unwritten(self) -> bool:
