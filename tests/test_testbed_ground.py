@@ -1,6 +1,5 @@
 """What was written into the database that new ones are cloned from, told by counters."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from django_pgsnap.metadata import Record
 from django_pgsnap.session import Session
 from django_pgsnap.testbed.ground import Ground
 from tests.conftest import RunSql
+from tests.watching import until
 
 RECORD = Record(
     kind="template",
@@ -23,9 +23,7 @@ RECORD = Record(
     taken_at=datetime(2026, 1, 1, tzinfo=UTC),
     size_bytes=0,
 )
-PRESENT = (
-    "SELECT FROM pg_stat_activity WHERE datname = 'template1' AND backend_type = 'client backend'"
-)
+PRESENT = "SELECT FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
 
 
 @pytest.fixture
@@ -45,10 +43,9 @@ def eager_autovacuum(sql: RunSql) -> Iterator[None]:
     sql("SELECT pg_reload_conf()")
 
 
-def wait_until_counted(sql: RunSql) -> None:
+def wait_until_counted(sql: RunSql, dbname: str = "template1") -> None:
     """A session hands over its counts before its process is gone."""
-    while sql(PRESENT):
-        pass
+    until(lambda: not sql(PRESENT, [dbname]))
 
 
 def template_of(ground: Ground) -> Record:
@@ -92,17 +89,15 @@ def test_autovacuum(session: Session, sql: RunSql) -> None:
 
     sql("SELECT pg_reload_conf()")
 
-    while (after := Ground.of(session, None)).written == before.written:
-        time.sleep(0.1)
-    assert after.is_still_that_of(template_of(before))
+    until(lambda: Ground.of(session, None).written != before.written)
+    assert Ground.of(session, None).is_still_that_of(template_of(before))
 
 
 def test_another_database(session: Session, sql: RunSql, live: str) -> None:
     """A project may have its databases cloned from one of its own."""
     template = template_of(Ground.of(session, live))
     sql("CREATE TABLE more ()", dbname=live)
-    while sql("SELECT FROM pg_stat_activity WHERE datname = %s", [live]):
-        pass
+    wait_until_counted(sql, live)
 
     assert not Ground.of(session, live).is_still_that_of(template)
 
