@@ -18,7 +18,8 @@ from psycopg import sql
 
 from benchmarks import data
 from benchmarks.servers import Place
-from django_pgsnap import delete, get, overview
+from django_pgsnap.snapshots.manage import delete
+from django_pgsnap.snapshots.queries import get, overview
 
 ROOT: Final = Path(__file__).parent.parent
 

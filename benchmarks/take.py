@@ -19,7 +19,8 @@ from typing import Final
 from benchmarks import data, figures, project, servers, strategies
 from benchmarks.figures import Times
 from benchmarks.servers import Place
-from django_pgsnap import delete, take
+from django_pgsnap.snapshots.manage import delete
+from django_pgsnap.snapshots.take import take
 
 NAME: Final = "benchmark"
 

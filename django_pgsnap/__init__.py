@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .doctor.diagnosis import diagnose
-    from .doctor.finding import Diagnosis, Finding
+    from .doctor.findings import Diagnosis, Finding
     from .errors import PgsnapError
     from .snapshots.checkpoint import checkpoint
-    from .snapshots.housekeeping import annotate, delete, pin, rename
-    from .snapshots.listing import Overview, get, list_snapshots, overview
-    from .snapshots.model import Member, Snapshot, Undo
-    from .snapshots.refilling import refill
+    from .snapshots.manage import annotate, delete, pin, rename
+    from .snapshots.queries import Overview, get, list_snapshots, overview
+    from .snapshots.refill import refill
     from .snapshots.restore import restore
     from .snapshots.take import take
+    from .snapshots.types import Member, Snapshot, Undo
     from .snapshots.undo import undo
 
 __all__ = [
@@ -54,24 +54,24 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Diagnosis": "doctor.finding",
-    "Finding": "doctor.finding",
-    "Member": "snapshots.model",
-    "Overview": "snapshots.listing",
+    "Diagnosis": "doctor.findings",
+    "Finding": "doctor.findings",
+    "Member": "snapshots.types",
+    "Overview": "snapshots.queries",
     "PgsnapError": "errors",
-    "Snapshot": "snapshots.model",
-    "Undo": "snapshots.model",
-    "annotate": "snapshots.housekeeping",
+    "Snapshot": "snapshots.types",
+    "Undo": "snapshots.types",
+    "annotate": "snapshots.manage",
     "checkpoint": "snapshots.checkpoint",
-    "delete": "snapshots.housekeeping",
+    "delete": "snapshots.manage",
     "diagnose": "doctor.diagnosis",
-    "get": "snapshots.listing",
-    "overview": "snapshots.listing",
-    "pin": "snapshots.housekeeping",
-    "refill": "snapshots.refilling",
-    "rename": "snapshots.housekeeping",
+    "get": "snapshots.queries",
+    "overview": "snapshots.queries",
+    "pin": "snapshots.manage",
+    "refill": "snapshots.refill",
+    "rename": "snapshots.manage",
     "restore": "snapshots.restore",
-    "list_snapshots": "snapshots.listing",
+    "list_snapshots": "snapshots.queries",
     "take": "snapshots.take",
     "undo": "snapshots.undo",
 }

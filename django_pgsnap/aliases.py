@@ -1,4 +1,4 @@
-"""Aliases: Django's wrappers of the databases that the settings name."""
+"""Django's wrappers of the aliases in ``DATABASES``; usable without psycopg, for system checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 
-def wrapper_of(alias: str) -> BaseDatabaseWrapper | None:
+def get_wrapper(alias: str) -> BaseDatabaseWrapper | None:
     """Return this thread's wrapper of an alias, None where its driver is not installed."""
     try:
         return connections[alias]
@@ -17,9 +17,9 @@ def wrapper_of(alias: str) -> BaseDatabaseWrapper | None:
         return None
 
 
-def postgresql() -> Iterator[BaseDatabaseWrapper]:
+def iter_postgresql_wrappers() -> Iterator[BaseDatabaseWrapper]:
     """Yield this thread's wrapper of each PostgreSQL alias, in the order of ``DATABASES``."""
     for alias in connections:
-        wrapper = wrapper_of(alias)
+        wrapper = get_wrapper(alias)
         if wrapper is not None and wrapper.vendor == "postgresql":
             yield wrapper

@@ -17,15 +17,18 @@ class PgsnapConfig(AppConfig):
 
     def ready(self) -> None:
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
-        from . import checks, conf
+        from . import conf
+        from .checks import check_settings, psycopg_problem
+        from .conf import CHECKS_TAG, TEST_DATABASES
 
-        if conf.TEST_DATABASES in os.environ:
+        if TEST_DATABASES in os.environ:
             from .testing import creation
 
             creation.adopt()
-        register(checks.check_settings, conf.CHECKS_TAG)
-        if checks.psycopg_problem() is None and not conf.problems(conf.given()):
-            from . import guard, watch
+        register(check_settings, CHECKS_TAG)
+        if psycopg_problem() is None and not conf.problems(conf.given()):
+            from .connections.restore_detection import watch_connections
+            from .safety import is_enabled
 
-            if guard.is_on():
-                watch.watch()
+            if is_enabled():
+                watch_connections()

@@ -10,7 +10,10 @@ from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
-from . import aliases, conf, names
+from . import conf
+from .aliases import get_wrapper, iter_postgresql_wrappers
+from .clones.names import nearest_names
+from .conf import SETTINGS_HINT, TEST_KEYS
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -36,18 +39,18 @@ def psycopg_problem() -> Error | None:
 
 def _check_values(given: object) -> Iterator[CheckMessage]:
     for problem in conf.problems(given):
-        yield Error(problem, hint=conf.SETTINGS_HINT, id="pgsnap.E002")
+        yield Error(problem, hint=SETTINGS_HINT, id="pgsnap.E002")
     for key in given if isinstance(given, dict) else ():
         if key not in conf.KEYS:
             yield _unknown_key("PGSNAP", str(key), conf.KEYS)
     test = given.get("TEST") if isinstance(given, dict) else None
     for key in test if isinstance(test, dict) else ():
-        if key not in conf.TEST_KEYS:
-            yield _unknown_key("PGSNAP['TEST']", str(key), conf.TEST_KEYS)
+        if key not in TEST_KEYS:
+            yield _unknown_key("PGSNAP['TEST']", str(key), TEST_KEYS)
 
 
 def _unknown_key(name: str, key: str, keys: tuple[str, ...]) -> Error:
-    similar = names.nearest(key, keys)
+    similar = nearest_names(key, keys)
     known = f"Did you mean {similar[0]!r}?" if similar else f"Known: {', '.join(keys)}."
     return Error(f"{name} has the unknown key {key!r}.", hint=known, id="pgsnap.E003")
 
@@ -56,7 +59,7 @@ def _check_databases(given: object) -> Iterator[CheckMessage]:
     named = given.get("DATABASES") if isinstance(given, dict) else None
     if isinstance(named, list | tuple):
         yield from _check_named([alias for alias in named if isinstance(alias, str)])
-    elif not any(aliases.postgresql()):
+    elif not any(iter_postgresql_wrappers()):
         yield CheckWarning(
             "No alias in DATABASES is PostgreSQL, so there is nothing to take snapshots of.",
             hint="Use ENGINE 'django.db.backends.postgresql', "
@@ -73,7 +76,7 @@ def _check_named(named: list[str]) -> Iterator[CheckMessage]:
                 hint=f"Known: {', '.join(connections)}.",
                 id="pgsnap.E004",
             )
-        elif (wrapper := aliases.wrapper_of(alias)) is None or wrapper.vendor != "postgresql":
+        elif (wrapper := get_wrapper(alias)) is None or wrapper.vendor != "postgresql":
             vendor = wrapper.display_name if wrapper else "of a vendor without driver here"
             yield Error(
                 f"PGSNAP['DATABASES'] names the alias {alias!r}, which is {vendor}, "

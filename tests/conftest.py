@@ -21,9 +21,9 @@ from psycopg import sql as pg
 from psycopg.abc import Params
 from pytest_django import DjangoDbBlocker
 
-from django_pgsnap import names
-from django_pgsnap import server as maintenance
-from django_pgsnap.session import Session
+from django_pgsnap.clones.names import spare_name
+from django_pgsnap.postgres import server as maintenance
+from django_pgsnap.postgres.session import Session
 from tests import ctrl_c
 from tests.project import Manage, aliases_put_back, child_environment, forget_wrapper, point
 from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
@@ -114,9 +114,12 @@ class Printed(NamedTuple):
 
 # What these prove hangs on Python and on Django, so every pair of versions runs them
 # (`-m versions`). All else is between the package and the server, and runs once on each server.
+TESTS = Path(__file__).parent
 VERSIONS = {
-    *("test_apps", "test_arrivals", "test_checks", "test_reconnect"),
-    *("test_admin_model", "test_admin_restore", "test_testbed_receivers"),
+    *("test_apps.py", "test_checks.py"),
+    *("connections/test_reconnect.py", "connections/test_restore_detection.py"),
+    *("admin/test_model.py", "admin/test_restore.py"),
+    "testing/test_migrate_signals.py",
 }
 
 
@@ -128,7 +131,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem in VERSIONS:
+        if str(item.path.relative_to(TESTS)) in VERSIONS:
             item.add_marker("versions")
 
 
@@ -429,7 +432,7 @@ def list_left(databases: ListDatabases, sql: RunSql) -> Left:
             time.sleep(0.01)
         templates = [each for each in databases() if each.name.startswith("pgsnap_template_")]
         kept = {each.name for each in templates}
-        kept |= {names.spare_name(json.loads(each.comment or "")["set_id"]) for each in templates}
+        kept |= {spare_name(json.loads(each.comment or "")["set_id"]) for each in templates}
         return [database.name for database in databases() if database.name not in kept]
 
     return run

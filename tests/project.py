@@ -16,7 +16,7 @@ from django.contrib.sites.models import Site
 from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 
-from django_pgsnap import arrivals
+from django_pgsnap.connections.restore_detection import forget_oids
 from tests.settings import HANDED_ON_IN
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +57,7 @@ def close_connections() -> None:
         pools.popitem()[1].close()
     ContentType.objects.clear_cache()
     Site.objects.clear_cache()
-    arrivals.forget()
+    forget_oids()
 
 
 def forget_wrapper(alias: str) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from django_pgsnap import names, stages
-from django_pgsnap.cloning import Clone
-from django_pgsnap.metadata import Record, encode
-from django_pgsnap.session import Session
+from django_pgsnap.clones.names import unfinished_name
+from django_pgsnap.clones.records import Record, encode_record
+from django_pgsnap.clones.strategy import Clone
+from django_pgsnap.clones.transitions import publish_copy
+from django_pgsnap.postgres.session import Session
 
 IDENTITY = "0123456789abcdef"
 
@@ -48,12 +49,12 @@ def undo_record(**values: Any) -> Record:
 
 def comment_with(**changes: object) -> str:
     """Return the comment of `copy_record`, with anything in it."""
-    return json.dumps({**json.loads(encode(copy_record())), **changes})
+    return json.dumps({**json.loads(encode_record(copy_record())), **changes})
 
 
 def make_copy(session: Session, record: Record, *, owner: str = "postgres") -> None:
     """Make the database that the record describes, as a take does."""
-    unfinished = names.unfinished_name(record.identity)
+    unfinished = unfinished_name(record.identity)
     clone = Clone(source=record.source, name=unfinished, owner=owner, strategy="file_copy")
     session.execute(clone.statement)
-    session.execute(stages.publish(unfinished, record))
+    session.execute(publish_copy(unfinished, record))

@@ -7,7 +7,7 @@ import pytest
 from django.apps import apps
 from django.conf import settings
 
-from django_pgsnap import watch
+from django_pgsnap.connections import restore_detection
 
 Ready = Callable[[], bool]
 
@@ -18,7 +18,7 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> Ready:
 
     def start() -> bool:
         begun: list[bool] = []
-        monkeypatch.setattr(watch, "watch", lambda: begun.append(True))
+        monkeypatch.setattr(restore_detection, "watch_connections", lambda: begun.append(True))
         apps.get_app_config("django_pgsnap").ready()
         return begun == [True]
 

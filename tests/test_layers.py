@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,59 +15,35 @@ from tests.project import ROOT
 
 PACKAGE = "django_pgsnap"
 
-# A module may import what stands above its own line, or to its left.
-LAYERS = (
-    # Plain facts.
-    (
-        *(
-            "errors",
-            "aliases",
-            "conf",
-            "names",
-            "signals",
-            "standalone",
-            "report",
-            "vcs",
-            "untrusted",
-            "metadata",
-            "drift",
-            "wording",
-        ),
-        *("models",),
+# The rooms, from the ground up: each imports only from those before it, and from itself.
+ROOMS = (
+    *(
+        "errors",
+        "aliases",
+        "conf",
+        "signals",
+        "models",
+        "formatting",
+        "git",
+        "reporting",
+        "migration_drift",
     ),
-    # The server.
-    ("session", "server", "targets"),
-    # One idea each.
-    (
-        *("guard", "locks", "sessions", "eviction", "properties", "carryover", "rights"),
-        *(
-            "obstacles",
-            "cloning",
-            "directories",
-            "growth",
-            "supervise",
-            "inspection",
-            "catalog",
-            "stages",
-            "reconnect",
-        ),
-        *("arrivals", "watch"),
-    ),
-    # Built from them.
-    ("written", "jobs", "stillness", "copying", "spares", "swap"),
-    # Use cases.
-    ("snapshots", "testbed", "diff", "archive", "doctor"),
+    "postgres",
+    "safety",
+    "connections",
+    "clones",
+    "snapshots",
+    "doctor",
+    *("testing", "admin", "management", "checks"),
 )
 
-# They translate between a user and the use cases, and know neither each other nor what is below.
-FRONT_DOORS = ("management", "admin", "checks", "testing")
-BEHIND_FRONT_DOORS = {*LAYERS[0], *LAYERS[-1], PACKAGE}
+# They translate between a user and the rooms before them, and know nothing of each other.
+FRONT_DOORS = ("testing", "admin", "management", "checks")
 
-# Django's entry, which ties the others together, and what Django keeps by itself.
-WIRING = ("apps", "migrations")
+# Django's entry and the facade, which tie the others together, and what Django keeps by itself.
+WIRING = (PACKAGE, "apps", "migrations")
 
-RANKS = {module: rank for rank, module in enumerate(sum(LAYERS, ()))}
-NOT_LAYERED = {PACKAGE, *FRONT_DOORS, *WIRING}
+RANKS = {room: rank for rank, room in enumerate(ROOMS)}
 
 DIRECTORY = Path(next(iter(django_pgsnap.__path__)))
 FILES = sorted(path.relative_to(DIRECTORY) for path in DIRECTORY.rglob("*.py"))
@@ -80,11 +57,22 @@ for name in {PACKAGE}.__all__:
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_modules_import_downwards(file: Path) -> None:
-    """A module imports only what its layer allows, also for types and inside functions."""
-    module = owner(file)
-    assert module in RANKS or module in NOT_LAYERED, f"give {module!r} its place in LAYERS"
+    """A module imports only from its own room and those before it, also inside functions."""
+    room = owner(file)
+    assert room in RANKS or room in WIRING, f"give {room!r} its place in ROOMS"
 
-    assert {name for name in imported(file) if not may_import(module, name)} == set()
+    imported = {top_level(name) for name in imported_names(file)}
+
+    assert {other for other in imported if not may_import(room, other)} == set()
+
+
+def test_no_module_imports_itself_by_others() -> None:
+    """Inside a room, too, imports make no circle."""
+    imports = {module_name(file): set(imported_modules(file)) for file in FILES}
+
+    order = tuple(TopologicalSorter(imports).static_order())
+
+    assert len(order) == len(FILES)
 
 
 def test_facade_is_there_before_settings() -> None:
@@ -104,26 +92,42 @@ def test_facade_is_there_before_settings() -> None:
     assert (run.returncode, run.stderr) == (0, "")
 
 
-def may_import(module: str, other: str) -> bool:
-    if module == other or module in {PACKAGE, *WIRING}:
+def may_import(room: str, other: str) -> bool:
+    if room == other or room in WIRING:
         return True
-    if module in FRONT_DOORS:
-        return other in BEHIND_FRONT_DOORS
-    return other in RANKS and RANKS[other] < RANKS[module]
+    if room in FRONT_DOORS and other in FRONT_DOORS:
+        return False
+    # The facade loads what it names when that is first used.
+    return other == PACKAGE or (other in RANKS and RANKS[other] < RANKS[room])
 
 
 def owner(file: Path) -> str:
-    """Return the module or subpackage that *file* belongs to, the package's name for the facade."""
+    """Return the room that *file* belongs to, the package's name for the facade."""
     first = file.parts[0].removesuffix(".py")
     return PACKAGE if first == "__init__" else first
 
 
-def imported(file: Path) -> set[str]:
-    """Return the modules and subpackages of the package that *file* imports."""
+def module_name(file: Path) -> tuple[str, ...]:
+    parts = (PACKAGE, *file.with_suffix("").parts)
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def imported_names(file: Path) -> Iterator[tuple[str, ...]]:
+    """Yield what *file* imports from the package, each as the parts of its dotted name."""
     here = (PACKAGE, *file.parts[:-1])
-    tree = ast.parse((DIRECTORY / file).read_text())
-    names = (name for node in ast.walk(tree) for name in absolute_names(node, here))
-    return {top_level(name) for name in names if name[0] == PACKAGE}
+    for node in ast.walk(ast.parse((DIRECTORY / file).read_text())):
+        yield from (name for name in absolute_names(node, here) if name[0] == PACKAGE)
+
+
+def imported_modules(file: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the modules that *file* imports; the facade's do not count, they load late."""
+    if module_name(file) == (PACKAGE,):
+        return
+    known = {module_name(each) for each in FILES}
+    for name in imported_names(file):
+        found = name if name in known else name[:-1]
+        if found in known and found not in {(PACKAGE,), module_name(file)}:
+            yield found
 
 
 def absolute_names(node: ast.AST, here: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -136,6 +140,6 @@ def absolute_names(node: ast.AST, here: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def top_level(name: tuple[str, ...]) -> str:
-    """Return the module that holds *name*, the package's name for an attribute of the facade."""
+    """Return the room that holds *name*, the package's name for an attribute of the facade."""
     candidates = (DIRECTORY / f"{part}{end}" for part in name[1:2] for end in ("", ".py"))
     return name[1] if any(path.exists() for path in candidates) else PACKAGE

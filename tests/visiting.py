@@ -10,7 +10,7 @@ from django.db import connections
 from django.test import Client
 from django.urls import reverse
 
-from django_pgsnap.snapshots.model import Snapshot
+from django_pgsnap.snapshots.types import Snapshot
 
 PASSWORD = "correct horse"
 ALL = ("view", "take", "restore", "delete")

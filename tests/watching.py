@@ -10,8 +10,8 @@ import psycopg
 from django.db import connections
 from psycopg import sql
 
-from django_pgsnap.names import lock_key
-from django_pgsnap.report import Reporter
+from django_pgsnap.postgres.advisory_locks import lock_key
+from django_pgsnap.reporting import Reporter
 from tests.conftest import TEMPLATE
 from tests.servers import SUPERUSER, Server
 from tests.state import Database, databases

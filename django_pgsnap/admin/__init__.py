@@ -15,7 +15,7 @@ else:
     from django.contrib import admin
 
     from ..models import Snapshot
-    from .options import SnapshotAdmin
+    from .snapshot_admin import SnapshotAdmin
 
     __all__ = ["SnapshotAdmin"]
 

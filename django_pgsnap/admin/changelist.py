@@ -1,4 +1,6 @@
-"""The list of snapshots: searched, filtered, sorted, a page at a time.
+"""Rows: what the pages show of one snapshot, in words.
+
+The list of snapshots: searched, filtered, sorted, a page at a time.
 
 All of it is worked out from one look at the server, and one at the migrations on disk, however many
 snapshots there are.
@@ -14,8 +16,78 @@ from django.core.paginator import Page, Paginator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
-from ..snapshots.listing import Overview
-from .rows import Row, rows
+from .. import formatting as plain
+from ..migration_drift import Drift, KnownMigrations
+from ..snapshots.queries import Overview
+from ..snapshots.types import Snapshot
+from . import text
+
+_SHORT_COMMIT: Final = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One snapshot, as the pages show it.
+
+    Attributes:
+        snapshot: The snapshot.
+        drift: How far its migrations are from this checkout's.
+        percent: Its size in per cent of the largest one's.
+    """
+
+    snapshot: Snapshot
+    drift: Drift
+    percent: int = 100
+
+    @property
+    def age(self) -> str:
+        """How long ago it was taken."""
+        return text.ago(self.snapshot.taken_at)
+
+    @property
+    def size(self) -> str:
+        """What it occupies."""
+        return plain.format_size(self.snapshot.size_bytes)
+
+    @property
+    def databases(self) -> str:
+        """Its databases, by alias."""
+        return ", ".join(map(plain.printable, self.snapshot.aliases))
+
+    @property
+    def note(self) -> str:
+        """Its note, on one line."""
+        return plain.printable(self.snapshot.note)
+
+    @property
+    def branch(self) -> str:
+        """The branch of the code that it was taken with."""
+        return plain.printable(self.snapshot.git_branch)
+
+    @property
+    def commit(self) -> str:
+        """The commit of that code, as git abbreviates it."""
+        return plain.printable(self.snapshot.git_commit[:_SHORT_COMMIT])
+
+    @property
+    def drift_badges(self) -> list[tuple[str, str]]:
+        """The drift in kinds (``current``, ``behind``, ``unknown``), each in words."""
+        return text.drift(self.drift)
+
+    @property
+    def spare(self) -> str:
+        """The state of its spare, in words."""
+        return text.spare(self.snapshot)
+
+
+def rows(overview: Overview) -> Iterator[Row]:
+    """Return all snapshots as rows, each compared with the others and with this checkout."""
+    code = KnownMigrations()
+    largest = max((each.size_bytes for each in overview.snapshots), default=0)
+    for each in overview.snapshots:
+        percent = round(100 * each.size_bytes / largest) if largest else 0
+        yield Row(snapshot=each, drift=code.drift(each.migrations), percent=percent)
+
 
 PER_PAGE: Final = 100
 _SEARCH: Final = "q"

@@ -9,7 +9,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-from .. import names
+from ..clones.names import validate_name
 from ..errors import InvalidNameError
 
 _NOTE_MAX = 2000
@@ -17,7 +17,7 @@ _NOTE_MAX = 2000
 
 def _valid_name(name: str) -> None:
     try:
-        names.validate(name)
+        validate_name(name)
     except InvalidNameError as error:
         raise ValidationError(str(error)) from error
 

@@ -1,1 +1,1 @@
-"""The doctor: what is wrong or in the way on the servers, with its remedy, and what it mends."""
+"""What is wrong with a project's snapshots, and how to mend it."""

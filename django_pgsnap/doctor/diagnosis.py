@@ -1,4 +1,7 @@
-"""The diagnosis: all servers are looked at, what can be mended is, and they are looked at again."""
+"""What the doctor mends by itself: it drops what nobody can need, and nothing else.
+
+The diagnosis: all servers are looked at, what can be mended is, and they are looked at again.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,56 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from .. import guard, targets
+import psycopg
+
+from ..clones.names import spare_name
+from ..clones.strategy import drop_database
+from ..clones.templates import prune_templates
+from ..conf import config
 from ..errors import ConfigurationError, NotEnabledError, PgsnapError, ServerUnavailableError
-from ..report import Reporter
-from ..server import Server
-from ..snapshots.operation import server_errors
-from ..targets import Target
-from . import cluster, live, ours
-from .finding import Diagnosis, Finding, Usage
-from .fixing import fix as fix_server
-from .scene import Scene
-from .usage import usage
+from ..postgres.advisory_locks import try_acquire_lock
+from ..postgres.server import Server, server_errors
+from ..postgres.targets import Target, group_by_server, list_targets
+from ..reporting import Reporter
+from ..safety import check_enabled, check_server_address
+from ..snapshots.context import open_operation
+from .findings import Diagnosis, Finding, Scene, Usage, measure_usage
+from .live_databases import find_live_problems
+from .managed_databases import find_incomplete, find_managed_problems, needed_spares, surplus_spares
+from .server_health import find_server_problems
+
+
+def fix_findings(
+    server: Server, group: Sequence[Target], needed: frozenset[str], reporter: Reporter
+) -> None:
+    """Drop leftovers, half-dropped databases, surplus spares and old templates of one server.
+
+    No other operation is at work on the live databases meanwhile, and each database is dropped
+    only under its own lock: so nobody is making or about to use it.
+
+    Raises:
+        OperationRunningError: Another operation is at work.
+        NotEnabledError: The server is at a public address.
+        ServerError: The server refused.
+    """
+    with open_operation("doctor --fix", group, wait_s=config().wait_s, disturbs_live=False) as (
+        site,
+    ):
+        scene = Scene.look(server, site.watcher, group)
+        doomed = [
+            *(database.name for database in scene.leftovers()),
+            *(spare_name(member.record.identity) for member in surplus_spares(scene, needed)),
+        ]
+        for name in doomed:
+            if not try_acquire_lock(site.main, name):
+                continue
+            try:
+                site.main.execute(drop_database(name))
+            except psycopg.errors.ObjectInUse as error:
+                reporter.warn(f"Not dropped: {name!r}, since {error.diag.message_detail}.")
+        for source in scene.sources:
+            prune_templates(site.main, source)
+
 
 _SEVERITIES = ("error", "warning", "note")
 
@@ -45,7 +87,7 @@ def diagnose(
     """
     reporter = reporter or Reporter()
     try:
-        groups = targets.by_server(targets.targets(databases))
+        groups = group_by_server(list_targets(databases))
     except ConfigurationError as error:
         if databases is not None:
             raise
@@ -93,13 +135,17 @@ def _look(groups: Mapping[Server, Sequence[Target]], *, everything: bool) -> _Lo
                 scenes.append(Scene.look(server, session, group))
         copies = [member for scene in scenes for member in scene.copies()]
         undos = [member for scene in scenes for member in scene.undos()]
-        needed = ours.needed_spares(copies, undos)
+        needed = needed_spares(copies, undos)
         for scene in scenes:
-            found += [*_guard(scene), *live.findings(scene), *ours.findings(scene, needed)]
-            found += cluster.findings(scene)
+            found += [
+                *_guard(scene),
+                *find_live_problems(scene),
+                *find_managed_problems(scene, needed),
+            ]
+            found += find_server_problems(scene)
         if everything and len(scenes) == len(groups):
-            found += ours.incomplete(scenes)
-        return _Look(findings=tuple(found), usage=usage(scenes), needed=needed)
+            found += find_incomplete(scenes)
+        return _Look(findings=tuple(found), usage=measure_usage(scenes), needed=needed)
 
 
 def _fix(
@@ -107,8 +153,8 @@ def _fix(
 ) -> None:
     for server, group in groups.items():
         try:
-            guard.check_settings(group)
-            fix_server(server, group, needed, reporter)
+            check_enabled(group)
+            fix_findings(server, group, needed, reporter)
         except ServerUnavailableError:
             continue  # which is a finding
         except PgsnapError as error:
@@ -117,8 +163,8 @@ def _fix(
 
 def _guard(scene: Scene) -> Iterator[Finding]:
     try:
-        guard.check_settings(scene.targets)
-        guard.check_address(scene.session, scene.targets)
+        check_enabled(scene.targets)
+        check_server_address(scene.session, scene.targets)
     except NotEnabledError as error:
         yield scene.finding("switched-off", "note", "PGSNAP['ENABLED']", error.message, error.hint)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from django.core.management.base import CommandParser
 
-from ..metadata import STRATEGIES
+from ..clones.records import STRATEGIES
 
 
 def add(parser: CommandParser) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from django.core.management.base import BaseCommand
 
-from .. import wording
-from ..report import Reporter
+from .. import formatting
+from ..reporting import Reporter
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -52,7 +52,7 @@ class CommandReporter(Reporter):
         """Say what begins: in the progress bar, or at verbosity 2 as a line."""
         self._stop_bar()
         self._step_began = time.monotonic()
-        step, self._step = self._step, wording.printable(message)
+        step, self._step = self._step, formatting.printable(message)
         if self._verbosity > 1 and self._step != step:
             self._command.stderr.write(f"{self._step} …", self._plain)
 
@@ -77,12 +77,12 @@ class CommandReporter(Reporter):
         """Say a fact."""
         self._stop_bar()
         if self._verbosity > 0:
-            self._command.stderr.write(wording.printable(message), self._plain)
+            self._command.stderr.write(formatting.printable(message), self._plain)
 
     def warn(self, message: str) -> None:
         """Say what did not work all the way."""
         self._stop_bar()
-        text = "\n".join(map(wording.printable, message.splitlines()))
+        text = "\n".join(map(formatting.printable, message.splitlines()))
         self._command.stderr.write(f"Warning: {text}", self._command.style.WARNING)
 
     @staticmethod

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .. import names
-from ..report import Reporter
-from .model import Snapshot
-from .replacement import Request
+from ..clones.names import new_identity
+from ..reporting import Reporter
+from .replace_live import ReplaceRequest
 from .restore import restore_as
 from .take import take
+from .types import Snapshot
 
 
 @contextmanager
@@ -27,11 +27,9 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
         PgsnapError: Its subclasses say what stood in the way. If that is on exit, the snapshot
             stays, under the name that it has in the block.
     """
-    snapshot = take(
-        f"checkpoint-{names.new_identity()}", databases=databases, pin=True, spare=False
-    )
+    snapshot = take(f"checkpoint-{new_identity()}", databases=databases, pin=True, spare=False)
     try:
         yield snapshot
     finally:
-        request = Request.of(keep_undo=None, wait_s=None, force=False)
+        request = ReplaceRequest.of(keep_undo=None, wait_s=None, force=False)
         restore_as(snapshot.name, snapshot.aliases, request, Reporter(), consume=True)

@@ -9,11 +9,11 @@ from typing import Final
 from django.db import connections
 from psycopg import sql
 
-from .. import sessions, targets
-from ..session import Session
-from ..targets import Target
-from . import operation
-from .model import Snapshot
+from ..postgres.backends import Backend, read_backends
+from ..postgres.session import Session
+from ..postgres.targets import Target, group_by_server
+from .context import choose_targets, open_for_reading
+from .types import Snapshot
 
 _SIZES: Final = sql.SQL(
     "SELECT datname, CASE WHEN has_database_privilege(oid, 'CONNECT')"
@@ -23,7 +23,7 @@ _SIZES: Final = sql.SQL(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Live:
+class LivePreview:
     """A live database as it is now.
 
     Attributes:
@@ -47,7 +47,7 @@ class Preview:
         busy: Sessions that would be waited for, in words.
     """
 
-    databases: tuple[Live, ...]
+    databases: tuple[LivePreview, ...]
     idle: tuple[str, ...]
     busy: tuple[str, ...]
 
@@ -68,12 +68,12 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
     Raises:
         PgsnapError: Snapshots are switched off, or a server cannot be reached.
     """
-    found: list[Live] = []
+    found: list[LivePreview] = []
     idle: list[str] = []
     busy: list[str] = []
-    for server, group in targets.by_server(operation.chosen(databases)).items():
-        with operation.look("preview", server, group) as session:
-            found += _live(session, group)
+    for server, group in group_by_server(choose_targets(databases)).items():
+        with open_for_reading("preview", server, group) as session:
+            found += _live_previews(session, group)
             for backend in _others(session, group):
                 (idle if backend.is_idle and backend.endable else busy).append(str(backend))
     return Preview(databases=tuple(found), idle=tuple(idle), busy=tuple(busy))
@@ -95,18 +95,18 @@ def expected_take_s(earlier: Iterable[Snapshot], size_bytes: int) -> float | Non
     return None
 
 
-def _live(session: Session, group: Sequence[Target]) -> list[Live]:
+def _live_previews(session: Session, group: Sequence[Target]) -> list[LivePreview]:
     sizes: dict[str, int | None] = dict(session.rows(_SIZES, [[target.name for target in group]]))
     return [
-        Live(alias=target.alias, name=target.name, size_bytes=sizes.get(target.name))
+        LivePreview(alias=target.alias, name=target.name, size_bytes=sizes.get(target.name))
         for target in group
     ]
 
 
-def _others(session: Session, group: Sequence[Target]) -> list[sessions.Backend]:
+def _others(session: Session, group: Sequence[Target]) -> list[Backend]:
     # Where pids of several servers are mixed, one too many may be left out, which does no harm.
     ours = _pids_of_this_thread()
-    present = sessions.backends(session, [target.name for target in group])
+    present = read_backends(session, [target.name for target in group])
     return [backend for backend in present if backend.pid not in ours]
 
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .. import arrivals, catalog, copying, locks, names, obstacles, signals, spares
-from ..catalog import Database
-from ..cloning import Clone, strategy_named
+from ..clones.catalog import Database, load_catalog
+from ..clones.copying import copy_databases
+from ..clones.names import new_identity, spare_name, unfinished_name
+from ..clones.spares import obtain_spare
+from ..clones.strategy import Clone, CopyJob, parse_strategy
+from ..connections.restore_detection import announce_restore, handle_announced_restore
 from ..errors import ObstacleError
-from ..jobs import Job
-from ..report import Reporter
-from ..targets import Target
-from . import aftermath, choosing, operation, replacing
-from .incoming import Incoming, arrivals_of, matched_with_live
-from .model import Member, Snapshot
-from .replacement import Request
-from .site import Site
+from ..postgres.advisory_locks import release_lock, try_acquire_lock
+from ..postgres.preconditions import check_collation
+from ..postgres.targets import Target
+from ..reporting import Reporter
+from ..signals import pre_restore
+from .context import ServerContext, choose_targets, open_operation
+from .follow_up import start_follow_up
+from .queries import find_snapshot_in
+from .replace_live import (
+    IncomingDatabase,
+    ReplaceRequest,
+    match_with_live,
+    replace_live,
+    replacements_of,
+)
+from .types import Member, Snapshot
 
 
 def restore(
@@ -55,44 +66,42 @@ def restore(
         SnapshotNotFoundError: There is none of that name.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
-    request = Request.of(keep_undo=undo, wait_s=wait_s, force=force, last_look=last_look)
+    request = ReplaceRequest.of(keep_undo=undo, wait_s=wait_s, force=force, last_look=last_look)
     return restore_as(name, databases, request, reporter or Reporter())
 
 
 def restore_as(
     name: str | None,
     databases: Sequence[str] | None,
-    request: Request,
+    request: ReplaceRequest,
     reporter: Reporter,
     *,
     consume: bool = False,
 ) -> Snapshot:
     """Do what `restore` says; where the copy is consumed, it is swapped in itself."""
-    about = operation.chosen(databases)
-    signals.pre_restore.send(
-        sender=Snapshot, aliases=tuple(target.alias for target in about), name=name
-    )
-    with operation.operation(
+    about = choose_targets(databases)
+    pre_restore.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
+    with open_operation(
         f"restore {name or ''}", about, wait_s=request.wait_s, reporter=reporter
     ) as sites:
-        snapshot = choosing.find_in(sites, name)
+        snapshot = find_snapshot_in(sites, name)
         _check_complete(snapshot, databases)
-        matched = list(matched_with_live(sites, snapshot.members))
+        matched = list(match_with_live(sites, snapshot.members))
         incoming = _consumed(matched) if consume else _clones(matched, reporter)
-        arriving = arrivals_of(incoming, snapshot)
-        arrivals.expect(arriving)
-        drops = replacing.replace_live(incoming, request, reporter)
+        arriving = replacements_of(incoming, snapshot)
+        announce_restore(arriving)
+        drops = replace_live(incoming, request, reporter)
         for site, target, member in matched:
-            locks.release(site.workers[target.alias], names.spare_name(member.record.identity))
+            release_lock(site.workers[target.alias], spare_name(member.record.identity))
         for site in sites:
-            aftermath.send_off(
+            start_follow_up(
                 site,
                 current=[m for m in snapshot.members if m.server == site.server],
                 drops=drops.get(site.server, ()),
                 spare=not consume,
                 reporter=reporter,
             )
-    arrivals.meet_expected(arriving)
+    handle_announced_restore(arriving)
     return snapshot
 
 
@@ -105,11 +114,16 @@ def _check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None
         )
 
 
-def _consumed(matched: Sequence[tuple[Site, Target, Member]]) -> list[Incoming]:
-    return [Incoming.of(site, target, member, member.database) for site, target, member in matched]
+def _consumed(matched: Sequence[tuple[ServerContext, Target, Member]]) -> list[IncomingDatabase]:
+    return [
+        IncomingDatabase.of(site, target, member, member.database)
+        for site, target, member in matched
+    ]
 
 
-def _clones(matched: Sequence[tuple[Site, Target, Member]], reporter: Reporter) -> list[Incoming]:
+def _clones(
+    matched: Sequence[tuple[ServerContext, Target, Member]], reporter: Reporter
+) -> list[IncomingDatabase]:
     """Return a spare of each copy, or else a clone made now."""
     found = [
         (site, target, member, _spare(site, target, member, reporter))
@@ -117,29 +131,31 @@ def _clones(matched: Sequence[tuple[Site, Target, Member]], reporter: Reporter) 
     ]
     jobs = [_job(site, target, member) for site, target, member, spare in found if spare is None]
     if jobs:
-        copying.copy(jobs, reporter)
+        copy_databases(jobs, reporter)
     made = iter(jobs)
     return [
-        Incoming.of(site, target, member, spare or _made(site, next(made)))
+        IncomingDatabase.of(site, target, member, spare or _made(site, next(made)))
         for site, target, member, spare in found
     ]
 
 
-def _spare(site: Site, target: Target, member: Member, reporter: Reporter) -> Database | None:
-    return spares.obtain(site.workers[target.alias], site.watcher, member.record, reporter)
+def _spare(
+    site: ServerContext, target: Target, member: Member, reporter: Reporter
+) -> Database | None:
+    return obtain_spare(site.workers[target.alias], site.watcher, member.record, reporter)
 
 
-def _job(site: Site, target: Target, member: Member) -> Job:
-    obstacles.check_collation(site.watcher, member.database.name)
+def _job(site: ServerContext, target: Target, member: Member) -> CopyJob:
+    check_collation(site.watcher, member.database.name)
     worker = site.workers[target.alias]
     clone = Clone(
         source=member.database.name,
-        name=names.unfinished_name(names.new_identity()),
+        name=unfinished_name(new_identity()),
         owner=member.database.owner,
-        strategy=strategy_named(member.record.strategy),
+        strategy=parse_strategy(member.record.strategy),
     )
-    locks.try_acquire(worker, clone.name)
-    return Job(
+    try_acquire_lock(worker, clone.name)
+    return CopyJob(
         clone=clone,
         size_bytes=member.record.size_bytes,
         session=worker,
@@ -149,5 +165,5 @@ def _job(site: Site, target: Target, member: Member) -> Job:
     )
 
 
-def _made(site: Site, job: Job) -> Database:
-    return catalog.load(site.watcher)[job.clone.name]
+def _made(site: ServerContext, job: CopyJob) -> Database:
+    return load_catalog(site.watcher)[job.clone.name]

@@ -4,20 +4,95 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import django
 import psycopg
 
-from .. import cloning, copying, metadata, names, obstacles, rights, signals, vcs
+from ..clones import transitions
+from ..clones.catalog import load_catalog
+from ..clones.copying import CopyResult, copy_databases
+from ..clones.names import (
+    first_free_name,
+    new_identity,
+    to_drop_name,
+    unfinished_name,
+    validate_name,
+)
+from ..clones.records import Record, Strategy, validate_note
+from ..clones.spares import cancel_spare
+from ..clones.strategy import (
+    UNKNOWN_RATES,
+    Clone,
+    CopyJob,
+    CopyRates,
+    check_strategy,
+    choose_strategy,
+    drop_database,
+)
+from ..clones.transitions import join_statements, publish_copy
 from ..conf import config
-from ..errors import SnapshotExistsError
-from ..metadata import Strategy
-from ..report import Reporter
-from ..supervise import begin
-from . import aftermath, operation, publishing
-from .model import Member, Snapshot, snapshots_of
-from .parts import Part, Request, parts_of
-from .site import Site
+from ..errors import ServerUnavailableError, SnapshotExistsError
+from ..git import Checkout, read_checkout
+from ..postgres.advisory_locks import acquire_lock, wait_until_connectable
+from ..postgres.backends import BackendTerminator, open_temporary_session
+from ..postgres.contents import Contents, measure_database, read_contents
+from ..postgres.parallel import start_in_thread
+from ..postgres.preconditions import check_collation, check_nothing_attached, check_privileges
+from ..postgres.properties import Properties, apply_properties, read_properties
+from ..postgres.server import Server
+from ..postgres.session import Query, Session
+from ..postgres.targets import Target
+from ..reporting import Reporter
+from ..signals import post_take, pre_take
+from .context import ServerContext, choose_targets, open_operation, report_terminated
+from .follow_up import start_follow_up
+from .types import Member, Snapshot, snapshots_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeRequest:
+    """What a take was asked for; see `take`."""
+
+    name: str
+    note: str
+    pinned: bool
+    strategy: Strategy | None
+    wait_s: float
+    force: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakePart:
+    """One live database's part of a take.
+
+    Attributes:
+        site: The server it is on.
+        target: The live database.
+        identity: Identity of the copy that will be.
+        contents: What it holds.
+        rates: How fast the server copied before.
+        properties: What it is set up with.
+        evictor: What keeps it empty; the parts of a server share one.
+        job: How it is copied.
+    """
+
+    site: ServerContext
+    target: Target
+    identity: str
+    contents: Contents
+    rates: CopyRates
+    properties: Properties
+    evictor: BackendTerminator
+    job: CopyJob
+
+    def put_properties(self, reporter: Reporter) -> None:
+        """Set the clone up like the live database, and report what our role may not set."""
+        watcher, name = self.site.watcher, self.job.clone.name
+        (present,) = read_properties(watcher, name)
+        for shortfall in apply_properties(watcher, self.properties, present, name):
+            reporter.warn(str(shortfall))
 
 
 def take(
@@ -61,45 +136,41 @@ def take(
     Raises:
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
-    about = operation.chosen(databases)
-    name = None if name is None else names.validate(name)
-    metadata.validate_note(note)
+    about = choose_targets(databases)
+    name = None if name is None else validate_name(name)
+    validate_note(note)
     wait_s = config().wait_s if wait_s is None else wait_s
     reporter = reporter or Reporter()
-    signals.pre_take.send(
-        sender=Snapshot, aliases=tuple(target.alias for target in about), name=name
-    )
-    with operation.operation(
-        f"take {name or ''}", about, wait_s=wait_s, reporter=reporter
-    ) as sites:
+    pre_take.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
+    with open_operation(f"take {name or ''}", about, wait_s=wait_s, reporter=reporter) as sites:
         name, replaced = _settle_name(sites, name, replace=replace)
-        request = Request(
+        request = TakeRequest(
             name=name, note=note, pinned=pin, strategy=strategy, wait_s=wait_s, force=force
         )
         snapshot = _take(sites, request, replaced, reporter)
         for site in sites:
-            aftermath.send_off(
+            start_follow_up(
                 site,
                 current=[member for member in snapshot.members if member.server == site.server],
                 drops=[
-                    names.doomed_name(member.record.identity)
+                    to_drop_name(member.record.identity)
                     for member in replaced
                     if member.server == site.server
                 ],
                 spare=spare,
                 reporter=reporter,
             )
-    signals.post_take.send(sender=Snapshot, snapshot=snapshot)
+    post_take.send(sender=Snapshot, snapshot=snapshot)
     return snapshot
 
 
 def _settle_name(
-    sites: Sequence[Site], name: str | None, *, replace: bool
+    sites: Sequence[ServerContext], name: str | None, *, replace: bool
 ) -> tuple[str, list[Member]]:
     """Return the name to use, and the members of the snapshot that has it now."""
     existing = [member for site in sites for member in site.project_copies()]
     if name is None:
-        return names.first_free(member.record.name for member in existing), []
+        return first_free_name(member.record.name for member in existing), []
     replaced = [member for member in existing if member.record.name == name]
     if replaced and not replace:
         taken_at = replaced[0].record.taken_at
@@ -118,34 +189,37 @@ def _settle_name(
 
 
 def _take(
-    sites: Sequence[Site], request: Request, replaced: Sequence[Member], reporter: Reporter
+    sites: Sequence[ServerContext],
+    request: TakeRequest,
+    replaced: Sequence[Member],
+    reporter: Reporter,
 ) -> Snapshot:
     for site in sites:
         _check(site)
-    parts = [part for site in sites for part in parts_of(site, request, reporter)]
+    parts = [part for site in sites for part in plan_parts(site, request, reporter)]
     taken_at = datetime.now(UTC)
     # In a large working copy git takes as long as the server.
-    code = begin(vcs.checkout)
-    copied = copying.copy([part.job for part in parts], reporter)
+    code = start_in_thread(read_checkout)
+    copied = copy_databases([part.job for part in parts], reporter)
     with _dropped_on_failure(parts):
         for part in parts:
             part.put_properties(reporter)
-        records = publishing.records(parts, copied, request, code.result(), taken_at)
-        publishing.publish(parts, records, replaced)
-    operation.report_ended([part.evictor for part in parts], reporter)
+        records = build_records(parts, copied, request, code.result(), taken_at)
+        publish_snapshot(parts, records, replaced)
+    report_terminated([part.evictor for part in parts], reporter)
     return _published(sites, records[0].set_id)
 
 
-def _check(site: Site) -> None:
+def _check(site: ServerContext) -> None:
     for target in site.targets:
         site.live(target)
-        obstacles.check_collation(site.watcher, target.name)
-    obstacles.check(site.watcher, site.sources)
-    rights.check(site.watcher, site.sources)
+        check_collation(site.watcher, target.name)
+    check_nothing_attached(site.watcher, site.sources)
+    check_privileges(site.watcher, site.sources)
 
 
 @contextmanager
-def _dropped_on_failure(parts: Sequence[Part]) -> Iterator[None]:
+def _dropped_on_failure(parts: Sequence[TakePart]) -> Iterator[None]:
     """Drop finished clones that will not be published after all.
 
     Where even that fails, the next operation takes them for the leftovers that they are.
@@ -155,11 +229,190 @@ def _dropped_on_failure(parts: Sequence[Part]) -> Iterator[None]:
     except BaseException:
         for part in parts:
             with suppress(psycopg.Error):
-                part.job.session.execute(cloning.drop(part.job.clone.name))
+                part.job.session.execute(drop_database(part.job.clone.name))
         raise
 
 
-def _published(sites: Sequence[Site], set_id: str) -> Snapshot:
+def _published(sites: Sequence[ServerContext], set_id: str) -> Snapshot:
     members = [member for site in sites for member in site.reloaded().copies()]
     (snapshot,) = snapshots_of(member for member in members if member.record.set_id == set_id)
     return snapshot
+
+
+def plan_parts(site: ServerContext, request: TakeRequest, reporter: Reporter) -> Iterator[TakePart]:
+    """Look at each live database of a server, and decide how it is copied."""
+    evictor = BackendTerminator(
+        site.watcher,
+        site.sources,
+        wait_s=request.wait_s,
+        force=request.force,
+        reporter=reporter,
+    )
+    rates = _known_rates(site)
+    for target in site.targets:
+        identity = new_identity()
+        (present,) = read_properties(site.watcher, target.name)
+        size = measure_database(site.watcher, target.name)
+        clone = Clone(
+            source=target.name,
+            name=unfinished_name(identity),
+            owner=present.owner,
+            strategy=request.strategy or choose_strategy(site.watcher, size, rates),
+        )
+        check_strategy(site.watcher, clone.strategy)
+        # Whoever sweeps leftovers sees by this lock that the clone is not one.
+        acquire_lock(site.workers[target.alias], clone.name, request.wait_s)
+        yield TakePart(
+            site=site,
+            target=target,
+            identity=identity,
+            contents=_inspect(site, target, request.wait_s, reporter),
+            rates=rates,
+            properties=present,
+            evictor=evictor,
+            job=CopyJob(
+                clone=clone,
+                size_bytes=size,
+                session=site.workers[target.alias],
+                watcher=site.watcher,
+                server=site.server,
+                evictor=evictor,
+            ),
+        )
+
+
+def _known_rates(site: ServerContext) -> CopyRates:
+    """Return how fast the server copied, as its newest copy knows."""
+    records = [record for copy in site.catalog.copies() if (record := copy.record) is not None]
+    newest = max(records, key=lambda record: record.taken_at, default=None)
+    if newest is None:
+        return UNKNOWN_RATES
+    return CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
+
+
+def _inspect(site: ServerContext, target: Target, wait_s: float, reporter: Reporter) -> Contents:
+    wait_until_connectable(site.watcher, target.name, wait_s)
+    try:
+        with open_temporary_session(
+            site.server, site.watcher, target.name, "looking inside"
+        ) as inside:
+            contents = read_contents(inside)
+    except ServerUnavailableError as error:
+        reporter.warn(f"Taken without its list of migrations: {error.message}")
+        return Contents(migrations=(), sequences="", unlogged=())
+    if contents.unlogged:
+        reporter.warn(
+            f"Unlogged tables of {target.name!r} come back empty if the server crashes after "
+            f"the take: {', '.join(contents.unlogged)}."
+        )
+    return contents
+
+
+def build_records(
+    parts: Sequence[TakePart],
+    copied: Sequence[CopyResult],
+    request: TakeRequest,
+    code: Checkout,
+    taken_at: datetime,
+) -> list[Record]:
+    """Return what each copy shall know of itself."""
+    set_id = new_identity()
+    return [
+        Record(
+            kind="copy",
+            identity=part.identity,
+            set_id=set_id,
+            members=len(parts),
+            name=request.name,
+            alias=part.target.alias,
+            source=part.target.name,
+            taken_at=taken_at,
+            size_bytes=part.job.size_bytes,
+            note=request.note,
+            pinned=request.pinned,
+            strategy=how.strategy,
+            seconds=how.seconds,
+            clone_rate=rates.clone,
+            file_copy_rate=rates.file_copy,
+            git_branch=code.branch,
+            git_commit=code.commit,
+            git_dirty=code.dirty,
+            django=django.get_version(),
+            postgresql=part.site.watcher.server_name,
+            migrations=part.contents.migrations,
+            sequences=part.contents.sequences,
+            comment=part.properties.comment,
+            connection_limit=part.properties.connection_limit,
+        )
+        for part, how in zip(parts, copied, strict=True)
+        for rates in [_rates(part, how)]
+    ]
+
+
+def _rates(part: TakePart, how: CopyResult) -> CopyRates:
+    job = part.job
+    return part.rates.tried(job.clone.strategy, how.strategy, job.size_bytes, how.seconds)
+
+
+def publish_snapshot(
+    parts: Sequence[TakePart], new: Sequence[Record], replaced: Sequence[Member]
+) -> None:
+    """Make the clones a snapshot, and the members of the one that it replaces none any more.
+
+    On one server that is one transaction. On several, the old ones go when all the new ones are
+    there: if we are killed before, the new snapshot is incomplete, or both exist and the newer
+    counts; if anything fails, what is incomplete is taken back.
+    """
+    for member in replaced:
+        cancel_spare(_site(parts, member).watcher, member.record)
+    publications = [
+        (part.site, publish_copy(part.job.clone.name, record))
+        for part, record in zip(parts, new, strict=True)
+    ]
+    retirements = [
+        (_site(parts, member), transitions.unpublish(member.record)) for member in replaced
+    ]
+    if len({part.site.server for part in parts}) == 1:
+        _send(publications + retirements)
+    else:
+        try:
+            _send(publications)
+        except BaseException:
+            _take_back(parts, new)
+            raise
+        _send(retirements)
+
+
+def _take_back(parts: Sequence[TakePart], new: Sequence[Record]) -> None:
+    """Unpublish what is published of a snapshot, unless all of it is.
+
+    A message may have done its work though its sender was interrupted, so the servers are asked,
+    from sessions that nothing has happened to yet. What is unpublished waits to be dropped.
+    """
+    published: list[tuple[Server, Record]] = []
+    for part, record in zip(parts, new, strict=True):
+        with suppress(ServerUnavailableError), part.site.server.session("take back") as session:
+            if record.database in load_catalog(session):
+                published.append((part.site.server, record))
+    if len(published) == len(new):
+        return
+    for server, record in published:
+        with (
+            suppress(psycopg.Error, ServerUnavailableError),
+            server.session("take back") as session,
+        ):
+            session.execute(transitions.unpublish(record))
+            session.execute(drop_database(to_drop_name(record.identity)))
+
+
+def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
+    """Run the statements, those of each server in one transaction."""
+    by_server: dict[Server, tuple[Session, list[Query]]] = {}
+    for site, statement in statements:
+        by_server.setdefault(site.server, (site.main, []))[1].append(statement)
+    for session, group in by_server.values():
+        session.execute(join_statements(group))
+
+
+def _site(parts: Sequence[TakePart], member: Member) -> ServerContext:
+    return next(part.site for part in parts if part.site.server == member.server)

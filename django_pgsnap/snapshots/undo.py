@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .. import arrivals, signals
+from ..connections.restore_detection import announce_restore, handle_announced_restore
 from ..errors import NothingToUndoError
-from ..report import Reporter
-from . import aftermath, operation, replacing
-from .incoming import Incoming, arrivals_of, matched_with_live
-from .model import Snapshot, Undo, undos_of
-from .replacement import Request
-from .site import Site
+from ..reporting import Reporter
+from ..signals import pre_restore
+from .context import ServerContext, choose_targets, open_operation
+from .follow_up import start_follow_up
+from .replace_live import (
+    IncomingDatabase,
+    ReplaceRequest,
+    match_with_live,
+    replace_live,
+    replacements_of,
+)
+from .types import Snapshot, Undo, undos_of
 
 
 def undo(
@@ -38,30 +44,28 @@ def undo(
         NothingToUndoError: No restore left one.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
-    about = operation.chosen(databases)
-    request = Request.of(keep_undo=True, wait_s=wait_s, force=force, last_look=last_look)
+    about = choose_targets(databases)
+    request = ReplaceRequest.of(keep_undo=True, wait_s=wait_s, force=force, last_look=last_look)
     reporter = reporter or Reporter()
-    signals.pre_restore.send(
-        sender=Snapshot, aliases=tuple(target.alias for target in about), name=None
-    )
-    with operation.operation("undo", about, wait_s=request.wait_s, reporter=reporter) as sites:
+    pre_restore.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=None)
+    with open_operation("undo", about, wait_s=request.wait_s, reporter=reporter) as sites:
         last = _last_undo(sites)
         incoming = [
-            Incoming.of(site, target, member, member.database)
-            for site, target, member in matched_with_live(sites, last.members)
+            IncomingDatabase.of(site, target, member, member.database)
+            for site, target, member in match_with_live(sites, last.members)
         ]
-        arriving = arrivals_of(incoming, None)
-        arrivals.expect(arriving)
-        drops = replacing.replace_live(incoming, request, reporter)
+        arriving = replacements_of(incoming, None)
+        announce_restore(arriving)
+        drops = replace_live(incoming, request, reporter)
         for site in sites:
-            aftermath.send_off(
+            start_follow_up(
                 site, current=(), drops=drops.get(site.server, ()), spare=False, reporter=reporter
             )
-    arrivals.meet_expected(arriving)
+    handle_announced_restore(arriving)
     return last
 
 
-def _last_undo(sites: Sequence[Site]) -> Undo:
+def _last_undo(sites: Sequence[ServerContext]) -> Undo:
     found = undos_of([member for site in sites for member in site.undos()])
     if not found:
         databases = ", ".join(repr(name) for site in sites for name in site.sources)

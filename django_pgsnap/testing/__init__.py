@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cases import SnapshotTestCase
     from .runner import SnapshotRunner, SnapshotRunnerMixin
-    from .snapshot_cases import SnapshotTestCase
 
 __all__ = ["SnapshotRunner", "SnapshotRunnerMixin", "SnapshotTestCase"]
 

@@ -1,4 +1,6 @@
-"""Django's test cases over baselines: every class starts from one, and so does every test.
+"""Test cases that start from development snapshots.
+
+Django's test cases over baselines: every class starts from one, and so does every test.
 
 This stands in for what ``TransactionTestCase`` does between tests. Classes of ``TestCase`` keep
 their transactions.
@@ -7,7 +9,9 @@ their transactions.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
+from unittest import SkipTest
 from unittest.util import strclass
 from weakref import WeakSet
 
@@ -18,12 +22,78 @@ from django.test import TestCase, TransactionTestCase
 from django.test.testcases import TestData  # type: ignore[attr-defined]
 
 from ..conf import test_config
-from ..testbed import keepers
-from ..testbed.baseline import Baseline
-from ..testbed.reset import Keeper
-from .kept import keeper_of, kept_of, only_others
+from ..errors import ConfigurationError
+from .databases import snapshot_source
+from .managed import keeper_of, kept_of, only_others
 from .replacing import stock
-from .snapshot_cases import SnapshotTestCase
+from .reset.baseline import Baseline
+from .reset.resetter import Keeper, forget_cached, leave_floors, on_behalf_of
+
+
+class SnapshotTestCase(TransactionTestCase):
+    """Tests that start from a development snapshot, migrated to the state of the code.
+
+    Attributes:
+        snapshot: The snapshot's name. Aliases that it has no copy of are as in other cases.
+    """
+
+    snapshot: str
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Put the snapshot into the test databases.
+
+        Raises:
+            SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
+            SnapshotNotFoundError: There is none, and it is on.
+            ConfigurationError: The tests do not run on our test databases.
+        """
+        start_from_snapshot(cls, cls.snapshot)
+        super().setUpClass()
+
+
+def start_from_snapshot(cls: Any, snapshot: str) -> None:
+    """Have the tests of a class start from a development snapshot.
+
+    Raises:
+        SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
+        SnapshotNotFoundError: There is none, and it is on.
+        ConfigurationError: The tests do not run on our test databases.
+    """
+    kept = dict(kept_of(cls))
+    if not kept:
+        raise ConfigurationError(
+            f"{strclass(cls)} cannot start from the snapshot {snapshot!r}, since its databases "
+            "were not made by django_pgsnap.",
+            hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
+        )
+    found = {
+        alias: snapshot_source.find(keeper.session, alias, snapshot)
+        for alias, keeper in kept.items()
+    }
+    if not any(found.values()):
+        alias, keeper = next(iter(kept.items()))
+        error = snapshot_source.missing(keeper.session, alias, snapshot)
+        raise error if test_config().require_snapshots else SkipTest(str(error))
+    for alias, copy in found.items():
+        if copy is not None:
+            cls.addClassCleanup(kept[alias].leave_class)
+            with on_behalf_of(strclass(cls), alias):
+                snapshot_source.start(kept[alias], copy, partial(_migrate, alias, snapshot))
+
+
+def _migrate(alias: str, snapshot: str) -> None:
+    if not connections.settings[alias]["TEST"]["MIGRATE"]:
+        return
+    try:
+        call_command("migrate", database=alias, verbosity=0, interactive=False, run_syncdb=True)
+    except Exception as error:
+        error.add_note(
+            f"So the snapshot {snapshot!r} cannot be brought to the state of the code, in alias "
+            f"{alias!r}.\nTake it again: manage.py pgsnap take {snapshot} --replace"
+        )
+        raise
+
 
 # Classes whose own data is in their baseline.
 _with_data: WeakSet[type] = WeakSet()
@@ -37,7 +107,7 @@ def start(cls: type) -> None:
     """
     _with_data.discard(cls)
     for alias, keeper in kept_of(cls):
-        with keepers.on_behalf_of(strclass(cls), alias):
+        with on_behalf_of(strclass(cls), alias):
             keeper.start(_start_of(cls, alias, keeper))
 
 
@@ -49,7 +119,7 @@ def start_module() -> None:
     """
     for alias in connections:
         if (keeper := keeper_of(alias)) is not None:
-            with keepers.on_behalf_of("the module", alias):
+            with on_behalf_of("the module", alias):
                 keeper.start()
 
 
@@ -61,13 +131,13 @@ def adopt_module() -> None:
     """
     for alias in connections:
         if (keeper := keeper_of(alias)) is not None:
-            with keepers.on_behalf_of("the module", alias):
+            with on_behalf_of("the module", alias):
                 keeper.floor = keeper.adopt()
 
 
 def leave_module() -> None:
     """Have the next module's classes start from the baseline of the whole run again."""
-    keepers.leave_floors()
+    leave_floors()
 
 
 def fixture_setup(cls: Any) -> None:
@@ -117,10 +187,10 @@ def make_up(cls: Any) -> None:
 
 
 def _reset(keeper: Keeper, alias: str, who: str) -> None:
-    with keepers.on_behalf_of(who, alias):
+    with on_behalf_of(who, alias):
         keeper.reset()
     # A flush does so, too, by way of post_migrate.
-    keepers.forget_cached(alias)
+    forget_cached(alias)
 
 
 def _set_up_test_data(cls: Any, kept: dict[str, Keeper]) -> None:
@@ -131,7 +201,7 @@ def _set_up_test_data(cls: Any, kept: dict[str, Keeper]) -> None:
         if value is not before.get(name):
             setattr(cls, name, TestData(name, value))
     for alias, keeper in kept.items():
-        with keepers.on_behalf_of(strclass(cls), alias):
+        with on_behalf_of(strclass(cls), alias):
             keeper.adopt()
             cls.addClassCleanup(keeper.leave_class)
     _with_data.add(cls)

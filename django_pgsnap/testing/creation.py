@@ -17,8 +17,9 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.creation import BaseDatabaseCreation
 
-from ..testbed import beds, live, receivers
-from . import hooks
+from . import unittest_hooks
+from .databases import migrate_signals, own_databases, setup
+from .databases.setup import give_up, mark_unfinished, set_up, source_of
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
 # made is deprecated.
@@ -32,15 +33,15 @@ class WorkerCreation(BaseDatabaseCreation):
         """Lead a worker's alias to its own clone."""
         before = str(self.connection.settings_dict["NAME"])
         super().setup_worker_connection(_worker_id)
-        live.move(self.connection.alias, before)
+        own_databases.move(self.connection.alias, before)
         # With some start methods a worker knows nothing of its parent.
-        hooks.install()
+        unittest_hooks.install()
 
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         """Lead an alias to the test database of another one."""
         source = str(self.connection.settings_dict["NAME"])
         super().set_as_test_mirror(primary_settings_dict)
-        live.mirror(self.connection.alias, source)
+        own_databases.mirror(self.connection.alias, source)
 
 
 class SnapshotCreation(WorkerCreation):
@@ -55,7 +56,7 @@ class SnapshotCreation(WorkerCreation):
     ) -> str:
         """Make the test database, and lead the alias there."""
         name = str(self._get_test_db_name())  # type: ignore[attr-defined]
-        with beds.claim(self.connection, name, beds.source_of(self.connection)) as bed:
+        with setup.claim(self.connection, name, source_of(self.connection)) as bed:
             found = bed.present()
             if found is not None and found.mark is None:
                 if keepdb:
@@ -74,12 +75,12 @@ class SnapshotCreation(WorkerCreation):
                     verbosity, True, keepdb=exists, **options
                 )
 
-            needed_no_migrating = beds.set_up(bed, migrate, self.log, keep=keepdb)
+            needed_no_migrating = set_up(bed, migrate, self.log, keep=keepdb)
         if needed_no_migrating:
             action = "Using existing" if keepdb else "Creating"
             self._say(f"{action} test database", name, verbosity)
             self._lead_to(name)
-            receivers.tell(self.connection.alias, max(verbosity - 1, 0))
+            migrate_signals.tell(self.connection.alias, max(verbosity - 1, 0))
         if serialize:
             self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]
         self.connection.ensure_connection()
@@ -91,7 +92,7 @@ class SnapshotCreation(WorkerCreation):
         self, suffix: str, verbosity: int = 1, autoclobber: bool = False, keepdb: bool = False
     ) -> None:
         """Make a worker's test database."""
-        original = live.find(self.connection.alias)
+        original = own_databases.find(self.connection.alias)
         if original is None:
             super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
             return
@@ -99,8 +100,8 @@ class SnapshotCreation(WorkerCreation):
         self._say(
             "Using existing clone" if keepdb else "Cloning test database", original.name, verbosity
         )
-        with beds.claim(self.connection, name, original.source) as bed:
-            beds.copy(bed, original, keep=keepdb)
+        with setup.claim(self.connection, name, original.source) as bed:
+            setup.copy(bed, original, keep=keepdb)
 
     def destroy_test_db(
         self,
@@ -113,20 +114,20 @@ class SnapshotCreation(WorkerCreation):
         given = self.connection.settings_dict if suffix is None else None
         name = str((given or self.get_test_db_clone_settings(str(suffix)))["NAME"])
         super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
-        if keepdb and live.known(self.connection.alias, name):
-            beds.give_up(self.connection, name, keep=True)
+        if keepdb and own_databases.known(self.connection.alias, name):
+            give_up(self.connection, name, keep=True)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         name = str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
         if not keepdb:
-            beds.mark_unfinished(self.connection, name)
+            mark_unfinished(self.connection, name)
         return name
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
-        if live.known(self.connection.alias, test_database_name) is None:
+        if own_databases.known(self.connection.alias, test_database_name) is None:
             super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
             return
-        beds.give_up(self.connection, test_database_name, keep=False)
+        give_up(self.connection, test_database_name, keep=False)
 
     def _lead_to(self, name: str) -> None:
         self.connection.close()
@@ -141,14 +142,14 @@ class SnapshotCreation(WorkerCreation):
 
 def install() -> None:
     """Have the PostgreSQL aliases' test databases made here from now on, in this thread."""
-    live.begin()
+    own_databases.begin()
     _swap(SnapshotCreation)
 
 
 def uninstall() -> None:
     """Leave test databases to Django again."""
     _put_back()
-    live.end()
+    own_databases.end()
 
 
 def _put_back() -> None:
@@ -161,14 +162,14 @@ def _put_back() -> None:
 def keep_what_is_left() -> None:
     """Have test databases stay that nobody has torn down."""
     for wrapper in _wrappers():
-        own = live.find(wrapper.alias)
+        own = own_databases.find(wrapper.alias)
         if own is not None and isinstance(wrapper.creation, SnapshotCreation):
-            beds.keep(wrapper, own.name)
+            setup.keep(wrapper, own.name)
 
 
 def adopt() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
-    live.adopt()
+    own_databases.adopt()
     _swap(WorkerCreation)
 
 

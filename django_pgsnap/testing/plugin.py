@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_django import DjangoDbBlocker
 
-    from .snapshots import TestSnapshots
+    from .fixtures import TestSnapshots
 
 
 # pytest-django's, once there are test databases.
@@ -36,9 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart() -> None:
     """Announce that tests run, also for those that use no database, or set it up themselves."""
     if _is_on():
-        from ..testbed import live
+        from .databases import own_databases
 
-        live.begin()
+        own_databases.begin()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -60,10 +60,10 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """Have test databases cloned from templates, whoever's fixture it is that sets them up."""
     if fixturedef.argname == "django_db_setup" and _is_on():
-        from . import creation, functions
+        from . import creation, pytest_hooks
 
         creation.install()
-        functions.install()
+        pytest_hooks.install()
         request.config.stash[_BLOCKER] = request.getfixturevalue("django_db_blocker")
     elif fixturedef.argname == "_django_db_helper" and _snapshot_of(request.node):
         # Before pytest-django begins the test's transaction, and when there are test databases.
@@ -83,14 +83,14 @@ def pytest_runtest_teardown(
     """Put back what tests started from, when the next one starts from something else."""
     result = yield
     if (blocker := item.config.stash.get(_BLOCKER, None)) is not None:
-        from . import functions
+        from .pytest_hooks import leave_class, start_from
 
         cls = getattr(item, "cls", None)
         with blocker.unblock():
             if cls is not None and cls is not getattr(nextitem, "cls", None):
-                functions.leave_class(cls)
+                leave_class(cls)
             if _snapshot_of(nextitem) != _snapshot_of(item):
-                functions.start_from("")
+                start_from("")
     return result
 
 
@@ -99,11 +99,12 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
     """Leave test databases to Django again, once all fixtures are torn down."""
     result = yield
     if _is_on():
-        from . import creation, hooks
+        from . import creation, unittest_hooks
+        from .creation import keep_what_is_left
 
-        hooks.uninstall()
+        unittest_hooks.uninstall()
         # With --reuse-db, pytest-django does not tear them down.
-        creation.keep_what_is_left()
+        keep_what_is_left()
         creation.uninstall()
     return result
 
@@ -113,7 +114,7 @@ def pgsnap(transactional_db: None) -> Iterator[TestSnapshots]:  # noqa: ARG001  
     """Take snapshots of the test databases and restore them; they are gone after the test."""
     if not _is_on():
         _fail("fixture pgsnap")
-    from .snapshots import TestSnapshots
+    from .fixtures import TestSnapshots
 
     snapshots = TestSnapshots()
     yield snapshots
@@ -136,24 +137,25 @@ def pgsnap_class(
     """
     if not _is_on():
         _fail("fixture pgsnap_class")
-    from . import functions
+    from . import pytest_hooks
+    from .pytest_hooks import bring_back
 
     with django_db_blocker.unblock():
-        before = functions.remember()
+        before = pytest_hooks.remember()
     yield django_db_blocker.unblock
     with django_db_blocker.unblock():
-        functions.bring_back(before)
+        bring_back(before)
 
 
 def _start(request: pytest.FixtureRequest) -> Exception | None:
     """Have a test start from its snapshot, and return why that is not possible."""
     from ..errors import PgsnapError
-    from . import functions
+    from .pytest_hooks import start_from
 
     with request.config.stash[_BLOCKER].unblock():
         try:
             snapshot = _snapshot_of(request.node)
-            functions.start_from(snapshot, request.module.__name__, request.node.name)
+            start_from(snapshot, request.module.__name__, request.node.name)
         except (PgsnapError, SkipTest) as error:
             return error
     return None

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from django.test.runner import DiscoverRunner
 
 from ..errors import ConfigurationError, PgsnapError
-from . import creation, hooks
+from . import creation, unittest_hooks
 
 
 class SnapshotRunnerMixin:
@@ -29,8 +29,8 @@ class SnapshotRunnerMixin:
             with ExitStack() as undoing:
                 undoing.callback(creation.uninstall)
                 creation.install()
-                undoing.callback(hooks.uninstall)
-                hooks.install()
+                undoing.callback(unittest_hooks.uninstall)
+                unittest_hooks.install()
                 old_config = super().setup_databases(**kwargs)  # type: ignore[misc]
                 undoing.pop_all()
         except PgsnapError as error:
@@ -44,7 +44,7 @@ class SnapshotRunnerMixin:
             CommandError: The server refused something.
         """
         try:
-            hooks.uninstall()
+            unittest_hooks.uninstall()
             super().teardown_databases(old_config, **kwargs)  # type: ignore[misc]
         except PgsnapError as error:
             raise CommandError(str(error)) from error

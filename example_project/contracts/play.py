@@ -8,7 +8,9 @@ from django.db.models import Count
 from django.template.defaultfilters import filesizeformat
 from rich.console import Console
 
-from django_pgsnap import restore, take, undo
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.undo import undo
 
 from .digests import TableDigest, changed_tables, digest_database
 from .models import Signer

@@ -2,7 +2,7 @@
 
 from django.db import connection
 
-from django_pgsnap import list_snapshots
+from django_pgsnap.snapshots.queries import list_snapshots
 from tests.browser.visitor import Visitor
 from tests.servers import Server
 from tests.visiting import account, page

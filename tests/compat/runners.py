@@ -7,7 +7,7 @@ from typing import Any
 
 from django.test.runner import DiscoverRunner
 
-from django_pgsnap.testing import SnapshotRunner
+from django_pgsnap.testing.runner import SnapshotRunner
 
 OUTCOMES = ("failures", "errors", "skipped", "expectedFailures")
 

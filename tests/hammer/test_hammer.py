@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from django_pgsnap import list_snapshots
+from django_pgsnap.snapshots.queries import list_snapshots
 from tests.hammer.campaign import Campaign
 from tests.project import Manage
 from tests.servers import Server

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import psycopg
 from psycopg import sql, waiting
 
-from django_pgsnap.session import Session
+from django_pgsnap.postgres.session import Session
 
 Way = Literal["kill", "terminate", "interrupt"]
 When = Literal["before", "after"]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from django.core.management.base import CommandError
 
-from django_pgsnap import PgsnapError
-from django_pgsnap.management.commands import pgsnap as _loaded_before_the_forks  # noqa: F401
+from django_pgsnap.errors import PgsnapError
+
+# REMOVED
 from tests.servers import Server
 from tests.sweep import verdict
 from tests.sweep.commands import COMMANDS, Command

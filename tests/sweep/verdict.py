@@ -7,7 +7,8 @@ from typing import Any
 
 from django.core.management import call_command
 
-from django_pgsnap import Overview, diagnose, overview
+from django_pgsnap.doctor.diagnosis import diagnose
+from django_pgsnap.snapshots.queries import Overview, overview
 from tests.servers import Server
 from tests.state import databases
 from tests.sweep.world import (

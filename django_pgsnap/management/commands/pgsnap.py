@@ -19,15 +19,18 @@ from django.core.management.base import (
 )
 from django.core.management.color import no_style
 
-from ... import conf, wording
+from ... import formatting
+from ...clones.records import Strategy
+from ...conf import CHECKS_TAG
 from ...errors import PgsnapError
-from ...metadata import Strategy
-from ...snapshots import housekeeping, listing, refilling
+from ...formatting import format_ago, format_seconds, format_size
+from ...snapshots import manage, queries, refill
 from ...snapshots import restore as restoring
 from ...snapshots import undo as undoing
-from ...snapshots.model import Snapshot
 from ...snapshots.take import take
-from .. import arguments, facts
+from ...snapshots.types import Snapshot
+from .. import arguments
+from ..output import of_snapshot, of_undo
 from ..progress import CommandReporter
 
 _INTERRUPTED = 130
@@ -38,7 +41,7 @@ class Command(BaseCommand):
 
     help = "Takes snapshots of the project's PostgreSQL databases, and restores them."
     # Checks of other apps are no reason not to give somebody their data back.
-    requires_system_checks = [conf.CHECKS_TAG]
+    requires_system_checks = [CHECKS_TAG]
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the subcommands."""
@@ -93,12 +96,12 @@ class Command(BaseCommand):
                 **_common(options),
             )
         self._say(
-            f"Took {snapshot.name!r}: {wording.size(snapshot.size_bytes)} of "
-            f"{_aliases(snapshot)} in {wording.seconds(snapshot.seconds)}.",
-            facts.of_snapshot(snapshot),
+            f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
+            f"{_aliases(snapshot)} in {format_seconds(snapshot.seconds)}.",
+            of_snapshot(snapshot),
         )
         if self._verbosity and not self._as_json:
-            occupied = wording.size(listing.overview().occupied_bytes)
+            occupied = format_size(queries.overview().occupied_bytes)
             self.stdout.write(f"Copies, spares and undo now occupy {occupied}.")
 
     def _restore(
@@ -108,9 +111,9 @@ class Command(BaseCommand):
         with self._reporter() as reporter:
             snapshot = restoring.restore(name, undo=undo, reporter=reporter, **_common(options))
         self._say(
-            f"Restored {snapshot.name!r} of {wording.ago(snapshot.taken_at)} to "
-            f"{_aliases(snapshot)} in {wording.seconds(time.monotonic() - began)}.",
-            facts.of_snapshot(snapshot),
+            f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
+            f"{_aliases(snapshot)} in {format_seconds(time.monotonic() - began)}.",
+            of_snapshot(snapshot),
         )
         if migrate:
             for alias in snapshot.aliases:
@@ -128,77 +131,79 @@ class Command(BaseCommand):
         with self._reporter() as reporter:
             undone = undoing.undo(reporter=reporter, **_common(options))
         self._say(
-            f"Swapped back what was live until {wording.ago(undone.taken_at)} "
+            f"Swapped back what was live until {format_ago(undone.taken_at)} "
             f"(restore of {undone.name!r}). Run undo again to redo.",
-            facts.of_undo(undone),
+            of_undo(undone),
         )
 
     def _list(self, *, everyone: bool, databases: Sequence[str] | None, **_: Any) -> None:
-        from ...drift import Code
+        from ...migration_drift import KnownMigrations
         from .. import output
+        from ..output import show_overview
 
-        overview = listing.overview(databases=databases, everyone=everyone)
-        code = Code()
+        overview = queries.overview(databases=databases, everyone=everyone)
+        code = KnownMigrations()
         if self._as_json:
             self._print_json(
                 {
                     "snapshots": [
-                        facts.of_snapshot(each, code.drift(each.migrations))
+                        of_snapshot(each, code.drift(each.migrations))
                         for each in overview.snapshots
                     ],
-                    "undos": [facts.of_undo(each) for each in overview.undos],
+                    "undos": [of_undo(each) for each in overview.undos],
                     "occupied_bytes": overview.occupied_bytes,
                 }
             )
         else:
-            output.show_overview(
+            show_overview(
                 output.console(self.stdout, colour=self._colour), overview, code, everyone=everyone
             )
 
     def _show(self, *, name: str, **_: Any) -> None:
-        from ...drift import Code
+        from ...migration_drift import KnownMigrations
         from .. import output
+        from ..output import show_snapshot
 
-        snapshot = listing.get(name)
-        drift = Code().drift(snapshot.migrations)
+        snapshot = queries.get(name)
+        drift = KnownMigrations().drift(snapshot.migrations)
         if self._as_json:
-            self._print_json(facts.of_snapshot(snapshot, drift))
+            self._print_json(of_snapshot(snapshot, drift))
         else:
-            output.show_snapshot(output.console(self.stdout, colour=self._colour), snapshot, drift)
+            show_snapshot(output.console(self.stdout, colour=self._colour), snapshot, drift)
 
     def _rename(self, *, old: str, new: str, **_: Any) -> None:
-        snapshot = housekeeping.rename(old, new)
-        self._say(f"Renamed {old!r} to {new!r}.", facts.of_snapshot(snapshot))
+        snapshot = manage.rename(old, new)
+        self._say(f"Renamed {old!r} to {new!r}.", of_snapshot(snapshot))
 
     def _pin(self, *, name: str, **_: Any) -> None:
-        snapshot = housekeeping.pin(name)
-        self._say(f"Pinned {name!r}: pruning leaves it.", facts.of_snapshot(snapshot))
+        snapshot = manage.pin(name)
+        self._say(f"Pinned {name!r}: pruning leaves it.", of_snapshot(snapshot))
 
     def _unpin(self, *, name: str, **_: Any) -> None:
-        snapshot = housekeeping.pin(name, pinned=False)
-        self._say(f"Unpinned {name!r}: it may be pruned.", facts.of_snapshot(snapshot))
+        snapshot = manage.pin(name, pinned=False)
+        self._say(f"Unpinned {name!r}: it may be pruned.", of_snapshot(snapshot))
 
     def _delete(self, *, names: Sequence[str], interactive: bool, **_: Any) -> None:
         if interactive and sys.stdin.isatty() and self.stdout.isatty():
-            doomed = [listing.get(name) for name in dict.fromkeys(names)]
+            doomed = [queries.get(name) for name in dict.fromkeys(names)]
             if not self._agreed(doomed):
                 raise CommandError("Nothing deleted.")
         with self._reporter() as reporter:
-            gone = housekeeping.delete(*names, reporter=reporter)
-        size = wording.size(sum(each.size_bytes for each in gone))
+            gone = manage.delete(*names, reporter=reporter)
+        size = format_size(sum(each.size_bytes for each in gone))
         self._say(
             f"Deleted {', '.join(repr(each.name) for each in gone)}: {size} less.",
-            [facts.of_snapshot(each) for each in gone],
+            [of_snapshot(each) for each in gone],
         )
 
     def _refill(self, *, name: str | None, databases: Sequence[str] | None, **_: Any) -> None:
         with self._reporter() as reporter:
-            snapshot = refilling.refill(name, databases=databases, reporter=reporter)
-        self._say(f"The spare of {snapshot.name!r} is ready.", facts.of_snapshot(snapshot))
+            snapshot = refill.refill(name, databases=databases, reporter=reporter)
+        self._say(f"The spare of {snapshot.name!r} is ready.", of_snapshot(snapshot))
 
     def _doctor(self, *, fix: bool, databases: Sequence[str] | None, **_: Any) -> None:
         from ...doctor.diagnosis import diagnose
-        from .. import diagnosis as shown
+        from .. import output as shown
 
         with self._reporter() as reporter:
             diagnosis = diagnose(databases=databases, fix=fix, reporter=reporter)
@@ -212,8 +217,8 @@ class Command(BaseCommand):
     def _agreed(self, doomed: Sequence[Snapshot]) -> bool:
         for each in doomed:
             self.stdout.write(
-                f"  {each.name}  {wording.ago(each.taken_at)}  {wording.size(each.size_bytes)}  "
-                f"{wording.printable(each.note)}"
+                f"  {each.name}  {format_ago(each.taken_at)}  {format_size(each.size_bytes)}  "
+                f"{formatting.printable(each.note)}"
             )
         try:
             answer = input("Delete for good? [y/N] ")
@@ -231,14 +236,14 @@ class Command(BaseCommand):
         if self._as_json:
             self._print_json(data)
         elif self._verbosity:
-            self.stdout.write(wording.printable(sentence), self.style.SUCCESS)
+            self.stdout.write(formatting.printable(sentence), self.style.SUCCESS)
 
     def _print_json(self, data: object) -> None:
         self.stdout.write(json.dumps(data, indent=2))
 
     @staticmethod
     def _lines(text: str) -> str:
-        return "\n".join(map(wording.printable, text.splitlines()))
+        return "\n".join(map(formatting.printable, text.splitlines()))
 
 
 def _common(options: dict[str, Any]) -> dict[str, Any]:

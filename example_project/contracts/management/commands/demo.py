@@ -14,7 +14,7 @@ from contracts.models import Contract
 from contracts.pg_dump import Comparison, NotComparableError, compare
 from contracts.play import SNAPSHOT, Play, ProofFailedError
 from contracts.tables import times_table
-from django_pgsnap import PgsnapError
+from django_pgsnap.errors import PgsnapError
 
 
 class Command(BaseCommand):

@@ -1,0 +1,1 @@
+"""The databases that are ours: how they are named, recorded, made, swapped and dropped."""

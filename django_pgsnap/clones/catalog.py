@@ -1,0 +1,232 @@
+"""The catalog: which databases of a server are ours, and what each of them is.
+
+A copy or an undo is published by its comment, in the transaction that gives it its final name.
+Spares, unfinished and doomed databases are known by their exact names. What counts as ours must
+also belong to a role that we trust, since anyone who owns a database can imitate all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg import sql
+
+from ..postgres.session import Session
+from .names import copy_name, is_unpublished, spare_identity, spare_name
+from .records import MAX_CHARACTERS, Kind, Record, decode_record
+
+_INVALID: Final = -2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """A row of ``pg_database``.
+
+    Attributes:
+        oid: Its object identifier, which stays through a rename.
+        name: Its name.
+        owner: Name of the role that owns it.
+        trusted: Whether our role owns it, or may act as its owner without being a superuser.
+        is_shut: Whether no client may connect: neither allowed nor any slot left.
+        is_valid: False after a ``DROP DATABASE`` that was interrupted.
+        record: What its comment says, None if it is not one of ours.
+    """
+
+    oid: int
+    name: str
+    owner: str
+    trusted: bool
+    is_shut: bool
+    is_valid: bool
+    record: Record | None
+
+
+_DATABASES: Final = sql.SQL(
+    "SELECT d.oid, d.datname, pg_get_userbyid(d.datdba),"
+    " pg_get_userbyid(d.datdba) = current_user"
+    "   OR (NOT me.is_superuser AND pg_has_role(d.datdba, 'USAGE')),"
+    " NOT d.datallowconn AND d.datconnlimit IN (0, %(invalid)s), d.datconnlimit <> %(invalid)s,"
+    # One that is too long to be ours would only take memory.
+    " CASE WHEN length(c.description) <= %(longest)s THEN c.description END, me.is_superuser"
+    " FROM pg_database d LEFT JOIN pg_shdescription c"
+    "   ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass"
+    " CROSS JOIN (SELECT current_setting('is_superuser')::bool AS is_superuser) me"
+    " ORDER BY d.oid"
+)
+
+
+def load_catalog(session: Session) -> Catalog:
+    """Return the server's databases as they are now."""
+    rows = session.rows(_DATABASES, {"invalid": _INVALID, "longest": MAX_CHARACTERS})
+    return Catalog(
+        [
+            Database(
+                oid=oid,
+                name=name,
+                owner=owner,
+                trusted=trusted,
+                is_shut=is_shut,
+                is_valid=is_valid,
+                record=decode_record(comment),
+            )
+            for oid, name, owner, trusted, is_shut, is_valid, comment, _ in rows
+        ],
+        superuser=any(row[-1] for row in rows),
+    )
+
+
+class Catalog:
+    """The databases of a server at one moment, and what they are to us."""
+
+    def __init__(self, databases: Iterable[Database], *, superuser: bool) -> None:
+        self._by_name = {database.name: database for database in databases}
+        self._superuser = superuser
+
+    def __getitem__(self, name: str) -> Database:
+        return self._by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def get(self, name: str) -> Database | None:
+        """Return a database by name, None if there is none."""
+        return self._by_name.get(name)
+
+    def copies(self, sources: Iterable[str] | None = None) -> list[Database]:
+        """Return the published copies of these live databases, or of all."""
+        return self._published("copy", sources)
+
+    def undos(self, sources: Iterable[str] | None = None) -> list[Database]:
+        """Return what restores of these live databases replaced."""
+        return self._published("undo", sources)
+
+    def templates(self, sources: Iterable[str] | None = None) -> list[Database]:
+        """Return the templates of tests on these live databases, or of all.
+
+        Unlike a live database, a test database is made by whoever runs the tests, who may do
+        without a live one. So only our own role's templates count.
+        """
+        return [
+            database
+            for database in self._published("template", sources)
+            if database.trusted and database.is_shut
+        ]
+
+    def untrusted(self) -> list[Database]:
+        """Return databases that look published, but belong to a role that we do not trust."""
+        return [
+            database
+            for database in self._by_name.values()
+            if (record := database.record) is not None
+            and self._is_published(database, record)
+            and not self._is_trusted(database, record)
+        ]
+
+    def disputed(self, source: str) -> list[Database]:
+        """Return what looks published, of a live database that is gone, and has several owners.
+
+        Only a superuser, who may act as all of them, has to be told.
+        """
+        if source in self._by_name or not (self._superuser and self._is_disputed(source)):
+            return []
+        return self._claiming(source)
+
+    def spare(self, identity: str) -> Database | None:
+        """Return the spare of the copy with this identity, None if there is none to use."""
+        spare = self.get(spare_name(identity))
+        copy = self.get(copy_name(identity))
+        if spare is None or copy is None or not (spare.is_valid and spare.is_shut):
+            return None
+        return spare if spare.owner == copy.owner or spare.trusted else None
+
+    def spares(self) -> list[Database]:
+        """Return all usable spares."""
+        identities = map(spare_identity, self._by_name)
+        found = (self.spare(identity) for identity in identities if identity is not None)
+        return [spare for spare in found if spare is not None]
+
+    def leftovers(self, sources: Sequence[str], live_names: Iterable[str]) -> list[Database]:
+        """Return what interrupted operations left, and nobody can need any more.
+
+        That is: unfinished and doomed databases, spares whose copy or template is gone, and what a
+        ``DROP DATABASE`` was interrupted on. Whoever drops one must hold its lock, which says
+        that no operation is still at work on it.
+
+        Args:
+            sources: The live databases whose owners we trust, beside our own role.
+            live_names: Every name in ``DATABASES``; never among the result.
+        """
+        owners = {self._by_name[name].owner for name in sources if name in self._by_name}
+        spared = set(live_names)
+        return [
+            database
+            for database in self._by_name.values()
+            if database.name not in spared
+            and (database.trusted or database.owner in owners)
+            and database.is_shut
+            and self._is_leftover(database)
+        ]
+
+    def _has_spare(self, identity: str) -> bool:
+        # That of a template is named after what the template was published with.
+        return copy_name(identity) in self._by_name or any(
+            database.record is not None
+            and database.record.kind == "template"
+            and database.record.set_id == identity
+            for database in self._by_name.values()
+        )
+
+    def _is_leftover(self, database: Database) -> bool:
+        if is_unpublished(database.name):
+            return True
+        identity = spare_identity(database.name)
+        if identity is not None:
+            return not database.is_valid or not self._has_spare(identity)
+        record = database.record
+        return not database.is_valid and record is not None and record.database == database.name
+
+    def _published(self, kind: Kind, sources: Iterable[str] | None) -> list[Database]:
+        wanted = None if sources is None else set(sources)
+        return [
+            database
+            for database in self._by_name.values()
+            if (record := database.record) is not None
+            and record.kind == kind
+            and (wanted is None or record.source in wanted)
+            and self._is_published(database, record)
+            and self._is_trusted(database, record)
+        ]
+
+    def _is_published(self, database: Database, record: Record) -> bool:
+        # The comment alone is not enough: pg_dump carries comments over to other databases.
+        return database.is_valid and record.database == database.name
+
+    def _is_trusted(self, database: Database, record: Record) -> bool:
+        """Tell whether a copy's owner is its live database's, or a role that we may act as.
+
+        A superuser may act as anyone, which would make everyone's imitations count. So for a
+        superuser it is the live database's owner, or itself. Only where the live database is
+        gone, nobody is left to compare with; then all must have the same owner.
+        """
+        if database.trusted:
+            return True
+        live = self._by_name.get(record.source)
+        if live is None:
+            return self._superuser and not self._is_disputed(record.source)
+        return database.owner == live.owner
+
+    def _is_disputed(self, source: str) -> bool:
+        return len({database.owner for database in self._claiming(source)}) > 1
+
+    def _claiming(self, source: str) -> list[Database]:
+        """Return databases of other roles that look like published ones of a live database."""
+        return [
+            database
+            for database in self._by_name.values()
+            if (record := database.record) is not None
+            and record.source == source
+            and not database.trusted
+            and self._is_published(database, record)
+        ]

@@ -1,0 +1,107 @@
+"""Names: which ones a snapshot may have, and what its databases are called on the server."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import secrets
+from collections.abc import Iterable
+from typing import Final
+
+from ..errors import InvalidNameError
+
+_SNAPSHOT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+_IDENTITY: Final = re.compile(r"[0-9a-f]{16}")
+_UNPUBLISHED: Final = re.compile(r"pgsnap_(?:new|drop)_[0-9a-f]{16}")
+_SPARE: Final = re.compile(r"pgsnap_spare_([0-9a-f]{16})")
+
+
+def is_valid_name(name: str) -> bool:
+    """Tell whether a snapshot may have this name."""
+    return _SNAPSHOT.fullmatch(name) is not None
+
+
+def validate_name(name: str) -> str:
+    """Return the name.
+
+    Raises:
+        InvalidNameError: It is not 1-100 letters, digits, ``.``, ``_``, ``-`` or ``/`` that start
+            with a letter or digit.
+    """
+    if not is_valid_name(name):
+        raise InvalidNameError(
+            f"A snapshot cannot be called {name!r}.",
+            hint="Use 1-100 letters (a-z), digits, '.', '_', '-' or '/', "
+            "starting with a letter or digit.",
+        )
+    return name
+
+
+def first_free_name(taken: Iterable[str]) -> str:
+    """Return ``snap1``, or the first of ``snap2``, ``snap3``, … that is not taken."""
+    used = set(taken)
+    number = 1
+    while f"snap{number}" in used:
+        number += 1
+    return f"snap{number}"
+
+
+def nearest_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three known names that look like ``name``, most similar first."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    return [by_folded[match] for match in difflib.get_close_matches(name.casefold(), by_folded)]
+
+
+def new_identity() -> str:
+    """Return 16 random hexadecimal digits: the identity of one copy, undo or set."""
+    return secrets.token_hex(8)
+
+
+def is_identity(text: str) -> bool:
+    """Tell whether the text could have come from `new_identity`."""
+    return _IDENTITY.fullmatch(text) is not None
+
+
+# A database's name says what stage it is at and whose identity it has. It is compared as a whole
+# with what the catalog says, and never taken apart to learn a snapshot's name or age.
+
+
+def copy_name(identity: str) -> str:
+    """Name of the database that holds a published copy."""
+    return f"pgsnap_{identity}"
+
+
+def undo_name(identity: str) -> str:
+    """Name of the database that holds what a restore replaced."""
+    return f"pgsnap_undo_{identity}"
+
+
+def spare_name(identity: str) -> str:
+    """Name of the ready-made clone of the copy with this identity."""
+    return f"pgsnap_spare_{identity}"
+
+
+def template_name(identity: str) -> str:
+    """Name of the database that test databases with this fingerprint are cloned from."""
+    return f"pgsnap_template_{identity}"
+
+
+def unfinished_name(identity: str) -> str:
+    """Name of a clone that is not published yet."""
+    return f"pgsnap_new_{identity}"
+
+
+def to_drop_name(identity: str) -> str:
+    """Name of a database that is published no longer and waits to be dropped."""
+    return f"pgsnap_drop_{identity}"
+
+
+def is_unpublished(database: str) -> bool:
+    """Tell whether this is exactly the name of an unfinished or doomed database."""
+    return _UNPUBLISHED.fullmatch(database) is not None
+
+
+def spare_identity(database: str) -> str | None:
+    """Return the identity of the copy that a spare's name belongs to, None for other names."""
+    match = _SPARE.fullmatch(database)
+    return match[1] if match else None

@@ -1,0 +1,312 @@
+"""Values out of JSON that anybody may have written: each is of the type asked for, or an error.
+
+What a copy knows of itself: the JSON in its database's comment.
+
+The comment is the commit record: a database is a copy or an undo only if `decode` can read its
+comment. Anyone who owns a database can write one, so nothing here is trusted to be well-formed.
+There are no secrets in it, since every role of the server can read it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, get_args
+
+from ..errors import ConfigurationError
+from ..migration_drift import Migrations
+from .names import copy_name, is_identity, is_valid_name, template_name, undo_name
+
+_INTEGERS_END: Final = 2**63
+
+
+def parse_json(document: str) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: It is none, or has what only Python takes for JSON, such as ``NaN``.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(document, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(constant)
+
+
+def read_text(value: object) -> str:
+    """Return a text that can be sent anywhere."""
+    if type(value) is not str:
+        raise TypeError
+    value.encode()  # JSON can spell lone surrogates, which no terminal or server takes
+    return value
+
+
+def read_optional_text(value: object) -> str | None:
+    """Return a text, or None."""
+    return None if value is None else read_text(value)
+
+
+def read_integer(value: object) -> int:
+    """Return a number of something, or -1."""
+    if type(value) is not int:
+        raise TypeError
+    if not -1 <= value < _INTEGERS_END:
+        raise ValueError(value)
+    return value
+
+
+def read_number(value: object) -> float:
+    """Return a finite number that is not negative."""
+    if type(value) is not float and type(value) is not int:
+        raise TypeError
+    read = float(value)
+    if not 0 <= read < _INTEGERS_END:
+        raise ValueError(value)
+    return read
+
+
+def read_flag(value: object) -> bool:
+    """Return yes or no."""
+    if type(value) is not bool:
+        raise TypeError
+    return value
+
+
+def read_moment(value: object) -> datetime:
+    """Return a moment in UTC; without a time zone it is none."""
+    read = datetime.fromisoformat(read_text(value))
+    if read.utcoffset() is None:
+        raise ValueError(value)
+    return read.astimezone(UTC)
+
+
+def read_pairs(value: object) -> tuple[tuple[str, str], ...]:
+    """Return what an object maps to texts, sorted."""
+    return tuple(sorted((read_text(key), read_text(each)) for key, each in _mapping(value).items()))
+
+
+def read_groups(value: object) -> tuple[tuple[str, str], ...]:
+    """Return what an object maps to lists of texts, as one pair for each of these, sorted."""
+    return tuple(
+        sorted(
+            (read_text(key), read_text(each))
+            for key, several in _mapping(value).items()
+            for each in _listing(several)
+        )
+    )
+
+
+def _mapping(value: object) -> dict[object, object]:
+    if type(value) is not dict:
+        raise TypeError
+    return value
+
+
+def _listing(value: object) -> list[object]:
+    if type(value) is not list:
+        raise TypeError
+    return value
+
+
+VERSION: Final = 1
+_VERSION_KEY: Final = "pgsnap"
+MAX_CHARACTERS: Final = 4 * 1024 * 1024
+_MAX_NOTE_CHARACTERS: Final = 10_000
+
+Kind = Literal["copy", "undo", "template"]
+Strategy = Literal["wal_log", "file_copy", "clone"]
+STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
+Files = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One database's part of a snapshot, or of an undo.
+
+    Attributes:
+        kind: ``"copy"``, ``"undo"`` or ``"template"``, the last of test databases.
+        identity: 16 hexadecimal digits that no other copy has; part of the database's name.
+        set_id: What all parts of the same snapshot share.
+        members: How many parts the set has.
+        name: The snapshot's name; for an undo, that of the restore it belongs to.
+        alias: The alias in ``DATABASES`` at that time.
+        source: The live database's name.
+        taken_at: When, in UTC.
+        size_bytes: Size on disk.
+        note: The user's own words.
+        pinned: Whether pruning must leave it.
+        strategy: How it was copied: ``wal_log``, ``file_copy``, ``clone``, or empty.
+        seconds: How long copying took.
+        clone_rate: Bytes per second that the strategy ``clone`` last copied here; 0 for unknown.
+        file_copy_rate: The same of the strategy ``file_copy``.
+        git_branch: Branch of the project's code, or empty.
+        git_commit: Commit of the project's code, or empty.
+        git_dirty: Whether that code had uncommitted changes.
+        django: Django's version.
+        postgresql: The server's version.
+        migrations: Applied migrations as (app, name), sorted.
+        sequences: Digest of all sequences' positions, or empty where unknown.
+        comment: The live database's own comment, None without one.
+        connection_limit: The live database's connection limit, -1 for none.
+        successor_oid: For an undo, the oid of the database that took its place, else 0.
+        successor_sequences: For an undo, that database's ``sequences`` at the start.
+        statistics_epoch: For an undo, when the server's statistics began.
+        environment: For a template, digest of all that it depends on but its migrations.
+        history: For a template, digest of its migrations in the order in which they ran.
+        history_length: For a template, how many these are.
+        used_at: For a template, when a test run last cloned it.
+        files: For a template, the files that its migrations read, as (path, digest), sorted.
+        ground_sessions: For a template, how many sessions the database had had that new ones are
+            cloned from.
+        ground_written: For a template, how many rows were ever written in that database.
+    """
+
+    kind: Kind
+    identity: str
+    set_id: str
+    members: int
+    name: str
+    alias: str
+    source: str
+    taken_at: datetime
+    size_bytes: int
+    note: str = ""
+    pinned: bool = False
+    strategy: str = ""
+    seconds: float = 0.0
+    clone_rate: float = 0.0
+    file_copy_rate: float = 0.0
+    git_branch: str = ""
+    git_commit: str = ""
+    git_dirty: bool = False
+    django: str = ""
+    postgresql: str = ""
+    migrations: Migrations = field(default=(), repr=False)
+    sequences: str = ""
+    comment: str | None = None
+    connection_limit: int = -1
+    successor_oid: int = 0
+    successor_sequences: str = ""
+    statistics_epoch: str = ""
+    environment: str = ""
+    history: str = ""
+    history_length: int = 0
+    used_at: str = ""
+    files: Files = field(default=(), repr=False)
+    ground_sessions: int = 0
+    ground_written: int = 0
+
+    @property
+    def database(self) -> str:
+        """Name of the database that holds this part."""
+        return _NAMES[self.kind](self.identity)
+
+
+_NAMES: Final = {
+    "copy": copy_name,
+    "undo": undo_name,
+    "template": template_name,
+}
+
+
+def validate_note(note: str) -> str:
+    """Return the note.
+
+    Raises:
+        ConfigurationError: It is too long, or has halves of characters, which cannot be stored.
+    """
+    if len(note) > _MAX_NOTE_CHARACTERS:
+        raise ConfigurationError(
+            f"The note has {len(note):,} characters.",
+            hint=f"Use at most {_MAX_NOTE_CHARACTERS:,}.",
+        )
+    try:
+        note.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"The note cannot be stored: {error.reason} at position {error.start}.",
+            hint="Give it in UTF-8.",
+        ) from error
+    return note
+
+
+def encode_record(record: Record) -> str:
+    """Return the comment that says what the record says.
+
+    Raises:
+        ConfigurationError: It could not be read again.
+    """
+    grouped: dict[str, list[str]] = {}
+    for app, migration in record.migrations:
+        grouped.setdefault(app, []).append(migration)
+    data = {
+        _VERSION_KEY: VERSION,
+        **asdict(record),
+        "taken_at": record.taken_at.isoformat(),
+        "migrations": grouped,
+        "files": dict(record.files),
+    }
+    comment = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    # A copy whose comment cannot be read is none. Better no copy than one that is lost.
+    if decode_record(comment) is None:
+        raise ConfigurationError(
+            f"What there is to say about {record.source!r} makes a comment of {len(comment):,} "
+            "characters, which could not be read again.",
+            hint="Shorten the database's own comment, which is part of it.",
+        )
+    return comment
+
+
+def decode_record(comment: str | None) -> Record | None:
+    """Return the record that a comment holds, None if it is not one of ours."""
+    if comment is None or not comment.startswith("{") or len(comment) > MAX_CHARACTERS:
+        return None
+    try:
+        data = parse_json(comment)
+        if type(data[_VERSION_KEY]) is not int or data[_VERSION_KEY] != VERSION:
+            return None
+        record = _read_record(data)
+        _check_record(record)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return record
+
+
+def _read_record(data: dict[str, Any]) -> Record:
+    values: dict[str, Any] = {
+        each.name: _READERS[str(each.type)](data[each.name])
+        for each in fields(Record)
+        if each.name in data
+    }
+    return Record(**values)
+
+
+def _check_record(record: Record) -> None:
+    if not (is_identity(record.identity) and is_identity(record.set_id)):
+        raise ValueError("not an identity")
+    if not is_valid_name(record.name):
+        raise ValueError("not a snapshot's name")
+    if record.members < 1:
+        raise ValueError("not a number of members")
+
+
+def _read_kind(value: object) -> Kind:
+    for kind in get_args(Kind):
+        if value == kind:
+            return kind  # type: ignore[no-any-return]
+    raise ValueError(value)
+
+
+_READERS: Final = {
+    "str": read_text,
+    "str | None": read_optional_text,
+    "int": read_integer,
+    "float": read_number,
+    "bool": read_flag,
+    "Kind": _read_kind,
+    "datetime": read_moment,
+    "Migrations": read_groups,
+    "Files": read_pairs,
+}

@@ -1,0 +1,189 @@
+"""Cloning a database: which strategy, and the statements that do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from ..errors import ConfigurationError
+from ..postgres.backends import BackendTerminator
+from ..postgres.server import Server
+from ..postgres.session import Query, Session
+from .records import STRATEGIES, Strategy
+
+# Up to here writing every block to the write-ahead log is quicker than copying files, which
+# forces two checkpoints. See benchmarks/crossover.py and its figures in docs/performance.md.
+WAL_LOG_MAX_BYTES: Final = 12 * 1024**2
+
+# Before this release WAL_LOG could corrupt the database that it copies from (release notes of
+# PostgreSQL 15.3).
+_WAL_LOG_SAFE_SINCE: Final = 150003
+
+# A strategy that copies every block does not come near this rate, nor does one that shares
+# blocks stay below it once the database is large enough for the difference to matter.
+_SHARED_BLOCKS_BYTES_PER_S: Final = 5 * 1024**3
+
+# Below this, how long a copy takes says little about how fast bytes are copied.
+_TELLING_BYTES: Final = 128 * 1024**2
+
+# What a strategy that the file system refuses counts as: slower than any other, but known.
+_REFUSED: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyRates:
+    """How fast a server was last seen to copy files, in bytes per second; 0 for unknown.
+
+    Whether its file system shares blocks can only be tried. Where it does not, the server copies
+    by another system call, which can be slower than reading and writing.
+    """
+
+    clone: float = 0.0
+    file_copy: float = 0.0
+
+    def best(self) -> Strategy:
+        """Return the quicker strategy, or the one to try next."""
+        if not self.clone or self.clone >= _SHARED_BLOCKS_BYTES_PER_S:
+            return "clone"
+        return "clone" if self.clone > self.file_copy > 0 else "file_copy"
+
+    def tried(self, wanted: Strategy, used: Strategy, size_bytes: int, seconds: float) -> CopyRates:
+        """Return the rates with what one more copy has shown."""
+        known = replace(self, clone=_REFUSED) if wanted == "clone" != used else self
+        if used == "wal_log" or size_bytes < _TELLING_BYTES or not seconds:
+            return known
+        rate = size_bytes / seconds
+        return replace(known, clone=rate) if used == "clone" else replace(known, file_copy=rate)
+
+
+UNKNOWN_RATES: Final = CopyRates()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clone:
+    """One database to be made from another.
+
+    Attributes:
+        source: Name of the database to copy.
+        name: Name of the database to make.
+        owner: Name of the role that will own it.
+        strategy: How the server copies.
+    """
+
+    source: str
+    name: str
+    owner: str
+    strategy: Strategy
+
+    @property
+    def statement(self) -> Query:
+        """The statement that makes it, shut from its first moment."""
+        return sql.SQL(
+            "CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY {}"
+            " ALLOW_CONNECTIONS false CONNECTION LIMIT 0 IS_TEMPLATE false"
+        ).format(
+            sql.Identifier(self.name),
+            sql.Identifier(self.source),
+            sql.Identifier(self.owner),
+            sql.SQL("WAL_LOG" if self.strategy == "wal_log" else "FILE_COPY"),
+        )
+
+    def prepare(self, session: Session) -> None:
+        """Set what the statement needs on the session that will run it."""
+        session.configure({"file_copy_method": "clone" if self.strategy == "clone" else "copy"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyJob:
+    """A clone to make.
+
+    Attributes:
+        clone: What to make from what.
+        size_bytes: How large the source is.
+        session: The session that makes it, and holds the lock of its name.
+        watcher: Another session on the same server, to look at it meanwhile.
+        server: That server.
+        evictor: Keeps the source empty; None where the source is shut anyway.
+    """
+
+    clone: Clone
+    size_bytes: int
+    session: Session
+    watcher: Session
+    server: Server
+    evictor: BackendTerminator | None
+
+
+def choose_strategy(
+    session: Session, size_bytes: int, rates: CopyRates = UNKNOWN_RATES
+) -> Strategy:
+    """Return the quickest strategy that the server has for a database of this size."""
+    if size_bytes <= WAL_LOG_MAX_BYTES and is_wal_log_safe(session):
+        return "wal_log"
+    return rates.best() if can_share_blocks(session) else "file_copy"
+
+
+def check_strategy(session: Session, strategy: Strategy) -> None:
+    """Refuse a strategy that the server has not, or should not use.
+
+    Raises:
+        ConfigurationError: It needs another version of PostgreSQL.
+    """
+    if strategy == "wal_log" and not is_wal_log_safe(session):
+        raise ConfigurationError(
+            "The strategy wal_log can corrupt the database that it copies on PostgreSQL "
+            f"{session.server_name}.",
+            hint="Use file_copy, or upgrade to 15.3 or later.",
+        )
+    if strategy == "clone" and not can_share_blocks(session):
+        raise ConfigurationError(
+            f"PostgreSQL {session.server_name} has no strategy clone on this platform.",
+            hint="Use file_copy, or upgrade to 18 or later.",
+        )
+
+
+def parse_strategy(name: str) -> Strategy:
+    """Return the strategy of that name; plain copying, which always works, for any other name."""
+    for strategy in STRATEGIES:
+        if strategy == name:
+            return strategy
+    return "file_copy"
+
+
+def is_wal_log_safe(session: Session) -> bool:
+    """Tell whether ``wal_log`` copies this server's databases without harm."""
+    return session.server_version >= _WAL_LOG_SAFE_SINCE
+
+
+def can_share_blocks(session: Session) -> bool:
+    """Tell whether the server can have the file system share blocks, on this platform."""
+    return bool(
+        session.value(
+            sql.SQL(
+                "SELECT count(*) FROM pg_settings"
+                " WHERE name = 'file_copy_method' AND 'clone' = ANY(enumvals)"
+            )
+        )
+    )
+
+
+def is_refusal_to_share_blocks(error: BaseException | None) -> bool:
+    """Tell whether the file system, rather than anything else, made strategy ``clone`` fail.
+
+    The server gives what it has no code for, such as "operation not supported", as an internal
+    error (source, errcode_for_file_access).
+    """
+    return isinstance(error, psycopg.errors.InternalError_ | psycopg.errors.IoError)
+
+
+def shares_blocks(strategy: str, size_bytes: int, seconds: float) -> bool:
+    """Tell from how a copy went whether the file system shares blocks between copies."""
+    return strategy == "clone" and size_bytes > seconds * _SHARED_BLOCKS_BYTES_PER_S
+
+
+def drop_database(name: str) -> Query:
+    """Return the statement that drops a database of ours, even if it was half dropped."""
+    return sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))

@@ -1,0 +1,1 @@
+"""Django's own connections to live databases, and what they remember."""

@@ -1,0 +1,95 @@
+"""The live databases: whether they are there, and whether one may copy and replace them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from psycopg import sql
+
+from ..errors import PgsnapError
+from ..postgres.preconditions import check_collation, check_nothing_attached, check_privileges
+from .findings import Finding, Scene
+
+
+def find_live_problems(scene: Scene) -> Iterator[Finding]:
+    """Say what stands in the way of taking and restoring."""
+    yield from _missing(scene)
+    yield from _half_dropped(scene)
+    for name in scene.present:
+        for kind, check in _CHECKS.items():
+            yield from _refusal(scene, kind, name, check)
+    yield from _watching_others(scene)
+
+
+def _missing(scene: Scene) -> Iterator[Finding]:
+    for target in scene.targets:
+        if target.name not in scene.catalog:
+            known = any(copy.record.source == target.name for copy in scene.copies())
+            yield scene.finding(
+                "live-missing",
+                "error",
+                target.name,
+                f"The database of the alias {target.alias!r} does not exist.",
+                "Restore a snapshot of it: pgsnap restore."
+                if known
+                else "Create it (createdb, then manage.py migrate).",
+            )
+
+
+def _half_dropped(scene: Scene) -> Iterator[Finding]:
+    for name in scene.present:
+        if not scene.catalog[name].is_valid:
+            quoted = sql.Identifier(name).as_string(None)
+            yield scene.finding(
+                "live-half-dropped",
+                "error",
+                name,
+                "A DROP DATABASE of it was interrupted, so it cannot be used any more.",
+                f"Finish it with DROP DATABASE {quoted}; then restore a snapshot of it.",
+            )
+
+
+def _refusal(
+    scene: Scene, kind: str, name: str, check: Callable[[Scene, str], None]
+) -> Iterator[Finding]:
+    try:
+        check(scene, name)
+    except PgsnapError as error:
+        yield scene.finding(kind, "error", name, error.message, error.hint)
+
+
+_CHECKS: dict[str, Callable[[Scene, str], None]] = {
+    "missing-right": lambda scene, name: check_privileges(scene.session, [name]),
+    "obstacle": lambda scene, name: check_nothing_attached(scene.session, [name]),
+    "collation": lambda scene, name: check_collation(scene.session, name),
+}
+
+_WATCHING = sql.SQL(
+    "SELECT quote_ident(current_user), pg_has_role('pg_signal_backend', 'USAGE'),"
+    " pg_has_role('pg_read_all_stats', 'USAGE') FROM pg_roles"
+    " WHERE rolname = current_user AND NOT rolsuper"
+)
+
+
+def _watching_others(scene: Scene) -> Iterator[Finding]:
+    for me, may_end, may_see in scene.session.rows(_WATCHING):
+        if not may_end:
+            yield scene.finding(
+                "cannot-end-sessions",
+                "note",
+                me,
+                "It may not end the sessions of other roles, so a take or a restore fails while "
+                "another role is connected.",
+                f"If others use the database too, let a superuser run: "
+                f"GRANT pg_signal_backend TO {me};",
+            )
+        if not may_see:
+            yield scene.finding(
+                "cannot-see-sessions",
+                "note",
+                me,
+                "It may not see what the sessions of other roles do, so it cannot tell which of "
+                "them are idle.",
+                f"If others use the database too, let a superuser run: "
+                f"GRANT pg_read_all_stats TO {me};",
+            )

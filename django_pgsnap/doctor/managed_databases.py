@@ -1,0 +1,133 @@
+"""Databases of ours, or that look like it, which are not as they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from psycopg import sql
+
+from ..clones.catalog import Database
+from ..clones.names import spare_identity, spare_name, unfinished_name
+from ..clones.templates import find_superfluous_templates
+from ..errors import SnapshotNotFoundError
+from ..snapshots.queries import find_snapshot
+from ..snapshots.refill import current_snapshot
+from ..snapshots.types import Member, snapshots_of
+from .findings import Finding, Scene
+
+_BY_ITSELF = "Nothing: the next take or restore drops it, and doctor --fix does now."
+
+
+def find_managed_problems(scene: Scene, needed: frozenset[str]) -> Iterator[Finding]:
+    """Say which databases are left over, superfluous, open, or not to be trusted.
+
+    Args:
+        scene: The server.
+        needed: Identities of the copies that shall have spares.
+    """
+    for database in scene.leftovers():
+        kind, cause = _leftover(database)
+        yield scene.finding(kind, "warning", database.name, cause, _BY_ITSELF, fixable=True)
+    for member in surplus_spares(scene, needed):
+        yield scene.finding(
+            "surplus-spare",
+            "note",
+            spare_name(member.record.identity),
+            f"It is the spare of {member.record.name!r}, which is not the snapshot last taken or "
+            "restored.",
+            "Drop it with doctor --fix, or restore that snapshot, which uses it up.",
+            fixable=True,
+        )
+    yield from _templates(scene)
+    yield from _open(scene)
+    yield from _untrusted(scene)
+
+
+def find_incomplete(scenes: Sequence[Scene]) -> Iterator[Finding]:
+    """Say which snapshots lack parts, which may be on other servers, or of other aliases."""
+    by_server = {scene.server: scene for scene in scenes}
+    wanted = {member.record.set_id for scene in scenes for member in scene.copies()}
+    # Two addresses may lead to the same server, which then shows the same parts twice.
+    parts = {
+        member.record.identity: member for scene in scenes for member in scene.everyones_copies()
+    }
+    for snapshot in snapshots_of(each for each in parts.values() if each.record.set_id in wanted):
+        if snapshot.is_complete:
+            continue
+        first = snapshot.members[0]
+        yield by_server[first.server].finding(
+            "incomplete",
+            "warning",
+            snapshot.name,
+            f"Only {len(snapshot.members)} of its {first.record.members} parts are there: "
+            f"{', '.join(snapshot.aliases)}.",
+            "Restore what is there with --database, or delete the snapshot.",
+        )
+
+
+def needed_spares(copies: Sequence[Member], undos: Sequence[Member]) -> frozenset[str]:
+    """Return the identities of the copies whose spares the next restore is likely to use."""
+    try:
+        current = find_snapshot(copies, current_snapshot(copies, undos))
+    except SnapshotNotFoundError:
+        return frozenset()
+    return frozenset(member.record.identity for member in current.members)
+
+
+def surplus_spares(scene: Scene, needed: frozenset[str]) -> list[Member]:
+    """Return the copies that have a spare which is not needed."""
+    return [
+        member
+        for member in scene.copies()
+        if member.spare == "ready" and member.record.identity not in needed
+    ]
+
+
+def _leftover(database: Database) -> tuple[str, str]:
+    if not database.is_valid:
+        return "half-dropped", "A DROP DATABASE of it was interrupted."
+    if spare_identity(database.name):
+        return "spare-without-copy", "It is the spare of a copy that is gone."
+    if database.name.startswith(unfinished_name("")):
+        return "unfinished", "It is a clone that an interrupted command never published."
+    return "not-dropped", "An operation no longer needs it, and was interrupted before the drop."
+
+
+def _templates(scene: Scene) -> Iterator[Finding]:
+    for source in scene.sources:
+        for record in find_superfluous_templates(scene.catalog, source):
+            yield scene.finding(
+                "superfluous-template",
+                "note",
+                record.database,
+                f"It is a template for tests on {source!r}, and too old or one too many.",
+                "Nothing: the next test run that migrates drops it, and doctor --fix does now.",
+                fixable=True,
+            )
+
+
+def _open(scene: Scene) -> Iterator[Finding]:
+    for database in [*scene.catalog.copies(scene.sources), *scene.catalog.undos(scene.sources)]:
+        if not database.is_shut and not scene.is_locked(database.name):
+            yield scene.finding(
+                "open-copy",
+                "warning",
+                database.name,
+                "It is open to clients, who can change what it holds.",
+                f"ALTER DATABASE {sql.Identifier(database.name).as_string(None)} "
+                "ALLOW_CONNECTIONS false CONNECTION LIMIT 0;",
+            )
+
+
+def _untrusted(scene: Scene) -> Iterator[Finding]:
+    for database in scene.catalog.untrusted():
+        quoted = sql.Identifier(database.name).as_string(None)
+        yield scene.finding(
+            "untrusted",
+            "warning",
+            database.name,
+            f"It looks like one of ours, but belongs to the role {database.owner!r}, which is "
+            "neither the live database's owner nor one that your role may act as. It is ignored.",
+            "If it is yours, give it to the live database's owner: "
+            f"ALTER DATABASE {quoted} OWNER TO …; otherwise ask that role what it is.",
+        )

@@ -1,0 +1,1 @@
+"""Talking to a PostgreSQL server; nothing here knows of snapshots."""

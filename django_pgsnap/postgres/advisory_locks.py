@@ -1,0 +1,240 @@
+"""Advisory locks: one operation at a time per live database, and who holds the lock.
+
+A lock belongs to a database's name. It is held by the very session that does the work, so it is
+free when that session is gone, however it went.
+
+The server keeps advisory locks apart by the database that a session is connected to, and not all
+projects work from the same one. So whoever has got a lock looks whether somebody holds it in
+another database too, and gives way. Since both take it before they look, two never miss each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from ..errors import OperationRunningError
+from ..formatting import format_waiting
+from ..reporting import Reporter
+from .server import milliseconds
+from .session import Session
+
+_MOMENT_S: Final = 0.001
+_POLL_S: Final = 0.01
+
+
+class HeldTooLongError(Exception):
+    """Others held a lock on a database's entry in the catalog for longer than we may wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockHolder:
+    """The session that holds a lock.
+
+    Attributes:
+        pid: Process id of its backend.
+        user: Its role.
+        application: What it says it is doing.
+        seconds: Since when its statement or transaction runs; None where our role may not see.
+    """
+
+    pid: int
+    user: str
+    application: str
+    seconds: float | None
+
+    def __str__(self) -> str:
+        since = "" if self.seconds is None else f", for {self.seconds:.0f} s"
+        return f"pid {self.pid}, role {self.user!r}, {self.application!r}{since}"
+
+
+# An advisory lock's 64-bit key is split over two columns (manual, pg_locks).
+_HOLDERS: Final = sql.SQL(
+    "SELECT (l.classid::bigint << 32) | l.objid::bigint, a.pid, coalesce(a.usename, ''),"
+    " coalesce(a.application_name, ''),"
+    " extract(epoch FROM clock_timestamp() - a.query_start)::float"
+    " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted"
+)
+
+# The function takes a new session less time than the view pg_locks does.
+_IS_FREE_ELSEWHERE: Final = sql.SQL(
+    "SELECT NOT EXISTS (SELECT FROM pg_lock_status() WHERE locktype = 'advisory' AND objsubid = 1"
+    " AND granted AND (classid::bigint << 32) | objid::bigint = %(key)s"
+    " AND database <> (SELECT oid FROM pg_database WHERE datname = current_database()))"
+)
+# What a CASE has not come to is not evaluated: first it takes the lock, then it looks.
+_TRY: Final = sql.SQL("SELECT CASE WHEN pg_try_advisory_lock(%(key)s) THEN ({}) END").format(
+    _IS_FREE_ELSEWHERE
+)
+
+# CREATE DATABASE holds this on its template. Whoever connects there waits for its end, however long
+# that takes: no time-out that one could set for the session counts yet.
+_KEEPS_CLIENTS_OUT: Final = sql.SQL(
+    "SELECT EXISTS (SELECT FROM pg_lock_status() WHERE locktype = 'object' AND granted"
+    " AND classid = 'pg_database'::regclass AND mode = 'ShareLock' AND objid ="
+    " (SELECT oid FROM pg_database WHERE datname = %s))"
+)
+
+# CREATE, ALTER, COMMENT and GRANT hold one of these until their transaction ends. Before 16 a GRANT
+# does not, but the row that it replaces says by which transaction.
+_CATALOG_HOLDERS: Final = sql.SQL(
+    "SELECT DISTINCT a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''),"
+    " extract(epoch FROM statement_timestamp() - a.xact_start)::float"
+    " FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.granted AND"
+    " (l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.objid = ANY"
+    "   (SELECT oid FROM pg_database WHERE datname = ANY(%(names)s))"
+    "   AND l.mode <> 'RowExclusiveLock'"
+    " OR l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'"
+    "   AND l.relation IN ('pg_database'::regclass, 'pg_db_role_setting'::regclass)"
+    " OR l.locktype = 'transactionid' AND l.transactionid IN"
+    "   (SELECT xmax FROM pg_database WHERE datname = ANY(%(names)s)))"
+    " AND l.pid <> ALL(%(ours)s) ORDER BY a.pid"
+)
+
+_RELEASE_OTHERS: Final = sql.SQL(
+    "SELECT pg_advisory_unlock(key) FROM ("
+    "SELECT (classid::bigint << 32) | objid::bigint AS key FROM pg_locks"
+    " WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid = pg_backend_pid()"
+    ") held WHERE key <> %s"
+)
+
+
+def acquire_lock(
+    session: Session, database: str, wait_s: float, reporter: Reporter | None = None
+) -> None:
+    """Take the lock of a live database, waiting for another operation to end.
+
+    Args:
+        session: The session that is to hold it.
+        database: The live database's name.
+        wait_s: How long to wait, in seconds.
+        reporter: Who hears for whom it waits.
+
+    Raises:
+        OperationRunningError: It is still held after ``wait_s`` seconds.
+    """
+    if try_acquire_lock(session, database):
+        return
+    if wait_s:
+        if reporter is not None and (other := read_lock_holder(session, database)):
+            reporter.wait(f"{format_waiting(wait_s)} for another operation: {other}")
+        if _wait(session, database, wait_s):
+            return
+    raise OperationRunningError(
+        f"Another snapshot operation is at work on the database {database!r}: "
+        f"{read_lock_holder(session, database) or 'it has just ended'}.",
+        hint="Wait for it, give more time with --wait, "
+        "or end it with SELECT pg_terminate_backend(pid).",
+    )
+
+
+def try_acquire_lock(session: Session, database: str) -> bool:
+    """Take a database's lock if it is free, and tell whether it was."""
+    is_free_elsewhere = session.value(_TRY, {"key": lock_key(database)})
+    if is_free_elsewhere is False:
+        release_lock(session, database)
+    return bool(is_free_elsewhere)
+
+
+def wait_for_lock(session: Session, database: str) -> None:
+    """Take the lock of a database, however long it takes until it is free."""
+    _wait(session, database, math.inf)
+
+
+def _wait(session: Session, database: str, wait_s: float) -> bool:
+    """Take a lock within so many seconds, and tell whether that came about."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        if _lock_here(session, database, max(deadline - time.monotonic(), _MOMENT_S)):
+            if session.value(_IS_FREE_ELSEWHERE, {"key": lock_key(database)}):
+                return True
+            release_lock(session, database)
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
+
+
+def _lock_here(session: Session, database: str, timeout_s: float) -> bool:
+    try:
+        # The time-out is gone again when this one statement is over.
+        session.rows(
+            sql.SQL("SELECT set_config('lock_timeout', %s, true), pg_advisory_lock(%s)"),
+            [milliseconds(timeout_s), lock_key(database)],
+        )
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
+
+
+def wait_until_lock_free(session: Session, database: str) -> None:
+    """Wait until nobody holds a database's lock, however long it takes."""
+    wait_for_lock(session, database)
+    release_lock(session, database)
+
+
+def release_lock(session: Session, database: str) -> None:
+    """Give one database's lock back."""
+    session.rows(sql.SQL("SELECT pg_advisory_unlock(%s)"), [lock_key(database)])
+
+
+def release_other_locks(session: Session, database: str) -> None:
+    """Give back every lock that a session holds, but one database's."""
+    session.rows(_RELEASE_OTHERS, [lock_key(database)])
+
+
+def read_lock_holders(session: Session) -> dict[int, LockHolder]:
+    """Return who holds which advisory lock, by its key."""
+    return {
+        key: LockHolder(pid=pid, user=user, application=application, seconds=seconds)
+        for key, pid, user, application, seconds in session.rows(_HOLDERS)
+    }
+
+
+def wait_until_connectable(session: Session, database: str, wait_s: float) -> None:
+    """Wait until clients can connect to a database that somebody is copying.
+
+    Raises:
+        HeldTooLongError: The copy is not finished after ``wait_s`` seconds.
+    """
+    deadline = time.monotonic() + wait_s
+    while session.value(_KEEPS_CLIENTS_OUT, [database]):
+        if time.monotonic() >= deadline:
+            raise HeldTooLongError(database)
+        time.sleep(_POLL_S)
+
+
+def read_catalog_lock_holders(
+    session: Session, databases: Collection[str], ours: Collection[int]
+) -> list[LockHolder]:
+    """Return who holds locks on databases' entries in the server's catalog.
+
+    Args:
+        session: The session to look from.
+        databases: Names of the databases.
+        ours: Process ids to leave out.
+    """
+    return [
+        LockHolder(pid=pid, user=user, application=application, seconds=seconds)
+        for pid, user, application, seconds in session.rows(
+            _CATALOG_HOLDERS, {"names": list(databases), "ours": [*ours, session.pid]}
+        )
+    ]
+
+
+def read_lock_holder(session: Session, database: str) -> LockHolder | None:
+    """Return who holds a database's lock."""
+    return read_lock_holders(session).get(lock_key(database))
+
+
+def lock_key(database: str) -> int:
+    """Return the advisory lock key (signed 64 bits) that stands for a database's name."""
+    digest = hashlib.sha256(b"django_pgsnap:" + database.encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)

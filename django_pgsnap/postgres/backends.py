@@ -1,0 +1,337 @@
+"""The sessions on a live database: who they are, and what they do.
+
+Keeping databases free of sessions, with manners.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from ..errors import DatabaseBusyError
+from ..formatting import format_waiting
+from ..reporting import Reporter
+from .server import Server
+from .session import APPLICATION_PREFIX, Session
+
+_POLL_S: Final = 0.001
+# How long an ended session may take to clear up and leave.
+_LEAVING_S: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """A server process on a live database.
+
+    Attributes:
+        pid: Process id.
+        database: The live database's name.
+        user: Its role; empty for a background process.
+        application: What the client calls itself.
+        client: The client's address; empty for a socket.
+        kind: ``client backend``, ``logical replication worker``, ….
+        state: ``idle``, ``active``, ``idle in transaction``, …; None where we may not see it.
+        seconds: Since when its last statement or transaction runs; None where unknown.
+        endable: Whether our role may end it.
+    """
+
+    pid: int
+    database: str
+    user: str
+    application: str
+    client: str
+    kind: str
+    state: str | None
+    seconds: float | None
+    endable: bool
+
+    @property
+    def is_client(self) -> bool:
+        """Whether a client is behind it, rather than the server itself."""
+        return self.kind == "client backend"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is a client's and has nothing to lose.
+
+        An operation of ours may work from a database that is another project's live one. Its
+        sessions idle between two statements, and are gone when it is over.
+        """
+        ours = self.application.startswith(APPLICATION_PREFIX)
+        return self.is_client and self.state == "idle" and not ours
+
+    @property
+    def description(self) -> str:
+        """Who it is and what it does, without how long, which changes while one reads."""
+        if not self.is_client:
+            return f"pid {self.pid}: {self.kind}"
+        client = f" from {self.client}" if self.client else ""
+        application = f" ({self.application})" if self.application else ""
+        state = self.state or "in a state we may not see"
+        return f"pid {self.pid}: role {self.user!r}{application}{client}, {state}"
+
+    def __str__(self) -> str:
+        known = self.is_client and self.seconds is not None
+        return f"{self.description} for {self.seconds:.0f} s" if known else self.description
+
+
+# The server cancels autovacuum by itself where it is in the way, and parallel workers end with
+# their leader. Others may end a session as pg_terminate_backend allows (manual, "Server
+# Signaling Functions"). This is asked twice in each restore, and the function takes a new session
+# half the time that the view pg_stat_activity takes it.
+_BACKENDS: Final = sql.SQL(
+    "SELECT a.pid, d.datname, coalesce(r.rolname, ''), coalesce(a.application_name, ''),"
+    " coalesce(host(a.client_addr), ''), coalesce(a.backend_type, 'client backend'), a.state,"
+    " extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start))::float,"
+    " current_setting('is_superuser')::bool OR (NOT coalesce(r.rolsuper, true)"
+    "   AND (pg_has_role(r.oid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE')))"
+    " FROM pg_stat_get_activity(NULL) a JOIN pg_database d ON d.oid = a.datid"
+    " LEFT JOIN pg_roles r ON r.oid = a.usesysid"
+    " WHERE d.datname = ANY(%s) AND a.leader_pid IS NULL"
+    " AND a.backend_type IS DISTINCT FROM 'autovacuum worker'"
+    " AND a.pid <> pg_backend_pid() ORDER BY a.pid"
+)
+
+
+def read_backends(session: Session, databases: Iterable[str]) -> list[Backend]:
+    """Return the processes on these databases that are in the way of a copy or a swap."""
+    return [
+        Backend(
+            pid=pid,
+            database=database,
+            user=user,
+            application=application,
+            client=client,
+            kind=kind,
+            state=state,
+            seconds=seconds,
+            endable=endable,
+        )
+        for pid, database, user, application, client, kind, state, seconds, endable in session.rows(
+            _BACKENDS, [list(databases)]
+        )
+    ]
+
+
+@contextmanager
+def open_temporary_session(
+    server: Server, watcher: Session, database: str, purpose: str
+) -> Iterator[Session]:
+    """Look into a live database, and leave no trace that would have to be ended.
+
+    A backend is there for a moment after its client has closed, and the server counts it.
+
+    Raises:
+        ServerUnavailableError: The database does not let us in.
+    """
+    with server.session_on(database, purpose) as session:
+        pid = session.pid
+        yield session
+    wait_until_backends_gone(watcher, [database], {pid})
+
+
+def wait_until_backends_gone(
+    watcher: Session, databases: Sequence[str], pids: Collection[int] | None = None
+) -> None:
+    """Wait until backends whose clients have closed are gone, or for as long as that may take.
+
+    Args:
+        watcher: A maintenance session.
+        databases: Names of the databases that they are on.
+        pids: Their process ids; None for whoever is there.
+    """
+    deadline = time.monotonic() + _LEAVING_S
+    while any(pids is None or each.pid in pids for each in read_backends(watcher, databases)):
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(_POLL_S)
+
+
+_TERMINATE_POLL_S: Final = 0.005
+# What is over sooner than this is waited for with the lock in hand that keeps newcomers out.
+_BRIEF_S: Final = 0.1
+# How many of those that are waited for are named while they are.
+_NAMED: Final = 3
+
+# A client may have begun a transaction since we looked.
+_TERMINATE: Final = sql.SQL(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(%(pid)s)"
+    " WHERE %(force)s OR state = 'idle'"
+)
+
+
+class BlockedTimer:
+    """Tells when those who queue for databases have waited long enough for those who are there.
+
+    Who is there may itself wait for somebody who queues: a client that has a transaction in one
+    database, and connects to another before it ends that.
+    """
+
+    def __init__(self) -> None:
+        """Begin to wait."""
+        self._empty_since = time.monotonic()
+
+    def is_over(self, present: Collection[Backend]) -> bool:
+        """Tell it, given who is there now."""
+        if not present:
+            self._empty_since = time.monotonic()
+        return time.monotonic() - self._empty_since > _BRIEF_S
+
+
+class BackendTerminator:
+    """Keeps databases free of sessions, with manners.
+
+    Attributes:
+        ended: Process ids of the sessions ended so far.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        databases: Iterable[str],
+        *,
+        wait_s: float,
+        force: bool,
+        reporter: Reporter | None = None,
+    ) -> None:
+        """Take note; nothing is ended yet.
+
+        Args:
+            session: The maintenance session to do it from.
+            databases: Names of the live databases.
+            wait_s: How long to wait for those that work, in seconds.
+            force: Whether to end those that work as well, at once.
+            reporter: Who hears for whom it waits.
+        """
+        self._session = session
+        self._databases = list(databases)
+        self._deadline = time.monotonic() + wait_s
+        self._wait_s = wait_s
+        self._force = force
+        self._reporter = reporter or Reporter()
+        self._reported: list[str] = []
+        self._first_seen: dict[int, float] = {}
+        self.ended: set[int] = set()
+
+    def empty(self) -> bool:
+        """End who idles, wait for who works, and tell whether nobody is left.
+
+        Clients that come back at once never leave a database quite empty. Where nobody has been at
+        work for long it is enough to have tried: the lock that a copy or a swap waits for keeps
+        newcomers out. As long as somebody has been, nobody is disturbed.
+
+        Raises:
+            DatabaseBusyError: Some still work, or may not be ended by us, when the time is over.
+        """
+        calm_since = time.monotonic()
+        while present := read_backends(self._session, self._databases):
+            working = [backend for backend in present if not self._may_end(backend)]
+            if working and self.overdue:
+                raise self.busy(working)
+            lasting = [backend for backend in working if self._lasts(backend)]
+            if lasting:
+                self._report_wait(lasting)
+                calm_since = time.monotonic()
+            elif time.monotonic() - calm_since > _BRIEF_S:
+                return False
+            else:
+                self._end_all(present)
+            time.sleep(_TERMINATE_POLL_S)
+        return True
+
+    def pass_once(self) -> list[Backend]:
+        """End what may be ended now, and return what is still there.
+
+        Raises:
+            DatabaseBusyError: The time is over for those that stayed.
+        """
+        present = read_backends(self._session, self._databases)
+        waiting_for = self._end_all(present)
+        if waiting_for and self.overdue:
+            raise self.busy(waiting_for)
+        return present
+
+    @property
+    def remaining_s(self) -> float:
+        """How much is left of the time to wait for others, in seconds."""
+        return max(self._deadline - time.monotonic(), 0.0)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the time to wait for others is over."""
+        return not self.remaining_s
+
+    def busy(self, left: Sequence[Backend]) -> DatabaseBusyError:
+        """Return the error that names the sessions which stayed."""
+        databases = ", ".join(repr(name) for name in self._databases)
+        lines = "".join(f"\n  {backend}" for backend in left)
+        return DatabaseBusyError(
+            f"Other sessions are using {databases}, after a wait of {self._wait_s:g} s:{lines}",
+            hint=self._hint(left),
+        )
+
+    def _report_wait(self, waited_for: Sequence[Backend]) -> None:
+        """Tell for whom we wait, whenever that changes."""
+        who = [backend.description for backend in waited_for]
+        if who == self._reported:
+            return
+        self._reported = who
+        more = [f"{len(who) - _NAMED} more"] if len(who) > _NAMED else []
+        waiting = format_waiting(self._wait_s)
+        self._reporter.wait(f"{waiting} for {'; '.join([*who[:_NAMED], *more])}")
+
+    def _end_all(self, present: Sequence[Backend]) -> list[Backend]:
+        """End those that may be, and return the others."""
+        return [
+            backend for backend in present if not (self._may_end(backend) and self._end(backend))
+        ]
+
+    def _may_end(self, backend: Backend) -> bool:
+        """Tell whether manners and rights allow to end a backend."""
+        return (backend.is_idle or (self._force and backend.is_client)) and backend.endable
+
+    def _end(self, backend: Backend) -> bool:
+        """End a backend if that is right at this very moment, and tell whether it was ended."""
+        if backend.pid not in self.ended:
+            parameters = {"pid": backend.pid, "force": self._force}
+            try:
+                if not self._session.rows(_TERMINATE, parameters):
+                    return False
+            except psycopg.errors.InsufficientPrivilege:
+                return False
+            self.ended.add(backend.pid)
+        return True
+
+    def _lasts(self, backend: Backend) -> bool:
+        """Tell whether a backend that may not be ended has been in the way for long."""
+        now = time.monotonic()
+        seen_for = now - self._first_seen.setdefault(backend.pid, now)
+        # One that we cannot see or cannot end, may be between two short transactions of many.
+        known = backend.seconds if backend.endable else None
+        return (seen_for if known is None else known) > _BRIEF_S
+
+    def _hint(self, left: Sequence[Backend]) -> str:
+        if not all(backend.is_client for backend in left):
+            return (
+                "Stop the background processes named above first; they start again by themselves."
+            )
+        if not all(backend.endable for backend in left):
+            me = self._session.value(sql.SQL("SELECT quote_ident(current_user)"))
+            return (
+                "Some belong to roles whose sessions yours may not end. Close them, or let a "
+                f"superuser run: GRANT pg_signal_backend, pg_read_all_stats TO {me}; "
+                "(a superuser's own sessions only a superuser can end)."
+            )
+        if any(backend.state is None for backend in left):
+            me = self._session.value(sql.SQL("SELECT quote_ident(current_user)"))
+            return (
+                "To see what they do, let a superuser run: "
+                f"GRANT pg_read_all_stats TO {me}; or end them all with --force."
+            )
+        return "Finish or close them, wait longer with --wait, or end them with --force."

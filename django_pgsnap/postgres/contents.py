@@ -1,0 +1,100 @@
+"""What is read inside a live database, before it is copied."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from ..migration_drift import Migrations
+from .session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a live database holds, as far as a snapshot wants to know.
+
+    Attributes:
+        migrations: Applied migrations as (app, name), sorted.
+        sequences: Digest of all sequences' positions; empty where our role may not read them.
+        unlogged: Names of the unlogged tables.
+    """
+
+    migrations: Migrations
+    sequences: str
+    unlogged: tuple[str, ...]
+
+
+def read_contents(session: Session) -> Contents:
+    """Return what the database that the session is on holds."""
+    return Contents(
+        migrations=_migrations(session),
+        sequences=digest_sequences(session),
+        unlogged=tuple(name for (name,) in session.rows(_UNLOGGED)),
+    )
+
+
+def digest_sequences(session: Session) -> str:
+    """Return a digest of where all sequences are; empty where our role may not read one.
+
+    Neither statistics nor ``pg_sequences`` show a ``setval(…, false)``, so each sequence is read.
+    """
+    try:
+        found = read_sequence_positions(session)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+        return ""
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:
+    """Return where all sequences are: oid, last value, and whether that was given out.
+
+    Raises:
+        psycopg.errors.InsufficientPrivilege: Our role may not read one.
+        psycopg.errors.UndefinedTable: One was dropped meanwhile.
+    """
+    sequences = session.rows(_LIST_SEQUENCES)
+    found = []
+    for start in range(0, len(sequences), _SEQUENCES_PER_QUERY):
+        part = sequences[start : start + _SEQUENCES_PER_QUERY]
+        found += session.rows(
+            sql.SQL(" UNION ALL ").join(
+                sql.SQL("SELECT {}::oid, last_value, is_called FROM {}").format(
+                    sql.Literal(oid), sql.Identifier(schema, name)
+                )
+                for oid, schema, name in part
+            )
+        )
+    return [(int(oid), int(last), bool(called)) for oid, last, called in found]
+
+
+def _migrations(session: Session) -> Migrations:
+    # Django finds the table by the search path, and so does this.
+    if session.value(sql.SQL("SELECT to_regclass('django_migrations')")) is None:
+        return ()
+    try:
+        rows = session.rows(sql.SQL("SELECT DISTINCT app, name FROM django_migrations"))
+    except psycopg.errors.InsufficientPrivilege:
+        return ()
+    return tuple(sorted((app, name) for app, name in rows))
+
+
+_SEQUENCES_PER_QUERY: Final = 200
+
+_LIST_SEQUENCES: Final = sql.SQL(
+    "SELECT c.oid, n.nspname, c.relname FROM pg_class c"
+    " JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.relkind = 'S' AND c.relpersistence <> 't' ORDER BY c.oid"
+)
+_UNLOGGED: Final = sql.SQL(
+    "SELECT c.oid::regclass::text FROM pg_class c"
+    " WHERE c.relpersistence = 'u' AND c.relkind = 'r' ORDER BY 1"
+)
+
+
+def measure_database(session: Session, database: str) -> int:
+    """Return what a database occupies on disk."""
+    return int(session.value(sql.SQL("SELECT pg_database_size(%s)"), [database]))

@@ -1,0 +1,142 @@
+"""The directories of databases on the server's disk, and which of them belong to no database.
+
+A database of the default tablespace has a directory named by its oid below ``base``, one of
+another tablespace below that tablespace's versioned directory (manual, "Database File Layout"). A
+database under construction has no row yet, so its directories have none either.
+
+How far a copy is, seen by the files that appear in the server's data directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from .session import Session
+
+_ALLOWED: Final = sql.SQL(
+    "SELECT has_function_privilege('pg_ls_dir(text,boolean,boolean)', 'execute')"
+    " AND has_function_privilege('pg_stat_file(text,boolean)', 'execute')"
+)
+# A tablespace's directory may also serve a cluster of another major version, an upgraded one's
+# predecessor for instance.
+_PARENTS: Final = sql.SQL(
+    "SELECT 'base' UNION ALL"
+    " SELECT 'pg_tblspc/' || t.oid || '/' || v FROM pg_tablespace t,"
+    " pg_ls_dir('pg_tblspc/' || t.oid, true, false) v"
+    " WHERE t.spcname NOT IN ('pg_default', 'pg_global')"
+    " AND starts_with(v, 'PG_' || current_setting('server_version_num')::int / 10000 || '_')"
+)
+_WITHOUT_ROW: Final = sql.SQL(
+    "SELECT p || '/' || entry FROM unnest(%s::text[]) p, pg_ls_dir(p, true, false) entry"
+    " WHERE entry ~ '^[0-9]+$' AND entry::oid NOT IN (SELECT oid FROM pg_database)"
+)
+_BYTES: Final = sql.SQL(
+    "SELECT coalesce(sum((pg_stat_file(d || '/' || f, true)).size), 0)::bigint"
+    " FROM unnest(%s::text[]) d, pg_ls_dir(d, true, false) f"
+)
+# CREATE DATABASE holds this lock from before it makes a directory until its row is visible, or
+# the directory gone (source, createdb). File times come from a coarser clock than transactions'.
+_UNTOUCHED_BY_WRITERS: Final = sql.SQL(
+    "WITH writers AS (SELECT a.xact_start FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'relation' AND l.relation = 'pg_database'::regclass AND l.granted"
+    " AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',"
+    " 'AccessExclusiveLock'))"
+    " SELECT d FROM unnest(%s::text[]) d WHERE NOT EXISTS (SELECT FROM writers"
+    " WHERE xact_start IS NULL OR coalesce((pg_stat_file(d, true)).modification"
+    " > xact_start - interval '1 second', true))"
+)
+_WHEREABOUTS: Final = sql.SQL(
+    "SELECT d, CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')"
+    " THEN current_setting('data_directory') || '/' ELSE '' END || d,"
+    " (pg_stat_file(d)).modification::text FROM unnest(%s::text[]) d ORDER BY d"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orphan:
+    """A directory that belongs to no database, and never will.
+
+    Attributes:
+        path: Where it is; below the data directory if our role may not see where that is.
+        modified: When the server last made a file in it, as the server writes a time.
+        size_bytes: What it occupies.
+    """
+
+    path: str
+    modified: str
+    size_bytes: int
+
+
+def can_read_data_directory(session: Session) -> bool:
+    """Tell whether our role may look; usually only a superuser may."""
+    return bool(session.value(_ALLOWED))
+
+
+def list_directories_with_databases(session: Session) -> list[str]:
+    """Return the directories that hold those of databases."""
+    return [path for (path,) in session.rows(_PARENTS)]
+
+
+def find_directories_without_row(session: Session, below: Sequence[str]) -> list[str]:
+    """Return the directories below these that are no visible database's."""
+    return [path for (path,) in session.rows(_WITHOUT_ROW, [list(below)])]
+
+
+def measure_directory(session: Session, directories: Sequence[str]) -> int:
+    """Return what the files in directories occupy together."""
+    return int(session.value(_BYTES, [list(directories)]))
+
+
+def find_orphans(session: Session) -> list[Orphan]:
+    """Return the directories that a crash of the server left in the middle of a copy.
+
+    A database that is being made at this moment has no visible row either. So:
+
+    1. Directories without a row are noted.
+    2. Those that somebody may still be filling are left out: all that changed since the oldest
+       transaction began that may be making a database. Without any, whoever made one of the
+       directories has ended.
+    3. Then its row is visible by now, or the directory is gone. What is still there without a row
+       is nobody's.
+    """
+    try:
+        below = list_directories_with_databases(session)
+        noted = find_directories_without_row(session, below)
+        settled = {path for (path,) in session.rows(_UNTOUCHED_BY_WRITERS, [noted])}
+        left = sorted(settled.intersection(find_directories_without_row(session, below)))
+        return [
+            Orphan(path=path, modified=modified, size_bytes=measure_directory(session, [directory]))
+            for directory, path, modified in session.rows(_WHEREABOUTS, [left])
+        ]
+    except psycopg.errors.UndefinedFile:  # a tablespace or a directory went away: look again
+        return find_orphans(session)
+
+
+class DirectoryGrowth:
+    """Watches the directories of databases under construction.
+
+    Usually only a superuser may look; for others `done_bytes` is None. Where several databases
+    are being made on the server, other people's count too, so it is an indication.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Remember what is there before our copies begin."""
+        self._session = session
+        self._parents: list[str] = []
+        self._before: set[str] = set()
+        if can_read_data_directory(session):
+            self._parents = list_directories_with_databases(session)
+            self._before = set(find_directories_without_row(session, self._parents))
+
+    def done_bytes(self) -> int | None:
+        """Return how much has been copied, None where our role may not look."""
+        if not self._parents:
+            return None
+        present = find_directories_without_row(self._session, self._parents)
+        new = [path for path in present if path not in self._before]
+        return measure_directory(self._session, new)

@@ -1,0 +1,315 @@
+"""What a database is set up with, beside its data.
+
+``CREATE DATABASE … TEMPLATE`` copies none of it: owner, privileges, settings, connection limit,
+comment and security labels (manual, CREATE DATABASE, notes). They are the environment of the data
+rather than data, so a restored database gets those that the live one has at that moment.
+
+Carrying over: what one database is set up with is put on another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from .session import Query, Session
+
+# A setting of one database: for one role, or for all of them (None).
+Setting = tuple[str | None, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Privilege:
+    """One entry of a database's access control list; ``grantee`` is None for PUBLIC."""
+
+    grantor: str
+    grantee: str | None
+    privilege: str
+    grantable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Properties:
+    """What a database is set up with.
+
+    Attributes:
+        owner: Name of the owning role.
+        privileges: The access control list, defaults included.
+        settings: Values by role and name, as ``ALTER DATABASE`` and ``ALTER ROLE … IN DATABASE``
+            set them.
+        connection_limit: How many sessions it takes, -1 for any number.
+        is_template: Whether any role with CREATEDB may clone it.
+        comment: Its comment, None without one.
+        labels: Security labels by provider.
+        digest: Another number once the server has anything else of all this; None if not known.
+    """
+
+    owner: str
+    privileges: frozenset[Privilege]
+    settings: Mapping[Setting, str]
+    connection_limit: int
+    is_template: bool
+    comment: str | None
+    labels: Mapping[str, str]
+    digest: int | None = field(default=None, compare=False)
+
+    def is_still_that_of(self, database: str) -> Query:
+        """Return the condition that a database has, and will have, the properties that were read.
+
+        It is for a transaction that has locked the database's entry in the catalog.
+        """
+        return sql.SQL(
+            "EXISTS (SELECT FROM pg_database d WHERE datname = {} AND {} = {}) AND {}"
+        ).format(sql.Literal(database), _DIGEST, sql.Literal(self.digest), _NOBODY_IS_SETTING)
+
+
+def read_properties(session: Session, *databases: str) -> list[Properties]:
+    """Return what databases are set up with, in their order; each must exist."""
+    # With the digest first, no change can escape it.
+    found, *lists = session.rows_of([_DATABASE, _PRIVILEGES, _SETTINGS, _LABELS], [list(databases)])
+    basics = {row[0]: row[1:] for row in found}
+    privileges, settings, labels = map(_by_database, lists)
+    return [
+        Properties(
+            owner=basics[name][0],
+            connection_limit=basics[name][1],
+            is_template=basics[name][2],
+            comment=basics[name][3],
+            privileges=frozenset(
+                Privilege(
+                    grantor=grantor, grantee=grantee, privilege=privilege, grantable=grantable
+                )
+                for grantor, grantee, privilege, grantable in privileges.get(name, ())
+            ),
+            settings={(role, key): value for role, key, value in settings.get(name, ())},
+            labels=dict(labels.get(name, ())),
+            digest=basics[name][4],
+        )
+        for name in databases
+    ]
+
+
+def are_settings_committed(session: Session) -> bool:
+    """Tell whether nobody has settings of a database in a transaction that is still open."""
+    return bool(session.value(sql.SQL("SELECT {}").format(_NOBODY_IS_SETTING)))
+
+
+def _by_database(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]]:
+    groups: dict[str, list[tuple[Any, ...]]] = {}
+    for name, *rest in rows:
+        groups.setdefault(name, []).append(tuple(rest))
+    return groups
+
+
+_DIGEST: Final = sql.SQL(
+    "hashtextextended(ROW(d.datdba, d.datacl, d.datconnlimit, d.datistemplate,"
+    " shobj_description(d.oid, 'pg_database'),"
+    " ARRAY(SELECT ROW(setrole, setconfig)::text FROM pg_db_role_setting"
+    " WHERE setdatabase = d.oid ORDER BY setrole),"
+    " ARRAY(SELECT ROW(provider, label)::text FROM pg_shseclabel"
+    " WHERE objoid = d.oid AND classoid = 'pg_database'::regclass ORDER BY provider))::text, 0)"
+)
+# ALTER DATABASE … SET keeps this lock until its transaction ends, and none on the database.
+_NOBODY_IS_SETTING: Final = sql.SQL(
+    "NOT EXISTS (SELECT FROM pg_lock_status() WHERE locktype = 'relation' AND granted"
+    " AND relation = 'pg_db_role_setting'::regclass AND mode = 'RowExclusiveLock'"
+    " AND pid <> pg_backend_pid())"
+)
+_DATABASE: Final = sql.SQL(
+    "SELECT datname, pg_get_userbyid(datdba), datconnlimit, datistemplate,"
+    " shobj_description(oid, 'pg_database'), {} FROM pg_database d WHERE datname = ANY(%s)"
+).format(_DIGEST)
+_PRIVILEGES: Final = sql.SQL(
+    "SELECT d.datname, pg_get_userbyid(a.grantor),"
+    " CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,"
+    " a.privilege_type, a.is_grantable"
+    " FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a"
+    " WHERE d.datname = ANY(%s)"
+)
+_SETTINGS: Final = sql.SQL(
+    "SELECT d.datname, CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END,"
+    " split_part(c, '=', 1), substr(c, strpos(c, '=') + 1)"
+    " FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c"
+    " WHERE d.datname = ANY(%s)"
+)
+_LABELS: Final = sql.SQL(
+    "SELECT d.datname, l.provider, l.label FROM pg_shseclabel l"
+    " JOIN pg_database d ON d.oid = l.objoid"
+    " WHERE l.classoid = 'pg_database'::regclass AND d.datname = ANY(%s)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnappliedProperty:
+    """A property that could not be put on: the statement that would, and why it failed."""
+
+    statement: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"Not carried over: {self.statement} ({self.cause}). A superuser can run it afterwards."
+        )
+
+
+def apply_properties(
+    session: Session, wanted: Properties, present: Properties, database: str
+) -> list[UnappliedProperty]:
+    """Make owner, privileges, settings and labels of a closed database those that are wanted.
+
+    Connection limit, template flag and comment are left alone: they say what stage a copy is at,
+    and change in the transaction that opens it.
+
+    Args:
+        session: A maintenance session.
+        wanted: What the database shall be set up with.
+        present: What it is set up with now.
+        database: Its name.
+
+    Returns:
+        What our role may not set, with the statement that a superuser can run.
+    """
+    shortfalls: list[UnappliedProperty] = []
+    if present.owner != wanted.owner:
+        shortfalls += _run_each(session, [_change_owner(wanted.owner, database)])
+        # A new owner takes the old one's place in the privileges.
+        (present,) = read_properties(session, database)
+    return shortfalls + _run_each(session, _property_changes(present, wanted, database))
+
+
+def _run_each(session: Session, statements: Iterable[Query]) -> list[UnappliedProperty]:
+    shortfalls = []
+    for statement in statements:
+        try:
+            session.execute(statement)
+        except psycopg.Error as error:
+            if session.broken:
+                raise
+            cause = error.diag.message_primary or str(error)
+            shortfalls.append(UnappliedProperty(statement=statement.as_string(None), cause=cause))
+    return shortfalls
+
+
+def _property_changes(present: Properties, wanted: Properties, database: str) -> Iterator[Query]:
+    for privilege in sorted(present.privileges - wanted.privileges, key=_owner_last(present)):
+        yield _as_grantor(privilege, present, _revoke(privilege, database))
+    for privilege in sorted(wanted.privileges - present.privileges, key=_owner_first(wanted)):
+        yield _as_grantor(privilege, wanted, _grant(privilege, database))
+    for setting in sorted(present.settings.keys() - wanted.settings.keys(), key=str):
+        yield _reset_setting(setting, database)
+    for setting, value in wanted.settings.items():
+        if present.settings.get(setting) != value:
+            yield _set_setting(setting, value, database)
+    for provider in present.labels.keys() - wanted.labels.keys():
+        yield _set_label(provider, None, database)
+    for provider, label in wanted.labels.items():
+        if present.labels.get(provider) != label:
+            yield _set_label(provider, label, database)
+
+
+def _change_owner(owner: str, database: str) -> Query:
+    return sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
+        sql.Identifier(database), sql.Identifier(owner)
+    )
+
+
+def _grant(privilege: Privilege, database: str) -> Query:
+    option = " WITH GRANT OPTION" if privilege.grantable else ""
+    return sql.SQL("GRANT {} ON DATABASE {} TO {}{}").format(
+        sql.SQL(_PRIVILEGE_NAMES[privilege.privilege]),
+        sql.Identifier(database),
+        _grantee(privilege),
+        sql.SQL(option),
+    )
+
+
+def _revoke(privilege: Privilege, database: str) -> Query:
+    return sql.SQL("REVOKE {} ON DATABASE {} FROM {} CASCADE").format(
+        sql.SQL(_PRIVILEGE_NAMES[privilege.privilege]),
+        sql.Identifier(database),
+        _grantee(privilege),
+    )
+
+
+def _grantee(privilege: Privilege) -> sql.Composable:
+    return sql.SQL("PUBLIC") if privilege.grantee is None else sql.Identifier(privilege.grantee)
+
+
+def _as_grantor(privilege: Privilege, properties: Properties, statement: Query) -> Query:
+    """Have the statement run as its grantor, if that is not the owner.
+
+    GRANTED BY takes nobody but the current role (manual, GRANT). SET LOCAL ends with the
+    transaction, which is the message.
+    """
+    if privilege.grantor == properties.owner:
+        return statement
+    return sql.SQL("SET LOCAL ROLE {}; {}").format(sql.Identifier(privilege.grantor), statement)
+
+
+def _owner_first(properties: Properties) -> Callable[[Privilege], tuple[bool, str]]:
+    """Order so that a grant option is there before its holder's own grants are made."""
+    return lambda privilege: (privilege.grantor != properties.owner, str(privilege))
+
+
+def _owner_last(properties: Properties) -> Callable[[Privilege], tuple[bool, str]]:
+    return lambda privilege: (privilege.grantor == properties.owner, str(privilege))
+
+
+def _set_setting(setting: Setting, value: str, database: str) -> Query:
+    role, name = setting
+    return sql.SQL("{} SET {} TO {}").format(
+        _settable(role, database), sql.Identifier(name), _setting_value(name, value)
+    )
+
+
+def _reset_setting(setting: Setting, database: str) -> Query:
+    role, name = setting
+    return sql.SQL("{} RESET {}").format(_settable(role, database), sql.Identifier(name))
+
+
+def _settable(role: str | None, database: str) -> Query:
+    if role is None:
+        return sql.SQL("ALTER DATABASE {}").format(sql.Identifier(database))
+    return sql.SQL("ALTER ROLE {} IN DATABASE {}").format(
+        sql.Identifier(role), sql.Identifier(database)
+    )
+
+
+def _setting_value(name: str, value: str) -> sql.Composable:
+    if name not in _QUOTED_LISTS:
+        return sql.Literal(value)
+    items = _QUOTED_ITEM.findall(value)
+    return sql.SQL(", ").join(
+        sql.Literal(quoted.replace('""', '"') if quoted else plain)
+        for quoted, plain in items or [("", "")]
+    )
+
+
+def _set_label(provider: str, label: str | None, database: str) -> Query:
+    return sql.SQL("SECURITY LABEL FOR {} ON DATABASE {} IS {}").format(
+        sql.Identifier(provider), sql.Identifier(database), sql.Literal(label)
+    )
+
+
+# Settings whose elements the server stores quoted as identifiers. They must be given back one by
+# one: a whole list as one literal would become a single element (pg_dump has the same table, in
+# variable_is_guc_list_quote).
+_QUOTED_LISTS: Final = frozenset(
+    {
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    }
+)
+_QUOTED_ITEM: Final = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
+
+# Nothing from the server becomes part of a statement unless it is in here.
+_PRIVILEGE_NAMES: Final = {"CREATE": "CREATE", "CONNECT": "CONNECT", "TEMPORARY": "TEMPORARY"}

@@ -1,0 +1,98 @@
+"""The guard: nothing here works on a production database by accident."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Sequence
+
+from django.conf import settings
+from django.db import connections
+
+from .conf import TEST_DATABASES, config
+from .errors import NotEnabledError
+from .postgres.session import Session
+from .postgres.targets import Target
+
+_HINT = "Set PGSNAP = {'ENABLED': True} in the settings of a system whose data may be replaced."
+_ALIAS_HINT = "Name the alias in the databases of the test, so that it gets one."
+_TESTS_HINT = (
+    "Let the run make one: a test says in its databases which it needs, with pytest by the mark "
+    "django_db; a fixture django_db_setup of the project's own has to call setup_databases."
+)
+
+# (alias, database) pairs that a test runner of this process created. They are exempt by that
+# fact, never by what they are called.
+_created_here: set[tuple[str, str]] = set()
+
+
+def exempt_test_database(alias: str, database: str) -> None:
+    """Remember that this process created a database for its tests."""
+    _created_here.add((alias, database))
+
+
+def is_in_tests() -> bool:
+    """Tell whether this process runs tests, or was started by one, with test databases or not."""
+    return bool(_created_here) or TEST_DATABASES in os.environ
+
+
+def is_enabled() -> bool:
+    """Tell whether the settings switch the app on, as far as one can tell without a server."""
+    enabled = config().enabled
+    return bool(settings.DEBUG) if enabled is None else enabled
+
+
+def prefer_test_databases(targets: Sequence[Target]) -> list[Target]:
+    """Return the test databases among these, if this process has any of them; else all."""
+    return [target for target in targets if _is_exempt(target)] or list(targets)
+
+
+def check_enabled(targets: Sequence[Target]) -> None:
+    """Refuse where the settings switch the app off, and in tests what is not theirs.
+
+    Raises:
+        NotEnabledError: ``PGSNAP["ENABLED"]`` is false, or unset while ``DEBUG`` is off; or this
+            process runs tests, or was started by one, and there is no test database in a target's
+            place.
+    """
+    others = [target for target in targets if not _is_exempt(target)]
+    if others and is_in_tests():
+        raise NotEnabledError(
+            f"The alias {others[0].alias!r} leads to the database {others[0].name!r}, "
+            "which is not a test database of this run.",
+            hint=_ALIAS_HINT if _created_here else _TESTS_HINT,
+        )
+    if is_enabled() or not others:
+        return
+    reason = "PGSNAP['ENABLED'] is off" if config().enabled is False else "DEBUG is off"
+    raise NotEnabledError(f"Snapshots are switched off here, since {reason}.", hint=_HINT)
+
+
+def check_server_address(session: Session, targets: Sequence[Target]) -> None:
+    """Refuse a server at a public address, unless the settings switch the app on by name.
+
+    Raises:
+        NotEnabledError: The server is neither on this machine nor at a private address.
+    """
+    if config().enabled or _is_nearby(session.address) or all(map(_is_exempt, targets)):
+        return
+    raise NotEnabledError(
+        f"The database {targets[0].name!r} is on a server at the public address "
+        f"{session.address}, so it may be somebody's production.",
+        hint=_HINT,
+    )
+
+
+def forget_exemptions() -> None:
+    """Forget which databases this process created, once they are gone."""
+    _created_here.clear()
+
+
+def _is_exempt(target: Target) -> bool:
+    # The wrapper's present name counts: a test runner changes it and changes it back.
+    present = connections[target.alias].settings_dict["NAME"]
+    return present == target.name and (target.alias, target.name) in _created_here
+
+
+def _is_nearby(address: str) -> bool:
+    return not address or ipaddress.ip_address(address.partition("%")[0]).is_private

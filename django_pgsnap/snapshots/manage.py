@@ -1,0 +1,149 @@
+"""Housekeeping: rename, pin, annotate and delete snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from ..clones import transitions
+from ..clones.names import spare_name, to_drop_name, validate_name
+from ..clones.records import Record, validate_note
+from ..clones.spares import cancel_spare, wait_for_spare
+from ..clones.strategy import drop_database
+from ..clones.transitions import join_statements, rewrite_comment
+from ..conf import config
+from ..errors import SnapshotExistsError
+from ..postgres.advisory_locks import try_acquire_lock
+from ..postgres.targets import live_database_names
+from ..reporting import Reporter
+from .context import ServerContext, choose_targets, open_operation
+from .queries import find_snapshot_in
+from .types import Member, Snapshot
+
+
+def rename(old: str, new: str) -> Snapshot:
+    """Give a snapshot another name.
+
+    Raises:
+        InvalidNameError: A snapshot cannot have the new name.
+        SnapshotExistsError: Another snapshot has it.
+        SnapshotNotFoundError: There is no snapshot of the old name.
+    """
+    validate_name(new)
+    with _found(f"rename {old}", old) as (sites, snapshot):
+        others = [member.record for site in sites for member in site.copies()]
+        if any(record.name == new and record.set_id != snapshot.set_id for record in others):
+            raise SnapshotExistsError(
+                f"There is a snapshot {new!r} already.",
+                hint="Choose another name, or delete that one first.",
+            )
+        # An undo says which snapshot took its place.
+        undos = [m for site in sites for m in site.undos() if m.record.name == old]
+        return _rewritten(sites, snapshot, lambda record: replace(record, name=new), also=undos)
+
+
+def pin(name: str, *, pinned: bool = True) -> Snapshot:
+    """Keep a snapshot from being pruned, or allow it again.
+
+    Raises:
+        SnapshotNotFoundError: There is no snapshot of that name.
+    """
+    with _found(f"pin {name}", name) as (sites, snapshot):
+        return _rewritten(sites, snapshot, lambda record: replace(record, pinned=pinned))
+
+
+def annotate(name: str, note: str) -> Snapshot:
+    """Change a snapshot's note.
+
+    Raises:
+        SnapshotNotFoundError: There is no snapshot of that name.
+    """
+    validate_note(note)
+    with _found(f"note {name}", name) as (sites, snapshot):
+        return _rewritten(sites, snapshot, lambda record: replace(record, note=note))
+
+
+def delete(*unwanted: str, reporter: Reporter | None = None) -> list[Snapshot]:
+    """Delete snapshots, their spares included, and give their disk space back.
+
+    1. All names are looked up; if one is unknown, nothing happens.
+    2. One transaction per server makes the snapshots none any more. If it stops after this, the
+       next operation drops what is left of them.
+    3. Their databases are dropped.
+
+    Args:
+        unwanted: Names of the snapshots.
+        reporter: Who hears about progress.
+
+    Returns:
+        The snapshots that are gone.
+
+    Raises:
+        SnapshotNotFoundError: There is none of one of the names.
+    """
+    reporter = reporter or Reporter()
+    with _operation(f"delete {' '.join(unwanted)}") as sites:
+        doomed = [find_snapshot_in(sites, name) for name in dict.fromkeys(unwanted)]
+        for site in sites:
+            _delete_here(
+                site,
+                [m for snapshot in doomed for m in snapshot.members if m.server == site.server],
+                reporter,
+            )
+    return doomed
+
+
+def _delete_here(site: ServerContext, members: Sequence[Member], reporter: Reporter) -> None:
+    if not members:
+        return
+    for member in members:
+        cancel_spare(site.watcher, member.record)
+    site.main.execute(join_statements(transitions.unpublish(member.record) for member in members))
+    now = site.reloaded().catalog
+    left = {database.name for database in now.leftovers(site.sources, live_database_names())}
+    for member in members:
+        reporter.step(f"Dropping the copy of {member.record.source} in {member.record.name}")
+        doomed = to_drop_name(member.record.identity)
+        spare = spare_name(member.record.identity)
+        # What is called like its spare need not be ours.
+        for name in [doomed, spare] if spare in left else [doomed]:
+            if try_acquire_lock(site.main, name):
+                site.main.execute(drop_database(name))
+
+
+def _rewritten(
+    sites: Sequence[ServerContext],
+    snapshot: Snapshot,
+    change: Callable[[Record], Record],
+    *,
+    also: Sequence[Member] = (),
+) -> Snapshot:
+    """Write a change to all members of a snapshot, those of a server in one transaction."""
+    changed = tuple(_changed(member, change(member.record)) for member in snapshot.members)
+    others = [_changed(member, change(member.record)) for member in also]
+    for site in sites:
+        here = [each.record for each in (*changed, *others) if each.server == site.server]
+        for record in here:
+            wait_for_spare(site.main, record, Reporter())
+        if here:
+            site.main.execute(join_statements(map(rewrite_comment, here)))
+    return replace(snapshot, members=changed)
+
+
+def _changed(member: Member, record: Record) -> Member:
+    return replace(member, record=record, database=replace(member.database, record=record))
+
+
+@contextmanager
+def _found(purpose: str, name: str) -> Iterator[tuple[list[ServerContext], Snapshot]]:
+    with _operation(purpose) as sites:
+        yield sites, find_snapshot_in(sites, name)
+
+
+@contextmanager
+def _operation(purpose: str) -> Iterator[list[ServerContext]]:
+    """Hold the locks of all the project's databases, without disturbing who uses them."""
+    about = choose_targets(None)
+    with open_operation(purpose, about, wait_s=config().wait_s, disturbs_live=False) as sites:
+        yield sites

@@ -1,0 +1,313 @@
+"""Under way: which operations are at work on live databases, in whatever process they run.
+
+An operation holds the lock of each live database that it is about, in a session whose name says
+what it does. So everybody can see it, and nothing is left of it when it is gone.
+
+What a snapshot carries beside the data: the properties that its copies are set up with.
+
+Choosing: which snapshot a name means, and why there may be none.
+
+Looking: which snapshots there are, and what they occupy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg import sql
+
+from ..clones.catalog import Catalog, Database, load_catalog
+from ..clones.names import nearest_names
+from ..errors import SnapshotNotFoundError
+from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
+from ..postgres.properties import Privilege, Properties, read_properties
+from ..postgres.server import Server, server_errors
+from ..postgres.session import Session
+from ..postgres.targets import Target, group_by_server
+from .context import ServerContext, build_members, choose_targets, open_for_reading
+from .types import Member, Snapshot, Undo, snapshots_of, undos_of
+
+# As in: pgsnap take seeded (ada@workstation:4711). The server cuts it after 63 bytes.
+_APPLICATION: Final = re.compile(r"pgsnap (?P<purpose>.*?) *(?:\((?P<who>[^()]*)\)?)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningOperation:
+    """An operation that is at work.
+
+    Attributes:
+        purpose: What it does: ``take seeded``.
+        who: User, machine and process that do it; may be cut short.
+        aliases: The aliases of the live databases that it holds.
+        seconds: Since when its present step runs; None where our role may not see that.
+    """
+
+    purpose: str
+    who: str
+    aliases: tuple[str, ...]
+    seconds: float | None
+
+
+def find_running_operations(
+    known: Sequence[Target], holders: Mapping[int, LockHolder]
+) -> list[RunningOperation]:
+    """Return the operations that hold the lock of one of these live databases.
+
+    Args:
+        known: The live databases, of one server.
+        holders: Who holds which advisory lock there.
+    """
+    groups: dict[str, list[tuple[Target, LockHolder]]] = {}
+    for target in known:
+        holder = holders.get(lock_key(target.name))
+        if holder is not None:
+            groups.setdefault(holder.application, []).append((target, holder))
+    return [_of(group) for group in groups.values()]
+
+
+def _of(group: Sequence[tuple[Target, LockHolder]]) -> RunningOperation:
+    _, first = group[0]
+    # Whoever is not one of ours holds our lock all the same.
+    match = _APPLICATION.fullmatch(first.application)
+    waited = [holder.seconds for _, holder in group if holder.seconds is not None]
+    return RunningOperation(
+        purpose=match["purpose"] if match else first.application,
+        who=(match["who"] if match else None) or first.user,
+        aliases=tuple(target.alias for target, _ in group),
+        seconds=max(waited, default=None),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarriedProperties:
+    """What one copy carries, for a live database that is gone.
+
+    Attributes:
+        alias: The alias of the live database.
+        owner: The owning role.
+        privileges: Who may do what: ``reader: CONNECT``.
+        settings: Its settings, for a role or for all: ``reader: work_mem = 64MB``.
+        connection_limit: How many sessions it takes, -1 for any number.
+        comment: The user's own comment, None without one.
+        labels: Its security labels: ``selinux: …``.
+    """
+
+    alias: str
+    owner: str
+    privileges: tuple[str, ...]
+    settings: tuple[str, ...]
+    connection_limit: int
+    comment: str | None
+    labels: tuple[str, ...]
+
+
+def read_carried_properties(snapshot: Snapshot) -> list[CarriedProperties]:
+    """Return what each copy of a snapshot carries, in the order of its members.
+
+    Raises:
+        SnapshotNotFoundError: A copy has gone meanwhile.
+        PgsnapError: A server cannot be reached.
+    """
+    found: dict[str, CarriedProperties] = {}
+    for server in {member.server: None for member in snapshot.members}:
+        here = [member for member in snapshot.members if member.server == server]
+        with server_errors(), server.session("show") as session:
+            for member, each in zip(here, _read(session, snapshot, here), strict=True):
+                found[member.database.name] = _carried(member, each)
+    return [found[member.database.name] for member in snapshot.members]
+
+
+def _read(session: Session, snapshot: Snapshot, here: Sequence[Member]) -> list[Properties]:
+    try:
+        return read_properties(session, *(member.database.name for member in here))
+    except KeyError as error:
+        raise SnapshotNotFoundError(
+            f"The snapshot {snapshot.name!r} has just been deleted.",
+            hint="See which ones there are.",
+        ) from error
+
+
+def _carried(member: Member, each: Properties) -> CarriedProperties:
+    return CarriedProperties(
+        alias=member.alias,
+        owner=each.owner,
+        privileges=_privileges(each.privileges),
+        settings=tuple(
+            sorted(
+                f"{role}: {name} = {value}" if role else f"{name} = {value}"
+                for (role, name), value in each.settings.items()
+            )
+        ),
+        # These say of the copy itself what stage it is at, so they are kept in its record.
+        connection_limit=member.record.connection_limit,
+        comment=member.record.comment,
+        labels=tuple(sorted(f"{provider}: {label}" for provider, label in each.labels.items())),
+    )
+
+
+def _privileges(given: frozenset[Privilege]) -> tuple[str, ...]:
+    by_grantee: dict[str, set[str]] = {}
+    for each in given:
+        option = " WITH GRANT OPTION" if each.grantable else ""
+        by_grantee.setdefault(each.grantee or "PUBLIC", set()).add(f"{each.privilege}{option}")
+    return tuple(
+        f"{grantee}: {', '.join(sorted(privileges))}"
+        for grantee, privileges in sorted(by_grantee.items())
+    )
+
+
+def find_snapshot_in(sites: Sequence[ServerContext], name: str | None) -> Snapshot:
+    """Return the snapshot that a name means among those of an operation's databases.
+
+    Args:
+        sites: The servers' parts of the operation.
+        name: The snapshot's name; None for the newest.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name, or it belongs to a stranger.
+    """
+    try:
+        return find_snapshot([member for site in sites for member in site.copies()], name)
+    except SnapshotNotFoundError:
+        for site in sites:
+            _check_strangers(site, name)
+        raise
+
+
+def _check_strangers(site: ServerContext, name: str | None) -> None:
+    """Say so where what was looked for is there, but belongs to a role that we do not trust."""
+    for database in site.catalog.untrusted():
+        record = database.record
+        if record is None or record.kind != "copy" or record.source not in site.sources:
+            continue
+        live = site.catalog.get(record.source)
+        if live is not None and name in (None, record.name):
+            adopt = sql.SQL("ALTER DATABASE {} OWNER TO {};").format(
+                sql.Identifier(database.name), sql.Identifier(live.owner)
+            )
+            raise SnapshotNotFoundError(
+                f"There is no snapshot {record.name!r} of {live.name!r} that counts: the database "
+                f"{database.name!r} says it is one, but belongs to the role {database.owner!r}, "
+                f"while the live database belongs to {live.owner!r}.",
+                hint=f"If you know it to be yours, run: {adopt.as_string(None)}",
+            )
+
+
+def find_snapshot(members: Iterable[Member], name: str | None) -> Snapshot:
+    """Return the snapshot that a name means among these members.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name.
+    """
+    return choose_snapshot(snapshots_of(members), name)
+
+
+def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
+    """Return the snapshot that a name means among these, newest first; arguments as for `find`."""
+    # Two of one name exist only where a replacement across servers was interrupted. The newest
+    # complete one is meant then.
+    matching = [snapshot for snapshot in found if name is None or snapshot.name == name]
+    complete = [snapshot for snapshot in matching if snapshot.is_complete]
+    if matching:
+        return (complete or matching)[0]
+    if not found:
+        wanted = "There is no snapshot yet" if name is None else f"There is no snapshot {name!r}"
+        raise SnapshotNotFoundError(f"{wanted}.", hint="Take one with pgsnap take.")
+    similar = nearest_names(name or "", [snapshot.name for snapshot in found])
+    raise SnapshotNotFoundError(
+        f"There is no snapshot {name!r}.",
+        hint=f"Did you mean {' or '.join(map(repr, similar))}?"
+        if similar
+        else f"There are: {', '.join(snapshot.name for snapshot in found)}.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """What there is.
+
+    Attributes:
+        snapshots: Newest first.
+        undos: What restores replaced, newest first; usually one or none.
+        occupied_bytes: What all copies, spares and undos occupy together, as far as the file
+            system does not share blocks between them.
+        underway: Operations that are at work on the live databases.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    undos: tuple[Undo, ...]
+    occupied_bytes: int
+    underway: tuple[RunningOperation, ...] = ()
+
+
+def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) -> Overview:
+    """Return what snapshots and undos there are.
+
+    Args:
+        databases: Aliases; None for all that the settings name.
+        everyone: Whether to include those of other projects on the same servers, as far as our
+            role may act as their owners.
+
+    Raises:
+        PgsnapError: Snapshots are switched off, or a server cannot be reached.
+    """
+    copies: list[Member] = []
+    undos: list[Member] = []
+    at_work: list[RunningOperation] = []
+    for server, group in group_by_server(choose_targets(databases)).items():
+        with open_for_reading("list", server, group) as session:
+            here = _ServerView(server, session, group)
+            sources = None if everyone else [target.name for target in group]
+            copies += here.members(here.catalog.copies(sources))
+            undos += here.members(here.catalog.undos(sources))
+            at_work += here.underway()
+    return Overview(
+        snapshots=tuple(snapshots_of(copies)),
+        undos=tuple(undos_of(undos)),
+        occupied_bytes=sum(map(_occupied_bytes, [*copies, *undos])),
+        underway=tuple(at_work),
+    )
+
+
+def list_snapshots(
+    *, databases: Sequence[str] | None = None, everyone: bool = False
+) -> tuple[Snapshot, ...]:
+    """Return the snapshots that there are, newest first; arguments as for `overview`."""
+    return overview(databases=databases, everyone=everyone).snapshots
+
+
+def get(name: str | None = None, *, databases: Sequence[str] | None = None) -> Snapshot:
+    """Return one snapshot.
+
+    Args:
+        name: Its name; None for the newest.
+        databases: Aliases; None for all that the settings name.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name.
+    """
+    return choose_snapshot(list_snapshots(databases=databases), name)
+
+
+class _ServerView:
+    """One server, as it is at this moment."""
+
+    def __init__(self, server: Server, session: Session, known: Sequence[Target]) -> None:
+        self._server = server
+        self._known = known
+        self.catalog: Catalog = load_catalog(session)
+        self._holders = read_lock_holders(session)
+
+    def members(self, databases: Sequence[Database]) -> list[Member]:
+        building = frozenset(self._holders)
+        return build_members(self._server, self._known, self.catalog, databases, building)
+
+    def underway(self) -> list[RunningOperation]:
+        return find_running_operations(self._known, self._holders)
+
+
+def _occupied_bytes(member: Member) -> int:
+    return member.record.size_bytes * (1 if member.spare == "none" else 2)

@@ -1,0 +1,89 @@
+"""Refilling: make the spare in the foreground, and see what goes wrong if it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..clones.copying import copy_databases
+from ..clones.spares import obtain_spare, plan_spare
+from ..clones.strategy import CopyJob
+from ..conf import config
+from ..postgres.preconditions import check_collation
+from ..postgres.session import Session
+from ..reporting import Reporter
+from . import queries
+from .context import ServerContext, choose_targets, open_operation
+from .follow_up import start_follow_up
+from .queries import find_snapshot_in
+from .types import Member, Snapshot, undos_of
+
+
+def refill(
+    name: str | None = None,
+    *,
+    databases: Sequence[str] | None = None,
+    reporter: Reporter | None = None,
+) -> Snapshot:
+    """Make the spare of a snapshot, unless it is there; other spares are dropped.
+
+    Args:
+        name: The snapshot's name; None for the one last taken or restored.
+        databases: Aliases; None for all that the settings name.
+        reporter: Who hears about progress.
+
+    Returns:
+        The snapshot, whose next restore only has to rename.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name.
+        CopyFailedError: The server could not make the spare.
+    """
+    reporter = reporter or Reporter()
+    about = choose_targets(databases)
+    with open_operation("refill", about, wait_s=config().wait_s, disturbs_live=False) as sites:
+        copies = [copy for site in sites for copy in site.copies()]
+        undos = [undo for site in sites for undo in site.undos()]
+        wanted = current_snapshot(copies, undos) if name is None else name
+        snapshot = find_snapshot_in(sites, wanted)
+        jobs = [job for site in sites for job in _jobs(site, snapshot, reporter)]
+        if jobs:
+            copy_databases(jobs, reporter, step=f"Making the spare of {snapshot.name}")
+        for site in sites:
+            here = [member for member in snapshot.members if member.server == site.server]
+            start_follow_up(site, current=here, drops=(), spare=True, reporter=reporter)
+    return queries.get(snapshot.name, databases=databases)
+
+
+def current_snapshot(copies: Sequence[Member], undos: Sequence[Member]) -> str | None:
+    """Return the name of the snapshot last restored, unless another was taken since."""
+    last = undos_of(undos)
+    if not last or any(copy.record.taken_at > last[0].taken_at for copy in copies):
+        return None
+    restored = last[0].name
+    return restored if any(copy.record.name == restored for copy in copies) else None
+
+
+def _jobs(site: ServerContext, snapshot: Snapshot, reporter: Reporter) -> list[CopyJob]:
+    return [
+        _job(site, member)
+        for member in snapshot.members
+        if member.server == site.server
+        and obtain_spare(_worker(site, member), site.watcher, member.record, reporter) is None
+    ]
+
+
+def _job(site: ServerContext, member: Member) -> CopyJob:
+    check_collation(site.watcher, member.database.name)
+    return CopyJob(
+        clone=plan_spare(member.database, member.record),
+        size_bytes=member.record.size_bytes,
+        session=_worker(site, member),
+        watcher=site.watcher,
+        server=site.server,
+        evictor=None,
+    )
+
+
+def _worker(site: ServerContext, member: Member) -> Session:
+    (alias,) = (each.alias for each in site.targets if each.name == member.record.source)
+    return site.workers[alias]

@@ -1,0 +1,1 @@
+"""Test databases: made from templates, and known again."""

@@ -1,0 +1,187 @@
+"""Test databases on the server: made as clones, marked from their first moment, and dropped."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from ...clones import transitions
+from ...clones.catalog import load_catalog
+from ...clones.names import new_identity, spare_name, to_drop_name, unfinished_name
+from ...clones.strategy import Clone, drop_database, is_wal_log_safe
+from ...clones.transitions import make_live
+from ...errors import DatabaseBusyError
+from ...postgres.advisory_locks import release_lock, try_acquire_lock
+from ...postgres.backends import read_backends, wait_until_backends_gone
+from ...postgres.properties import apply_properties, read_properties
+from ...postgres.server import Server
+from ...postgres.session import Session
+from ...postgres.targets import live_database_names
+from . import marks
+from .marks import Mark
+from .own_databases import is_own_name, run_lock
+
+# Test databases are many small files. To copy those, the server has the disk write each of them:
+# 16 MB with 200 tables take 1.2 to 2.1 s, and 0.5 to 0.7 s by way of the write-ahead log.
+_WAL_LOG_MAX_BYTES: Final = 64 * 1024**2
+
+_ME: Final = sql.SQL("SELECT current_user::text, pg_database_size(%s)")
+
+
+def shut_clone(session: Session, source: str) -> str:
+    """Clone a database, with its settings and privileges, and return the clone's name.
+
+    It is shut and not published; if it stays so, the next operation drops it.
+    """
+    clone = plan(session, source, unfinished_name(new_identity()))
+    # The server would look every 100 ms only.
+    wait_until_backends_gone(session, [source])
+    try_acquire_lock(session, clone.name)
+    try:
+        session.execute(clone.statement)
+    except psycopg.errors.ObjectInUse as error:
+        release_lock(session, clone.name)
+        raise _busy(session, source, "cloned") from error
+    furnish(session, clone.name, source)
+    return clone.name
+
+
+def plan(session: Session, source: str, name: str) -> Clone:
+    """Return what a clone of a database is to be, and prepare the session that will make it."""
+    owner, size_bytes = session.rows(_ME, [source])[0]
+    is_small = size_bytes <= _WAL_LOG_MAX_BYTES
+    clone = Clone(
+        source=source,
+        name=name,
+        owner=owner,
+        strategy="wal_log" if is_small and is_wal_log_safe(session) else "file_copy",
+    )
+    clone.prepare(session)
+    return clone
+
+
+def furnish(session: Session, name: str, source: str) -> None:
+    """Give a clone the settings and privileges of its source."""
+    wanted, present = read_properties(session, source, name)
+    apply_properties(session, wanted, present, name)
+
+
+def make(session: Session, source: str, mark: Mark) -> None:
+    """Make a test database as a clone, shut until it is complete and marked."""
+    become(session, shut_clone(session, source), mark)
+
+
+def become(session: Session, unfinished: str, mark: Mark) -> None:
+    """Make a shut clone, whose lock is held, a test database."""
+    session.execute(
+        make_live(
+            unfinished,
+            mark.database,
+            connection_limit=-1,
+            is_template=False,
+            user_comment=marks.encode(mark),
+        )
+    )
+    release_lock(session, unfinished)
+
+
+def drop(session: Session, name: str) -> None:
+    """Drop a test database whose lock is held, or that nobody else can know of.
+
+    Raises:
+        DatabaseBusyError: Somebody is connected to it.
+    """
+    wait_until_backends_gone(session, [name])
+    try:
+        session.execute(drop_database(name))
+    except psycopg.errors.ObjectInUse as error:
+        raise _busy(session, name, "dropped") from error
+
+
+def send_off(server: Server, name: str) -> None:
+    """Have the server drop a test database by itself, since that makes it write to the disk.
+
+    Raises:
+        DatabaseBusyError: Somebody is connected to it.
+    """
+    with server.session("clearing up") as session:
+        if not try_acquire_lock(session, run_lock(name)):
+            return  # the next run has come for it already
+        wait_until_backends_gone(session, [name])
+        if read_backends(session, [name]):
+            raise _busy(session, name, "dropped")
+        session.fire(drop_database(name))
+
+
+def fire_drop(server: Server, name: str) -> None:
+    """Have the server drop a shut database of ours by itself, unless somebody else does."""
+    session = server.session("clearing up")
+    if try_acquire_lock(session, name):
+        session.fire(drop_database(name))
+    session.close()
+
+
+def sweep(session: Session, source: str) -> list[str]:
+    """Drop what killed runs on this live database left, and return what that was.
+
+    That a run lives is told by its lock. What a run was told to keep is not swept.
+    """
+    spared = live_database_names()
+    swept = []
+    for mark in marks.every(session):
+        if mark.source != source or mark.kept or mark.database in spared:
+            continue
+        if _drop_if_dead(session, mark):
+            swept.append(mark.database)
+    for left in load_catalog(session).leftovers([], spared):
+        # Also what killed operations of other projects left: its lock is free, too.
+        if try_acquire_lock(session, left.name):
+            session.execute(drop_database(left.name))
+            release_lock(session, left.name)
+    return swept
+
+
+def _drop_if_dead(session: Session, mark: Mark) -> bool:
+    lock = run_lock(mark.database)
+    if is_own_name(mark.database) or not try_acquire_lock(session, lock):
+        return False
+    try:
+        # Once more: until we had the lock, a new run may have taken its place.
+        found = marks.find(session, mark.database)
+        if found is None or found.mark != mark or read_backends(session, [mark.database]):
+            return False
+        session.execute(drop_database(mark.database))
+    except psycopg.errors.ObjectInUse:
+        return False  # somebody looks at it, so a later run drops it
+    else:
+        remove_snapshots(session, mark.database)
+        return True
+    finally:
+        release_lock(session, lock)
+
+
+def remove_snapshots(session: Session, name: str) -> None:
+    """Drop the snapshots and undos that tests took of a test database which is gone."""
+    present = load_catalog(session)
+    for database in [*present.copies([name]), *present.undos([name])]:
+        record = database.record
+        if record is None or not database.trusted:
+            continue
+        spare = spare_name(record.identity)
+        if not (try_acquire_lock(session, name) and try_acquire_lock(session, spare)):
+            continue  # a spare is being made; the next run finds both
+        session.execute(transitions.unpublish(record))
+        session.execute(drop_database(to_drop_name(record.identity)))
+        session.execute(drop_database(spare))
+        release_lock(session, spare)
+        release_lock(session, name)
+
+
+def _busy(session: Session, name: str, done: str) -> DatabaseBusyError:
+    left = "".join(f"\n  {backend}" for backend in read_backends(session, [name]))
+    return DatabaseBusyError(
+        f"The database {name!r} cannot be {done}, since other sessions are using it:{left}",
+        hint="Close them, then run the tests again.",
+    )

@@ -1,0 +1,100 @@
+"""Who hears of migrations: the receivers of ``pre_migrate`` and ``post_migrate``.
+
+Where a template is cloned nothing is migrated. Still they are told, as they are by a ``migrate``
+that has nothing to do: they may fill something in the process, which no template can hold. What
+they write is taken back: the template has what they wrote when it was made, and not twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from weakref import ReferenceType
+
+from django.apps import apps
+from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
+from django.db import connections
+from django.db.models.signals import post_migrate, pre_migrate
+from django.dispatch import Signal
+
+from ...connections.reconnect import close_pools
+from ...connections.restore_detection import clear_caches
+from ...postgres.server import server_errors
+from ...postgres.session import Session
+from ...postgres.targets import get_server
+from ..reset import changes
+from ..reset.changes import Look
+from . import clones, marks, own_databases
+from .own_databases import OwnDatabase
+
+# Django's own make permissions, content types and the default site. They write nowhere but to the
+# database, where the template has it all, and take as long as everything else together.
+_DJANGO: Final = "django."
+
+_SIGNALS: Final = (pre_migrate, post_migrate)
+
+
+def modules() -> set[str]:
+    """Return the names of the modules that the receivers are in."""
+    return {_module(entry) for signal in _SIGNALS for entry in signal.receivers or ()}
+
+
+def tell(alias: str, verbosity: int) -> None:
+    """Send the signals of a migration with nothing to do to all receivers but Django's own."""
+    if all(module.startswith(_DJANGO) for module in modules()):
+        return
+    before = _look(alias)
+    with _without_djangos(pre_migrate), _without_djangos(post_migrate):
+        for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
+            emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
+    own = own_databases.find(alias)
+    if before is not None and own is not None and _look(alias) != before:
+        _take_back(own)
+
+
+def _look(alias: str) -> Look | None:
+    """Return what the server has counted, None where there is no template to go back to."""
+    own = own_databases.find(alias)
+    if own is None or own.template is None:
+        return None
+    connections[alias].ensure_connection()
+    session = Session(connections[alias].connection)
+    with session.in_autocommit():
+        return changes.look(session)
+
+
+def _take_back(own: OwnDatabase) -> None:
+    """Clone a test database anew, once receivers have written to it.
+
+    No transaction would do instead: none puts sequences back, and receivers may end their own.
+    """
+    wrapper = connections[own.alias]
+    wrapper.close()
+    close_pools([own.alias])
+    session = own_databases.session(get_server(wrapper))
+    found = marks.find(session, own.name)
+    if found is None or found.mark is None or own.template is None:
+        return
+    with server_errors():
+        clones.drop(session, own.name)
+        clones.make(session, own.template, found.mark)
+    # Among what Django remembers may be rows that are gone.
+    clear_caches(own.alias)
+
+
+@contextmanager
+def _without_djangos(signal: Signal) -> Iterator[None]:
+    everybody = signal.receivers
+    signal.receivers = [
+        entry for entry in everybody or () if not _module(entry).startswith(_DJANGO)
+    ]
+    try:
+        yield
+    finally:
+        signal.receivers = everybody
+
+
+def _module(entry: tuple[Any, ...]) -> str:
+    receiver = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
+    return str(getattr(receiver, "__module__", None) or type(receiver).__module__)

@@ -1,0 +1,222 @@
+"""The test databases of this process: which they are, and the lock that says that they live.
+
+A run holds an advisory lock for each of its test databases as long as it lives. So a later run can
+tell what a killed one left from what a living one uses. Forked workers share the connection that
+holds the locks, so that they are held until the last of them is gone.
+
+Processes that a test starts learn the test databases from the environment: what they do to a
+database happens there, not in development. The environment says that tests run even where there is
+no test database yet, or will be none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from django.db import connections
+
+from ...conf import TEST_DATABASES
+from ...errors import DatabaseBusyError, OperationRunningError
+from ...postgres.advisory_locks import (
+    acquire_lock,
+    read_lock_holder,
+    release_lock,
+    try_acquire_lock,
+)
+from ...postgres.server import Server
+from ...postgres.session import Session
+from ...postgres.targets import get_server
+from ...safety import exempt_test_database
+
+# How long the server may take to notice that a killed run is gone, in seconds.
+_GONE_S: Final = 5.0
+
+# What the environment says where tests run without test databases.
+_NONE: Final = "[]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnDatabase:
+    """A test database of this process.
+
+    Attributes:
+        alias: The alias in ``DATABASES`` that leads to it.
+        name: Its name.
+        source: Name of the alias' database outside of tests.
+        template: Name of the template that holds its migrated state, None if none was kept.
+        written: How many rows had been written in it when it was in that state.
+    """
+
+    alias: str
+    name: str
+    source: str
+    template: str | None
+    written: int = 0
+
+
+# By alias and name: a test runner leads an alias from one to another.
+_own: dict[tuple[str, str], OwnDatabase] = {}
+
+# The sessions that hold the locks, by process too: forked workers must not use their parent's.
+_sessions: dict[tuple[int, Server], Session] = {}
+
+
+def begin() -> None:
+    """Announce that tests run, so that nothing but test databases is worked on from now."""
+    os.environ.setdefault(TEST_DATABASES, _NONE)
+
+
+def end() -> None:
+    """Announce that no more tests run, if their databases are all given up."""
+    if not _own:
+        os.environ.pop(TEST_DATABASES, None)
+
+
+def here() -> list[OwnDatabase]:
+    """Return the test databases that this process works on now, one per alias."""
+    return [own for alias in connections if (own := find(alias)) is not None]
+
+
+def find(alias: str) -> OwnDatabase | None:
+    """Return the test database that an alias leads to now, None if it leads to none of ours."""
+    return _own.get((alias, str(connections[alias].settings_dict["NAME"])))
+
+
+def known(alias: str, name: str) -> OwnDatabase | None:
+    """Return a test database of this process by its name, whether the alias leads there or not."""
+    return _own.get((alias, name))
+
+
+def register(own: OwnDatabase) -> None:
+    """Take note of a test database of this process, which snapshots may be taken of from now."""
+    _own[own.alias, own.name] = own
+    exempt_test_database(own.alias, own.name)
+    _announce()
+
+
+def mirror(alias: str, source: str) -> None:
+    """Take note of an alias that a test runner leads to another one's test database."""
+    name = str(connections[alias].settings_dict["NAME"])
+    for own in list(_own.values()):
+        if own.name == name:
+            register(replace(own, alias=alias, source=source))
+
+
+def forget(server: Server, name: str) -> None:
+    """Take note that a test database is this process' no longer, by whatever alias."""
+    there = _own_on(server)
+    for own in list(_own.values()):
+        # A mirror leads to another server outside of tests.
+        is_mirror = connections.settings[own.alias]["TEST"]["MIRROR"] is not None
+        if own.name == name and (own in there or is_mirror):
+            del _own[own.alias, name]
+    _announce()
+
+
+def is_own_name(name: str) -> bool:
+    """Tell whether a test database of this process has this name."""
+    return any(own.name == name for own in _own.values())
+
+
+def is_own_template(template: str) -> bool:
+    """Tell whether a test database of this process was cloned from this template."""
+    return any(own.template == template for own in _own.values())
+
+
+def session(server: Server) -> Session:
+    """Return the session of this process that holds the locks of its test databases.
+
+    Raises:
+        ServerUnavailableError: The server cannot be reached or does not let us in.
+    """
+    key = (os.getpid(), server)
+    lost = key in _sessions and _sessions[key].broken
+    if key not in _sessions or lost:
+        _sessions[key] = server.session("tests")
+        # A server that crashes may forget the last names and marks: the next run sweeps the rest.
+        _sessions[key].configure({"synchronous_commit": "off"})
+    if lost:
+        for own in _own_on(server):
+            # A worker's may be held by its parent, whose session stands.
+            try_acquire_lock(_sessions[key], run_lock(own.name))
+    return _sessions[key]
+
+
+def hold(holder: Session, name: str) -> None:
+    """Claim the name of a test database for as long as this run lives.
+
+    Raises:
+        DatabaseBusyError: Another run uses it.
+    """
+    try:
+        acquire_lock(holder, run_lock(name), _GONE_S)
+    except OperationRunningError as error:
+        raise DatabaseBusyError(
+            f"The test database {name!r} is in use by another test run: "
+            f"{read_lock_holder(holder, run_lock(name)) or 'it has just ended'}.",
+            hint="Wait for that run, or give this one another name in DATABASES: "
+            "'TEST': {'NAME': '…'}.",
+        ) from error
+
+
+def let_go(server: Server, name: str) -> None:
+    """Give the name of a test database up; with the last one the session ends."""
+    key = (os.getpid(), server)
+    if key not in _sessions:
+        return
+    if not _sessions[key].broken:
+        release_lock(_sessions[key], run_lock(name))
+    if not _own:
+        _sessions.pop(key).close()
+
+
+def run_lock(name: str) -> str:
+    """Return what the lock of a test database is called; operations on it have its own name."""
+    return f"test run on {name}"
+
+
+def adopt() -> None:
+    """Lead this process, which a test has started, to the test databases of that test."""
+    for given in json.loads(os.environ.get(TEST_DATABASES, _NONE)):
+        if given["alias"] not in connections.settings:
+            continue
+        settings = connections[given["alias"]].settings_dict
+        if _place(settings) == given.pop("place"):
+            settings["NAME"] = given["name"]
+            register(OwnDatabase(**given))
+
+
+def move(alias: str, before: str) -> None:
+    """Take note that a worker's alias, which led to a run's database, leads to its own clone."""
+    own = known(alias, before)
+    if own is not None:
+        register(replace(own, name=str(connections[alias].settings_dict["NAME"]), written=0))
+
+
+def _own_on(server: Server) -> list[OwnDatabase]:
+    # Test databases of several servers may have one name, and one may be led to by several roles.
+    place = (server.host, server.port)
+    servers = {own: get_server(connections[own.alias]) for own in _own.values()}
+    return [own for own, found in servers.items() if (found.host, found.port) == place]
+
+
+def _announce() -> None:
+    """Tell the processes that tests will start."""
+    found = [
+        {
+            "alias": own.alias,
+            "name": own.name,
+            "source": own.source,
+            "template": own.template,
+            "place": _place({**connections[own.alias].settings_dict, "NAME": own.source}),
+        }
+        for own in here()
+    ]
+    os.environ[TEST_DATABASES] = json.dumps(found)
+
+
+def _place(settings: dict[str, Any]) -> list[str]:
+    return [str(settings[key]) for key in ("HOST", "PORT", "NAME")]

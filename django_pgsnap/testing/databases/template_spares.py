@@ -1,0 +1,47 @@
+"""The spare of a template: a clone that stands ready, so that the next run only has to rename it.
+
+The server makes it by itself when a run is over. Its name has the identity that the template was
+published with, so that the spare of an earlier template is nobody's, and swept.
+"""
+
+from __future__ import annotations
+
+from ...clones.catalog import Database, load_catalog
+from ...clones.names import spare_name
+from ...clones.records import Record
+from ...clones.spares import wants_spare
+from ...postgres.advisory_locks import release_lock, try_acquire_lock, wait_for_lock
+from ...postgres.server import Server
+from ...postgres.session import Session
+from . import clones
+
+
+def take(session: Session, template: Record) -> str | None:
+    """Return the name of a template's spare, whose lock we hold then, None if there is none.
+
+    One that is being made is waited for, which is never slower than cloning afresh.
+    """
+    name = spare_name(template.set_id)
+    wait_for_lock(session, name)
+    spare = load_catalog(session).get(name)
+    if spare is not None and spare.trusted and spare.is_valid and spare.is_shut:
+        return name
+    release_lock(session, name)
+    return None
+
+
+def order(server: Server, template: str) -> None:
+    """Have the server make the spare of a template by itself, unless it is there or on its way."""
+    with server.session("clearing up") as session:
+        present = load_catalog(session)
+        found = _record(present.get(template))
+        if found is None or not wants_spare(found):
+            return
+        name = spare_name(found.set_id)
+        if name not in present and try_acquire_lock(session, name):
+            clone = clones.plan(session, template, name)
+            session.fire(clone.statement)
+
+
+def _record(found: Database | None) -> Record | None:
+    return found.record if found is not None and found.trusted else None

@@ -1,0 +1,53 @@
+"""Snapshots inside of a test: taken of the test databases, and gone when the test is over."""
+
+from __future__ import annotations
+
+from ..snapshots.manage import delete
+from ..snapshots.restore import restore
+from ..snapshots.take import take
+from ..snapshots.types import Snapshot, Undo
+from ..snapshots.undo import undo
+
+
+class TestSnapshots:
+    """Takes and restores snapshots of this process' test databases."""
+
+    # So that pytest does not take it for a class of tests.
+    __test__ = False
+
+    def __init__(self) -> None:
+        """Have taken none."""
+        self._taken: list[str] = []
+
+    def take(self, name: str | None = None) -> Snapshot:
+        """Take a snapshot; without a name it is ``snap1``, ``snap2``, ….
+
+        Raises:
+            PgsnapError: That was not possible.
+        """
+        # No spare: a restore in the next moment would wait for it.
+        snapshot = take(name, spare=False)
+        self._taken.append(snapshot.name)
+        return snapshot
+
+    def restore(self, name: str | None = None) -> Snapshot:
+        """Put the test databases back to a snapshot, the latest by default.
+
+        Raises:
+            PgsnapError: That was not possible.
+        """
+        return restore(name)
+
+    def undo(self) -> Undo:
+        """Bring back what the last restore replaced.
+
+        Raises:
+            PgsnapError: That was not possible.
+        """
+        return undo()
+
+    def end(self) -> None:
+        """Delete what was taken."""
+        if self._taken:
+            delete(*self._taken)
+            self._taken.clear()

@@ -1,0 +1,1 @@
+"""How test databases get back to their baseline between tests."""

@@ -1,0 +1,299 @@
+"""Who is signed in after a restore from the admin: the same person, or nobody."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.db import connection
+from django.http import HttpRequest, HttpResponse
+from django.test import Client
+from django.urls import reverse
+from pytest_django import Settings
+
+from django_pgsnap.admin import snapshot_admin
+from django_pgsnap.admin.background import Progress, read
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.types import Snapshot
+from tests.conftest import RunSql
+from tests.project import point
+from tests.servers import Server
+from tests.visiting import PASSWORD, account, confirm, of, page, told, visit
+from tests.watching import PATIENCE_S, authors, in_transaction, until, write
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+ENGINES = ("db", "cached_db", "cache", "file", "signed_cookies")
+SIGNED_OUT = (
+    "You are signed out: the restored database does not have you with the same name and password."
+    " Log in as somebody whom it has."
+)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> str:
+    """Where sessions are kept, in turn."""
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{request.param}"
+    settings.SESSION_FILE_PATH = str(tmp_path)
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+            "LOCATION": str(tmp_path / "cache"),
+        }
+    }
+    return str(request.param)
+
+
+def snapshot_with(name: str, password: str = PASSWORD) -> Snapshot:
+    """Take a snapshot in which this superuser is the only user."""
+    User.objects.all().delete()
+    user = account(name, is_superuser=True)
+    user.set_password(password)
+    user.save()
+    connection.close()
+    return take(spare=False)
+
+
+def somebody_else(name: str) -> User:
+    """Replace the only user by another one who has the same primary key."""
+    pk = User.objects.get().pk
+    User.objects.all().delete()
+    user = User(pk=pk, username=name, is_staff=True, is_superuser=True)
+    user.set_password(PASSWORD)
+    user.save()
+    return user
+
+
+def progress_at(address: str) -> Progress:
+    """Return how far the operation at this address is."""
+    found = read(address.split("/")[-2])
+    assert found is not None
+    return found.progress
+
+
+def is_at_login(client: Client) -> bool:
+    """Tell whether a browser is asked to log in where the snapshots would be."""
+    response = client.get(page("changelist"))
+    return response.status_code == 302 and response["Location"].startswith("/admin/login/")
+
+
+def test_same_person_stays_signed_in(live: str, engine: str) -> None:
+    """Who is in the restored database with the same password goes on, also after the undo."""
+    snapshot = snapshot_with("ada")
+    write("Lem")
+    client = visit(User.objects.get())
+
+    restored = confirm(client, of("restore", snapshot))
+    undone = confirm(client, page("undo"))
+
+    assert [answer["Location"] for answer in (restored, undone)] == [page("changelist")] * 2
+    assert authors() == ["Lem"]
+    assert client.get(page("changelist")).context["user"].username == "ada"
+
+
+def test_another_person_with_the_same_key_is_not_signed_in(live: str, engine: str) -> None:
+    """The primary key alone makes nobody the restored database's user of that key."""
+    snapshot = snapshot_with("eve")
+    client = visit(somebody_else("ada"))
+
+    answer = confirm(client, of("restore", snapshot))
+
+    assert answer["Location"] == f"/admin/login/?next={page('changelist')}"
+    assert told(answer) == ["Restored “snap1” of just now.", SIGNED_OUT]
+    assert is_at_login(client)
+    assert SIGNED_OUT in client.get(answer["Location"]).content.decode()
+    assert [user.username for user in User.objects.all()] == ["eve"]
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize("engine", ["db", "cache"], indirect=True)
+def test_people_without_passwords_are_told_apart(live: str, engine: str) -> None:
+    """Where somebody else vouches for users, session hashes are alike, names are not."""
+    snapshot_with("eve")
+    User.objects.update(password="")
+    connection.close()
+    snapshot = take(spare=False)
+    User.objects.update(username="ada")
+    client = visit(User.objects.get())
+
+    answer = confirm(client, of("restore", snapshot))
+
+    assert told(answer)[-1] == SIGNED_OUT
+    assert is_at_login(client)
+
+
+def test_changed_password(live: str) -> None:
+    """Whose password was another one at that time has to log in with that one."""
+    snapshot = snapshot_with("ada", "what it was then")
+    user = User.objects.get()
+    user.set_password(PASSWORD)
+    user.save()
+    client = visit(user)
+
+    answer = confirm(client, of("restore", snapshot))
+
+    assert told(answer)[-1] == SIGNED_OUT
+    assert is_at_login(client)
+    assert not client.login(username="ada", password=PASSWORD)
+    assert client.login(username="ada", password="what it was then")
+
+
+def log_out(client: Client) -> None:
+    """Log out in another tab, without the browser's forgetting its cookie."""
+    tab = Client()
+    tab.cookies.load({key: morsel.value for key, morsel in client.cookies.items()})
+    tab.post(reverse("admin:logout"))
+
+
+def change_password(_client: Client) -> None:
+    """Change the password from elsewhere, as one does who fears for it."""
+    user = User.objects.get()
+    user.set_password("a new one")
+    user.save()
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache"], indirect=True)
+@pytest.mark.parametrize("end", [log_out, change_password])
+def test_session_that_ends_before_the_swap(
+    end: Callable[[Client], None],
+    live: str,
+    server: Server,
+    engine: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What ends the session while the restore has not swapped yet, is not undone by it."""
+    monkeypatch.setattr(snapshot_admin, "_PATIENCE_S", 0.0)
+    snapshot = snapshot_with("ada")
+    client = visit(User.objects.get())
+    with in_transaction(server, live):
+        address = confirm(client, of("restore", snapshot))["Location"]
+        until(lambda: "Waiting" in progress_at(address).step)
+        end(client)
+        connection.close()
+    until(lambda: progress_at(address).ended)
+
+    concluded = client.get(address)
+
+    # Before that it may tell that it ended the session that has just been closed.
+    assert told(concluded)[-2:] == [
+        "Restored “snap1” of just now.",
+        "You are signed out: your session ended while the restore was at work.",
+    ]
+    assert is_at_login(client)
+    assert not Session.objects.exists()
+    assert authors() == []
+
+
+def test_session_that_moves_on_before_the_swap(
+    live: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is carried over is the session as it was last, not as it was when one asked."""
+    monkeypatch.setattr(snapshot_admin, "_PATIENCE_S", 0.0)
+    snapshot = snapshot_with("ada")
+    client = visit(User.objects.get())
+    with in_transaction(server, live):
+        address = confirm(client, of("restore", snapshot))["Location"]
+        until(lambda: "Waiting" in progress_at(address).step)
+        session = client.session
+        session["colour"] = "green"
+        session.save()
+        connection.close()
+    until(lambda: progress_at(address).ended)
+
+    client.get(address)
+
+    assert client.session["colour"] == "green"
+
+
+def test_behind_a_pool(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look goes through the pool that the project has, and does not keep it."""
+    # On a busy machine a pool needs longer than the page waits before it shows progress.
+    monkeypatch.setattr(snapshot_admin, "_PATIENCE_S", PATIENCE_S)
+    snapshot = snapshot_with("ada")
+    write("Lem")
+    point("default", OPTIONS={"pool": {"min_size": 1, "max_size": 3}})
+    client = visit(User.objects.get())
+
+    answer = confirm(client, of("restore", snapshot))
+
+    assert told(answer)[-1] == "Restored “snap1” of just now."
+    assert authors() == []
+    assert client.get(page("changelist")).context["user"].username == "ada"
+
+
+def test_only_the_own_session_is_carried_over(live: str) -> None:
+    """Other people's sessions, and users who came later, stay in the database that was replaced."""
+    snapshot = snapshot_with("ada")
+    client = visit(User.objects.get())
+    visit(account("bob", is_superuser=True))
+    mine = Session.objects.get(pk=client.session.session_key)
+
+    confirm(client, of("restore", snapshot))
+
+    (carried,) = Session.objects.all()
+    assert (carried.pk, carried.session_data) == (mine.pk, mine.session_data)
+    assert carried.expire_date == mine.expire_date
+    assert [user.username for user in User.objects.all()] == ["ada"]
+
+
+def test_session_of_the_snapshot_becomes_the_present_one(live: str) -> None:
+    """A session that was there at the take is brought up to date."""
+    snapshot_with("ada")
+    client = visit(User.objects.get())
+    snapshot = take(spare=False)
+    session = client.session
+    session["colour"] = "green"
+    session.save()
+    connection.close()
+
+    confirm(client, of("restore", snapshot))
+
+    assert client.session["colour"] == "green"
+
+
+@pytest.mark.parametrize(
+    ("missing", "goes_on"),
+    [("django_session", False), ("auth_user", False), ("django_admin_log", True)],
+)
+def test_restored_database_that_lacks_a_table(
+    missing: str, goes_on: bool, live: str, sql: RunSql
+) -> None:
+    """A restored database may be older than the tables of sessions, users or the log."""
+    snapshot_with("ada")
+    take("all", spare=False)
+    sql(f"DROP TABLE {missing} CASCADE", dbname=live)
+    snapshot = take("without", spare=False)
+    restore("all")
+    client = visit(User.objects.get())
+
+    answer = confirm(client, of("restore", snapshot))
+
+    assert told(answer)[0] == "Restored “without” of just now."
+    if goes_on:
+        assert told(answer)[1].startswith("Nothing was written into the admin's log: ")
+        assert client.get(page("changelist")).status_code == 200
+    else:
+        assert told(answer)[-1] == SIGNED_OUT
+        assert SIGNED_OUT in client.get(answer["Location"]).content.decode()
+
+
+def test_middleware_that_says_who_it_is(live: str, settings: Settings) -> None:
+    """Where no session signs anybody in, a restore signs nobody out."""
+    snapshot = snapshot_with("ada")
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.{everybody_is_ada.__name__}"]
+
+    answer = confirm(Client(), of("restore", snapshot))
+
+    assert answer["Location"] == page("changelist")
+    assert told(answer) == ["Restored “snap1” of just now."]
+
+
+def everybody_is_ada(get_response: Handler) -> Handler:
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.user = User.objects.get(username="ada")
+        return get_response(request)
+
+    return middleware

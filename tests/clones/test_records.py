@@ -1,0 +1,260 @@
+"""What a copy knows of itself, and what is made of comments that others wrote."""
+
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, get_args
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from django_pgsnap.clones.records import (
+    STRATEGIES,
+    Kind,
+    Record,
+    decode_record,
+    encode_record,
+    validate_note,
+)
+from django_pgsnap.errors import ConfigurationError
+from tests.records import CHANGES, comment_with, copy_record
+
+integers = st.integers(-1, 2**63 - 1)
+seconds = st.floats(0, 2**63, exclude_max=True)
+identities = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)
+records = st.builds(
+    Record,
+    kind=st.sampled_from(get_args(Kind)),
+    identity=identities,
+    set_id=identities,
+    members=st.integers(1, 2**63 - 1),
+    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}", fullmatch=True),
+    alias=st.text(),
+    source=st.text(),
+    taken_at=st.datetimes(timezones=st.just(UTC)),
+    size_bytes=integers,
+    note=st.text(),
+    pinned=st.booleans(),
+    strategy=st.sampled_from(["", *STRATEGIES]) | st.text(),
+    seconds=seconds,
+    clone_rate=seconds,
+    file_copy_rate=seconds,
+    git_branch=st.text(),
+    git_commit=st.text(),
+    git_dirty=st.booleans(),
+    django=st.text(),
+    postgresql=st.text(),
+    migrations=st.sets(st.tuples(st.text(), st.text())).map(lambda keys: tuple(sorted(keys))),
+    sequences=st.text(),
+    comment=st.none() | st.text(),
+    connection_limit=integers,
+    successor_oid=integers,
+    successor_sequences=st.text(),
+    statistics_epoch=st.text(),
+    files=st.dictionaries(st.text(), st.text()).map(lambda files: tuple(sorted(files.items()))),
+)
+
+
+def comment_without(key: str) -> str:
+    data = json.loads(encode_record(copy_record()))
+    del data[key]
+    return json.dumps(data)
+
+
+@given(records)
+def test_round_trip(record: Record) -> None:
+    """Whatever a record says is read back from its comment."""
+    assert decode_record(encode_record(record)) == record
+
+
+@given(records)
+def test_comment_can_be_stored(record: Record) -> None:
+    """A comment holds nothing that PostgreSQL has no room for: no NUL, no half characters."""
+    comment = encode_record(record)
+
+    assert "\0" not in comment
+    assert comment.encode().decode() == comment
+
+
+@given(st.text(st.characters()) | st.text('{}[]":,0123456789eE+-.\\ud pgsna').map("{".__add__))
+@example("{")
+@example("{}")
+@example('{"pgsnap":1}')
+@example('{"pgsnap":' + "[" * 100_000)
+@example('{"pgsnap":1,"migrations":' + '{"a":' * 100_000)
+@example('{"pgsnap":' + "1" * 10_000 + "}")
+@example('{"pgsnap":1e999}')
+@example('{"pgsnap":NaN}')
+@example("[1]")
+@example("null")
+@example('"pgsnap"')
+def test_any_text_is_no_record(text: str) -> None:
+    """A comment that somebody wrote is nothing of ours, and never an error."""
+    assert decode_record(text) is None
+
+
+def test_no_comment_is_no_record() -> None:
+    """A database without a comment is none of ours."""
+    assert decode_record(None) is None
+
+
+@given(CHANGES)
+@example({"size_bytes": float("nan")})
+@example({"seconds": float("inf")})
+@example({"seconds": 10**400})
+@example({"taken_at": "0001-01-01T00:00:00+14:00"})
+@example({"taken_at": "9999-12-31T23:59:59-14:00"})
+@example({"note": "\ud800"})
+@example({"migrations": {"\udfff": ["0001"]}})
+def test_a_record_bent_in_any_way(changes: dict[str, Any]) -> None:
+    """A comment like ours with anything in it is none of ours, or a record that can be written."""
+    record = decode_record(comment_with(**changes))
+
+    assert record is None or decode_record(encode_record(record)) == record
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pgsnap": 2},
+        {"pgsnap": 0},
+        {"pgsnap": True},
+        {"pgsnap": 1.0},
+        {"pgsnap": "1"},
+        {"kind": "spare"},
+        {"kind": ["copy"]},
+        {"identity": "0123456789ABCDEF"},
+        {"set_id": ""},
+        {"members": 0},
+        {"members": True},
+        {"members": 2**63},
+        {"name": "no name"},
+        {"name": None},
+        {"alias": 1},
+        {"source": None},
+        {"taken_at": "2024-01-01T00:00:00"},
+        {"taken_at": "yesterday"},
+        {"taken_at": 0},
+        {"taken_at": "0001-01-01T00:00:00+14:00"},
+        {"size_bytes": -2},
+        {"size_bytes": 1.5},
+        {"size_bytes": float("nan")},
+        {"note": "\ud800"},
+        {"pinned": 1},
+        {"pinned": None},
+        {"seconds": -0.1},
+        {"seconds": 2**63},
+        {"seconds": 1e300},
+        {"seconds": 10**400},
+        {"seconds": True},
+        {"seconds": float("inf")},
+        {"comment": 7},
+        {"migrations": []},
+        {"files": []},
+        {"files": {"genres.csv": 1}},
+        {"migrations": {"app": "0001"}},
+        {"migrations": {"app": [1]}},
+        {"migrations": {"app": {"0001": True}}},
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_kind(changes: dict[str, Any]) -> None:
+    """One value of the wrong kind, or out of range, and the comment is none of ours."""
+    assert decode_record(comment_with(**changes)) is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("pgsnap", "kind", "identity", "set_id", "members"),
+        *("name", "alias", "source", "taken_at", "size_bytes"),
+    ],
+)
+def test_required_value_is_missing(key: str) -> None:
+    """A comment that lacks what every record has is none of ours."""
+    assert decode_record(comment_without(key)) is None
+
+
+def test_values_that_older_versions_did_not_write() -> None:
+    """What need not be there has its default."""
+    assert decode_record(comment_without("note")) == copy_record()
+    assert decode_record(comment_without("migrations")) == copy_record()
+
+
+def test_keys_that_newer_versions_write() -> None:
+    """A key that this version does not know changes nothing."""
+    assert decode_record(comment_with(colour="green", database="x")) == copy_record()
+
+
+def test_moments_are_told_in_utc() -> None:
+    """A moment of another time zone is the same moment in UTC."""
+    east = timezone(timedelta(hours=5, minutes=30))
+    moment = datetime(2024, 2, 29, 12, tzinfo=east)
+
+    record = decode_record(encode_record(copy_record(taken_at=moment)))
+
+    assert record is not None
+    assert (record.taken_at, record.taken_at.tzinfo) == (moment, UTC)
+
+
+def test_an_enormous_comment_is_not_read() -> None:
+    """Nobody can make us read a comment without end."""
+    assert decode_record(encode_record(copy_record()) + " " * 4 * 1024 * 1024) is None
+
+
+@pytest.mark.parametrize("note", ["", "before the import", "x" * 10_000, "two\nlines \0 \u2028"])
+def test_notes(note: str) -> None:
+    """A note is any text of a reasonable length."""
+    assert validate_note(note) == note
+
+
+@pytest.mark.parametrize(
+    ("note", "message", "hint"),
+    [
+        ("x" * 10_001, "The note has 10,001 characters.", "Use at most 10,000."),
+        (
+            "caf\udce9",
+            "The note cannot be stored: surrogates not allowed at position 3.",
+            "Give it in UTF-8.",
+        ),
+    ],
+    ids=["long", "broken"],
+)
+def test_notes_that_cannot_be(note: str, message: str, hint: str) -> None:
+    """A note that is too long, or was typed in another encoding, is refused."""
+    with pytest.raises(ConfigurationError) as caught:
+        validate_note(note)
+
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize("values", [{"comment": "x" * 4 * 1024 * 1024}, {"name": "no name"}])
+def test_nothing_is_written_that_could_not_be_read(values: dict[str, Any]) -> None:
+    """What would make a copy that nobody finds again is refused."""
+    with pytest.raises(ConfigurationError, match="What there is to say about 'live' makes"):
+        encode_record(copy_record(**values))
+
+
+def test_migrations_are_sorted_and_grouped() -> None:
+    """An app is spelled once, whatever the number of its migrations."""
+    record = copy_record(migrations=(("app", "0001"), ("app", "0002"), ("blog", "0001")))
+
+    assert '"migrations":{"app":["0001","0002"],"blog":["0001"]}' in encode_record(record)
+    assert (
+        decode_record(comment_with(migrations={"blog": ["0001"], "app": ["0002", "0001"]}))
+        == record
+    )
+
+
+def test_says_nothing_secret() -> None:
+    """What is written is exactly the record's attributes and the version."""
+    assert json.loads(encode_record(copy_record())).keys() == {"pgsnap", *asdict(copy_record())}
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("copy", "pgsnap_"), ("undo", "pgsnap_undo_")])
+def test_database(kind: Kind, prefix: str) -> None:
+    """A record knows what its database is called."""
+    record = replace(copy_record(), kind=kind)
+
+    assert record.database == prefix + record.identity

@@ -1,0 +1,263 @@
+"""Spares: clones of a copy that stand ready, made by statements that nobody waits for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.conf import settings
+from psycopg import sql as pg
+
+from django_pgsnap.clones.catalog import Database, load_catalog
+from django_pgsnap.clones.names import copy_name, spare_name
+from django_pgsnap.clones.records import Record
+from django_pgsnap.clones.spares import (
+    BackgroundStatements,
+    cancel_spare,
+    obtain_spare,
+    plan_spare,
+    wait_for_spare,
+    wants_spare,
+)
+from django_pgsnap.clones.strategy import Clone
+from django_pgsnap.postgres.advisory_locks import (
+    acquire_lock,
+    read_lock_holder,
+    read_lock_holders,
+    release_lock,
+)
+from django_pgsnap.postgres.session import Session
+from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
+from tests.records import IDENTITY, copy_record, make_copy
+from tests.servers import Server
+from tests.watching import Background, Recorder, settle, until
+
+GIB = 1024**3
+SPARE = spare_name(IDENTITY)
+
+
+@pytest.fixture
+def copy(make_database: MakeDatabase, session: Session) -> Record:
+    """The record of a published copy."""
+    make_database("live")
+    record = copy_record(strategy="file_copy")
+    make_copy(session, record)
+    return record
+
+
+@pytest.fixture
+def names_of(clean_server: Server) -> Callable[[], list[str]]:
+    """Lists the databases once the server has done all that was sent off."""
+    return lambda: [database.name for database in settle(clean_server)]
+
+
+def database_of(session: Session, record: Record) -> Database:
+    return load_catalog(session)[record.database]
+
+
+@pytest.fixture
+def errands(session_as: SessionAs, server_as: ServerAs) -> BackgroundStatements:
+    """Errands that begin with one session whose work is done."""
+    return BackgroundStatements(server_as(), [session_as()])
+
+
+@pytest.mark.parametrize("strategy", ["wal_log", "file_copy", "clone", "", "teleport"])
+def test_spare_of(strategy: str, session: Session, copy: Record) -> None:
+    """A spare is made from the copy, for its owner, the way the copy was made."""
+    record = copy_record(strategy=strategy)
+
+    spare = plan_spare(database_of(session, copy), record)
+
+    assert spare == Clone(
+        source=copy_name(IDENTITY),
+        name=SPARE,
+        owner="postgres",
+        strategy=strategy if strategy in {"wal_log", "clone"} else "file_copy",  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "values", "wanted"),
+    [
+        ({}, {"size_bytes": 10 * GIB}, True),
+        ({}, {"size_bytes": 10 * GIB + 1}, False),
+        ({"SPARE_MAX_BYTES": 0}, {"size_bytes": 1}, False),
+        ({}, {"size_bytes": 100 * GIB, "strategy": "clone", "seconds": 1.0}, True),
+        ({}, {"size_bytes": 100 * GIB, "strategy": "clone", "seconds": 80.0}, False),
+        ({"SPARE": False}, {"size_bytes": 1}, False),
+    ],
+)
+def test_is_wanted(
+    given: dict[str, Any], values: dict[str, Any], wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spare is made of what is not too large, or costs no room, unless the settings say no."""
+    monkeypatch.setattr(settings, "PGSNAP", given)
+
+    assert wants_spare(copy_record(**values)) is wanted
+
+
+def test_errands(
+    copy: Record,
+    session: Session,
+    errands: BackgroundStatements,
+    make_database: MakeDatabase,
+    names_of: Callable[[], list[str]],
+) -> None:
+    """Making and dropping go on when the sessions are given up; more are opened if need be."""
+    make_database("old")
+    make_database("older")
+
+    errands.make_spare(database_of(session, copy), copy)
+    errands.drop("old")
+    errands.drop("older")
+    errands.leave()
+    session.close()
+
+    assert names_of() == ["live", copy.database, SPARE]
+
+
+def test_finished_spare_can_be_used(
+    copy: Record, session: Session, errands: BackgroundStatements
+) -> None:
+    """What was made without us is a spare."""
+    errands.make_spare(database_of(session, copy), copy)
+    errands.leave()
+
+    until(lambda: load_catalog(session).spare(IDENTITY) is not None)
+
+
+def test_locks_are_kept_until_the_errands_have_theirs(
+    copy: Record, session: Session, session_as: SessionAs, server_as: ServerAs
+) -> None:
+    """The operation's lock is given back only after those of the errands were taken."""
+    worker = session_as()
+    acquire_lock(worker, "live", 0)
+    errands = BackgroundStatements(server_as(), [worker])
+
+    errands.make_spare(database_of(session, copy), copy)
+
+    assert read_lock_holder(session, "live") is not None
+    assert read_lock_holder(session, SPARE) is not None
+    errands.leave()
+    assert read_lock_holder(session, "live") is None
+    until(lambda: load_catalog(session).spare(IDENTITY) is not None)
+
+
+def test_idle_sessions_are_closed(session_as: SessionAs, server_as: ServerAs, sql: RunSql) -> None:
+    """Sessions that no errand needs end, with their locks."""
+    idle = session_as()
+    pid = idle.pid
+    errands = BackgroundStatements(server_as(), [idle])
+
+    errands.leave()
+
+    until(lambda: not sql("SELECT pid FROM pg_stat_activity WHERE pid = %s", [pid]))
+
+
+@pytest.mark.parametrize("errand", ["make_spare", "drop"])
+def test_what_somebody_else_is_at(
+    errand: str,
+    copy: Record,
+    session: Session,
+    errands: BackgroundStatements,
+    databases: ListDatabases,
+) -> None:
+    """What another session holds the lock of is left to it."""
+    name = SPARE if errand == "make_spare" else "live"
+    acquire_lock(session, name, 0)
+
+    if errand == "make_spare":
+        errands.make_spare(database_of(session, copy), copy)
+    else:
+        errands.drop("live")
+    errands.leave()
+
+    assert [database.name for database in databases()] == ["live", copy.database]
+
+
+def test_obtain(copy: Record, session: Session, session_as: SessionAs) -> None:
+    """A spare that stands ready is had, and held by its lock."""
+    worker, recorder = session_as(), Recorder()
+    missing = obtain_spare(worker, session, copy, recorder)
+    session.execute(plan_spare(database_of(session, copy), copy).statement)
+
+    spare = obtain_spare(worker, session, copy, recorder)
+
+    assert missing is None
+    assert spare == load_catalog(session)[SPARE]
+    assert recorder.steps == []
+    holder = read_lock_holder(session, SPARE)
+    assert holder is not None
+    assert holder.pid == worker.pid
+
+
+def test_obtain_waits(copy: Record, session: Session, session_as: SessionAs) -> None:
+    """A spare that is being made is waited for, and then had."""
+    maker, worker, recorder = session_as(), session_as(), Recorder()
+    acquire_lock(maker, SPARE, 0)
+    watcher = session_as()
+    waiting = Background(lambda: obtain_spare(worker, watcher, copy, recorder))
+    until(lambda: bool(recorder.steps))
+
+    maker.execute(plan_spare(database_of(session, copy), copy).statement)
+    maker.close()
+
+    assert waiting.result() == load_catalog(session)[SPARE]
+    assert recorder.steps == ["Waiting for the spare of 'seeded', which is being made"]
+
+
+def test_wait_for(copy: Record, session: Session, session_as: SessionAs) -> None:
+    """Waiting for the end of the making leaves the lock free."""
+    recorder = Recorder()
+
+    wait_for_spare(session_as(), copy, recorder)
+
+    assert read_lock_holder(session, SPARE) is None
+    assert recorder.steps == []
+
+
+def test_abandon(copy: Record, session: Session, session_as: SessionAs, sql: RunSql) -> None:
+    """The making of a spare is stopped, so that its copy can be renamed."""
+    maker = session_as()
+    acquire_lock(maker, SPARE, 0)
+    query = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
+    pid = maker.pid
+    maker.fire(pg.SQL("SELECT pg_sleep(60)"))
+    until(lambda: bool(sql(query, [pid])))
+
+    cancel_spare(session, copy)
+
+    assert read_lock_holder(session, SPARE) is None
+    session.execute(
+        pg.SQL("ALTER DATABASE {} RENAME TO renamed").format(pg.Identifier(copy.database))
+    )
+
+
+def test_abandon_what_nobody_makes(copy: Record, session: Session) -> None:
+    """Where nobody makes a spare there is nothing to stop."""
+    cancel_spare(session, copy)
+
+    assert read_lock_holders(session) == {}
+
+
+def test_abandon_of_another_role(
+    copy: Record, role: MakeRole, session: Session, session_as: SessionAs
+) -> None:
+    """A maker that our role may not stop is waited for."""
+    maker, ordinary = session_as(), session_as(role())
+    acquire_lock(maker, SPARE, 0)
+    waiting = Background(lambda: cancel_spare(ordinary, copy))
+    until(
+        lambda: bool(
+            session.rows(
+                pg.SQL(
+                    "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'"
+                ),
+                [ordinary.pid],
+            )
+        )
+    )
+
+    release_lock(maker, SPARE)
+
+    waiting.result()
+    assert maker.value(pg.SQL("SELECT 1")) == 1

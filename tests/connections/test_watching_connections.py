@@ -1,0 +1,417 @@
+"""Keeping a process going when another one restores a database under it."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
+from django.contrib.postgres import signals as types
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_started
+from django.db import OperationalError, connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.test import TransactionTestCase, modify_settings, override_settings
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
+
+from django_pgsnap.connections import restore_detection
+from django_pgsnap.connections.restore_detection import watch_connections
+from django_pgsnap.signals import post_restore
+from tests.conftest import RunSql, SetAlias
+from tests.project import point
+from tests.servers import Server
+from tests.staleness import (
+    answer,
+    asgi_answer,
+    change,
+    heard,
+    is_fresh,
+    make_twin,
+    swap_twin,
+    threads,
+)
+from tests.testapp.models import Author
+
+KINDS: dict[str, dict[str, Any]] = {
+    "neither": {},
+    "persistent": {"CONN_MAX_AGE": 600},
+    "pool": {"OPTIONS": {"pool": True}},
+    "pool of one": {"OPTIONS": {"pool": {"min_size": 1}}},
+    "atomic requests": {"ATOMIC_REQUESTS": True, "CONN_MAX_AGE": 600},
+    "no autocommit": {"AUTOCOMMIT": False, "CONN_MAX_AGE": 600},
+}
+
+
+@pytest.fixture(params=KINDS)
+def twin(live: str, request: pytest.FixtureRequest, server: Server) -> str:
+    """The name of a live database whose twin, made before `change`, will take its place."""
+    make_twin(server, live)
+    change()
+    point("default", **KINDS[request.param])
+    return live
+
+
+def one_kind(kind: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("twin", [kind], indirect=True)
+
+
+def test_threads_answer_from_what_took_the_place(twin: str, server: Server) -> None:
+    """However threads connect, their next request finds the other database and fresh caches."""
+    with threads(3) as pool:
+        before = [each.submit(answer, "/state/").result() for each in pool]
+        swap_twin(server, twin)
+        after = [each.submit(answer, "/state/").result() for each in pool]
+
+    assert all(is_fresh(state, authors=1) for state in before)
+    assert all(is_fresh(state, authors=0) for state in after)
+
+
+@pytest.mark.parametrize("twin", ["neither", "persistent", "pool of one"], indirect=True)
+def test_requests_at_once(twin: str, server: Server) -> None:
+    """Requests that come at the same time after a swap are all right, and one notices it."""
+    with threads(6) as pool, heard(post_restore) as calls:
+        for each in [each.submit(answer, "/state/") for each in pool]:
+            each.result()
+        swap_twin(server, twin)
+        after = [each.result() for each in [each.submit(answer, "/state/") for each in pool]]
+
+    assert all(is_fresh(state, authors=0) for state in after)
+    assert [(call["using"], call["snapshot"]) for call in calls] == [("default", None)]
+
+
+@pytest.mark.parametrize("path", ["/state/", "/async-state/"])
+@one_kind("neither")
+def test_asgi(twin: str, server: Server, path: str) -> None:
+    """Views behind ASGI, asynchronous ones too, are answered from what took the place."""
+    before = asyncio.run(asgi_answer(path))
+    swap_twin(server, twin)
+    after = asyncio.run(asgi_answer(path))
+
+    assert is_fresh(before, authors=1)
+    assert is_fresh(after, authors=0)
+
+
+@pytest.mark.parametrize("twin", ["neither", "persistent"], indirect=True)
+def test_connection_ended_within_a_request(twin: str, server: Server) -> None:
+    """What begins after the swap is right, though the request had connected before it."""
+    assert answer("/state/")["status"] == 200
+    request_started.send(sender=WSGIHandler, environ={})
+
+    swap_twin(server, twin)
+
+    assert not Author.objects.exists()
+
+
+@one_kind("pool")
+def test_pool_is_mended_at_once(twin: str, server: Server) -> None:
+    """A pool is not left to find out about one ended connection after the other, with pauses."""
+    with threads(4) as pool:
+        for each in [each.submit(answer, "/state/") for each in pool]:
+            each.result()
+        swap_twin(server, twin)
+        answer("/state/")
+
+        statistics = connection.pool.get_stats()  # type: ignore[attr-defined]
+
+    assert statistics["connections_lost"] >= 2
+
+
+def test_duplicate_and_other_aliases(
+    lives: dict[str, str], set_alias: SetAlias, server: Server
+) -> None:
+    """Each alias of a database is told, those of others are not, by a request that needs none."""
+    make_twin(server, lives["default"])
+    set_alias("again")
+    for alias in ("default", "again", "other"):
+        assert answer(f"/state/?using={alias}")["status"] == 200
+
+    with heard(post_restore) as calls:
+        swap_twin(server, lives["default"])
+        answer("/no-query/")
+
+    assert [call["using"] for call in calls] == ["default", "again"]
+
+
+@pytest.mark.parametrize(("named", "told"), [(None, 2), (["other"], 1), (["unknown"], 0)])
+def test_only_what_can_be_restored_is_asked(
+    named: list[str] | None, told: int, lives: dict[str, str], server: Server, settings: Settings
+) -> None:
+    """A request connects to none but the databases that PGSNAP['DATABASES'] names."""
+    for live in lives.values():
+        make_twin(server, live)
+    for alias in lives:
+        assert answer(f"/state/?using={alias}")["status"] == 200
+    for live in lives.values():
+        swap_twin(server, live)
+    settings.PGSNAP = {"DATABASES": named}
+
+    with heard(post_restore) as calls:
+        answer("/no-query/")
+
+    assert len(calls) == told
+
+
+def test_other_vendors_are_left_alone(live: str, set_alias: SetAlias, tmp_path: Path) -> None:
+    """Neither the settings nor the connections of another vendor's alias change."""
+    file = str(tmp_path / "lite")
+    set_alias("lite", ENGINE="django.db.backends.sqlite3", NAME=file, CONN_HEALTH_CHECKS=False)
+    connections.settings["broken"] = {
+        **connections.settings["lite"],
+        "ENGINE": "tests.no_such_backend",
+    }
+
+    watch_connections()
+    connections["lite"].ensure_connection()
+
+    assert not connections["lite"].settings_dict["CONN_HEALTH_CHECKS"]
+    assert not connections.settings["broken"]["CONN_HEALTH_CHECKS"]
+    assert answer("/state/")["status"] == 200
+
+
+def test_server_is_down(live: str) -> None:
+    """A page that needs no database does without."""
+    assert answer("/state/")["status"] == 200
+    connection.close()
+    point("default", PORT="1")
+
+    assert answer("/no-query/")["status"] == 200
+
+
+def test_connection_is_lost_while_it_is_set_up(live: str, before_ours: Callable[..., None]) -> None:
+    """Nothing half set up is left to the request, which connects for itself."""
+    connection.ensure_connection()
+    connection.close()
+
+    def fail(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        raise OperationalError("terminating connection due to administrator command")
+
+    before_ours(fail)
+    request_started.send(sender=WSGIHandler, environ={})
+
+    assert connection.connection is None
+
+
+def test_pool_has_none_to_spare(live: str) -> None:
+    """A page that needs no database waits but a moment for the pool's last connection."""
+    point("default", OPTIONS={"pool": {"min_size": 1, "timeout": 60}})
+    connection.ensure_connection()
+
+    with threads(1) as (thread,):
+        status = thread.submit(answer, "/no-query/").result(timeout=30)["status"]
+
+    assert status == 200
+
+
+def test_nothing_is_kept_from_a_pool(live: str) -> None:
+    """A request that needs no database holds no connection of the pool."""
+    point("default", OPTIONS={"pool": {"min_size": 1}})
+    answer("/state/")
+
+    request_started.send(sender=WSGIHandler, environ={})
+
+    assert connection.connection is None
+
+
+def test_test_client_connects_to_nothing(live: str, client: Any) -> None:
+    """The test client's requests, in tests that may forbid it, do not connect by themselves."""
+    answer("/state/")
+    connection.close()
+
+    client.get("/no-query/")
+
+    assert connection.connection is None
+
+
+def test_database_that_a_test_case_forbids(lives: dict[str, str]) -> None:
+    """A live server in a test that does not declare a database answers all the same."""
+
+    class OneDatabase(TransactionTestCase):
+        databases = {"default"}
+
+    answer("/state/?using=other")
+    OneDatabase.setUpClass()
+    try:
+        with threads(1) as (live_server,):
+            status = live_server.submit(answer, "/no-query/").result()["status"]
+    finally:
+        OneDatabase.doClassCleanups()
+
+    assert status == 200
+
+
+def test_static_files(live: str) -> None:
+    """A request for a static file connects to nothing."""
+    answer("/state/")
+
+    answer("/static/admin/css/base.css", StaticFilesHandler(WSGIHandler()))
+
+    assert connection.connection is None
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_look_is_not_counted(live: str, debug: bool, settings: Settings) -> None:
+    """Neither assertNumQueries nor connection.queries see that we look."""
+    settings.DEBUG = debug
+
+    with CaptureQueriesContext(connection) as captured:
+        connection.close()
+        connection.ensure_connection()
+        restore_detection._check_before_request()
+
+    assert captured.captured_queries == []
+    assert connection.queries == []
+
+
+def test_no_transaction_is_left_open(live: str, sql: RunSql) -> None:
+    """With AUTOCOMMIT off, looking leaves no session inside a transaction."""
+    point("default", AUTOCOMMIT=False, CONN_MAX_AGE=600)
+    connection.ensure_connection()
+    restore_detection._check_before_request()
+
+    states = sql("SELECT state FROM pg_stat_activity WHERE datname = %s", [live])
+
+    assert states == [("idle",)]
+
+
+def test_transaction_of_another_receiver_stays(live: str, before_ours: Callable[..., None]) -> None:
+    """What another receiver began on a new connection with AUTOCOMMIT off is not rolled back."""
+
+    def receiver(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        connection.connection.execute("SET search_path TO theirs")
+
+    before_ours(receiver)
+    point("default", AUTOCOMMIT=False)
+
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW search_path")
+        assert cursor.fetchone() == ("theirs",)
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@one_kind("pool of one")
+def test_types_of_extensions(
+    order: str, twin: str, server: Server, before_ours: Callable[..., None], sql: RunSql
+) -> None:
+    """Types that got other oids are read right, whoever is told first of a new connection."""
+    # No contrib module is needed: Django goes by the types' names, psycopg by their oids.
+    sql("""CREATE TYPE hstore AS ENUM ('"a"=>"1"')""", dbname=f"{twin}_twin")
+    sql("""CREATE TYPE hstore AS ENUM ('"a"=>"1"')""", dbname=twin)
+    sql("""CREATE TYPE citext AS ENUM ('b')""", dbname=f"{twin}_twin")
+    if order == "before":
+        before_ours(types.register_type_handlers)
+
+    types.get_hstore_oids.cache_clear()  # type: ignore[attr-defined]
+
+    with modify_settings(INSTALLED_APPS={"append": "django.contrib.postgres"}):
+        before = values("""'"a"=>"1"'::hstore""")
+        swap_twin(server, twin)
+        after = values("""'"a"=>"1"'::hstore, ARRAY['b'::citext]""")
+
+    assert before == ({"a": "1"},)
+    assert after == ({"a": "1"}, ["b"])
+
+
+def test_types_of_postgis(live: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PostGIS' wrappers know of their types is forgotten, for the alias alone."""
+    registries = {"geometry": {"default": "stale", "other": "theirs"}}
+    monkeypatch.setattr(type(connections["default"]), "_type_infos", registries, raising=False)
+    make_twin(server, live)
+    connection.ensure_connection()
+
+    swap_twin(server, live)
+    connection.close()
+    connection.ensure_connection()
+
+    assert registries == {"geometry": {"other": "theirs"}}
+
+
+def test_connections_made_before_the_watch(live: str, server: Server, unwatched: None) -> None:
+    """What another app's ready() had connected to and cached is watched, too."""
+    make_twin(server, live)
+    change()
+    point("default", CONN_MAX_AGE=600)
+    ContentType.objects.get_for_model(Author)
+    watch_connections()
+
+    swap_twin(server, live)
+
+    assert is_fresh(answer("/state/"), authors=0)
+
+
+@pytest.mark.parametrize("pgsnap", [{"ENABLED": False}, {"ENABLED": None}])
+def test_off(live: str, pgsnap: dict[str, Any], unwatched: None) -> None:
+    """Where the app is off, Django is as it was."""
+    config = apps.get_app_config("django_pgsnap")
+    point("default", CONN_HEALTH_CHECKS=False)
+
+    with override_settings(PGSNAP=pgsnap, DEBUG=False):
+        config.ready()
+
+    assert connection.settings_dict["CONN_HEALTH_CHECKS"] is False
+    assert not connection_created.has_listeners(type(connection))
+    assert (
+        restore_detection._check_before_request
+        not in request_started._live_receivers(WSGIHandler)[0]
+    )
+
+
+def test_debug_switches_it_on(live: str, unwatched: None) -> None:
+    """With nothing else said, DEBUG decides."""
+    with override_settings(PGSNAP={}, DEBUG=True):
+        apps.get_app_config("django_pgsnap").ready()
+
+    assert connection_created.has_listeners(type(connection))
+
+
+def test_switching_on_twice(live: str) -> None:
+    """Starting the app anew, as tests with other INSTALLED_APPS do, changes nothing."""
+    before = list(request_started.receivers), list(connection_created.receivers)
+
+    apps.get_app_config("django_pgsnap").ready()
+
+    assert (list(request_started.receivers), list(connection_created.receivers)) == before
+
+
+def values(columns: str) -> tuple[Any, ...]:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {columns}")
+        row = cursor.fetchone()
+    connection.close()
+    return tuple(row)
+
+
+@pytest.fixture
+def before_ours() -> Iterator[Callable[..., None]]:
+    """Connects a receiver to `connection_created` that is called before ours."""
+    connected = []
+
+    def connect(receiver: Callable[..., None]) -> None:
+        _unwatch()
+        connection_created.connect(receiver)
+        connected.append(receiver)
+        watch_connections()
+
+    yield connect
+    for receiver in connected:
+        connection_created.disconnect(receiver)
+
+
+@pytest.fixture
+def unwatched() -> Iterator[None]:
+    """The process as it is where the app is off; afterwards it is on again."""
+    _unwatch()
+    yield
+    _unwatch()
+    watch_connections()
+
+
+def _unwatch() -> None:
+    connection_created.disconnect(dispatch_uid=restore_detection._DISPATCH_UID)
+    for handler in (WSGIHandler, ASGIHandler):
+        request_started.disconnect(sender=handler, dispatch_uid=restore_detection._DISPATCH_UID)

@@ -1,0 +1,459 @@
+"""The management command: what it prints, asks and returns."""
+
+import json
+import re
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.checks import Error, register, registry
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+
+from django_pgsnap.snapshots.manage import annotate, pin
+from django_pgsnap.snapshots.queries import get, list_snapshots, overview
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
+from tests.conftest import Call, RunSql
+from tests.project import Manage
+from tests.servers import Server
+from tests.terminal import ESCAPE, on_terminal
+from tests.watching import held_up, in_transaction, settle, write
+
+SUBCOMMANDS = [
+    "take",
+    "restore",
+    "undo",
+    "list",
+    "show",
+    "rename",
+    "pin",
+    "unpin",
+    "delete",
+    "refill",
+]
+
+LONG_NOTE = "before the erasure of the signer number 42, whom the GDPR allows to be forgotten"
+
+
+def test_story_in_plain_words(live: str, call: Call) -> None:
+    """Each verb says in a sentence what it did, in a pipe without any colour."""
+    said = [
+        _plain(call("pgsnap", *words.split()).stdout)
+        for words in (
+            "take seeded",
+            "take",
+            "restore seeded",
+            "undo",
+            "undo",
+            "rename seeded sown",
+            "pin sown",
+            "unpin sown",
+            "refill sown",
+            "delete snap1 sown",
+            "list",
+        )
+    ]
+
+    assert said == [
+        "Took 'seeded': SIZE of default in TIME.\nCopies, spares and undo now occupy SIZE.\n",
+        "Took 'snap1': SIZE of default in TIME.\nCopies, spares and undo now occupy SIZE.\n",
+        "Restored 'seeded' of just now to default in TIME.\n",
+        (
+            "Swapped back what was live until just now (restore of 'seeded'). "
+            "Run undo again to redo.\n"
+        ),
+        (
+            "Swapped back what was live until just now (restore of 'seeded'). "
+            "Run undo again to redo.\n"
+        ),
+        "Renamed 'seeded' to 'sown'.\n",
+        "Pinned 'sown': pruning leaves it.\n",
+        "Unpinned 'sown': it may be pruned.\n",
+        "The spare of 'sown' is ready.\n",
+        "Deleted 'snap1', 'sown': SIZE less.\n",
+        (
+            "No snapshots yet. Take one: pgsnap take\n"
+            "Undo: what was live until just now (restore of sown, SIZE).\n"
+            "Copies, spares and undo occupy SIZE.\n"
+        ),
+    ]
+
+
+def test_list_in_a_pipe(live: str, call: Call, server: Server) -> None:
+    """In a pipe a list is columns of plain text, in full width, one line per snapshot."""
+    take("seeded", note=LONG_NOTE, spare=False)
+    pin("seeded")
+    take("other")
+    settle(server)
+
+    heading, other, seeded, total = call("pgsnap", "list").stdout.splitlines()
+
+    assert heading.split() == ["Name", "Age", "Size", "Note", "Branch", "Migrations", "Spare"]
+    assert re.fullmatch(r"other +now +\S+ MB +\S* +current +ready *", other)
+    assert re.fullmatch(rf"seeded \(pinned\) +now +\S+ MB +{LONG_NOTE} +\S* +current *", seeded)
+    assert _plain(total) == "Copies, spares and undo occupy SIZE."
+
+
+def test_list_says_how_far_the_code_is(live: str, call: Call) -> None:
+    """Migrations that a snapshot lacks, and those that the code does not know, are counted."""
+    recorder = MigrationRecorder(connection)
+    recorder.record_unapplied("testapp", "0001_initial")
+    recorder.record_unapplied("testapp", "0002_genres")
+    recorder.record_applied("testapp", "0003_on_another_branch")
+    take("seeded", spare=False)
+
+    listed = call("pgsnap", "list").stdout
+    shown = call("pgsnap", "show", "seeded").stdout
+
+    assert "2 behind, 1 unknown here" in listed
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "Migrations 2 behind, 1 unknown here" in lines
+    assert "behind testapp.0001_initial" in lines
+    assert "unknown testapp.0003_on_another_branch" in lines
+
+
+def test_show(live: str, call: Call) -> None:
+    """A snapshot is shown with all that is known of it."""
+    snapshot = take("seeded", note="a note", pin=True, spare=False)
+
+    lines = [
+        " ".join(_plain(line).split())
+        for line in call("pgsnap", "show", "seeded").stdout.splitlines()
+    ]
+
+    (member,) = snapshot.members
+    code = [line for line in lines if line.startswith("Code ")]  # there is none without git
+    assert [line for line in lines if line not in code] == [
+        "Name seeded",
+        f"Taken {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC (just now), in TIME",
+        "Size SIZE",
+        "Note a note",
+        "Pinned yes",
+        "Spare none",
+        "Migrations current",
+        (
+            f"Alias default {live}, copied by {member.record.strategy} on PostgreSQL "
+            f"{member.record.postgresql} to {member.database.name} (SIZE)"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["take", "new"],
+        ["restore"],
+        ["show", "seeded"],
+        ["rename", "seeded", "seeded"],
+        ["pin", "seeded"],
+        ["unpin", "seeded"],
+        ["refill"],
+    ],
+)
+def test_json_of_one_snapshot(words: list[str], live: str, call: Call) -> None:
+    """With --json the facts of the snapshot are printed, and nothing else, on any stream."""
+    take("seeded", note="a \x1b note", spare=False)
+
+    printed = call("pgsnap", *words, "--json")
+
+    facts = json.loads(printed.stdout)
+    snapshot = get(facts["name"])
+    assert printed.stderr == ""
+    assert {key: facts[key] for key in ("name", "note", "taken_at", "size_bytes")} == {
+        "name": snapshot.name,
+        "note": snapshot.note,
+        "taken_at": snapshot.taken_at.isoformat(),
+        "size_bytes": snapshot.size_bytes,
+    }
+    assert [(each["alias"], each["source"]) for each in facts["members"]] == [("default", live)]
+
+
+def test_json_of_lists(live: str, call: Call, server: Server) -> None:
+    """With --json list gives snapshots and undos, undo what it swapped, delete what is gone."""
+    take("seeded")
+    write("Ursula")
+    restore("seeded")
+    settle(server)
+
+    listed = json.loads(call("pgsnap", "list", "--json").stdout)
+    undone = json.loads(call("pgsnap", "undo", "--json").stdout)
+    deleted = json.loads(call("pgsnap", "delete", "seeded", "--json").stdout)
+
+    assert [each["name"] for each in listed["snapshots"]] == ["seeded"]
+    assert listed["snapshots"][0]["spare"] == "ready"
+    assert listed["snapshots"][0]["migrations"] == {"missing": [], "unknown": []}
+    assert listed["undos"] == [undone]
+    assert undone["replaced_by"] == "seeded"
+    assert listed["occupied_bytes"] > 3_000_000
+    assert [each["name"] for each in deleted] == ["seeded"]
+
+
+def test_json_of_a_restore_that_migrates(live: str, call: Call) -> None:
+    """What migrate would say does not get between the JSON."""
+    MigrationRecorder(connection).record_unapplied("testapp", "0002_genres")
+    connection.cursor().execute("DELETE FROM testapp_genre")
+    take("old")
+
+    printed = call("pgsnap", "restore", "--migrate", "--json")
+
+    assert json.loads(printed.stdout)["name"] == "old"
+    assert printed.stderr == ""
+
+
+def test_verbosity(live: str, call: Call) -> None:
+    """0 says nothing, 1 what was done, 2 also the steps; both before and after the subcommand."""
+    silent = [call("pgsnap", "-v", "0", "take"), call("pgsnap", "take", "-v", "0")]
+    talkative = [call("pgsnap", "--verbosity=2", "take"), call("pgsnap", "take", "--verbosity=2")]
+
+    assert {(each.stdout, each.stderr) for each in silent} == {("", "")}
+    assert {each.stderr for each in talkative} == {f"Copying {live} …\n"}
+    assert all(each.stdout.startswith("Took 'snap") for each in talkative)
+
+
+def test_warnings_are_never_silenced(live: str, call: Call, sql: RunSql) -> None:
+    """What went not all the way is said at verbosity 0 and beside JSON, on stderr."""
+    sql("CREATE UNLOGGED TABLE cache ()", dbname=live)
+
+    for words in (["take", "-v0"], ["take", "--json"]):
+        assert call("pgsnap", *words).stderr == (
+            f"Warning: Unlogged tables of {live!r} come back empty if the server crashes after "
+            "the take: cache.\n"
+        )
+
+
+def test_ended_sessions_are_told(live: str, call: Call, server: Server) -> None:
+    """How many sessions were ended is said on stderr."""
+    with server.connect(live):
+        assert call("pgsnap", "take").stderr == "Ended 1 session on the live database.\n"
+
+
+def test_call_command_with_options(live: str) -> None:
+    """A program may call the command with keywords as well as with words."""
+    stdout = StringIO()
+
+    call_command("pgsnap", "take", "seeded", note="by a program", as_json=True, stdout=stdout)
+
+    assert json.loads(stdout.getvalue())["note"] == "by a program"
+
+
+def test_text_that_would_steer_a_terminal(live: str, call: Call) -> None:
+    """Whatever a note contains, it is printed on one line and steers nothing."""
+    take("seeded", spare=False)
+    annotate("seeded", "\x1b[31mred\x07\nsecond line \u202e")
+
+    for words in (["list"], ["show", "seeded"]):
+        printed = call("pgsnap", *words).stdout
+        assert "�[31mred� second line �" in printed
+        assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize("subcommand", ["", *SUBCOMMANDS])
+def test_help(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each subcommand explains itself on lines that fit on a terminal."""
+    with pytest.raises(SystemExit) as caught:
+        call_command("pgsnap", *filter(None, [subcommand]), "--help")
+
+    printed = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert max(map(len, printed.splitlines())) <= 80
+    if subcommand:
+        assert re.search(r"^[A-Z][^\n]+\.$", printed, re.MULTILINE)
+        assert "general options:" in printed
+        assert "--json" in printed
+    else:
+        assert [name for name in SUBCOMMANDS if f"\n    {name} " not in printed] == []
+
+
+def test_table_on_a_terminal(live: str, manage: Manage, server: Server) -> None:
+    """On 80 columns all columns of the list are legible, however long names and notes are."""
+    name = "feature/PAY-1234-a-name-as-long-as-branches-are"
+    take("seeded", note=LONG_NOTE, spare=False)
+    take(name, note="short")
+    settle(server)
+
+    with on_terminal(manage, "pgsnap", "list") as terminal:
+        assert terminal.end() == 0
+
+    heading = next(line for line in terminal.lines if "Name" in line)
+    assert heading.split()[:4] == ["Name", "Age", "Size", "Note"]
+    assert heading.endswith(" Spare")
+    assert max(map(len, terminal.lines)) <= 80
+    (row,) = (line for line in terminal.lines if line.startswith(" seeded "))
+    assert row.split()[1:4:2] == ["now", "MB"]
+    width = heading.index("Age")
+    folded = "".join(line[:width].strip() for line in terminal.lines if line[:1] == " ")
+    assert name in folded
+    assert "\x1b[1m" in terminal.written
+
+
+@pytest.mark.parametrize(
+    ("words", "env"),
+    [(["list", "--no-color"], {}), (["list"], {"NO_COLOR": "1"}), (["take"], {"NO_COLOR": "1"})],
+)
+def test_without_colour(words: list[str], env: dict[str, str], live: str, manage: Manage) -> None:
+    """Neither --no-color nor NO_COLOR lets any colour through, on a terminal."""
+    take("seeded", spare=False)
+
+    with on_terminal(manage, "pgsnap", *words, env=env) as terminal:
+        assert terminal.end() == 0
+
+    assert "seeded" in terminal.text or "snap1" in terminal.text
+    assert not ESCAPE.search(terminal.written.replace("\x1b[?25h", "").replace("\x1b[?25l", ""))
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "\x04"], ids=["no", "enter", "end of input"])
+def test_delete_asks_on_a_terminal(answer: str, live: str, manage: Manage) -> None:
+    """On a terminal delete shows what would go and asks; anything but yes leaves it."""
+    take("seeded", note="a note", spare=False)
+
+    with on_terminal(manage, "pgsnap", "delete", "seeded") as terminal:
+        terminal.expect("Delete for good? [y/N] ")
+        assert _plain(terminal.text).startswith("  seeded  just now  SIZE  a note\n")
+        terminal.type(answer)
+        assert terminal.end() == 1
+
+    assert [each.name for each in list_snapshots()] == ["seeded"]
+    assert terminal.lines[-1] == "CommandError: Nothing deleted."
+
+
+def test_delete_with_consent(live: str, manage: Manage) -> None:
+    """After a yes the snapshot is gone."""
+    take("seeded", spare=False)
+
+    with on_terminal(manage, "pgsnap", "delete", "seeded") as terminal:
+        terminal.expect("Delete for good? [y/N] ")
+        terminal.type("y\n")
+        assert terminal.end() == 0
+
+    assert list_snapshots() == ()
+    assert _plain(terminal.lines[-1]) == "Deleted 'seeded': SIZE less."
+
+
+def test_delete_does_not_ask_when_told(live: str, manage: Manage) -> None:
+    """With --no-input there is no question, on a terminal either."""
+    take("seeded", spare=False)
+
+    with on_terminal(manage, "pgsnap", "delete", "seeded", "--no-input") as terminal:
+        assert terminal.end() == 0
+
+    assert "[y/N]" not in terminal.text
+    assert list_snapshots() == ()
+
+
+def test_delete_of_an_unknown_name_asks_nothing(live: str, manage: Manage) -> None:
+    """A name that does not exist is refused before any question."""
+    take("seeded", spare=False)
+
+    with on_terminal(manage, "pgsnap", "delete", "seeded", "sown") as terminal:
+        assert terminal.end() == 1
+
+    assert "[y/N]" not in terminal.text
+    assert len(list_snapshots()) == 1
+
+
+def test_progress_on_a_terminal(live: str, manage: Manage, server: Server) -> None:
+    """A copy that takes its time shows itself, and clears up when it is done."""
+    with (
+        held_up(server, live) as blocker,
+        on_terminal(manage, "pgsnap", "take", "seeded") as terminal,
+    ):
+        terminal.expect(f"Copying {live}")
+        blocker.execute("ROLLBACK")
+        assert terminal.end() == 0
+
+    assert "Took 'seeded'" in terminal.text
+
+
+def test_wait_on_a_terminal(live: str, manage: Manage, server: Server) -> None:
+    """Whoever is waited for is shown while one waits, and may be whoever is watching."""
+    with (
+        in_transaction(server, live) as client,
+        on_terminal(manage, "pgsnap", "take", "seeded", columns=120) as terminal,
+    ):
+        terminal.expect(f"Waiting up to 10 s for pid {client.info.backend_pid}: role ")
+        client.execute("ROLLBACK")
+        assert terminal.end() == 0
+
+    assert "Took 'seeded'" in terminal.text
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["take"]])
+def test_reader_that_has_seen_enough(words: list[str], live: str, manage: Manage) -> None:
+    """When nobody reads on, as after `| head -1`, there is no complaint, and the work is done."""
+    take("seeded", spare=False)
+    command = manage.start("pgsnap", *words)
+    assert command.stdout
+    command.stdout.close()
+
+    assert command.stderr
+    assert command.stderr.read() == ""
+    assert command.wait(60) == 0
+    assert len(list_snapshots()) == (2 if words == ["take"] else 1)
+
+
+def test_status_and_streams(live: str, manage: Manage) -> None:
+    """A failure is one message on stderr, nothing on stdout, and status 1."""
+    failed = manage("pgsnap", "show", "seeded")
+    misspelt = manage("pgsnap", "shwo")
+
+    assert (failed.returncode, failed.stdout, failed.stderr) == (
+        1,
+        "",
+        "CommandError: There is no snapshot 'seeded'.\nTake one with pgsnap take.\n",
+    )
+    assert (misspelt.returncode, misspelt.stdout) == (2, "")
+    assert "invalid choice: 'shwo'" in misspelt.stderr
+
+
+def test_traceback_on_request(live: str, manage: Manage) -> None:
+    """With --traceback, after the subcommand too, the cause is shown."""
+    ended = manage("pgsnap", "show", "x", "--traceback")
+
+    assert "Traceback (most recent call last)" in ended.stderr
+    assert "SnapshotNotFoundError: There is no snapshot 'x'." in ended.stderr
+
+
+def test_errors_of_other_apps_do_not_stop_it(live: str, call: Call) -> None:
+    """The command runs only its own checks: nobody is kept from their data by another app's."""
+
+    def broken(**_: Any) -> list[Error]:
+        return [Error("another app's", id="other.E001")]
+
+    register(broken, "models")
+    try:
+        assert call("pgsnap", "list", skip_checks=False).stdout.startswith("No snapshots yet.")
+        with pytest.raises(CommandError):
+            call("check")
+    finally:
+        registry.registry.registered_checks.discard(broken)
+
+
+def test_undo_is_listed_until_it_is_used(live: str, call: Call) -> None:
+    """The list ends with what undo would swap back."""
+    take("seeded")
+    write("Ursula")
+    restore("seeded")
+
+    assert "Undo: what was live until just now (restore of seeded, " in (
+        call("pgsnap", "list").stdout
+    )
+    assert len(overview().undos) == 1
+
+
+def _plain(text: str) -> str:
+    """Replace what differs from run to run."""
+    text = re.sub(r"\d+(\.\d+)? (bytes|KB|MB)", "SIZE", text)
+    return re.sub(r"\d+(\.\d+)? s\b", "TIME", text)
+
+
+@pytest.mark.parametrize("words", [("list",), ("show", "seeded")])
+def test_output_that_cannot_hold_a_note(words: tuple[str, ...], live: str, manage: Manage) -> None:
+    """Letters that the output's encoding lacks are spelt out, and the rest is printed."""
+    take("seeded", note="Zażółć", spare=False)
+
+    done = manage("pgsnap", *words, env={"PYTHONIOENCODING": "ascii"})
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Za\\u017c\\xf3\\u0142\\u0107" in done.stdout

@@ -1,0 +1,127 @@
+"""What is read inside a live database, before it is copied."""
+
+import pytest
+from psycopg import sql as pg
+
+from django_pgsnap.postgres import contents
+from django_pgsnap.postgres.contents import Contents, digest_sequences, read_contents
+from django_pgsnap.postgres.session import Session
+from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
+
+MIGRATIONS = """
+    CREATE TABLE django_migrations (id serial, app text, name text, applied timestamptz);
+    INSERT INTO django_migrations (app, name)
+    VALUES ('testapp', '0002'), ('testapp', '0001'), ('auth', '0001'), ('auth', '0001')
+"""
+
+
+@pytest.fixture
+def inside(make_database: MakeDatabase, session_as: SessionAs) -> Session:
+    """A session on the live database."""
+    return session_as(database=make_database("live"))
+
+
+def digest_after(session: Session, *statements: str) -> str:
+    for statement in statements:
+        session.execute(pg.SQL(statement))
+    return digest_sequences(session)
+
+
+def test_empty_database(inside: Session) -> None:
+    """An empty database holds nothing, but that is known for sure."""
+    assert read_contents(inside) == Contents(
+        migrations=(), sequences=digest_sequences(inside), unlogged=()
+    )
+    assert digest_sequences(inside) != ""
+
+
+def test_migrations(inside: Session) -> None:
+    """Applied migrations are told sorted, each once."""
+    inside.execute(pg.SQL(MIGRATIONS))
+
+    assert read_contents(inside).migrations == (
+        ("auth", "0001"),
+        ("testapp", "0001"),
+        ("testapp", "0002"),
+    )
+
+
+def test_migrations_in_another_schema(inside: Session, sql: RunSql) -> None:
+    """Migrations are found where the search path leads, as Django finds them."""
+    sql("CREATE SCHEMA app; SET search_path = app;" + MIGRATIONS, dbname="live")
+    before = read_contents(inside).migrations
+
+    inside.execute(pg.SQL("SET search_path = app"))
+
+    assert before == ()
+    assert len(read_contents(inside).migrations) == 3
+
+
+def test_what_may_not_be_read(inside: Session, role: MakeRole, session_as: SessionAs) -> None:
+    """A role that may not read a table or a sequence learns nothing, and does not fail."""
+    inside.execute(pg.SQL(MIGRATIONS))
+    inside.execute(pg.SQL("CREATE UNLOGGED TABLE cache ()"))
+
+    contents = read_contents(session_as(role(), database="live"))
+
+    assert contents == Contents(migrations=(), sequences="", unlogged=("cache",))
+
+
+def test_sequences_in_any_position(inside: Session) -> None:
+    """Each position of a sequence, called or not, has a digest of its own."""
+    digests = [
+        digest_after(inside, "CREATE SEQUENCE odd"),
+        digest_after(inside, "SELECT nextval('odd')"),
+        digest_after(inside, "SELECT nextval('odd')"),
+        digest_after(inside, "SELECT setval('odd', 2, false)"),
+        digest_after(inside, "SELECT setval('odd', 7)"),
+        digest_after(inside, 'CREATE SCHEMA "Ö %"; CREATE SEQUENCE "Ö %"."a""b"'),
+    ]
+
+    assert len(set(digests)) == len(digests)
+    assert digest_after(inside, "SELECT setval('odd', 7)") == digests[-1]
+
+
+def test_temporary_sequences_do_not_count(inside: Session) -> None:
+    """What goes with a session is no part of what the database holds."""
+    assert digest_after(inside) == digest_after(inside, "CREATE TEMPORARY SEQUENCE mine")
+
+
+def test_sequence_that_was_made_anew(inside: Session) -> None:
+    """Another sequence under the same name is another one."""
+    before = digest_after(inside, "CREATE SEQUENCE odd")
+
+    assert digest_after(inside, "DROP SEQUENCE odd; CREATE SEQUENCE odd") != before
+
+
+def test_copy_has_the_same_digest(inside: Session, session: Session, session_as: SessionAs) -> None:
+    """A clone's sequences are where its source's were."""
+    before = digest_after(inside, "CREATE SEQUENCE one; CREATE SEQUENCE two START 7")
+    inside.close()
+
+    session.execute(pg.SQL("CREATE DATABASE copy TEMPLATE live"))
+
+    assert digest_sequences(session_as(database="copy")) == before
+
+
+def test_many_sequences(inside: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sequences are read a part at a time, and every part counts."""
+    monkeypatch.setattr(contents, "_SEQUENCES_PER_QUERY", 2)
+    before = digest_after(inside, *(f"CREATE SEQUENCE s{number}" for number in range(5)))
+
+    assert digest_after(inside, "SELECT nextval('s0')") != before
+    middle = digest_after(inside)
+    assert digest_after(inside, "SELECT nextval('s4')") not in {before, middle}
+
+
+def test_unlogged(inside: Session) -> None:
+    """Unlogged tables are named, so that they can be found; nothing else is."""
+    inside.execute(
+        pg.SQL(
+            'CREATE UNLOGGED TABLE "My cache" (id serial PRIMARY KEY);'
+            " CREATE SCHEMA other; CREATE UNLOGGED TABLE other.cache ();"
+            " CREATE TABLE logged (); CREATE TEMPORARY TABLE temporary ()"
+        )
+    )
+
+    assert read_contents(inside).unlogged == ('"My cache"', "other.cache")

@@ -1,0 +1,229 @@
+"""Running statements on several sessions at once, while something else is watched."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Event
+from types import FrameType
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql as pg
+
+from django_pgsnap.postgres.parallel import run_together, start_in_thread
+from django_pgsnap.postgres.session import Query, Session
+from tests.conftest import RunSql, SessionAs
+from tests.watching import PATIENCE_S, until
+
+# Where a lock of Python's own could be left taken.
+OURS = {"django_pgsnap.postgres.parallel", "threading", "concurrent.futures._base"}
+
+SLEEP = pg.SQL("SELECT pg_sleep(60)")
+NOW = pg.SQL("SELECT 1")
+FAIL = pg.SQL("SELECT 1/0")
+
+
+def nothing() -> None:
+    pass
+
+
+def often() -> float:
+    return 0.005
+
+
+@dataclass
+class Interruption:
+    """Raises KeyboardInterrupt once, at some step of what `run_together` has this thread do."""
+
+    steps_left: int
+    happened: bool = False
+
+    def trace(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
+        if self.happened or frame.f_globals["__name__"] not in OURS:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.steps_left -= 1
+            if self.steps_left < 0:
+                self.happened = True
+                raise KeyboardInterrupt
+        return self.trace
+
+
+@contextmanager
+def interrupted_at(step: int) -> Iterator[Interruption]:
+    interruption = Interruption(step)
+    before = sys.gettrace()
+    sys.settrace(interruption.trace)
+    try:
+        yield interruption
+    finally:
+        sys.settrace(before)
+
+
+@pytest.fixture
+def three(session_as: SessionAs) -> list[Session]:
+    return [session_as(), session_as(), session_as()]
+
+
+@pytest.fixture
+def is_idle(sql: RunSql) -> Callable[[Session], bool]:
+    """Tells whether a session has nothing under way."""
+
+    def ask(session: Session) -> bool:
+        return sql("SELECT state FROM pg_stat_activity WHERE pid = %s", [session.pid]) == [
+            ("idle",)
+        ]
+
+    return ask
+
+
+def test_all_succeed(three: list[Session]) -> None:
+    """Nothing that was raised is as many times None."""
+    results = run_together([(each, NOW) for each in three], meanwhile=nothing, every_s=often)
+
+    assert results == [None, None, None]
+
+
+def test_statements_run_at_the_same_time(three: list[Session]) -> None:
+    """Each waits for the others, so all of them are under way."""
+    key = 4711
+    meet = (
+        "DO $$ BEGIN PERFORM pg_advisory_lock_shared({key}); WHILE (SELECT count(*) < 3 FROM"
+        " pg_locks WHERE locktype = 'advisory' AND objid = {key}) LOOP PERFORM pg_sleep(0.001);"
+        " END LOOP; END $$"
+    )
+    statement = pg.SQL(meet).format(key=pg.Literal(key))
+
+    results = run_together([(each, statement) for each in three], meanwhile=nothing, every_s=often)
+
+    assert results == [None, None, None]
+
+
+def test_meanwhile_is_called_until_the_end(three: list[Session]) -> None:
+    """What is to be done meanwhile is done again and again, as often as is asked for."""
+    calls: list[float] = []
+    pauses: list[float] = []
+
+    def pause() -> float:
+        pauses.append(0.01)
+        return 0.01
+
+    def meanwhile() -> None:
+        calls.append(0)
+        if len(calls) == 3:
+            three[0].cancel()
+
+    (error,) = run_together([(three[0], SLEEP)], meanwhile=meanwhile, every_s=pause)
+
+    assert isinstance(error, psycopg.errors.QueryCanceled)
+    assert len(calls) >= 3
+    assert len(pauses) >= len(calls)
+
+
+def test_one_failure_cancels_the_others(
+    three: list[Session], is_idle: Callable[[Session], bool]
+) -> None:
+    """When one fails there is no point in going on; errors are told in the order of the work."""
+    work = list(zip(three, (SLEEP, FAIL, SLEEP), strict=True))
+
+    first, second, third = run_together(work, meanwhile=nothing, every_s=often)
+
+    assert isinstance(first, psycopg.errors.QueryCanceled)
+    assert isinstance(second, psycopg.errors.DivisionByZero)
+    assert isinstance(third, psycopg.errors.QueryCanceled)
+    assert all(map(is_idle, three))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, LookupError])
+def test_interruption_stops_all(
+    error: type[BaseException], three: list[Session], is_idle: Callable[[Session], bool]
+) -> None:
+    """Ctrl-C, or an error of what is done meanwhile, leaves no statement under way."""
+
+    def meanwhile() -> None:
+        raise error
+
+    with pytest.raises(error):
+        run_together([(each, SLEEP) for each in three], meanwhile=meanwhile, every_s=often)
+
+    assert all(map(is_idle, three))
+
+
+@pytest.mark.parametrize("step", range(0, 170, 3))
+def test_interruption_at_any_step(
+    step: int, session_as: SessionAs, is_idle: Callable[[Session], bool]
+) -> None:
+    """Wherever Ctrl-C finds the main thread, no statement stays, and nobody waits for ever."""
+    sessions = [session_as(), session_as()]
+    work = [(sessions[0], SLEEP), (sessions[1], NOW)]
+
+    with interrupted_at(step) as interruption, suppress(KeyboardInterrupt):
+        run_together(work, meanwhile=sessions[0].cancel, every_s=often)
+
+    assert interruption.happened
+    assert all(map(is_idle, sessions))
+
+
+def test_cancels_what_had_not_begun(session_as: SessionAs) -> None:
+    """A request to cancel that comes before its statement is repeated until it is heeded."""
+    session = session_as()
+
+    class Late(Session):
+        """Begins its statement when the first request to cancel has come and gone."""
+
+        asked = 0
+        has_begun = False
+
+        def execute(self, statement: Query) -> None:
+            self.has_begun = True
+            until(lambda: self.asked > 0)
+            super().execute(statement)
+
+        def cancel(self) -> None:
+            super().cancel()
+            self.asked += 1
+
+    class Failing(Session):
+        """Fails when the other one is under way, and would no longer be kept from it."""
+
+        def execute(self, statement: Query) -> None:
+            until(lambda: late.has_begun)
+            super().execute(statement)
+
+    late = Late(session._connection)
+    failing = Failing(session_as()._connection)
+
+    failed, cancelled = run_together(
+        [(failing, FAIL), (late, SLEEP)], meanwhile=nothing, every_s=often
+    )
+
+    assert isinstance(failed, psycopg.errors.DivisionByZero)
+    assert isinstance(cancelled, psycopg.errors.QueryCanceled)
+    assert late.asked > 1
+
+
+def test_begin() -> None:
+    """Work that was begun goes on beside, and its result is there when it is asked for."""
+    may_end = Event()
+
+    def work() -> str:
+        may_end.wait(PATIENCE_S)
+        return "done"
+
+    begun = start_in_thread(work)
+    still_running = not begun.done()
+    may_end.set()
+
+    assert still_running
+    assert begun.result(PATIENCE_S) == "done"
+
+
+def test_begin_what_fails() -> None:
+    """What the work raised is raised where its result is asked for."""
+    begun = start_in_thread(lambda: 1 // 0)
+
+    with pytest.raises(ZeroDivisionError):
+        begun.result(PATIENCE_S)

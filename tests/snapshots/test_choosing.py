@@ -1,0 +1,52 @@
+"""Which snapshot a name means, and why there may be none."""
+
+import pytest
+from psycopg import sql as pg
+
+from django_pgsnap.errors import SnapshotNotFoundError
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
+from tests.conftest import MakeLive, MakeRole, RunSql
+from tests.servers import SUPERUSER, Server
+from tests.watching import authors, settle, write
+
+
+@pytest.mark.parametrize("name", ["seeded", None])
+def test_copy_of_an_owner_that_was(
+    name: str | None, live: str, role: MakeRole, sql: RunSql, server: Server
+) -> None:
+    """When the live database changes hands its copies do not count; how to adopt them is said."""
+    copy = take("seeded").members[0].database.name
+    settle(server)
+    write("Ursula")
+    role("new owner")
+    sql(pg.SQL('ALTER DATABASE {} OWNER TO "new owner"').format(pg.Identifier(copy)))
+
+    with pytest.raises(SnapshotNotFoundError) as caught:
+        restore(name)
+
+    assert caught.value.message == (
+        f"There is no snapshot 'seeded' of {live!r} that counts: the database {copy!r} says it is "
+        f"one, but belongs to the role 'new owner', while the live database belongs to "
+        f"{SUPERUSER!r}."
+    )
+    assert caught.value.hint == (
+        f'If you know it to be yours, run: ALTER DATABASE "{copy}" OWNER TO "{SUPERUSER}";'
+    )
+    sql(caught.value.hint.partition("run: ")[2])
+    restore(name)
+    assert "Ursula" not in authors()
+
+
+def test_strangers_snapshot_of_another_name(
+    live: str, role: MakeRole, sql: RunSql, make_live: MakeLive
+) -> None:
+    """What belongs to a stranger is not mentioned when something else was looked for."""
+    copy = take("seeded", spare=False).members[0].database.name
+    role("stranger")
+    sql(pg.SQL("ALTER DATABASE {} OWNER TO stranger").format(pg.Identifier(copy)))
+
+    with pytest.raises(SnapshotNotFoundError) as caught:
+        restore("another")
+
+    assert str(caught.value) == "There is no snapshot 'another'.\nTake one with pgsnap take."

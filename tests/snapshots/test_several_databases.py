@@ -1,0 +1,270 @@
+"""Projects with several databases, on one server or on two."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event
+
+import psycopg
+import pytest
+from psycopg import sql as pg
+
+from django_pgsnap.errors import (
+    ChangedMeanwhileError,
+    CopyFailedError,
+    DatabaseBusyError,
+    ServerUnavailableError,
+)
+from django_pgsnap.snapshots.queries import list_snapshots, overview
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.undo import undo
+from tests.conftest import MakeLive, RunSql
+from tests.project import point
+from tests.servers import SUPERUSER, Server
+from tests.state import databases as databases_of
+from tests.state import remove_leftovers
+from tests.watching import (
+    Background,
+    authors,
+    held_up,
+    in_transaction,
+    is_waiting,
+    oids,
+    settle,
+    until,
+    write,
+)
+
+INSERT = "INSERT INTO testapp_invoice (number) VALUES (%s) ON CONFLICT DO NOTHING"
+
+
+def test_copies_show_one_moment(lives: dict[str, str], server: Server, sql: RunSql) -> None:
+    """While a client writes to one database, then to the other, no copy misses what came before."""
+    stop = Event()
+    writer = Background(lambda: _write_in_turns(server, list(lives.values()), stop))
+    try:
+        for number in range(4):
+            until(lambda: _highest(sql, lives["other"]) > 3 * number)  # noqa: B023
+            take(f"s{number}", wait_s=30, spare=False)
+    finally:
+        stop.set()
+        writer.result()
+
+    for number in range(4):
+        restore(f"s{number}", undo=False)
+        first, second = (_highest(sql, name) for name in lives.values())
+        assert second <= first <= second + 1
+
+
+def test_no_copy_begins_before_all_can(lives: dict[str, str], server: Server, sql: RunSql) -> None:
+    """While one database cannot be copied yet, clients go on in the other."""
+    with held_up(server, lives["other"]) as blocker:
+        taking = Background(lambda: take("both", spare=False))
+        until(lambda: is_waiting(server, "pgsnap holding still"))
+        sql(INSERT, [1], dbname=lives["default"])
+        assert not _unfinished(server)
+        blocker.execute("ROLLBACK")
+        taking.result()
+
+    restore("both")
+    assert sql("SELECT number FROM testapp_invoice", dbname=lives["default"]) == [(1,)]
+
+
+def test_one_transaction_swaps_all(lives: dict[str, str], sql: RunSql) -> None:
+    """All live databases of a server change in the very same transaction."""
+    take("both")
+
+    restore("both")
+
+    query = "SELECT count(DISTINCT xmin::text) FROM pg_database WHERE datname = ANY(%s)"
+    assert sql(query, [list(lives.values())]) == [(1,)]
+
+
+def test_one_busy_database_keeps_both(lives: dict[str, str], server: Server) -> None:
+    """When a session works on one database, neither is replaced, and neither is copied."""
+    take("both")
+    for alias in lives:
+        write("Ursula", alias=alias)
+    before = settle(server)
+
+    with in_transaction(server, lives["other"]):
+        with pytest.raises(DatabaseBusyError):
+            restore("both", wait_s=0)
+        with pytest.raises(DatabaseBusyError):
+            take("again", wait_s=0)
+
+    assert settle(server) == before
+    assert [authors(alias) for alias in lives] == [["Ursula"], ["Ursula"]]
+
+
+def test_one_failed_copy_leaves_no_other(lives: dict[str, str], server: Server) -> None:
+    """When one database cannot be copied, the finished copy of the other does not stay."""
+    before = settle(server)
+
+    with _unreadable_table(server, lives["other"]), pytest.raises(CopyFailedError) as caught:
+        take("both", strategy="file_copy")
+
+    assert caught.value.message.startswith(
+        f"The server could not copy {lives['other']!r}: could not open file"
+    )
+    assert caught.value.message.endswith(" (42501). Nothing has changed.")
+    assert settle(server) == before
+
+
+def test_two_servers(two_servers: Server, server: Server, live_pair: dict[str, str]) -> None:
+    """Snapshots, restores and undos go across servers."""
+    for alias in live_pair:
+        write("Ursula", alias=alias)
+    snapshot = take("both")
+    for alias in live_pair:
+        write("Stanisław", alias=alias)
+
+    restore("both")
+
+    assert snapshot.aliases == ("default", "other")
+    assert {member.server.port for member in snapshot.members} == {
+        str(server.port),
+        str(two_servers.port),
+    }
+    assert [authors(alias) for alias in live_pair] == [["Ursula"], ["Ursula"]]
+    undo()
+    assert [authors(alias) for alias in live_pair] == [["Stanisław", "Ursula"]] * 2
+    assert len(overview().undos) == 1
+    take("both", replace=True)
+    assert [each.name for each in list_snapshots()] == ["both"]
+    for each in (server, two_servers):
+        settle(each)
+
+
+def test_earlier_server_is_put_back(
+    two_servers: Server, server: Server, live_pair: dict[str, str]
+) -> None:
+    """When a later server cannot swap, the one that did swaps back."""
+    take("both", spare=False)
+    for alias in live_pair:
+        write("Ursula", alias=alias)
+    before = oids(settle(server)), oids(settle(two_servers))
+    with held_up(server, live_pair["default"]) as blocker:
+        # While the first server's swap is held up …
+        restoring = Background(lambda: restore("both"))
+        until(lambda: is_waiting(server, "pgsnap restore"))
+        # … somebody takes away what the second one is to swap in.
+        (clone,) = (name for name in oids(databases_of(two_servers)) if "pgsnap_new_" in name)
+        _run(two_servers, pg.SQL("ALTER DATABASE {} RENAME TO stolen").format(pg.Identifier(clone)))
+        blocker.execute("ROLLBACK")
+
+    with pytest.raises(ChangedMeanwhileError):
+        restoring.result()
+
+    assert oids(settle(server))[live_pair["default"]] == before[0][live_pair["default"]]
+    assert oids(settle(two_servers))[live_pair["other"]] == before[1][live_pair["other"]]
+    assert [authors(alias) for alias in live_pair] == [["Ursula"], ["Ursula"]]
+    assert overview().undos == ()
+    restore("both")
+    assert [authors(alias) for alias in live_pair] == [[], []]
+
+
+def test_one_server_down(two_servers: Server, server: Server, live_pair: dict[str, str]) -> None:
+    """When one of the servers is down, nothing happens on the other."""
+    take("both")
+    write("Ursula")
+    settle(two_servers)
+    before = settle(server)
+    two_servers.stop()
+    try:
+        with pytest.raises(ServerUnavailableError):
+            restore("both")
+    finally:
+        two_servers.start()
+
+    assert settle(server) == before
+    assert authors() == ["Ursula"]
+
+
+@pytest.fixture(scope="module")
+def second_server(server: Server) -> Iterator[Server]:
+    """Another server of the same version, which has no databases of its own."""
+    second = Server(server.bin_dir)
+    try:
+        second.start()
+        yield second
+    finally:
+        second.remove()
+
+
+@pytest.fixture
+def two_servers(second_server: Server, clean_server: Server) -> Iterator[Server]:
+    """The second server, cleaned after the test."""
+    yield second_server
+    remove_leftovers(second_server, keep_databases=(), keep_roles=())
+
+
+@pytest.fixture
+def live_pair(make_live: MakeLive, two_servers: Server) -> dict[str, str]:
+    """The live databases of a project whose second one is on the second server."""
+    parameters = two_servers.parameters()
+    _run(two_servers, pg.SQL("CREATE DATABASE elsewhere"))
+    with two_servers.connect("elsewhere") as connection:
+        connection.execute("CREATE TABLE testapp_author (id bigserial PRIMARY KEY, name text)")
+    first = make_live("default")
+    point(
+        "other",
+        NAME="elsewhere",
+        PORT=parameters["port"],
+        USER=SUPERUSER,
+        PASSWORD=parameters["password"],
+    )
+    return {"default": first, "other": "elsewhere"}
+
+
+def _unfinished(server: Server) -> list[int]:
+    present = oids(databases_of(server)).items()
+    return [oid for name, oid in present if name.startswith("pgsnap_new_")]
+
+
+@contextmanager
+def _unreadable_table(server: Server, database: str) -> Iterator[None]:
+    """Keep the server from reading one table of a database."""
+    with server.connect(database) as connection:
+        # A checkpoint that still had to write to it would be the first to fail.
+        connection.execute("CHECKPOINT")
+        row = connection.execute("SELECT pg_relation_filepath('testapp_genre')").fetchone()
+    assert row
+    file = server.data_dir / row[0]
+    mode = file.stat().st_mode
+    file.chmod(0)
+    try:
+        yield
+    finally:
+        file.chmod(mode)
+
+
+def _run(server: Server, statement: pg.SQL | pg.Composed) -> None:
+    with server.connect() as connection:
+        connection.execute(statement)
+
+
+def _write_in_turns(server: Server, names: list[str], stop: Event) -> None:
+    number = 0
+    while not stop.is_set():
+        number += 1
+        for name in names:
+            while not _inserted(server, name, number):
+                pass
+
+
+def _inserted(server: Server, name: str, number: int) -> bool:
+    """Insert a number as a client that tries again when it was cut off."""
+    with suppress(psycopg.OperationalError):
+        connection = server.connect(name)
+        try:
+            connection.execute(INSERT, [number])
+        finally:
+            connection.close()
+        return True
+    return False
+
+
+def _highest(sql: RunSql, database: str) -> int:
+    query = "SELECT coalesce(max(number), 0) FROM testapp_invoice"
+    return int(sql(query, dbname=database)[0][0])

@@ -1,0 +1,240 @@
+"""Undo and redo, and which undo is kept."""
+
+import pytest
+from django.db import connection, connections
+from psycopg import sql as pg
+from pytest_django import Settings
+
+from django_pgsnap.errors import DatabaseBusyError, NothingToUndoError
+from django_pgsnap.snapshots.manage import delete
+from django_pgsnap.snapshots.queries import overview
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.undo import undo
+from tests.conftest import ListDatabases, RunSql
+from tests.servers import Server
+from tests.watching import authors, in_transaction, oids, settle, write
+
+# Each changes the live database in another way than by a committed row of a model.
+CHANGES = {
+    "a row that was rolled back": "BEGIN; INSERT INTO testapp_author (name) VALUES ('x'); ROLLBACK",
+    "a sequence": "SELECT nextval('testapp_invoice_number')",
+    "a sequence put back without being called": "SELECT setval('testapp_invoice_number', 1, false)",
+    "a table emptied at once": "TRUNCATE testapp_author CASCADE",
+    "a new table": "CREATE TABLE made_since ()",
+    "a large object": "SELECT lo_from_bytea(0, 'x')",
+}
+
+
+def test_undo_and_redo(live: str) -> None:
+    """Undo brings back what the restore replaced, undo again what the undo replaced, and so on."""
+    write("Ursula")
+    take("seeded")
+    write("Stanisław")
+    restore("seeded")
+
+    seen = []
+    for _ in range(4):
+        assert undo().name == "seeded"
+        seen.append(authors())
+
+    assert seen == [["Stanisław", "Ursula"], ["Ursula"]] * 2
+
+
+def test_undo_only_renames(live: str, server: Server) -> None:
+    """Undo and redo swap two databases that both stay, and no other is made or dropped."""
+    take("seeded")
+    write("Ursula")
+    restore("seeded")
+    before = settle(server)
+
+    undo()
+    write("Stanisław")
+    undo()
+
+    after = settle(server)
+    assert sorted(oids(after).values()) == sorted(oids(before).values())
+    assert oids(after)[live] == oids(before)[live]
+
+
+def test_undo_keeps_what_was_written_since_the_restore(live: str) -> None:
+    """What is written between restore and undo is not lost: redo has it."""
+    take("seeded")
+    write("Ursula")
+    restore("seeded")
+    write("written since")
+
+    undo()
+    assert authors() == ["Ursula"]
+
+    undo()
+    assert authors() == ["written since"]
+
+
+def test_nothing_to_undo(live: str, databases: ListDatabases) -> None:
+    """Before any restore there is nothing to undo, which the message says."""
+    take("seeded", spare=False)
+    before = databases()
+
+    with pytest.raises(NothingToUndoError) as caught:
+        undo()
+
+    assert str(caught.value) == (
+        f"There is nothing to undo: no restore of {live!r} has left an undo.\n"
+        "See pgsnap list for snapshots to restore."
+    )
+    assert databases() == before
+
+
+def test_older_undo_is_kept_when_nothing_was_written(live: str, server: Server) -> None:
+    """Restoring again at once does not make a state without work in it the undo."""
+    take("seeded")
+    write("an hour of work")
+    restore("seeded")
+    assert authors() == []
+    connection.close()
+
+    restore("seeded")
+
+    assert len(overview().undos) == 1
+    settle(server)
+    undo()
+    assert authors() == ["an hour of work"]
+
+
+def test_older_undo_is_kept_over_many_restores(live: str) -> None:
+    """However often an unchanged state is restored over, the work before stays one undo away."""
+    take("empty")
+    write("Ursula")
+    take("full")
+    write("an hour of work")
+
+    for name in ("empty", "full", "empty", "empty"):
+        restore(name)
+    undo()
+
+    assert authors() == ["Ursula", "an hour of work"]
+
+
+def test_state_that_was_written_becomes_the_undo(live: str) -> None:
+    """A single row written since the last restore makes that state the undo."""
+    take("seeded")
+    write("an hour of work")
+    restore("seeded")
+    write("a minute of work")
+
+    restore("seeded")
+    undo()
+
+    assert authors() == ["a minute of work"]
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_any_change_counts(kind: str, live: str, sql: RunSql, server: Server) -> None:
+    """Whatever was changed since the last restore, in doubt too, that state becomes the undo."""
+    take("seeded")
+    write("an hour of work")
+    restore("seeded")
+    sql(CHANGES[kind], dbname=live)
+    before = oids(settle(server))
+
+    restore("seeded")
+
+    (kept,) = overview().undos
+    assert kept.members[0].database.oid == before[live]
+
+
+def test_restart_of_the_server_is_a_doubt(live: str, server: Server) -> None:
+    """After a crash the server's counters begin anew, so the state counts as written."""
+    take("seeded")
+    write("an hour of work")
+    restore("seeded")
+    write("a minute of work")
+    settle(server)
+    server.crash()
+    server.start()
+
+    restore("seeded")
+    undo()
+
+    assert authors() == ["a minute of work"]
+
+
+def test_without_an_undo_the_older_one_stays(live: str) -> None:
+    """A restore that keeps no undo leaves that of an earlier restore alone."""
+    take("seeded")
+    write("an hour of work")
+    restore("seeded")
+    write("not worth keeping")
+
+    restore("seeded", undo=False)
+    undo()
+
+    assert authors() == ["an hour of work"]
+
+
+def test_undo_where_the_setting_wants_none(live: str, settings: Settings) -> None:
+    """An undo itself can always be undone, whatever the setting says of restores."""
+    take("seeded")
+    write("Ursula")
+    restore("seeded")
+    settings.PGSNAP = {"ENABLED": True, "UNDO": False}
+
+    undo()
+    undo()
+
+    assert authors() == []
+
+
+def test_undo_of_several_databases(lives: dict[str, str]) -> None:
+    """All databases of a restore are swapped back together."""
+    take("both")
+    for alias in lives:
+        write(f"in {alias}", alias=alias)
+    restore("both")
+
+    assert undo().aliases == ("default", "other")
+
+    assert [authors(alias) for alias in lives] == [["in default"], ["in other"]]
+
+
+def test_undo_survives_its_snapshot(live: str) -> None:
+    """The undo needs nothing of the snapshot, which may be gone."""
+    take("seeded")
+    write("Ursula")
+    restore("seeded")
+
+    delete("seeded")
+    undo()
+
+    assert authors() == ["Ursula"]
+
+
+def test_undo_when_the_live_database_is_missing(live: str, server: Server, sql: RunSql) -> None:
+    """The undo takes the place of a live database that was dropped."""
+    take("seeded")
+    write("Ursula")
+    restore("seeded")
+    settle(server)
+    connections.close_all()
+    sql(pg.SQL("DROP DATABASE {}").format(pg.Identifier(live)))
+
+    undo()
+
+    assert authors() == ["Ursula"]
+    assert overview().undos == ()
+
+
+def test_busy_session_stops_an_undo(live: str, server: Server) -> None:
+    """An undo that a busy session stops leaves everything as it was."""
+    take("seeded")
+    write("Ursula")
+    restore("seeded")
+    before = settle(server)
+
+    with in_transaction(server, live), pytest.raises(DatabaseBusyError):
+        undo(wait_s=0)
+
+    assert settle(server) == before
+    undo(force=True)
+    assert authors() == ["Ursula"]

@@ -1,0 +1,245 @@
+"""Which test databases are this process', and what is swept of those that are nobody's."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+from django.db import connections
+from psycopg import sql as pg
+
+from django_pgsnap.conf import TEST_DATABASES
+from django_pgsnap.errors import DatabaseBusyError
+from django_pgsnap.postgres import backends
+from django_pgsnap.postgres.advisory_locks import try_acquire_lock
+from django_pgsnap.postgres.session import Session
+from django_pgsnap.postgres.targets import get_server
+from django_pgsnap.safety import forget_exemptions
+from django_pgsnap.testing.databases import clones, marks, own_databases
+from django_pgsnap.testing.databases.clones import send_off
+from django_pgsnap.testing.databases.marks import Found, Mark
+from django_pgsnap.testing.databases.own_databases import OwnDatabase, let_go, run_lock
+from tests.conftest import (
+    ListDatabases,
+    MakeDatabase,
+    MakeRole,
+    RunSql,
+    ServerAs,
+    SessionAs,
+    SetAlias,
+)
+
+OWN = OwnDatabase(alias="default", name="test_live", source="live", template=None)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    yield
+    own_databases._own.clear()
+    os.environ.pop(TEST_DATABASES, None)
+    forget_exemptions()
+
+
+def left_by_a_run(session: Session, name: str, *, source: str = "live", kept: bool = False) -> None:
+    session.execute(marks.write(Mark(database=name, source=source, fingerprint="f", kept=kept)))
+
+
+def test_found_by_where_the_alias_leads(set_alias: SetAlias) -> None:
+    """A test database counts as long as its alias leads there."""
+    set_alias("default", NAME="test_live")
+    own_databases.register(OWN)
+    assert (own_databases.find("default"), own_databases.here()) == (OWN, [OWN])
+
+    connections["default"].settings_dict["NAME"] = "live"
+
+    assert (own_databases.find("default"), own_databases.here()) == (None, [])
+
+
+def test_children_are_led_there(set_alias: SetAlias) -> None:
+    """A process that a test starts works on the test database, not in development."""
+    set_alias("default", NAME="test_live")
+    own_databases.register(OWN)
+    own_databases._own.clear()
+    set_alias("default", NAME="live")
+
+    own_databases.adopt()
+
+    assert connections["default"].settings_dict["NAME"] == "test_live"
+    assert own_databases.find("default") == OWN
+
+
+@pytest.mark.parametrize("change", [{"NAME": "another"}, {"HOST": "elsewhere"}, {"PORT": "1"}])
+def test_children_with_other_settings(set_alias: SetAlias, change: dict[str, str]) -> None:
+    """A process whose alias leads elsewhere is left alone."""
+    set_alias("default", NAME="test_live")
+    own_databases.register(OWN)
+    own_databases._own.clear()
+    set_alias("default", **{"NAME": "live", **change})
+
+    own_databases.adopt()
+
+    assert connections["default"].settings_dict["NAME"] == change.get("NAME", "live")
+    assert own_databases.find("default") is None
+
+
+def test_forgotten(set_alias: SetAlias) -> None:
+    """When a test database is given up children are told so, and at the end of the run nothing."""
+    set_alias("default", NAME="test_live")
+    own_databases.register(OWN)
+    own_databases.end()
+    assert [each["name"] for each in json.loads(os.environ[TEST_DATABASES])] == ["test_live"]
+
+    own_databases.forget(get_server(connections["default"]), "test_live")
+
+    assert (os.environ[TEST_DATABASES], own_databases.known("default", "test_live")) == ("[]", None)
+    own_databases.end()
+    assert TEST_DATABASES not in os.environ
+
+
+def test_one_name_on_two_servers(set_alias: SetAlias) -> None:
+    """One of them is given up without the other; second names and mirrors of the one go with it."""
+    set_alias("default", NAME="test_live")
+    set_alias("same", NAME="test_live", USER="another")
+    set_alias("replica", NAME="test_live", PORT="2", TEST={"MIRROR": "default"})
+    set_alias("other", NAME="test_live", PORT="1")
+    for alias in ("default", "same", "replica", "other"):
+        own_databases.register(replace(OWN, alias=alias))
+
+    own_databases.forget(get_server(connections["default"]), "test_live")
+
+    assert [own.alias for own in own_databases.here()] == ["other"]
+
+
+@pytest.mark.usefixtures("live")
+def test_lost_session(session: Session, sql: RunSql) -> None:
+    """When the session that holds the locks breaks, the next one takes them again."""
+    name = str(connections["default"].settings_dict["NAME"])
+    server = get_server(connections["default"])
+    own_databases.hold(own_databases.session(server), name)
+    own_databases.register(replace(OWN, name=name))
+    sql("SELECT pg_terminate_backend(%s, 5000)", [own_databases.session(server).pid])
+    with pytest.raises(psycopg.OperationalError):
+        own_databases.session(server).rows(pg.SQL("SELECT 1"))
+
+    own_databases.session(server)
+
+    assert not try_acquire_lock(session, run_lock(name))
+    own_databases.forget(server, name)
+    let_go(server, name)
+    assert try_acquire_lock(session, run_lock(name))
+
+
+def test_one_run_at_a_time(session_as: SessionAs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that another run holds is not to be had, and its holder is named."""
+    monkeypatch.setattr(own_databases, "_GONE_S", 0.01)
+    other = session_as()
+    own_databases.hold(other, "test_live")
+
+    with pytest.raises(DatabaseBusyError) as caught:
+        own_databases.hold(session_as(), "test_live")
+
+    assert caught.value.message.startswith(
+        f"The test database 'test_live' is in use by another test run: pid {other.pid}, role "
+    )
+    assert caught.value.hint == (
+        "Wait for that run, or give this one another name in DATABASES: 'TEST': {'NAME': '…'}."
+    )
+
+
+def test_swept(session: Session, make_database: MakeDatabase, databases: ListDatabases) -> None:
+    """What a killed run left of this project is dropped."""
+    left_by_a_run(session, make_database("test_live"))
+    left_by_a_run(session, make_database('test "live" ünïcode%_gw1'))
+
+    assert clones.sweep(session, "live") == ["test_live", 'test "live" ünïcode%_gw1']
+    assert databases() == []
+
+
+def test_not_swept_while_the_run_lives(
+    session: Session, session_as: SessionAs, make_database: MakeDatabase
+) -> None:
+    """What a living run holds is not swept."""
+    left_by_a_run(session, make_database("test_live"))
+    own_databases.hold(session_as(), "test_live")
+
+    assert clones.sweep(session, "live") == []
+
+
+def test_not_swept_while_somebody_looks(
+    session: Session, session_as: SessionAs, make_database: MakeDatabase
+) -> None:
+    """What somebody is connected to, is left to them."""
+    left_by_a_run(session, make_database("test_live"))
+    session_as(database="test_live")
+
+    assert clones.sweep(session, "live") == []
+
+
+def test_not_swept(
+    session: Session, make_database: MakeDatabase, role: MakeRole, sql: RunSql, set_alias: SetAlias
+) -> None:
+    """Neither what was kept is swept, nor another project's, nor what only looks like ours."""
+    left_by_a_run(session, make_database("kept"), kept=True)
+    left_by_a_run(session, make_database("other"), source="another")
+    left_by_a_run(session, make_database("foreigner"))
+    sql(pg.SQL("ALTER DATABASE foreigner OWNER TO {}").format(pg.Identifier(role())))
+    left_by_a_run(session, make_database("before"))
+    sql("ALTER DATABASE before RENAME TO renamed")
+    left_by_a_run(session, make_database("developed"))
+    set_alias("default", NAME="developed")
+    make_database("test_live")
+
+    assert clones.sweep(session, "live") == []
+
+
+def test_not_dropped_under_somebody(
+    server_as: ServerAs,
+    session_as: SessionAs,
+    make_database: MakeDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A test database that somebody is connected to stays at the end, and that is said."""
+    monkeypatch.setattr(backends, "_LEAVING_S", 0.01)
+    make_database("test_live")
+    other = session_as(database="test_live")
+
+    with pytest.raises(DatabaseBusyError) as caught:
+        send_off(server_as(), "test_live")
+
+    assert caught.value.message.startswith(
+        "The database 'test_live' cannot be dropped, since other sessions are using it:\n"
+        f"  pid {other.pid}: role"
+    )
+
+
+@pytest.mark.parametrize(
+    "comment", ["", "mine", "[]", "{}", '{"pgsnap_test": 2}', '{"pgsnap_test": 1, "database": "x"}']
+)
+def test_other_comments(
+    session: Session, make_database: MakeDatabase, sql: RunSql, comment: str
+) -> None:
+    """Any other comment is no mark."""
+    make_database("test_live")
+    sql(pg.SQL("COMMENT ON DATABASE test_live IS {}").format(pg.Literal(comment)))
+
+    found = marks.find(session, "test_live")
+
+    assert found is not None
+    assert found.mark is None
+    assert marks.every(session) == []
+
+
+def test_made_from_its_first_moment(
+    session: Session, make_database: MakeDatabase, databases: ListDatabases
+) -> None:
+    """A test database is a clone that is open, marked, and our own."""
+    make_database("source")
+    mark = Mark(database="test_live", source="live", fingerprint="f", kept=False)
+
+    clones.make(session, "source", mark)
+
+    assert marks.find(session, "test_live") == Found(name="test_live", mark=mark, broken=False)
+    (made,) = [each for each in databases() if each.name == "test_live"]
+    assert (made.allows_connections, made.connection_limit) == (True, -1)

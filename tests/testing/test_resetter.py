@@ -1,0 +1,449 @@
+"""Resets give exactly the baseline, whatever was written, by whomever."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import DatabaseError, connection
+from django.test import override_settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg import sql as pg
+
+from django_pgsnap.conf import TEST_DATABASES
+from django_pgsnap.errors import DatabaseBusyError
+from django_pgsnap.postgres.counters import count_rows_written
+from django_pgsnap.postgres.session import Session
+from django_pgsnap.safety import forget_exemptions
+from django_pgsnap.testing.databases import own_databases
+from django_pgsnap.testing.databases.own_databases import OwnDatabase
+from django_pgsnap.testing.reset import resetter
+from django_pgsnap.testing.reset.resetter import Keeper
+from tests.conftest import ListDatabases, MakeDatabase, RunSql
+from tests.contents import contents
+from tests.servers import Server
+
+SCHEMA = """
+    CREATE TABLE parent (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text);
+    CREATE TABLE child (
+        id serial PRIMARY KEY, parent_id int REFERENCES parent ON DELETE CASCADE,
+        double int GENERATED ALWAYS AS (id * 2) STORED, at timestamptz DEFAULT now(), data bytea
+    );
+    INSERT INTO parent (name) SELECT 'parent ' || n FROM generate_series(1, 5) n;
+    INSERT INTO child (parent_id, data) SELECT n, '\\xff00' FROM generate_series(1, 5) n;
+    CREATE TABLE audit (line text);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO audit VALUES (TG_OP); RETURN NULL; END $$;
+    CREATE TRIGGER noted AFTER INSERT OR UPDATE OR DELETE ON parent
+        FOR EACH ROW EXECUTE FUNCTION note();
+    CREATE UNLOGGED TABLE unlogged (id int);
+    INSERT INTO unlogged VALUES (1);
+    CREATE TABLE parts (id int, at int) PARTITION BY RANGE (at);
+    CREATE TABLE part_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+    CREATE TABLE part_2 PARTITION OF parts FOR VALUES FROM (10) TO (20);
+    INSERT INTO parts VALUES (1, 1), (2, 11);
+    CREATE TABLE elder (id int);
+    CREATE TABLE younger (more int) INHERITS (elder);
+    INSERT INTO elder VALUES (1);
+    INSERT INTO younger VALUES (2, 2);
+    CREATE TABLE ruled (id int);
+    INSERT INTO ruled VALUES (1);
+    CREATE RULE kept AS ON DELETE TO ruled DO INSTEAD NOTHING;
+    CREATE TABLE watched (id int);
+    CREATE TRIGGER always AFTER INSERT OR DELETE ON watched FOR EACH ROW EXECUTE FUNCTION note();
+    ALTER TABLE watched ENABLE ALWAYS TRIGGER always;
+    CREATE MATERIALIZED VIEW summary AS SELECT count(*) AS count FROM parent;
+    CREATE SEQUENCE counter;
+    CREATE SEQUENCE called;
+    SELECT nextval('called');
+    SELECT lo_from_bytea(0, 'large');
+"""
+
+ROWS = [
+    "INSERT INTO parent (name) VALUES ('new')",
+    "UPDATE parent SET name = 'changed' WHERE id = 2",
+    "DELETE FROM parent WHERE id = 3",
+    "INSERT INTO child (parent_id) SELECT id FROM parent",
+    "INSERT INTO unlogged VALUES (2)",
+    "INSERT INTO parts VALUES (3, 5), (4, 15)",
+    "UPDATE parts SET at = at + 9 WHERE at < 10",
+    "UPDATE elder SET id = id + 1",
+    "INSERT INTO child (data) SELECT repeat('x', 9000)::bytea FROM generate_series(1, 20)",
+    "BEGIN; INSERT INTO parent (name) VALUES ('gone'); ROLLBACK",
+    "BEGIN; INSERT INTO parent (name) VALUES ('prepared'); PREPARE TRANSACTION 'left'",
+    "SELECT nextval('counter')",
+    "SELECT setval('counter', 100, false)",
+    "SELECT setval('called', 1, false)",
+    "SELECT setval('called', 7)",
+    "ANALYZE parent",
+]
+OTHERS = [
+    "TRUNCATE child",
+    "TRUNCATE parent RESTART IDENTITY CASCADE",
+    "CREATE TABLE extra (id serial)",
+    "ALTER TABLE parent ADD COLUMN more int DEFAULT 1",
+    "DROP TABLE child",
+    "GRANT SELECT ON parent TO PUBLIC",
+    "COMMENT ON TABLE parent IS 'commented'",
+    "CREATE TEMPORARY TABLE passing (id int)",
+    "INSERT INTO ruled VALUES (2)",
+    "INSERT INTO watched VALUES (2)",
+    "REFRESH MATERIALIZED VIEW summary",
+    "SELECT lo_from_bytea(0, 'another')",
+    "SELECT lo_put((SELECT oid FROM pg_largeobject_metadata LIMIT 1), 0, 'X')",
+    "ALTER SEQUENCE counter RESTART WITH 50",
+    "INSERT INTO unlogged SELECT generate_series(1, 300000)",
+    "VACUUM FULL parent",
+    "SELECT pg_stat_reset()",
+]
+
+GONE_S = 20
+
+# A prepared transaction may hold what another statement waits for.
+PATIENCE = "SET lock_timeout = '100ms'"
+
+Writer = Callable[[str], object]
+Held = Callable[[], dict[str, Any]]
+Oid = Callable[[], int]
+
+
+@pytest.fixture
+def keeper(live: str, sql: RunSql) -> Keeper:
+    """Keeps the live database, for a test database."""
+    sql(SCHEMA, dbname=live)
+    return keep(live)
+
+
+@pytest.fixture(autouse=True)
+def _given_up(clean_server: Server) -> Iterator[None]:
+    yield
+    give_up()
+
+
+def keep(name: str, template: str | None = None, written: int = 0) -> Keeper:
+    own_databases.register(
+        OwnDatabase(alias="default", name=name, source="source", template=template, written=written)
+    )
+    found = resetter.find("default")
+    assert found is not None
+    return found
+
+
+def give_up() -> None:
+    resetter.end()
+    own_databases._own.clear()
+    for session in own_databases._sessions.values():
+        session.close()
+    own_databases._sessions.clear()
+    os.environ.pop(TEST_DATABASES, None)
+    forget_exemptions()
+
+
+@pytest.fixture
+def held(clean_server: Server) -> Held:
+    """Reads all that the test database holds."""
+
+    def run() -> dict[str, Any]:
+        with clean_server.connect(str(connection.settings_dict["NAME"])) as inside:
+            return contents(inside)
+
+    return run
+
+
+@pytest.fixture
+def oid(sql: RunSql) -> Oid:
+    """Tells which database has the test database's name."""
+    query = "SELECT oid FROM pg_database WHERE datname = %s"
+    return lambda: int(sql(query, [connection.settings_dict["NAME"]])[0][0])
+
+
+class Writers:
+    """Those who write to the database, each in a way of its own."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._clients: list[psycopg.Connection[Any]] = []
+        self.all: dict[str, Writer] = {
+            "django": by_django,
+            "thread": lambda statement: self._thread.submit(by_django, statement).result(),
+            "client": self.by_a_client,
+            "idle client": lambda statement: self.by_a_client(statement, leave=False),
+        }
+
+    def by_a_client(self, statement: str, *, leave: bool = True) -> None:
+        client = psycopg.connect(**plain_parameters(), autocommit=True)
+        self._clients.append(client)
+        client.execute(PATIENCE)
+        client.execute(statement)
+        if leave:
+            client.close()
+
+    def end(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
+        self._thread.submit(lambda: connection.close()).result()  # noqa: PLW0108  # its thread's own
+
+
+def plain_parameters() -> dict[str, Any]:
+    parameters = connection.get_connection_params()
+    return {name: parameters[name] for name in ("dbname", "host", "port", "user", "password")}
+
+
+def by_django(statement: str) -> None:
+    """Write by the connection that tests use."""
+    with connection.cursor() as cursor:
+        cursor.execute(PATIENCE)
+        cursor.execute(statement)
+
+
+def try_to(write: Writer, statement: str) -> None:
+    """Write what is perhaps impossible after something else was written."""
+    with suppress(DatabaseError, psycopg.Error):
+        write(statement)
+
+
+@settings(max_examples=8)
+@given(
+    steps=st.lists(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["django", "thread", "client", "idle client"]),
+                st.sampled_from(ROWS + OTHERS),
+            ),
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_exactly(steps: list[list[tuple[str, str]]], keeper: Keeper, held: Held) -> None:
+    """After any writing by anybody the database holds what it held before."""
+    before = held()
+    writers = Writers()
+
+    for step in steps:
+        for name, statement in step:
+            try_to(writers.all[name], statement)
+        keeper.reset()
+        writers.end()
+
+        assert held() == before
+
+
+def test_rows_are_put_back_in_place(keeper: Keeper, held: Held, oid: Oid) -> None:
+    """Where only rows were written and sequences moved, the database stays."""
+    before, place = held(), oid()
+
+    for statement in ROWS:
+        by_django(statement)
+        keeper.reset()
+
+        assert (statement, held(), oid()) == (statement, before, place)
+
+
+def test_all_else_takes_a_clone(keeper: Keeper, held: Held, oid: Oid) -> None:
+    """Where more was written than rows, or it cannot be told, a clone takes the place."""
+    before = held()
+
+    for statement in OTHERS:
+        place = oid()
+        by_django(statement)
+        keeper.reset()
+
+        assert (statement, held()) == (statement, before)
+        assert (statement, oid()) != (statement, place)
+
+
+def test_nobody_has_been_there(keeper: Keeper, oid: Oid, clean_server: Server) -> None:
+    """Where nothing happened nothing is done, not even looked at."""
+    keeper.reset()
+    assert connection.connection is None
+    lines = len(clean_server.log)
+
+    keeper.start()
+
+    assert connection.connection is None
+    assert "DELETE" not in clean_server.log[lines:]
+
+
+def test_dropped_by_a_test(keeper: Keeper, held: Held, sql: RunSql, live: str) -> None:
+    """A test database that a test has dropped is there again."""
+    before = held()
+    connection.close()
+    sql(pg.SQL("DROP DATABASE {} (FORCE)").format(pg.Identifier(live)))
+
+    keeper.reset()
+
+    assert held() == before
+
+
+def test_only_a_sequence_has_moved(keeper: Keeper, held: Held) -> None:
+    """That counts by the session that a start hands to tests, too, though it writes no row."""
+    before = held()
+    by_django("DELETE FROM parent")
+    keeper.start()
+    by_django("SELECT setval('counter', 1000)")
+
+    keeper.start()
+    by_django("SELECT 1")
+    assert keeper.adopt() is keeper.base
+    assert held() == before
+    by_django("DELETE FROM parent")
+    keeper.start()
+    by_django("SELECT setval('counter', 2000)")
+    keeper.adopt()
+    on_top = held()
+    by_django("SELECT nextval('counter')")
+    keeper.reset()
+
+    assert held() == on_top != before
+
+
+def test_sequence_set_by_the_project(
+    live: str, make_database: MakeDatabase, session: Session, sql: RunSql
+) -> None:
+    """What a project sets up beyond its template is in the baseline, be it but a sequence."""
+    sql("CREATE SEQUENCE counter", dbname=live)
+    make_database("template")
+    sql("CREATE SEQUENCE counter", dbname="template")
+    rows = count_rows_written(session, live)
+    by_django("SELECT setval('counter', 1000)")
+    keeper = keep(live, template="template", written=rows)
+
+    by_django("CREATE TABLE extra (id int)")
+    keeper.reset()
+
+    assert sql("SELECT last_value FROM counter", dbname=live) == [(1000,)]
+
+
+def test_layers(keeper: Keeper, held: Held, oid: Oid) -> None:
+    """Tests start from what was made on top, until they start from the run's baseline again."""
+    before, place = held(), oid()
+    by_django("INSERT INTO parent (name) VALUES ('layer')")
+    layer = keeper.adopt()
+    on_top = held()
+    for statement in ("DELETE FROM parent", "SELECT setval('counter', 9)", "DROP TABLE child"):
+        by_django(statement)
+        keeper.reset()
+        assert (statement, held()) == (statement, on_top)
+
+    keeper.start()
+    assert held() == before
+    keeper.start(layer)
+    assert held() == on_top
+    assert oid() != place
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE extra (id int)", "INSERT INTO ruled VALUES (2)"]
+)
+def test_a_layer_that_takes_a_clone(keeper: Keeper, held: Held, statement: str) -> None:
+    """What was made on top may be anything."""
+    before = held()
+    by_django(statement)
+    keeper.adopt()
+    on_top = held()
+    by_django("DELETE FROM parent")
+
+    keeper.reset()
+    assert held() == on_top
+    keeper.start()
+    assert held() == before
+
+
+def test_start_from_another_database(
+    keeper: Keeper, held: Held, make_database: MakeDatabase, sql: RunSql
+) -> None:
+    """Tests can start from any shut database, which stays as it is."""
+    before = held()
+    make_database("snapshot")
+    sql("CREATE TABLE here AS SELECT 1 AS id", dbname="snapshot")
+    keeper.start_from("snapshot")
+    by_django("INSERT INTO here VALUES (2)")
+
+    keeper.reset()
+
+    assert held()["here"] == [("(1)",)]
+    keeper.start()
+    assert held() == before
+
+
+def test_at_work(keeper: Keeper, clean_server: Server, live: str) -> None:
+    """Who is in a transaction is waited for, then named."""
+    with clean_server.connect(live) as other, override_settings(PGSNAP={"WAIT_S": 0.1}):
+        other.execute("BEGIN; LOCK TABLE parent")
+        with pytest.raises(DatabaseBusyError, match=f"Other sessions are using '{live}'"):
+            keeper.reset()
+
+
+def test_pool(keeper: Keeper, held: Held) -> None:
+    """With a pool, its connections are ended, and it is made anew."""
+    before = held()
+    connection.settings_dict["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 2}}
+
+    for _ in range(2):
+        by_django("DELETE FROM parent")
+        keeper.reset()
+
+        assert held() == before
+
+    by_django("DELETE FROM parent")
+    keeper.reset()
+    by_django("SELECT nextval('counter')")
+    keeper.reset()
+
+    assert held() == before
+
+
+def test_rights_are_missing(live_owned: str, held: Held, sql: RunSql, oid: Oid) -> None:
+    """What our role may not put back row by row takes a clone."""
+    sql("CREATE TABLE guarded AS SELECT 1 AS id", dbname=live_owned)
+    sql("GRANT SELECT, INSERT ON guarded TO ordinary", dbname=live_owned)
+    keeper = keep(live_owned)
+    before, place = held(), oid()
+    by_django("INSERT INTO guarded VALUES (2)")
+
+    keeper.reset()
+
+    assert held() == before
+    assert oid() != place
+
+
+def test_ordinary_role(live_owned: str, held: Held, sql: RunSql, oid: Oid) -> None:
+    """Without the right to switch triggers off, Django's own tables are put back all the same."""
+    sql("INSERT INTO testapp_author (name) VALUES ('Ada')", dbname=live_owned)
+    sql("INSERT INTO testapp_book (title, author_id) VALUES ('Notes', 1)", dbname=live_owned)
+    keeper = keep(live_owned)
+    before, place = held(), oid()
+    by_django("INSERT INTO testapp_author (name) VALUES ('Bob')")
+    by_django("UPDATE testapp_book SET author_id = 2")
+
+    keeper.reset()
+    assert (held(), oid()) == (before, place)
+    by_django("UPDATE testapp_author SET name = 'changed'")
+    keeper.reset()
+
+    assert (held(), oid()) == (before, place)
+
+
+def test_nothing_is_left(
+    keeper: Keeper, held: Held, live: str, databases: ListDatabases, sql: RunSql
+) -> None:
+    """When all is over, clones and baselines are dropped by the server."""
+    by_django("CREATE TABLE extra (id int)")
+    keeper.reset()
+    assert len(databases()) > 1
+
+    give_up()
+
+    errands = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgsnap clearing up%'"
+    deadline = time.monotonic() + GONE_S
+    while sql(errands):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert [database.name for database in databases()] == [live]

@@ -1,0 +1,86 @@
+"""The spare of a template: made by the server alone, used once, and swept with its template."""
+
+import pytest
+from django.test import override_settings
+
+from django_pgsnap.clones.catalog import load_catalog
+from django_pgsnap.clones.names import spare_name
+from django_pgsnap.clones.records import Record
+from django_pgsnap.postgres.advisory_locks import release_lock, try_acquire_lock
+from django_pgsnap.postgres.server import Server
+from django_pgsnap.postgres.session import Session
+from django_pgsnap.testing.databases import clones, template_spares, templates
+from django_pgsnap.testing.databases.fingerprint import Fingerprint
+from django_pgsnap.testing.databases.marks import Mark
+from tests.conftest import MakeDatabase, ServerAs, SessionAs
+
+FINGERPRINT = Fingerprint(ingredients={"migrations": "m"})
+
+
+@pytest.fixture
+def ours(server_as: ServerAs) -> Server:
+    return server_as()
+
+
+def publish(session: Session) -> Record:
+    return templates.publish(
+        session, "test_live", FINGERPRINT, alias="default", source="live", ancestor=None
+    )
+
+
+@pytest.fixture
+def template(session: Session, make_database: MakeDatabase) -> Record:
+    make_database("test_live")
+    return publish(session)
+
+
+def test_taken(session: Session, ours: Server, template: Record) -> None:
+    """What the server was sent off to make is there for the next run, once, and shut till then."""
+    template_spares.order(ours, template.database)
+
+    spare = template_spares.take(session, template)
+
+    assert spare == spare_name(template.set_id)
+    assert load_catalog(session).leftovers([], []) == []
+    mark = Mark(database="test_more", source="live", fingerprint="f", kept=False)
+    clones.become(session, spare, mark)
+    assert template_spares.take(session, template) is None
+
+
+def test_ordered_twice(
+    session: Session, ours: Server, session_as: SessionAs, template: Record
+) -> None:
+    """A spare that is on its way is not ordered again."""
+    other = session_as()
+    try_acquire_lock(other, spare_name(template.set_id))
+
+    template_spares.order(ours, template.database)
+
+    other.close()
+    assert template_spares.take(session, template) is None
+
+
+@pytest.mark.parametrize("settings", [{"SPARE": False}, {"SPARE_MAX_BYTES": 1}])
+def test_not_wanted(
+    session: Session, ours: Server, template: Record, settings: dict[str, object]
+) -> None:
+    """The settings of spares count for those of templates, too."""
+    with override_settings(PGSNAP=settings):
+        template_spares.order(ours, template.database)
+
+    assert template_spares.take(session, template) is None
+
+
+def test_gone_with_its_template(session: Session, ours: Server, template: Record) -> None:
+    """The spare of a template that was replaced by a newer one is not used, but swept."""
+    template_spares.order(ours, template.database)
+    old = template_spares.take(session, template)
+    assert old is not None
+    release_lock(session, old)
+
+    new = publish(session)
+
+    assert template_spares.take(session, new) is None
+    assert [left.name for left in load_catalog(session).leftovers([], [])] == [old]
+    clones.sweep(session, "live")
+    assert load_catalog(session).get(old) is None
