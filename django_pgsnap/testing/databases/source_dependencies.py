@@ -26,6 +26,7 @@ from django.apps import apps
 from django.conf import global_settings, settings
 from django.core.management import get_commands
 
+from ...conf import TEST_DATABASES
 from .stable_values import plain
 
 _FROM: Final = re.compile(
@@ -193,7 +194,9 @@ class Code:
     def reads(self) -> list[tuple[str, str | None]]:
         """The settings and environment variables that the modules name, with their values."""
         names = {name for module in self.modules for name in module.settings}
+        # What a run itself announces to its child processes changes while it runs.
         variables = {name for module in self.modules for name in module.variables}
+        variables.discard(TEST_DATABASES)
         known = [
             (name, str(plain(getattr(settings, name))))
             for name in sorted(names - _KNOWN_OTHERWISE)
