@@ -99,4 +99,4 @@ def test_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_root() -> None:
     """The project's modules are imported from the directory that its settings' package is in."""
-    assert file_reads._root() == str(Path(__file__).parents[1])
+    assert file_reads._root() == str(Path(__file__).parents[2])
