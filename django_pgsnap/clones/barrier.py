@@ -45,15 +45,15 @@ class CopyBarrier:
     """Keeps copies of several live databases from beginning before all of these are still.
 
     One alone is one moment anyway, and a copy that is shut shows its own whenever it is cloned: for
-    those the gate is open.
+    those the barrier is open.
     """
 
     def __init__(self, jobs: Sequence[CopyJob]) -> None:
-        live = [job for job in jobs if job.evictor]
+        live = [job for job in jobs if job.terminator]
         self._jobs = _group_jobs(live) if len(live) > 1 else {}
         self._holders: list[Session] = []
         self._stack = ExitStack()
-        self._patience = BlockedTimer()
+        self._blocked = BlockedTimer()
         self._deadline = 0.0
         self.is_open = not self._jobs
 
@@ -71,7 +71,7 @@ class CopyBarrier:
                 self._holders.append(stack.enter_context(holder))
                 holder.execute(_hold_statement(_sources(jobs)))
             self._stack = stack.pop_all()
-        self._patience = BlockedTimer()
+        self._blocked = BlockedTimer()
         self._deadline = time.monotonic() + _LONGEST_S
         return self
 
@@ -94,7 +94,7 @@ class CopyBarrier:
         if nobody_can_come and not present:
             self._let_go()
             self.is_open = True
-        elif self._patience.is_over(present) or time.monotonic() >= self._deadline:
+        elif self._blocked.is_over(present) or time.monotonic() >= self._deadline:
             raise NotQuietError
 
     def _let_go(self) -> None:
@@ -102,7 +102,7 @@ class CopyBarrier:
             self._holders.pop().execute(sql.SQL("ROLLBACK"))
 
     def check(self, errors: Sequence[BaseException | None]) -> None:
-        """Refuse copies that were made though the gate was shut.
+        """Refuse copies that were made though the barrier was shut.
 
         Raises:
             NotStillError: The session that held their databases was ended.
@@ -142,4 +142,4 @@ def _sources(jobs: Sequence[CopyJob]) -> list[str]:
 
 
 def _remaining_s(job: CopyJob) -> float:
-    return job.evictor.remaining_s if job.evictor else 0.0
+    return job.terminator.remaining_s if job.terminator else 0.0

@@ -1,8 +1,8 @@
 """The catalog: which databases of a server are ours, and what each of them is.
 
 A copy or an undo is published by its comment, in the transaction that gives it its final name.
-Spares, unfinished and doomed databases are known by their exact names. What counts as ours must
-also belong to a role that we trust, since anyone who owns a database can imitate all the rest.
+Spares, unfinished databases and those to drop are known by their exact names. What counts as ours
+must also belong to a role that we trust, since anyone who owns a database can imitate the rest.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ class Catalog:
     def leftovers(self, sources: Sequence[str], live_names: Iterable[str]) -> list[Database]:
         """Return what interrupted operations left, and nobody can need any more.
 
-        That is: unfinished and doomed databases, spares whose copy or template is gone, and what a
-        ``DROP DATABASE`` was interrupted on. Whoever drops one must hold its lock, which says
-        that no operation is still at work on it.
+        That is: unfinished databases, those to drop, spares whose copy or template is gone, and
+        what a ``DROP DATABASE`` was interrupted on. Whoever drops one must hold its
+        lock, which says that no operation is still at work on it.
 
         Args:
             sources: The live databases whose owners we trust, beside our own role.

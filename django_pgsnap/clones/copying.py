@@ -23,7 +23,7 @@ from .strategy import CopyJob, drop_database, is_refusal_to_share_blocks
 
 _LOOK_S: Final = 0.02
 # Nobody is to be kept waiting for longer than it takes.
-_LOOK_AT_GATE_S: Final = 0.001
+_LOOK_AT_BARRIER_S: Final = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class _Attempt:
     def __init__(self, jobs: Sequence[CopyJob], reporter: Reporter) -> None:
         self._jobs = jobs
         self._reporter = reporter
-        self._gate = CopyBarrier(jobs)
+        self._barrier = CopyBarrier(jobs)
         watchers = {job.server: job.watcher for job in jobs}
         self._growth = {server: DirectoryGrowth(watcher) for server, watcher in watchers.items()}
         self._seconds = 0.0
@@ -81,9 +81,9 @@ class _Attempt:
         started = time.monotonic()
         work = [(job.session, job.clone.statement) for job in self._jobs]
         try:
-            with self._gate:
+            with self._barrier:
                 errors = run_together(work, meanwhile=self._look, every_s=self._pause_s)
-                self._gate.check(errors)
+                self._barrier.check(errors)
                 return errors
         except NotQuietError as error:
             self.undo([None] * len(self._jobs))
@@ -95,7 +95,7 @@ class _Attempt:
             self._seconds = time.monotonic() - started
 
     def _pause_s(self) -> float:
-        return _LOOK_S if self._gate.is_open else _LOOK_AT_GATE_S
+        return _LOOK_S if self._barrier.is_open else _LOOK_AT_BARRIER_S
 
     def results(self) -> list[CopyResult]:
         return [
@@ -110,10 +110,10 @@ class _Attempt:
                 job.session.execute(drop_database(job.clone.name))
 
     def _look(self) -> None:
-        for evictor in _terminators(self._jobs):
-            evictor.pass_once()
-        if not self._gate.is_open:
-            self._gate.open_if_still()
+        for terminator in _terminators(self._jobs):
+            terminator.end_idle_backends()
+        if not self._barrier.is_open:
+            self._barrier.open_if_still()
             return
         done = [growth.done_bytes() for growth in self._growth.values()]
         known = [part for part in done if part is not None]
@@ -124,13 +124,13 @@ class _Attempt:
 
 
 def _clear_sources(jobs: Sequence[CopyJob]) -> None:
-    for evictor in _terminators(jobs):
-        evictor.empty()
+    for terminator in _terminators(jobs):
+        terminator.empty_databases()
 
 
 def _terminators(jobs: Sequence[CopyJob]) -> Iterable[BackendTerminator]:
-    """Return each evictor once; the jobs of a server share one."""
-    return {id(job.evictor): job.evictor for job in jobs if job.evictor}.values()
+    """Return each terminator once; the jobs of a server share one."""
+    return {id(job.terminator): job.terminator for job in jobs if job.terminator}.values()
 
 
 def _revised(jobs: Sequence[CopyJob], errors: Sequence[BaseException | None]) -> list[CopyJob]:
@@ -142,7 +142,7 @@ def _revised(jobs: Sequence[CopyJob], errors: Sequence[BaseException | None]) ->
     ] or [(job, error) for job, error in zip(jobs, errors, strict=True) if error is not None]
     for job, error in serious:
         if isinstance(error, psycopg.errors.ObjectInUse | NotQuietError):
-            if job.evictor is None or job.evictor.overdue:
+            if job.terminator is None or job.terminator.is_overdue:
                 raise _busy_error(job) from error
         elif job.clone.strategy == "clone" and is_refusal_to_share_blocks(error):
             return [_without_sharing(job) for job in jobs]

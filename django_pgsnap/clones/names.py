@@ -97,7 +97,7 @@ def to_drop_name(identity: str) -> str:
 
 
 def is_unpublished(database: str) -> bool:
-    """Tell whether this is exactly the name of an unfinished or doomed database."""
+    """Tell whether this is exactly the name of an unfinished database, or of one to drop."""
     return _UNPUBLISHED.fullmatch(database) is not None
 
 

@@ -46,14 +46,14 @@ class BackgroundStatements:
 
     Each needs a session of its own, and the lock of the database that it is about. Sessions that
     the operation needs no longer are used first. The operation's own locks are given back only
-    when the errands have theirs, so that nobody can come to use what is about to be dropped.
+    when the background have theirs, so that nobody can come to use what is about to be dropped.
     """
 
     def __init__(self, server: Server, sessions: Iterable[Session]) -> None:
         """Take over sessions whose work is done, with their locks."""
         self._server = server
         self._idle = list(sessions)
-        self._errands: list[_BackgroundStatement] = []
+        self._statements: list[_BackgroundStatement] = []
 
     def make_spare(self, copy: Database, record: Record) -> None:
         """Take on to have a spare of the copy made, unless somebody else is at it."""
@@ -68,19 +68,19 @@ class BackgroundStatements:
 
     def leave(self) -> None:
         """Give the operation's locks back, and send everything off."""
-        for errand in self._errands:
-            release_other_locks(errand.session, errand.lock)
+        for each in self._statements:
+            release_other_locks(each.session, each.lock)
         for session in self._idle:
             session.close()
-        for errand in self._errands:
-            errand.session.fire(errand.statement)
+        for each in self._statements:
+            each.session.fire(each.statement)
 
     def _take_on(self, database: str, statement: Query) -> Session | None:
         session = self._idle.pop() if self._idle else self._server.session("clearing up")
         if not try_acquire_lock(session, database):
             self._idle.append(session)
             return None
-        self._errands.append(
+        self._statements.append(
             _BackgroundStatement(session=session, lock=database, statement=statement)
         )
         return session

@@ -106,7 +106,7 @@ class CopyJob:
         session: The session that makes it, and holds the lock of its name.
         watcher: Another session on the same server, to look at it meanwhile.
         server: That server.
-        evictor: Keeps the source empty; None where the source is shut anyway.
+        terminator: Keeps the source empty; None where the source is shut anyway.
     """
 
     clone: Clone
@@ -114,7 +114,7 @@ class CopyJob:
     session: Session
     watcher: Session
     server: Server
-    evictor: BackendTerminator | None
+    terminator: BackendTerminator | None
 
 
 def choose_strategy(

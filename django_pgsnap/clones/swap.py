@@ -58,7 +58,7 @@ class Swap:
         incoming: The shut database that takes the name.
         properties: What the incoming one is opened with; the rest of them it has already.
         undo: What the outgoing one becomes; None to have it dropped later.
-        doomed_identity: Identity under which it then waits to be dropped.
+        drop_identity: Identity under which it then waits to be dropped.
         retire: Older undos that are needed no longer.
         republish: Undos that such a retirement is taken back for.
         recomment: An older undo that is kept, and gets to know its new successor.
@@ -69,7 +69,7 @@ class Swap:
     incoming: Database
     properties: Properties
     undo: Record | None
-    doomed_identity: str
+    drop_identity: str
     retire: Sequence[Record] = ()
     republish: Sequence[Record] = ()
     recomment: Record | None = None
@@ -77,13 +77,13 @@ class Swap:
     @property
     def outgoing_name(self) -> str:
         """What the database that is live now will be called."""
-        return self.undo.database if self.undo else to_drop_name(self.doomed_identity)
+        return self.undo.database if self.undo else to_drop_name(self.drop_identity)
 
     @property
     def drops(self) -> list[str]:
         """Names of the databases that wait to be dropped afterwards."""
-        doomed = [to_drop_name(record.identity) for record in self.retire]
-        return doomed if self.undo or not self.live else [*doomed, self.outgoing_name]
+        to_drop = [to_drop_name(record.identity) for record in self.retire]
+        return to_drop if self.undo or not self.live else [*to_drop, self.outgoing_name]
 
     def reversed(self) -> Swap | None:
         """Return the swap that takes this one back, None where there was no live database.
@@ -98,7 +98,7 @@ class Swap:
             incoming=replace(self.live, name=self.outgoing_name),
             properties=replace(self.properties, digest=None),
             undo=None,
-            doomed_identity=new_identity(),
+            drop_identity=new_identity(),
             republish=self.retire,
         )
 
@@ -160,7 +160,7 @@ class Swap:
 def perform_swaps(
     session: Session,
     swaps: Sequence[Swap],
-    evictor: BackendTerminator,
+    terminator: BackendTerminator,
     look: Callable[[], None] | None = None,
 ) -> None:
     """Carry out all swaps of one server in one transaction, sent as one message.
@@ -173,7 +173,7 @@ def perform_swaps(
     Args:
         session: The maintenance session to send it from.
         swaps: What is to happen.
-        evictor: Has emptied the live databases, and keeps them so, from a session of its own.
+        terminator: Has emptied the live databases, and keeps them so, from a session of its own.
         look: Called each time that nobody is left on them, right before the message goes out.
 
     Raises:
@@ -188,32 +188,32 @@ def perform_swaps(
         if look is not None:
             look()
         try:
-            _send(session, message, evictor, is_one=len(swaps) == 1)
+            _send(session, message, terminator, is_one=len(swaps) == 1)
         except psycopg.errors.ObjectInUse as error:
-            if evictor.overdue:
-                raise evictor.busy(evictor.pass_once()) from error
-            evictor.empty()
+            if terminator.is_overdue:
+                raise terminator.busy_error(terminator.end_idle_backends()) from error
+            terminator.empty_databases()
         except psycopg.Error as error:
             raise _explain_error(error, swaps) from error
         else:
             return
 
 
-def _send(session: Session, message: Query, evictor: BackendTerminator, *, is_one: bool) -> None:
+def _send(session: Session, message: Query, terminator: BackendTerminator, *, is_one: bool) -> None:
     """Send the message, and keep the live databases empty until the server has done with it.
 
     Raises:
         ObjectInUse: Somebody is on a live database, and stays.
         Error: Whatever else the server says.
     """
-    patience = BlockedTimer()
+    blocked = BlockedTimer()
     gave_way = False
 
     def keep_empty() -> None:
         nonlocal gave_way
-        present = evictor.pass_once()
+        present = terminator.end_idle_backends()
         # One database keeps nobody from another.
-        gave_way = gave_way or (not is_one and patience.is_over(present))
+        gave_way = gave_way or (not is_one and blocked.is_over(present))
         if gave_way:
             session.cancel()
 

@@ -3,8 +3,8 @@
 Each is transactional and takes milliseconds at any size, so several of them sent as one message
 happen together or not at all:
 
-    unfinished --publish--> copy --retire--> doomed
-    copy's clone --become_live--> live --rename, shut--> undo --retire--> doomed
+    unfinished --publish--> copy --unpublish--> to be dropped
+    copy's clone --become_live--> live --rename, shut--> undo --unpublish--> to be dropped
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def publish_copy(unfinished: str, record: Record) -> Query:
 
 def unpublish(record: Record) -> Query:
     """Make a copy or an undo a database that nobody needs, to be dropped at leisure."""
-    doomed = to_drop_name(record.identity)
+    to_drop = to_drop_name(record.identity)
     return join_statements(
-        [rename_database(record.database, doomed), comment_on_database(doomed, None)]
+        [rename_database(record.database, to_drop), comment_on_database(to_drop, None)]
     )
 
 

@@ -219,7 +219,7 @@ class BackendTerminator:
         self._first_seen: dict[int, float] = {}
         self.ended: set[int] = set()
 
-    def empty(self) -> bool:
+    def empty_databases(self) -> bool:
         """End who idles, wait for who works, and tell whether nobody is left.
 
         Clients that come back at once never leave a database quite empty. Where nobody has been at
@@ -232,8 +232,8 @@ class BackendTerminator:
         calm_since = time.monotonic()
         while present := read_backends(self._session, self._databases):
             working = [backend for backend in present if not self._may_end(backend)]
-            if working and self.overdue:
-                raise self.busy(working)
+            if working and self.is_overdue:
+                raise self.busy_error(working)
             lasting = [backend for backend in working if self._lasts(backend)]
             if lasting:
                 self._report_wait(lasting)
@@ -245,7 +245,7 @@ class BackendTerminator:
             time.sleep(_TERMINATE_POLL_S)
         return True
 
-    def pass_once(self) -> list[Backend]:
+    def end_idle_backends(self) -> list[Backend]:
         """End what may be ended now, and return what is still there.
 
         Raises:
@@ -253,8 +253,8 @@ class BackendTerminator:
         """
         present = read_backends(self._session, self._databases)
         waiting_for = self._end_all(present)
-        if waiting_for and self.overdue:
-            raise self.busy(waiting_for)
+        if waiting_for and self.is_overdue:
+            raise self.busy_error(waiting_for)
         return present
 
     @property
@@ -263,11 +263,11 @@ class BackendTerminator:
         return max(self._deadline - time.monotonic(), 0.0)
 
     @property
-    def overdue(self) -> bool:
+    def is_overdue(self) -> bool:
         """Whether the time to wait for others is over."""
         return not self.remaining_s
 
-    def busy(self, left: Sequence[Backend]) -> DatabaseBusyError:
+    def busy_error(self, left: Sequence[Backend]) -> DatabaseBusyError:
         """Return the error that names the sessions which stayed."""
         databases = ", ".join(repr(name) for name in self._databases)
         lines = "".join(f"\n  {backend}" for backend in left)

@@ -187,10 +187,10 @@ def open_operation(
         ]
         _lock(opened, wait_s, reporter)
         with _lock_errors(opened):
-            sites = [sessions.site() for sessions in opened]
-            for site in sites:
-                _check_ours(site)
-            yield sites
+            contexts = [sessions.context() for sessions in opened]
+            for context in contexts:
+                _check_ours(context)
+            yield contexts
 
 
 @contextmanager
@@ -223,7 +223,7 @@ class _OpenSessions:
         databases = [each.name for each in (*present.copies(names), *present.undos(names))]
         return read_catalog_lock_holders(self.watcher, [*names, *databases], ours)
 
-    def site(self) -> ServerContext:
+    def context(self) -> ServerContext:
         return ServerContext(
             server=self.server,
             targets=self.targets,
@@ -279,18 +279,18 @@ def _lock_errors(opened: Sequence[_OpenSessions]) -> Iterator[None]:
         ) from error
 
 
-def _check_ours(site: ServerContext) -> None:
+def _check_ours(context: ServerContext) -> None:
     """Refuse where it is not clear which databases are ours to rename and drop.
 
     Raises:
         ConfigurationError: ``DATABASES`` names a copy, a spare or an undo.
         ObstacleError: The live database is gone, and several roles claim to have copies of it.
     """
-    present = site.catalog
+    present = context.catalog
     named = live_database_names()
     for database in (
-        *present.copies(site.sources),
-        *present.undos(site.sources),
+        *present.copies(context.sources),
+        *present.undos(context.sources),
         *present.spares(),
     ):
         if database.name in named:
@@ -298,7 +298,7 @@ def _check_ours(site: ServerContext) -> None:
                 f"DATABASES names {database.name!r}, which holds a snapshot, a spare or an undo.",
                 hint="Take that alias out: snapshots are there to be renamed and dropped.",
             )
-    for source in site.sources:
+    for source in context.sources:
         if disputed := present.disputed(source):
             claims = ", ".join(f"{each.name!r} of {each.owner!r}" for each in disputed)
             raise ObstacleError(
@@ -309,8 +309,10 @@ def _check_ours(site: ServerContext) -> None:
             )
 
 
-def report_terminated(evictors: Iterable[BackendTerminator], reporter: Reporter) -> None:
+def report_terminated(terminators: Iterable[BackendTerminator], reporter: Reporter) -> None:
     """Tell how many sessions were ended."""
-    count = sum(len(evictor.ended) for evictor in {id(each): each for each in evictors}.values())
+    count = sum(
+        len(terminator.ended) for terminator in {id(each): each for each in terminators}.values()
+    )
     if count:
         reporter.note(f"Ended {count} session{'s' if count > 1 else ''} on the live database.")

@@ -16,13 +16,13 @@ from ..reporting import Reporter
 from .context import ServerContext
 from .types import Member
 
-# Each errand beyond the operation's own sessions takes a connection of the server. What is left
+# Each each beyond the operation's own sessions takes a connection of the server. What is left
 # over the next operation sends off.
-_EXTRA_ERRANDS: Final = 4
+_EXTRA_SESSIONS: Final = 4
 
 
 def start_follow_up(
-    site: ServerContext,
+    context: ServerContext,
     *,
     current: Sequence[Member],
     drops: Sequence[str],
@@ -36,14 +36,14 @@ def start_follow_up(
     wrong here is only reported.
 
     Args:
-        site: The server's part of the operation.
+        context: The server's part of the operation.
         current: The copies that were taken or restored; of these there shall be spares.
         drops: Databases that the operation has made superfluous.
         spare: Whether this operation is to make spares.
         reporter: Who hears what went wrong.
     """
     try:
-        _start_follow_up(site, current if spare else (), drops)
+        _start_follow_up(context, current if spare else (), drops)
     except (PgsnapError, psycopg.Error) as error:
         reporter.warn(
             "Done, but the server could not be told to make the spare or to drop what is left "
@@ -51,23 +51,25 @@ def start_follow_up(
         )
 
 
-def _start_follow_up(site: ServerContext, current: Sequence[Member], drops: Sequence[str]) -> None:
-    now = load_catalog(site.watcher)
+def _start_follow_up(
+    context: ServerContext, current: Sequence[Member], drops: Sequence[str]
+) -> None:
+    now = load_catalog(context.watcher)
     wanted = [member for member in current if wants_spare(member.record)]
     superfluous = [
         *drops,
-        *(_surplus(now, site.sources, wanted) if wanted else ()),
-        *(left.name for left in now.leftovers(site.sources, live_database_names())),
+        *(_surplus(now, context.sources, wanted) if wanted else ()),
+        *(left.name for left in now.leftovers(context.sources, live_database_names())),
     ]
-    sessions = [site.watcher, *site.workers.values()]
-    most = len(sessions) + _EXTRA_ERRANDS
-    errands = BackgroundStatements(site.server, sessions)
+    sessions = [context.watcher, *context.workers.values()]
+    most = len(sessions) + _EXTRA_SESSIONS
+    background = BackgroundStatements(context.server, sessions)
     for member in wanted:
         if now.spare(member.record.identity) is None:
-            errands.make_spare(member.database, member.record)
+            background.make_spare(member.database, member.record)
     for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
-        errands.drop(name)
-    errands.leave()
+        background.drop(name)
+    background.leave()
 
 
 def _surplus(present: Catalog, sources: Sequence[str], kept: Sequence[Member]) -> list[str]:

@@ -31,16 +31,16 @@ def rename(old: str, new: str) -> Snapshot:
         SnapshotNotFoundError: There is no snapshot of the old name.
     """
     validate_name(new)
-    with _found(f"rename {old}", old) as (sites, snapshot):
-        others = [member.record for site in sites for member in site.copies()]
+    with _found(f"rename {old}", old) as (contexts, snapshot):
+        others = [member.record for context in contexts for member in context.copies()]
         if any(record.name == new and record.set_id != snapshot.set_id for record in others):
             raise SnapshotExistsError(
                 f"There is a snapshot {new!r} already.",
                 hint="Choose another name, or delete that one first.",
             )
         # An undo says which snapshot took its place.
-        undos = [m for site in sites for m in site.undos() if m.record.name == old]
-        return _rewritten(sites, snapshot, lambda record: replace(record, name=new), also=undos)
+        undos = [m for context in contexts for m in context.undos() if m.record.name == old]
+        return _rewritten(contexts, snapshot, lambda record: replace(record, name=new), also=undos)
 
 
 def pin(name: str, *, pinned: bool = True) -> Snapshot:
@@ -49,8 +49,8 @@ def pin(name: str, *, pinned: bool = True) -> Snapshot:
     Raises:
         SnapshotNotFoundError: There is no snapshot of that name.
     """
-    with _found(f"pin {name}", name) as (sites, snapshot):
-        return _rewritten(sites, snapshot, lambda record: replace(record, pinned=pinned))
+    with _found(f"pin {name}", name) as (contexts, snapshot):
+        return _rewritten(contexts, snapshot, lambda record: replace(record, pinned=pinned))
 
 
 def annotate(name: str, note: str) -> Snapshot:
@@ -60,8 +60,8 @@ def annotate(name: str, note: str) -> Snapshot:
         SnapshotNotFoundError: There is no snapshot of that name.
     """
     validate_note(note)
-    with _found(f"note {name}", name) as (sites, snapshot):
-        return _rewritten(sites, snapshot, lambda record: replace(record, note=note))
+    with _found(f"note {name}", name) as (contexts, snapshot):
+        return _rewritten(contexts, snapshot, lambda record: replace(record, note=note))
 
 
 def delete(*unwanted: str, reporter: Reporter | None = None) -> list[Snapshot]:
@@ -83,37 +83,39 @@ def delete(*unwanted: str, reporter: Reporter | None = None) -> list[Snapshot]:
         SnapshotNotFoundError: There is none of one of the names.
     """
     reporter = reporter or Reporter()
-    with _operation(f"delete {' '.join(unwanted)}") as sites:
-        doomed = [find_snapshot_in(sites, name) for name in dict.fromkeys(unwanted)]
-        for site in sites:
+    with _operation(f"delete {' '.join(unwanted)}") as contexts:
+        to_drop = [find_snapshot_in(contexts, name) for name in dict.fromkeys(unwanted)]
+        for context in contexts:
             _delete_here(
-                site,
-                [m for snapshot in doomed for m in snapshot.members if m.server == site.server],
+                context,
+                [m for snapshot in to_drop for m in snapshot.members if m.server == context.server],
                 reporter,
             )
-    return doomed
+    return to_drop
 
 
-def _delete_here(site: ServerContext, members: Sequence[Member], reporter: Reporter) -> None:
+def _delete_here(context: ServerContext, members: Sequence[Member], reporter: Reporter) -> None:
     if not members:
         return
     for member in members:
-        cancel_spare(site.watcher, member.record)
-    site.main.execute(join_statements(transitions.unpublish(member.record) for member in members))
-    now = site.reloaded().catalog
-    left = {database.name for database in now.leftovers(site.sources, live_database_names())}
+        cancel_spare(context.watcher, member.record)
+    context.main.execute(
+        join_statements(transitions.unpublish(member.record) for member in members)
+    )
+    now = context.reloaded().catalog
+    left = {database.name for database in now.leftovers(context.sources, live_database_names())}
     for member in members:
         reporter.step(f"Dropping the copy of {member.record.source} in {member.record.name}")
-        doomed = to_drop_name(member.record.identity)
+        to_drop = to_drop_name(member.record.identity)
         spare = spare_name(member.record.identity)
         # What is called like its spare need not be ours.
-        for name in [doomed, spare] if spare in left else [doomed]:
-            if try_acquire_lock(site.main, name):
-                site.main.execute(drop_database(name))
+        for name in [to_drop, spare] if spare in left else [to_drop]:
+            if try_acquire_lock(context.main, name):
+                context.main.execute(drop_database(name))
 
 
 def _rewritten(
-    sites: Sequence[ServerContext],
+    contexts: Sequence[ServerContext],
     snapshot: Snapshot,
     change: Callable[[Record], Record],
     *,
@@ -122,12 +124,12 @@ def _rewritten(
     """Write a change to all members of a snapshot, those of a server in one transaction."""
     changed = tuple(_changed(member, change(member.record)) for member in snapshot.members)
     others = [_changed(member, change(member.record)) for member in also]
-    for site in sites:
-        here = [each.record for each in (*changed, *others) if each.server == site.server]
+    for context in contexts:
+        here = [each.record for each in (*changed, *others) if each.server == context.server]
         for record in here:
-            wait_for_spare(site.main, record, Reporter())
+            wait_for_spare(context.main, record, Reporter())
         if here:
-            site.main.execute(join_statements(map(rewrite_comment, here)))
+            context.main.execute(join_statements(map(rewrite_comment, here)))
     return replace(snapshot, members=changed)
 
 
@@ -137,13 +139,13 @@ def _changed(member: Member, record: Record) -> Member:
 
 @contextmanager
 def _found(purpose: str, name: str) -> Iterator[tuple[list[ServerContext], Snapshot]]:
-    with _operation(purpose) as sites:
-        yield sites, find_snapshot_in(sites, name)
+    with _operation(purpose) as contexts:
+        yield contexts, find_snapshot_in(contexts, name)
 
 
 @contextmanager
 def _operation(purpose: str) -> Iterator[list[ServerContext]]:
     """Hold the locks of all the project's databases, without disturbing who uses them."""
     about = choose_targets(None)
-    with open_operation(purpose, about, wait_s=config().wait_s, disturbs_live=False) as sites:
-        yield sites
+    with open_operation(purpose, about, wait_s=config().wait_s, disturbs_live=False) as contexts:
+        yield contexts

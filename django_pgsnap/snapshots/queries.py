@@ -159,31 +159,31 @@ def _privileges(given: frozenset[Privilege]) -> tuple[str, ...]:
     )
 
 
-def find_snapshot_in(sites: Sequence[ServerContext], name: str | None) -> Snapshot:
+def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Snapshot:
     """Return the snapshot that a name means among those of an operation's databases.
 
     Args:
-        sites: The servers' parts of the operation.
+        contexts: The servers' parts of the operation.
         name: The snapshot's name; None for the newest.
 
     Raises:
         SnapshotNotFoundError: There is none of that name, or it belongs to a stranger.
     """
     try:
-        return find_snapshot([member for site in sites for member in site.copies()], name)
+        return find_snapshot([member for context in contexts for member in context.copies()], name)
     except SnapshotNotFoundError:
-        for site in sites:
-            _check_strangers(site, name)
+        for context in contexts:
+            _check_strangers(context, name)
         raise
 
 
-def _check_strangers(site: ServerContext, name: str | None) -> None:
+def _check_strangers(context: ServerContext, name: str | None) -> None:
     """Say so where what was looked for is there, but belongs to a role that we do not trust."""
-    for database in site.catalog.untrusted():
+    for database in context.catalog.untrusted():
         record = database.record
-        if record is None or record.kind != "copy" or record.source not in site.sources:
+        if record is None or record.kind != "copy" or record.source not in context.sources:
             continue
-        live = site.catalog.get(record.source)
+        live = context.catalog.get(record.source)
         if live is not None and name in (None, record.name):
             adopt = sql.SQL("ALTER DATABASE {} OWNER TO {};").format(
                 sql.Identifier(database.name), sql.Identifier(live.owner)

@@ -40,17 +40,17 @@ def refill(
     """
     reporter = reporter or Reporter()
     about = choose_targets(databases)
-    with open_operation("refill", about, wait_s=config().wait_s, disturbs_live=False) as sites:
-        copies = [copy for site in sites for copy in site.copies()]
-        undos = [undo for site in sites for undo in site.undos()]
+    with open_operation("refill", about, wait_s=config().wait_s, disturbs_live=False) as contexts:
+        copies = [copy for context in contexts for copy in context.copies()]
+        undos = [undo for context in contexts for undo in context.undos()]
         wanted = current_snapshot(copies, undos) if name is None else name
-        snapshot = find_snapshot_in(sites, wanted)
-        jobs = [job for site in sites for job in _jobs(site, snapshot, reporter)]
+        snapshot = find_snapshot_in(contexts, wanted)
+        jobs = [job for context in contexts for job in _jobs(context, snapshot, reporter)]
         if jobs:
             copy_databases(jobs, reporter, step=f"Making the spare of {snapshot.name}")
-        for site in sites:
-            here = [member for member in snapshot.members if member.server == site.server]
-            start_follow_up(site, current=here, drops=(), spare=True, reporter=reporter)
+        for context in contexts:
+            here = [member for member in snapshot.members if member.server == context.server]
+            start_follow_up(context, current=here, drops=(), spare=True, reporter=reporter)
     return queries.get(snapshot.name, databases=databases)
 
 
@@ -63,27 +63,27 @@ def current_snapshot(copies: Sequence[Member], undos: Sequence[Member]) -> str |
     return restored if any(copy.record.name == restored for copy in copies) else None
 
 
-def _jobs(site: ServerContext, snapshot: Snapshot, reporter: Reporter) -> list[CopyJob]:
+def _jobs(context: ServerContext, snapshot: Snapshot, reporter: Reporter) -> list[CopyJob]:
     return [
-        _job(site, member)
+        _job(context, member)
         for member in snapshot.members
-        if member.server == site.server
-        and obtain_spare(_worker(site, member), site.watcher, member.record, reporter) is None
+        if member.server == context.server
+        and obtain_spare(_worker(context, member), context.watcher, member.record, reporter) is None
     ]
 
 
-def _job(site: ServerContext, member: Member) -> CopyJob:
-    check_collation(site.watcher, member.database.name)
+def _job(context: ServerContext, member: Member) -> CopyJob:
+    check_collation(context.watcher, member.database.name)
     return CopyJob(
         clone=plan_spare(member.database, member.record),
         size_bytes=member.record.size_bytes,
-        session=_worker(site, member),
-        watcher=site.watcher,
-        server=site.server,
-        evictor=None,
+        session=_worker(context, member),
+        watcher=context.watcher,
+        server=context.server,
+        terminator=None,
     )
 
 
-def _worker(site: ServerContext, member: Member) -> Session:
-    (alias,) = (each.alias for each in site.targets if each.name == member.record.source)
-    return site.workers[alias]
+def _worker(context: ServerContext, member: Member) -> Session:
+    (alias,) = (each.alias for each in context.targets if each.name == member.record.source)
+    return context.workers[alias]

@@ -51,24 +51,24 @@ class IncomingDatabase:
     """A shut database that is to take a live one's place.
 
     Attributes:
-        site: The server it is on.
+        context: The server it is on.
         target: The live database.
         database: The database that comes.
         record: The copy or undo that it stands for.
         set_up_like: A database with the properties to use if the live one is missing.
     """
 
-    site: ServerContext
+    context: ServerContext
     target: Target
     database: Database
     record: Record
     set_up_like: str
 
     @classmethod
-    def of(cls, site: ServerContext, target: Target, member: Member, database: Database) -> Self:
+    def of(cls, context: ServerContext, target: Target, member: Member, database: Database) -> Self:
         """Return a database that stands for a member, that member itself or a clone of it."""
         return cls(
-            site=site,
+            context=context,
             target=target,
             database=database,
             record=member.record,
@@ -77,14 +77,14 @@ class IncomingDatabase:
 
 
 def match_with_live(
-    sites: Sequence[ServerContext], members: Sequence[Member]
+    contexts: Sequence[ServerContext], members: Sequence[Member]
 ) -> Iterator[tuple[ServerContext, Target, Member]]:
     """Yield each member with the live database whose place it is about."""
     for member in members:
-        for site in sites:
-            for target in site.targets:
-                if site.server == member.server and target.name == member.record.source:
-                    yield site, target, member
+        for context in contexts:
+            for target in context.targets:
+                if context.server == member.server and target.name == member.record.source:
+                    yield context, target, member
 
 
 def replacements_of(
@@ -131,7 +131,7 @@ def find_older_undos(each: IncomingDatabase) -> list[Record]:
     """Return the undos of a live database, newest first, without what comes in."""
     undos = [
         record
-        for database in each.site.catalog.undos([each.target.name])
+        for database in each.context.catalog.undos([each.target.name])
         if (record := database.record) is not None and database.oid != each.database.oid
     ]
     return sorted(undos, key=lambda record: record.taken_at, reverse=True)
@@ -141,7 +141,7 @@ def plan_swap(
     each: IncomingDatabase,
     wanted: Properties,
     undo: UndoGroup | None,
-    circumstances: UndoFacts,
+    facts: UndoFacts,
     *,
     keep_older_undo: bool,
 ) -> Swap:
@@ -151,28 +151,28 @@ def plan_swap(
         each: The database that comes.
         wanted: What the live database is set up with.
         undo: The undo that the live database becomes a part of; None to have it dropped.
-        circumstances: What the server tells of the live database.
+        facts: What the server tells of the live database.
         keep_older_undo: Whether nothing was written since the older undo, so that it stays the one.
     """
-    live = each.site.catalog.get(each.target.name)
+    live = each.context.catalog.get(each.target.name)
     older = find_older_undos(each)
     record = None
     if live and undo and not keep_older_undo:
-        record = _undo_record(each, wanted, undo, circumstances)
+        record = _undo_record(each, wanted, undo, facts)
     return Swap(
         live_name=each.target.name,
         live=live,
         incoming=each.database,
         properties=wanted,
         undo=record,
-        doomed_identity=new_identity(),
+        drop_identity=new_identity(),
         retire=older if record else [],
-        recomment=_succeeded(older[0], each, circumstances) if older and keep_older_undo else None,
+        recomment=_succeeded(older[0], each, facts) if older and keep_older_undo else None,
     )
 
 
 def _undo_record(
-    each: IncomingDatabase, wanted: Properties, undo: UndoGroup, circumstances: UndoFacts
+    each: IncomingDatabase, wanted: Properties, undo: UndoGroup, facts: UndoFacts
 ) -> Record:
     record = Record(
         kind="undo",
@@ -183,23 +183,23 @@ def _undo_record(
         alias=each.target.alias,
         source=each.target.name,
         taken_at=undo.taken_at,
-        size_bytes=circumstances.size_bytes,
+        size_bytes=facts.size_bytes,
         django=django.get_version(),
-        postgresql=each.site.watcher.server_name,
+        postgresql=each.context.watcher.server_name,
         comment=wanted.comment,
         connection_limit=wanted.connection_limit,
     )
-    return _succeeded(record, each, circumstances)
+    return _succeeded(record, each, facts)
 
 
-def _succeeded(undo: Record, each: IncomingDatabase, circumstances: UndoFacts) -> Record:
+def _succeeded(undo: Record, each: IncomingDatabase, facts: UndoFacts) -> Record:
     """Return an undo that knows which database took its place."""
     return replace(
         undo,
         successor_oid=each.database.oid,
         # What an undo holds may have been written, so nothing is known of its sequences.
         successor_sequences=each.record.sequences if each.record.kind == "copy" else "",
-        statistics_epoch=circumstances.statistics_epoch,
+        statistics_epoch=facts.statistics_epoch,
     )
 
 
@@ -239,20 +239,20 @@ class Replacement:
 
     def __init__(
         self,
-        site: ServerContext,
+        context: ServerContext,
         incoming: Sequence[IncomingDatabase],
         request: ReplaceRequest,
         undo: UndoGroup | None,
         reporter: Reporter,
     ) -> None:
-        self.site = site
+        self.context = context
         self._incoming = incoming
         self._request = request
         self._undo = undo
         self._reporter = reporter
-        self._names = [each.target.name for each in incoming if each.target.name in site.catalog]
-        self.evictor = BackendTerminator(
-            site.watcher,
+        self._names = [each.target.name for each in incoming if each.target.name in context.catalog]
+        self.terminator = BackendTerminator(
+            context.watcher,
             self._names,
             wait_s=request.wait_s,
             force=request.force,
@@ -260,7 +260,7 @@ class Replacement:
         )
         self._was_empty = False
         self._properties: dict[str, tuple[Properties, Properties]] = {}
-        self._circumstances: dict[str, UndoFacts] = {}
+        self._facts: dict[str, UndoFacts] = {}
         self._swaps: list[Swap] = []
 
     @property
@@ -278,12 +278,12 @@ class Replacement:
 
     def _check(self) -> None:
         """Look for what stands in the way, and at what a new undo tells of the live databases."""
-        session = self.site.main
+        session = self.context.main
         check_nothing_attached(session, self._names)
         check_privileges(session, [*self._names, *(each.database.name for each in self._incoming)])
-        self._circumstances = self._read_circumstances(session)
+        self._facts = self._read_facts(session)
 
-    def _read_circumstances(self, session: Session) -> dict[str, UndoFacts]:
+    def _read_facts(self, session: Session) -> dict[str, UndoFacts]:
         epoch = read_statistics_epoch(session)
         return {
             name: UndoFacts(size_bytes=measure_database(session, name), statistics_epoch=epoch)
@@ -295,13 +295,13 @@ class Replacement:
 
     def prepare(self) -> None:
         self._set_up()
-        self._was_empty = self.evictor.empty()
+        self._was_empty = self.terminator.empty_databases()
 
     def _set_up(self) -> None:
         for each in self._incoming:
             wanted, present = self._properties[each.target.name]
             for shortfall in apply_properties(
-                self.site.watcher, wanted, present, each.database.name
+                self.context.watcher, wanted, present, each.database.name
             ):
                 self._reporter.warn(str(shortfall))
 
@@ -315,7 +315,7 @@ class Replacement:
         while True:
             self._swaps = self._plan(keep_older_undo=unwritten)
             try:
-                perform_swaps(self.site.main, self._swaps, self.evictor, look)
+                perform_swaps(self.context.main, self._swaps, self.terminator, look)
             except WrittenMeanwhileError:
                 unwritten = False
             except PropertiesChangedError:
@@ -326,15 +326,15 @@ class Replacement:
                 return
 
     def _wait_for_settings(self) -> None:
-        while not are_settings_committed(self.site.watcher):
-            if self.evictor.overdue:
+        while not are_settings_committed(self.context.watcher):
+            if self.terminator.is_overdue:
                 raise HeldTooLongError
             time.sleep(_POLL_S)
 
     def is_done(self) -> bool:
         """Ask the server whether the swap took place, whatever became of who sent it."""
         try:
-            with self.site.server.session("looking after a swap") as session:
+            with self.context.server.session("looking after a swap") as session:
                 present = load_catalog(session)
         except ServerUnavailableError:
             return False
@@ -348,13 +348,13 @@ class Replacement:
         swaps = [back for swap in self._swaps if (back := swap.reversed()) is not None]
         if not swaps:
             return
-        server, request = self.site.server, self._request
+        server, request = self.context.server, self._request
         with server.session("swapping back") as session, server.session("swapping back") as other:
-            evictor = BackendTerminator(
+            terminator = BackendTerminator(
                 other, self._names, wait_s=request.wait_s, force=request.force
             )
-            evictor.empty()
-            perform_swaps(session, swaps, evictor)
+            terminator.empty_databases()
+            perform_swaps(session, swaps, terminator)
 
     def _look(self) -> None:
         """Let the caller look at the live databases, and see that nothing of it stays there."""
@@ -362,13 +362,13 @@ class Replacement:
             return
         aliases = aliases_sharing_database(each.target.alias for each in self._incoming)
         self._request.last_look()
-        close_and_wait(aliases, self.site.watcher, self._names)
+        close_and_wait(aliases, self.context.watcher, self._names)
 
     def _properties_of(self, each: IncomingDatabase) -> tuple[Properties, Properties]:
         """Return what an incoming database shall be set up with, and what it is now."""
         is_there = each.target.name in self._names
         like = each.target.name if is_there else each.set_up_like
-        wanted, present = read_properties(self.site.watcher, like, each.database.name)
+        wanted, present = read_properties(self.context.watcher, like, each.database.name)
         if not is_there:
             wanted = replace(
                 wanted,
@@ -383,12 +383,12 @@ class Replacement:
         return self._was_empty and all(map(self._is_one_unwritten, self._incoming))
 
     def _is_one_unwritten(self, each: IncomingDatabase) -> bool:
-        live = self.site.catalog.get(each.target.name)
+        live = self.context.catalog.get(each.target.name)
         older = find_older_undos(each)
         if live is None or not older:
             return False
         wait_s = self._request.wait_s
-        return is_unwritten(self.site.watcher, self.site.server, live, older[0], wait_s)
+        return is_unwritten(self.context.watcher, self.context.server, live, older[0], wait_s)
 
     def _plan(self, *, keep_older_undo: bool) -> list[Swap]:
         return [
@@ -396,7 +396,7 @@ class Replacement:
                 each,
                 self._properties[each.target.name][0],
                 self._undo,
-                self._circumstances.get(each.target.name, UndoFacts()),
+                self._facts.get(each.target.name, UndoFacts()),
                 keep_older_undo=keep_older_undo,
             )
             for each in self._incoming
@@ -420,14 +420,17 @@ def replace_live(
     """
     # What is replaced on all servers becomes one undo.
     undo = UndoGroup.of(len(incoming)) if request.keep_undo else None
-    work = [Replacement(site, group, request, undo, reporter) for site, group in _by_site(incoming)]
+    work = [
+        Replacement(context, group, request, undo, reporter)
+        for context, group in _by_context(incoming)
+    ]
     for replacement in work:
         replacement.check()
     for replacement in work:
         replacement.prepare()
     _perform_all(work)
-    report_terminated([replacement.evictor for replacement in work], reporter)
-    return {replacement.site.server: replacement.drops for replacement in work}
+    report_terminated([replacement.terminator for replacement in work], reporter)
+    return {replacement.context.server: replacement.drops for replacement in work}
 
 
 def _perform_all(work: Sequence[Replacement]) -> None:
@@ -446,12 +449,12 @@ def _perform_all(work: Sequence[Replacement]) -> None:
         raise
 
 
-def _by_site(
+def _by_context(
     incoming: Iterable[IncomingDatabase],
 ) -> list[tuple[ServerContext, list[IncomingDatabase]]]:
     groups: dict[int, tuple[ServerContext, list[IncomingDatabase]]] = {}
     for each in incoming:
-        groups.setdefault(id(each.site), (each.site, []))[1].append(each)
+        groups.setdefault(id(each.context), (each.context, []))[1].append(each)
     return list(groups.values())
 
 

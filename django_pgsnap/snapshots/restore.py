@@ -83,25 +83,25 @@ def restore_as(
     pre_restore.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
     with open_operation(
         f"restore {name or ''}", about, wait_s=request.wait_s, reporter=reporter
-    ) as sites:
-        snapshot = find_snapshot_in(sites, name)
+    ) as contexts:
+        snapshot = find_snapshot_in(contexts, name)
         _check_complete(snapshot, databases)
-        matched = list(match_with_live(sites, snapshot.members))
+        matched = list(match_with_live(contexts, snapshot.members))
         incoming = _consumed(matched) if consume else _clones(matched, reporter)
-        arriving = replacements_of(incoming, snapshot)
-        announce_restore(arriving)
+        replaced_databases = replacements_of(incoming, snapshot)
+        announce_restore(replaced_databases)
         drops = replace_live(incoming, request, reporter)
-        for site, target, member in matched:
-            release_lock(site.workers[target.alias], spare_name(member.record.identity))
-        for site in sites:
+        for context, target, member in matched:
+            release_lock(context.workers[target.alias], spare_name(member.record.identity))
+        for context in contexts:
             start_follow_up(
-                site,
-                current=[m for m in snapshot.members if m.server == site.server],
-                drops=drops.get(site.server, ()),
+                context,
+                current=[m for m in snapshot.members if m.server == context.server],
+                drops=drops.get(context.server, ()),
                 spare=not consume,
                 reporter=reporter,
             )
-    handle_announced_restore(arriving)
+    handle_announced_restore(replaced_databases)
     return snapshot
 
 
@@ -116,8 +116,8 @@ def _check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None
 
 def _consumed(matched: Sequence[tuple[ServerContext, Target, Member]]) -> list[IncomingDatabase]:
     return [
-        IncomingDatabase.of(site, target, member, member.database)
-        for site, target, member in matched
+        IncomingDatabase.of(context, target, member, member.database)
+        for context, target, member in matched
     ]
 
 
@@ -126,28 +126,30 @@ def _clones(
 ) -> list[IncomingDatabase]:
     """Return a spare of each copy, or else a clone made now."""
     found = [
-        (site, target, member, _spare(site, target, member, reporter))
-        for site, target, member in matched
+        (context, target, member, _spare(context, target, member, reporter))
+        for context, target, member in matched
     ]
-    jobs = [_job(site, target, member) for site, target, member, spare in found if spare is None]
+    jobs = [
+        _job(context, target, member) for context, target, member, spare in found if spare is None
+    ]
     if jobs:
         copy_databases(jobs, reporter)
     made = iter(jobs)
     return [
-        IncomingDatabase.of(site, target, member, spare or _made(site, next(made)))
-        for site, target, member, spare in found
+        IncomingDatabase.of(context, target, member, spare or _made(context, next(made)))
+        for context, target, member, spare in found
     ]
 
 
 def _spare(
-    site: ServerContext, target: Target, member: Member, reporter: Reporter
+    context: ServerContext, target: Target, member: Member, reporter: Reporter
 ) -> Database | None:
-    return obtain_spare(site.workers[target.alias], site.watcher, member.record, reporter)
+    return obtain_spare(context.workers[target.alias], context.watcher, member.record, reporter)
 
 
-def _job(site: ServerContext, target: Target, member: Member) -> CopyJob:
-    check_collation(site.watcher, member.database.name)
-    worker = site.workers[target.alias]
+def _job(context: ServerContext, target: Target, member: Member) -> CopyJob:
+    check_collation(context.watcher, member.database.name)
+    worker = context.workers[target.alias]
     clone = Clone(
         source=member.database.name,
         name=unfinished_name(new_identity()),
@@ -159,11 +161,11 @@ def _job(site: ServerContext, target: Target, member: Member) -> CopyJob:
         clone=clone,
         size_bytes=member.record.size_bytes,
         session=worker,
-        watcher=site.watcher,
-        server=site.server,
-        evictor=None,
+        watcher=context.watcher,
+        server=context.server,
+        terminator=None,
     )
 
 
-def _made(site: ServerContext, job: CopyJob) -> Database:
-    return load_catalog(site.watcher)[job.clone.name]
+def _made(context: ServerContext, job: CopyJob) -> Database:
+    return load_catalog(context.watcher)[job.clone.name]

@@ -68,28 +68,28 @@ class TakePart:
     """One live database's part of a take.
 
     Attributes:
-        site: The server it is on.
+        context: The server it is on.
         target: The live database.
         identity: Identity of the copy that will be.
         contents: What it holds.
         rates: How fast the server copied before.
         properties: What it is set up with.
-        evictor: What keeps it empty; the parts of a server share one.
+        terminator: What keeps it empty; the parts of a server share one.
         job: How it is copied.
     """
 
-    site: ServerContext
+    context: ServerContext
     target: Target
     identity: str
     contents: Contents
     rates: CopyRates
     properties: Properties
-    evictor: BackendTerminator
+    terminator: BackendTerminator
     job: CopyJob
 
     def put_properties(self, reporter: Reporter) -> None:
         """Set the clone up like the live database, and report what our role may not set."""
-        watcher, name = self.site.watcher, self.job.clone.name
+        watcher, name = self.context.watcher, self.job.clone.name
         (present,) = read_properties(watcher, name)
         for shortfall in apply_properties(watcher, self.properties, present, name):
             reporter.warn(str(shortfall))
@@ -142,20 +142,20 @@ def take(
     wait_s = config().wait_s if wait_s is None else wait_s
     reporter = reporter or Reporter()
     pre_take.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
-    with open_operation(f"take {name or ''}", about, wait_s=wait_s, reporter=reporter) as sites:
-        name, replaced = _settle_name(sites, name, replace=replace)
+    with open_operation(f"take {name or ''}", about, wait_s=wait_s, reporter=reporter) as contexts:
+        name, replaced = _settle_name(contexts, name, replace=replace)
         request = TakeRequest(
             name=name, note=note, pinned=pin, strategy=strategy, wait_s=wait_s, force=force
         )
-        snapshot = _take(sites, request, replaced, reporter)
-        for site in sites:
+        snapshot = _take(contexts, request, replaced, reporter)
+        for context in contexts:
             start_follow_up(
-                site,
-                current=[member for member in snapshot.members if member.server == site.server],
+                context,
+                current=[member for member in snapshot.members if member.server == context.server],
                 drops=[
                     to_drop_name(member.record.identity)
                     for member in replaced
-                    if member.server == site.server
+                    if member.server == context.server
                 ],
                 spare=spare,
                 reporter=reporter,
@@ -165,10 +165,10 @@ def take(
 
 
 def _settle_name(
-    sites: Sequence[ServerContext], name: str | None, *, replace: bool
+    contexts: Sequence[ServerContext], name: str | None, *, replace: bool
 ) -> tuple[str, list[Member]]:
     """Return the name to use, and the members of the snapshot that has it now."""
-    existing = [member for site in sites for member in site.project_copies()]
+    existing = [member for context in contexts for member in context.project_copies()]
     if name is None:
         return first_free_name(member.record.name for member in existing), []
     replaced = [member for member in existing if member.record.name == name]
@@ -178,7 +178,7 @@ def _settle_name(
             f"There is a snapshot {name!r} already, taken {taken_at:%Y-%m-%d %H:%M} UTC.",
             hint="Choose another name, or take its place with --replace.",
         )
-    about = {target.name for site in sites for target in site.targets}
+    about = {target.name for context in contexts for target in context.targets}
     kept = sorted({member.alias for member in replaced if member.record.source not in about})
     if kept:
         raise SnapshotExistsError(
@@ -189,14 +189,14 @@ def _settle_name(
 
 
 def _take(
-    sites: Sequence[ServerContext],
+    contexts: Sequence[ServerContext],
     request: TakeRequest,
     replaced: Sequence[Member],
     reporter: Reporter,
 ) -> Snapshot:
-    for site in sites:
-        _check(site)
-    parts = [part for site in sites for part in plan_parts(site, request, reporter)]
+    for context in contexts:
+        _check(context)
+    parts = [part for context in contexts for part in plan_parts(context, request, reporter)]
     taken_at = datetime.now(UTC)
     # In a large working copy git takes as long as the server.
     code = start_in_thread(read_checkout)
@@ -206,16 +206,16 @@ def _take(
             part.put_properties(reporter)
         records = build_records(parts, copied, request, code.result(), taken_at)
         publish_snapshot(parts, records, replaced)
-    report_terminated([part.evictor for part in parts], reporter)
-    return _published(sites, records[0].set_id)
+    report_terminated([part.terminator for part in parts], reporter)
+    return _published(contexts, records[0].set_id)
 
 
-def _check(site: ServerContext) -> None:
-    for target in site.targets:
-        site.live(target)
-        check_collation(site.watcher, target.name)
-    check_nothing_attached(site.watcher, site.sources)
-    check_privileges(site.watcher, site.sources)
+def _check(context: ServerContext) -> None:
+    for target in context.targets:
+        context.live(target)
+        check_collation(context.watcher, target.name)
+    check_nothing_attached(context.watcher, context.sources)
+    check_privileges(context.watcher, context.sources)
 
 
 @contextmanager
@@ -233,68 +233,70 @@ def _dropped_on_failure(parts: Sequence[TakePart]) -> Iterator[None]:
         raise
 
 
-def _published(sites: Sequence[ServerContext], set_id: str) -> Snapshot:
-    members = [member for site in sites for member in site.reloaded().copies()]
+def _published(contexts: Sequence[ServerContext], set_id: str) -> Snapshot:
+    members = [member for context in contexts for member in context.reloaded().copies()]
     (snapshot,) = snapshots_of(member for member in members if member.record.set_id == set_id)
     return snapshot
 
 
-def plan_parts(site: ServerContext, request: TakeRequest, reporter: Reporter) -> Iterator[TakePart]:
+def plan_parts(
+    context: ServerContext, request: TakeRequest, reporter: Reporter
+) -> Iterator[TakePart]:
     """Look at each live database of a server, and decide how it is copied."""
-    evictor = BackendTerminator(
-        site.watcher,
-        site.sources,
+    terminator = BackendTerminator(
+        context.watcher,
+        context.sources,
         wait_s=request.wait_s,
         force=request.force,
         reporter=reporter,
     )
-    rates = _known_rates(site)
-    for target in site.targets:
+    rates = _known_rates(context)
+    for target in context.targets:
         identity = new_identity()
-        (present,) = read_properties(site.watcher, target.name)
-        size = measure_database(site.watcher, target.name)
+        (present,) = read_properties(context.watcher, target.name)
+        size = measure_database(context.watcher, target.name)
         clone = Clone(
             source=target.name,
             name=unfinished_name(identity),
             owner=present.owner,
-            strategy=request.strategy or choose_strategy(site.watcher, size, rates),
+            strategy=request.strategy or choose_strategy(context.watcher, size, rates),
         )
-        check_strategy(site.watcher, clone.strategy)
+        check_strategy(context.watcher, clone.strategy)
         # Whoever sweeps leftovers sees by this lock that the clone is not one.
-        acquire_lock(site.workers[target.alias], clone.name, request.wait_s)
+        acquire_lock(context.workers[target.alias], clone.name, request.wait_s)
         yield TakePart(
-            site=site,
+            context=context,
             target=target,
             identity=identity,
-            contents=_inspect(site, target, request.wait_s, reporter),
+            contents=_inspect(context, target, request.wait_s, reporter),
             rates=rates,
             properties=present,
-            evictor=evictor,
+            terminator=terminator,
             job=CopyJob(
                 clone=clone,
                 size_bytes=size,
-                session=site.workers[target.alias],
-                watcher=site.watcher,
-                server=site.server,
-                evictor=evictor,
+                session=context.workers[target.alias],
+                watcher=context.watcher,
+                server=context.server,
+                terminator=terminator,
             ),
         )
 
 
-def _known_rates(site: ServerContext) -> CopyRates:
+def _known_rates(context: ServerContext) -> CopyRates:
     """Return how fast the server copied, as its newest copy knows."""
-    records = [record for copy in site.catalog.copies() if (record := copy.record) is not None]
+    records = [record for copy in context.catalog.copies() if (record := copy.record) is not None]
     newest = max(records, key=lambda record: record.taken_at, default=None)
     if newest is None:
         return UNKNOWN_RATES
     return CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
 
 
-def _inspect(site: ServerContext, target: Target, wait_s: float, reporter: Reporter) -> Contents:
-    wait_until_connectable(site.watcher, target.name, wait_s)
+def _inspect(context: ServerContext, target: Target, wait_s: float, reporter: Reporter) -> Contents:
+    wait_until_connectable(context.watcher, target.name, wait_s)
     try:
         with open_temporary_session(
-            site.server, site.watcher, target.name, "looking inside"
+            context.server, context.watcher, target.name, "looking inside"
         ) as inside:
             contents = read_contents(inside)
     except ServerUnavailableError as error:
@@ -338,7 +340,7 @@ def build_records(
             git_commit=code.commit,
             git_dirty=code.dirty,
             django=django.get_version(),
-            postgresql=part.site.watcher.server_name,
+            postgresql=part.context.watcher.server_name,
             migrations=part.contents.migrations,
             sequences=part.contents.sequences,
             comment=part.properties.comment,
@@ -364,15 +366,15 @@ def publish_snapshot(
     counts; if anything fails, what is incomplete is taken back.
     """
     for member in replaced:
-        cancel_spare(_site(parts, member).watcher, member.record)
+        cancel_spare(_context_of(parts, member).watcher, member.record)
     publications = [
-        (part.site, publish_copy(part.job.clone.name, record))
+        (part.context, publish_copy(part.job.clone.name, record))
         for part, record in zip(parts, new, strict=True)
     ]
     retirements = [
-        (_site(parts, member), transitions.unpublish(member.record)) for member in replaced
+        (_context_of(parts, member), transitions.unpublish(member.record)) for member in replaced
     ]
-    if len({part.site.server for part in parts}) == 1:
+    if len({part.context.server for part in parts}) == 1:
         _send(publications + retirements)
     else:
         try:
@@ -391,9 +393,9 @@ def _take_back(parts: Sequence[TakePart], new: Sequence[Record]) -> None:
     """
     published: list[tuple[Server, Record]] = []
     for part, record in zip(parts, new, strict=True):
-        with suppress(ServerUnavailableError), part.site.server.session("take back") as session:
+        with suppress(ServerUnavailableError), part.context.server.session("take back") as session:
             if record.database in load_catalog(session):
-                published.append((part.site.server, record))
+                published.append((part.context.server, record))
     if len(published) == len(new):
         return
     for server, record in published:
@@ -408,11 +410,11 @@ def _take_back(parts: Sequence[TakePart], new: Sequence[Record]) -> None:
 def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
     """Run the statements, those of each server in one transaction."""
     by_server: dict[Server, tuple[Session, list[Query]]] = {}
-    for site, statement in statements:
-        by_server.setdefault(site.server, (site.main, []))[1].append(statement)
+    for context, statement in statements:
+        by_server.setdefault(context.server, (context.main, []))[1].append(statement)
     for session, group in by_server.values():
         session.execute(join_statements(group))
 
 
-def _site(parts: Sequence[TakePart], member: Member) -> ServerContext:
-    return next(part.site for part in parts if part.site.server == member.server)
+def _context_of(parts: Sequence[TakePart], member: Member) -> ServerContext:
+    return next(part.context for part in parts if part.context.server == member.server)

@@ -48,27 +48,31 @@ def undo(
     request = ReplaceRequest.of(keep_undo=True, wait_s=wait_s, force=force, last_look=last_look)
     reporter = reporter or Reporter()
     pre_restore.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=None)
-    with open_operation("undo", about, wait_s=request.wait_s, reporter=reporter) as sites:
-        last = _last_undo(sites)
+    with open_operation("undo", about, wait_s=request.wait_s, reporter=reporter) as contexts:
+        last = _last_undo(contexts)
         incoming = [
-            IncomingDatabase.of(site, target, member, member.database)
-            for site, target, member in match_with_live(sites, last.members)
+            IncomingDatabase.of(context, target, member, member.database)
+            for context, target, member in match_with_live(contexts, last.members)
         ]
-        arriving = replacements_of(incoming, None)
-        announce_restore(arriving)
+        replaced_databases = replacements_of(incoming, None)
+        announce_restore(replaced_databases)
         drops = replace_live(incoming, request, reporter)
-        for site in sites:
+        for context in contexts:
             start_follow_up(
-                site, current=(), drops=drops.get(site.server, ()), spare=False, reporter=reporter
+                context,
+                current=(),
+                drops=drops.get(context.server, ()),
+                spare=False,
+                reporter=reporter,
             )
-    handle_announced_restore(arriving)
+    handle_announced_restore(replaced_databases)
     return last
 
 
-def _last_undo(sites: Sequence[ServerContext]) -> Undo:
-    found = undos_of([member for site in sites for member in site.undos()])
+def _last_undo(contexts: Sequence[ServerContext]) -> Undo:
+    found = undos_of([member for context in contexts for member in context.undos()])
     if not found:
-        databases = ", ".join(repr(name) for site in sites for name in site.sources)
+        databases = ", ".join(repr(name) for context in contexts for name in context.sources)
         raise NothingToUndoError(
             f"There is nothing to undo: no restore of {databases} has left an undo.",
             hint="See pgsnap list for snapshots to restore.",

@@ -267,7 +267,7 @@ def test_spare_without_its_copy(live: str, session: Session, shut: Shut) -> None
 
 @pytest.mark.parametrize("namer", [unfinished_name, to_drop_name])
 def test_unpublished(namer: Callable[[str], str], live: str, session: Session, shut: Shut) -> None:
-    """What is unfinished or doomed is a leftover, half dropped or not."""
+    """What is unfinished or to be dropped is a leftover, half dropped or not."""
     expected = [shut(namer(IDENTITY)), shut(namer(OTHER_IDENTITY), valid=False)]
 
     assert leftovers(session) == expected

@@ -81,7 +81,7 @@ def make_job(server_as: ServerAs, make_database: MakeDatabase) -> Iterator[MakeJ
             session=session,
             watcher=watchers[0],
             server=server,
-            evictor=BackendTerminator(watchers[0], [source], wait_s=wait_s, force=False)
+            terminator=BackendTerminator(watchers[0], [source], wait_s=wait_s, force=False)
             if is_live
             else None,
         )
@@ -147,8 +147,8 @@ def test_clients_are_ended_before(make_job: MakeJob, clean_server: Server) -> No
     with clean_server.connect("live") as client:
         copy_databases([job], Reporter())
 
-        assert job.evictor is not None
-        assert job.evictor.ended == {client.info.backend_pid}
+        assert job.terminator is not None
+        assert job.terminator.ended == {client.info.backend_pid}
 
 
 def test_busy_client_is_named(
@@ -248,7 +248,7 @@ def test_holder_that_is_ended(
     """Copies that could begin too early, since somebody ended who held them back, do not count."""
     monkeypatch.setattr(backends, "_BRIEF_S", 60)
     elsewhere = BackendTerminator(make_job("third").watcher, ["third"], wait_s=20, force=False)
-    jobs = [replace(make_job(name), evictor=elsewhere) for name in ("first", "second")]
+    jobs = [replace(make_job(name), terminator=elsewhere) for name in ("first", "second")]
     with clean_server.connect("first") as client:
         copying_both = Background(lambda: copy_databases(jobs, Reporter()))
         until(lambda: len(sql(WAITING_COPIES)) == 2)
@@ -368,8 +368,10 @@ def test_session_that_comes_meanwhile(make_job: MakeJob, databases: ListDatabase
 def test_session_that_stays(is_live: bool, make_job: MakeJob, clean_server: Server) -> None:
     """Where nobody can be ended any more, or need be, those that are there are named."""
     job = make_job(wait_s=0, is_live=is_live)
-    if job.evictor:
-        job = replace(job, evictor=BackendTerminator(job.watcher, ["other"], wait_s=0, force=False))
+    if job.terminator:
+        job = replace(
+            job, terminator=BackendTerminator(job.watcher, ["other"], wait_s=0, force=False)
+        )
     job = tampered(job, raising("55006", message="is being accessed"))
     with clean_server.connect("live") as client:
         client.execute("SELECT 1")
@@ -446,7 +448,7 @@ def test_interrupted(
     """Ctrl-C in the middle of a copy leaves nothing, and no statement under way."""
     job = make_job(strategy=strategy)
     sleeping = tampered(make_job("second"), pg.SQL("SELECT pg_sleep(60)"))
-    jobs = [replace(each, evictor=None) for each in (job, sleeping)]
+    jobs = [replace(each, terminator=None) for each in (job, sleeping)]
 
     with pytest.raises(KeyboardInterrupt):
         copy_databases(jobs, Listener(KeyboardInterrupt()))

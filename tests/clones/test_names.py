@@ -130,7 +130,7 @@ def test_database_names_differ(identity: str) -> None:
 
 @pytest.mark.parametrize("namer", NAMERS)
 def test_stage_is_told_from_the_whole_name(namer: Callable[[str], str]) -> None:
-    """Unfinished and doomed names and those of spares are recognised, and nothing near them."""
+    """Names of spares, and of what is unfinished or to be dropped, are told from all others."""
     name = namer("0123456789abcdef")
 
     assert is_unpublished(name) == (namer in {unfinished_name, to_drop_name})

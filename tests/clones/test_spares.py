@@ -55,7 +55,7 @@ def database_of(session: Session, record: Record) -> Database:
 
 
 @pytest.fixture
-def errands(session_as: SessionAs, server_as: ServerAs) -> BackgroundStatements:
+def background(session_as: SessionAs, server_as: ServerAs) -> BackgroundStatements:
     """Errands that begin with one session whose work is done."""
     return BackgroundStatements(server_as(), [session_as()])
 
@@ -95,10 +95,10 @@ def test_is_wanted(
     assert wants_spare(copy_record(**values)) is wanted
 
 
-def test_errands(
+def test_statements(
     copy: Record,
     session: Session,
-    errands: BackgroundStatements,
+    background: BackgroundStatements,
     make_database: MakeDatabase,
     names_of: Callable[[], list[str]],
 ) -> None:
@@ -106,21 +106,21 @@ def test_errands(
     make_database("old")
     make_database("older")
 
-    errands.make_spare(database_of(session, copy), copy)
-    errands.drop("old")
-    errands.drop("older")
-    errands.leave()
+    background.make_spare(database_of(session, copy), copy)
+    background.drop("old")
+    background.drop("older")
+    background.leave()
     session.close()
 
     assert names_of() == ["live", copy.database, SPARE]
 
 
 def test_finished_spare_can_be_used(
-    copy: Record, session: Session, errands: BackgroundStatements
+    copy: Record, session: Session, background: BackgroundStatements
 ) -> None:
     """What was made without us is a spare."""
-    errands.make_spare(database_of(session, copy), copy)
-    errands.leave()
+    background.make_spare(database_of(session, copy), copy)
+    background.leave()
 
     until(lambda: load_catalog(session).spare(IDENTITY) is not None)
 
@@ -128,48 +128,48 @@ def test_finished_spare_can_be_used(
 def test_locks_are_kept_until_the_errands_have_theirs(
     copy: Record, session: Session, session_as: SessionAs, server_as: ServerAs
 ) -> None:
-    """The operation's lock is given back only after those of the errands were taken."""
+    """The operation's lock is given back only after those of the background were taken."""
     worker = session_as()
     acquire_lock(worker, "live", 0)
-    errands = BackgroundStatements(server_as(), [worker])
+    background = BackgroundStatements(server_as(), [worker])
 
-    errands.make_spare(database_of(session, copy), copy)
+    background.make_spare(database_of(session, copy), copy)
 
     assert read_lock_holder(session, "live") is not None
     assert read_lock_holder(session, SPARE) is not None
-    errands.leave()
+    background.leave()
     assert read_lock_holder(session, "live") is None
     until(lambda: load_catalog(session).spare(IDENTITY) is not None)
 
 
 def test_idle_sessions_are_closed(session_as: SessionAs, server_as: ServerAs, sql: RunSql) -> None:
-    """Sessions that no errand needs end, with their locks."""
+    """Sessions that no each needs end, with their locks."""
     idle = session_as()
     pid = idle.pid
-    errands = BackgroundStatements(server_as(), [idle])
+    background = BackgroundStatements(server_as(), [idle])
 
-    errands.leave()
+    background.leave()
 
     until(lambda: not sql("SELECT pid FROM pg_stat_activity WHERE pid = %s", [pid]))
 
 
-@pytest.mark.parametrize("errand", ["make_spare", "drop"])
+@pytest.mark.parametrize("each", ["make_spare", "drop"])
 def test_what_somebody_else_is_at(
-    errand: str,
+    each: str,
     copy: Record,
     session: Session,
-    errands: BackgroundStatements,
+    background: BackgroundStatements,
     databases: ListDatabases,
 ) -> None:
     """What another session holds the lock of is left to it."""
-    name = SPARE if errand == "make_spare" else "live"
+    name = SPARE if each == "make_spare" else "live"
     acquire_lock(session, name, 0)
 
-    if errand == "make_spare":
-        errands.make_spare(database_of(session, copy), copy)
+    if each == "make_spare":
+        background.make_spare(database_of(session, copy), copy)
     else:
-        errands.drop("live")
-    errands.leave()
+        background.drop("live")
+    background.leave()
 
     assert [database.name for database in databases()] == ["live", copy.database]
 

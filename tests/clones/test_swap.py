@@ -52,7 +52,7 @@ def prepare(make_database: MakeDatabase, session: Session, sql: RunSql) -> Prepa
             incoming=present[incoming],
             properties=read_properties(session, live)[0],
             undo=undo_record(source=live),
-            doomed_identity=DOOMED,
+            drop_identity=DOOMED,
         )
 
     return make
@@ -64,10 +64,10 @@ def run(session: Session, session_as: SessionAs) -> Callable[..., BackendTermina
 
     def run(*swaps: Swap, wait_s: float = 20, user: str = "postgres") -> BackendTerminator:
         live = [swap.live_name for swap in swaps if swap.live]
-        evictor = BackendTerminator(session_as(user), live, wait_s=wait_s, force=False)
-        evictor.empty()
-        perform_swaps(session_as(user), swaps, evictor)
-        return evictor
+        terminator = BackendTerminator(session_as(user), live, wait_s=wait_s, force=False)
+        terminator.empty_databases()
+        perform_swaps(session_as(user), swaps, terminator)
+        return terminator
 
     return run
 
@@ -243,13 +243,13 @@ def test_older_undo_is_retired(prepare: Prepare, run: Run, databases: ListDataba
 
     run(swap)
 
-    doomed = to_drop_name(IDENTITY)
-    assert doomed in names_of(databases)
-    assert swap.drops == [doomed]
+    to_drop = to_drop_name(IDENTITY)
+    assert to_drop in names_of(databases)
+    assert swap.drops == [to_drop]
     back = swap.reversed()
     assert back is not None
     run(back)
-    assert doomed not in names_of(databases)
+    assert to_drop not in names_of(databases)
     assert older.database in names_of(databases)
 
 
@@ -288,10 +288,10 @@ def test_reversed(
 
     run(back)
 
-    live, doomed = databases()
+    live, to_drop = databases()
     assert (live.name, live.oid, live.comment) == ("live", swap.live.oid, "mine")
-    assert (doomed.oid, doomed.comment) == (swap.incoming.oid, None)
-    assert back.drops == [doomed.name]
+    assert (to_drop.oid, to_drop.comment) == (swap.incoming.oid, None)
+    assert back.drops == [to_drop.name]
 
 
 def keeping(swap: Swap, older: Record) -> Swap:
@@ -336,9 +336,9 @@ def test_clients_are_ended(prepare: Prepare, run: Run, clean_server: Server, sql
     with clean_server.connect("live") as client:
         pid = client.info.backend_pid
 
-        evictor = run(swap)
+        terminator = run(swap)
 
-    assert evictor.ended == {pid}
+    assert terminator.ended == {pid}
     assert oid_of(sql, "live") == swap.incoming.oid
 
 

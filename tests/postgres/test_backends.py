@@ -73,7 +73,7 @@ def working(clean_server: Server) -> Callable[[str], Background]:
     return start
 
 
-def evictor(session: Session, *, wait_s: float = 0, force: bool = False) -> BackendTerminator:
+def terminator(session: Session, *, wait_s: float = 0, force: bool = False) -> BackendTerminator:
     return BackendTerminator(session, ["live"], wait_s=wait_s, force=force)
 
 
@@ -87,16 +87,16 @@ def is_open(connection: psycopg.Connection) -> bool:
 
 def refused(each: BackendTerminator) -> tuple[str, str]:
     with pytest.raises(DatabaseBusyError) as caught:
-        each.empty()
+        each.empty_databases()
     return caught.value.message, caught.value.hint
 
 
 def test_nobody_there(session: Session) -> None:
     """An empty database is empty at once."""
-    each = evictor(session)
+    each = terminator(session)
 
-    assert each.empty() is True
-    assert each.pass_once() == []
+    assert each.empty_databases() is True
+    assert each.end_idle_backends() == []
     assert each.ended == set()
 
 
@@ -147,9 +147,9 @@ def test_parallel_workers_do_not_count(
 def test_idle_session_is_ended(session: Session, guest: Guest) -> None:
     """A session with nothing to lose is ended and counted; those on other databases stay."""
     idle, elsewhere = guest("SELECT 1"), guest("SELECT 1", dbname="other")
-    each = evictor(session)
+    each = terminator(session)
 
-    assert each.empty() is True
+    assert each.empty_databases() is True
 
     assert each.ended == {idle.info.backend_pid}
     assert not is_open(idle)
@@ -169,7 +169,7 @@ def test_open_transaction_is_named(
     """A session inside a transaction is left alone, and named when the time is over."""
     busy = guest(*statements)
 
-    message, hint = refused(evictor(session))
+    message, hint = refused(terminator(session))
 
     assert timeless(message) == (
         "Other sessions are using 'live', after a wait of 0 s:\n"
@@ -185,7 +185,9 @@ def test_wait_is_reported(session: Session, guest: Guest) -> None:
     recorder = Recorder()
 
     with pytest.raises(DatabaseBusyError):
-        BackendTerminator(session, ["live"], wait_s=0.3, force=False, reporter=recorder).empty()
+        BackendTerminator(
+            session, ["live"], wait_s=0.3, force=False, reporter=recorder
+        ).empty_databases()
 
     named = "; ".join(
         f"pid {each.info.backend_pid}: role 'postgres' (psql), idle in transaction"
@@ -201,14 +203,14 @@ def test_failed_transaction_is_named(session: Session, guest: Guest) -> None:
     with suppress(psycopg.errors.DivisionByZero):
         busy.execute("SELECT 1/0")
 
-    assert "idle in transaction (aborted)" in refused(evictor(session))[0]
+    assert "idle in transaction (aborted)" in refused(terminator(session))[0]
 
 
 def test_running_query_is_named(session: Session, working: Callable[[str], Background]) -> None:
     """A session that runs a query is left alone, and named when the time is over."""
     working("SELECT pg_sleep(60)")
 
-    message, hint = refused(evictor(session, wait_s=0.05))
+    message, hint = refused(terminator(session, wait_s=0.05))
 
     assert message.startswith("Other sessions are using 'live', after a wait of 0.05 s:\n")
     assert timeless(message).endswith(": role 'postgres' (worker), active for 0 s")
@@ -220,7 +222,7 @@ def test_nobody_is_disturbed_in_vain(session: Session, guest: Guest) -> None:
     idle, busy = guest("SELECT 1"), guest("BEGIN")
     until(lambda: max(each.seconds or 0 for each in read_backends(session, ["live"])) > LASTS_S)
 
-    refused(evictor(session, wait_s=0.2))
+    refused(terminator(session, wait_s=0.2))
 
     assert is_open(idle)
     assert is_open(busy)
@@ -229,8 +231,8 @@ def test_nobody_is_disturbed_in_vain(session: Session, guest: Guest) -> None:
 def test_work_is_waited_for(session: Session, guest: Guest) -> None:
     """A session that finishes in time is ended after that, with all it did committed."""
     busy = guest("BEGIN", "CREATE TABLE t (); INSERT INTO t DEFAULT VALUES")
-    each = evictor(session, wait_s=30)
-    waiting = Background(each.empty)
+    each = terminator(session, wait_s=30)
+    waiting = Background(each.empty_databases)
     time.sleep(0.05)
     still_there = waiting.is_alive() and busy.info.status == psycopg.pq.ConnStatus.OK
 
@@ -245,9 +247,9 @@ def test_work_is_waited_for(session: Session, guest: Guest) -> None:
 def test_force(session: Session, guest: Guest, working: Callable[[str], Background]) -> None:
     """With force those that work are ended at once, too."""
     busy, active = guest("BEGIN"), working("SELECT pg_sleep(60)")
-    each = evictor(session, force=True)
+    each = terminator(session, force=True)
 
-    assert each.empty() is True
+    assert each.empty_databases() is True
 
     active.result()
     assert not is_open(busy)
@@ -264,7 +266,7 @@ def test_state_that_may_not_be_seen(
     guest("SELECT 1", user="colleague")
     session = session_as("ordinary")
 
-    message, hint = refused(evictor(session))
+    message, hint = refused(terminator(session))
 
     assert message.endswith(": role 'colleague' (psql), in a state we may not see")
     assert hint == (
@@ -272,7 +274,7 @@ def test_state_that_may_not_be_seen(
         "or end them all with --force."
     )
     sql("GRANT pg_read_all_stats TO ordinary")
-    assert evictor(session).empty() is True
+    assert terminator(session).empty_databases() is True
 
 
 def test_state_that_may_not_be_seen_is_forced(
@@ -284,7 +286,7 @@ def test_state_that_may_not_be_seen_is_forced(
     sql("GRANT pg_signal_backend TO ordinary")
     guest("BEGIN", user="colleague")
 
-    assert evictor(session_as("ordinary"), force=True).empty() is True
+    assert terminator(session_as("ordinary"), force=True).empty_databases() is True
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -297,7 +299,7 @@ def test_session_of_another_role(
     guest("SELECT 1", user="colleague")
     session = session_as("ordinary")
 
-    message, hint = refused(evictor(session, force=force))
+    message, hint = refused(terminator(session, force=force))
 
     assert ": role 'colleague'" in message
     assert hint == (
@@ -306,7 +308,7 @@ def test_session_of_another_role(
         "(a superuser's own sessions only a superuser can end)."
     )
     sql("GRANT pg_signal_backend, pg_read_all_stats TO ordinary")
-    assert evictor(session, force=force).empty() is True
+    assert terminator(session, force=force).empty_databases() is True
 
 
 def test_session_of_a_superuser(
@@ -317,7 +319,7 @@ def test_session_of_a_superuser(
     sql("GRANT pg_signal_backend, pg_read_all_stats TO ordinary")
     other = guest("SELECT 1")
 
-    message, hint = refused(evictor(session_as("ordinary"), force=True))
+    message, hint = refused(terminator(session_as("ordinary"), force=True))
 
     assert ": role 'postgres' (psql), idle" in message
     assert "only a superuser can end" in hint
@@ -333,7 +335,7 @@ def test_session_of_a_role_that_we_are(
     sql('GRANT "group" TO ordinary')
     other = guest("SELECT 1", user="group")
 
-    assert evictor(session_as("ordinary")).empty() is True
+    assert terminator(session_as("ordinary")).empty_databases() is True
     assert not is_open(other)
 
 
@@ -346,9 +348,9 @@ def test_server_that_lets_nobody_end_sessions(
     function = "FUNCTION pg_terminate_backend(integer, bigint)"
     sql(f"REVOKE EXECUTE ON {function} FROM PUBLIC")
     try:
-        each = evictor(session_as("ordinary"))
+        each = terminator(session_as("ordinary"))
         with pytest.raises(DatabaseBusyError, match=r"\(psql\), idle for"):
-            each.pass_once()
+            each.end_idle_backends()
     finally:
         sql(f"GRANT EXECUTE ON {function} TO PUBLIC")
 
@@ -359,7 +361,7 @@ def test_what_is_no_client(session: Session, guest: Guest) -> None:
     """A process of the server's own is named, and left alone even with force."""
     other = guest(replication="database")
 
-    message, hint = refused(evictor(session, force=True))
+    message, hint = refused(terminator(session, force=True))
 
     assert message.endswith(f"\n  pid {other.info.backend_pid}: walsender")
     assert hint == (
@@ -373,11 +375,11 @@ def test_session_that_does_not_leave(
 ) -> None:
     """A session that was told to end need not be gone yet; it is not told twice."""
     idle = guest("SELECT 1")
-    each = evictor(session, wait_s=30)
+    each = terminator(session, wait_s=30)
 
     each.ended.add(idle.info.backend_pid)
 
-    assert each.empty() is False
+    assert each.empty_databases() is False
     assert is_open(idle)
 
 
@@ -396,14 +398,14 @@ def test_clients_that_come_back_at_once(
         return count
 
     clients = [Background(reconnect) for _ in range(2)]
-    each = evictor(session, wait_s=20)
+    each = terminator(session, wait_s=20)
     until(lambda: bool(read_backends(session, ["live"])))
 
-    each.empty()
+    each.empty_databases()
     maker = session_as()
     copying = Background(lambda: maker.execute(pg.SQL("CREATE DATABASE copy TEMPLATE live")))
     while copying.is_alive():
-        each.pass_once()
+        each.end_idle_backends()
 
     copying.result()
     stop.set()

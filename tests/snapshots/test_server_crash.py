@@ -190,11 +190,11 @@ def test_crash_in_the_middle_of_a_fired_drop(
     os.kill(checkpointer, signal.SIGKILL)
     crash_and_restart(server)
 
-    ((doomed,),) = sql(half_dropped)
-    assert doomed.startswith("pgsnap_drop_")
+    ((to_drop,),) = sql(half_dropped)
+    assert to_drop.startswith("pgsnap_drop_")
     assert authors() == ["Ursula"]
     take("next", spare=False)
-    wait_for(lambda: doomed not in [database.name for database in databases()])
+    wait_for(lambda: to_drop not in [database.name for database in databases()])
     assert [snapshot.name for snapshot in overview().snapshots] == ["next", "seeded"]
 
 
@@ -209,17 +209,17 @@ def test_interrupted_drop_is_finished_by_the_next_command(
     wait_for(lambda: overview().snapshots[0].spare == "ready")
     restore("seeded")
     wait_for(lambda: overview().snapshots[0].spare == "ready")
-    doomed = {
+    to_drop = {
         "copy": taken.database.name,
         "spare": spare,
         "undo": overview().undos[0].members[0].database.name,
     }[kind]
     sql(
         pg.SQL("UPDATE pg_database SET datconnlimit = -2 WHERE datname = {}").format(
-            pg.Literal(doomed)
+            pg.Literal(to_drop)
         )
     )
-    oid = next(database.oid for database in databases() if database.name == doomed)
+    oid = next(database.oid for database in databases() if database.name == to_drop)
 
     take("next", spare=False)
 

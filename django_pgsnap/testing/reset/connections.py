@@ -178,10 +178,10 @@ class Guests:
 
     def _evict(self, watcher: Session) -> None:
         """End who idles, and wait for who works."""
-        evictor = BackendTerminator(watcher, [self.name], wait_s=config().wait_s, force=False)
-        while present := evictor.pass_once():
-            if evictor.overdue:
-                raise evictor.busy(present)
+        terminator = BackendTerminator(watcher, [self.name], wait_s=config().wait_s, force=False)
+        while present := terminator.end_idle_backends():
+            if terminator.is_overdue:
+                raise terminator.busy_error(present)
             time.sleep(_LOOK_S)
 
     def _roll_back(self, prepared: list[str]) -> None:
