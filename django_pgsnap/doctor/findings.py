@@ -25,13 +25,12 @@ class Finding:
     """One thing that the doctor found.
 
     Attributes:
-        kind: What sort of thing, as a word that stays the same between releases.
+        kind: A word that stays the same between releases.
         severity: ``error`` where snapshots do not work, ``warning`` where something should be
             put right, ``note`` for what is good to know.
-        server: The server it was found on, empty where that is not known.
-        object: What it is about: a database, a role, a setting, a directory.
-        cause: What is the matter with it, a sentence.
-        remedy: What to do about it; empty where nothing has to be done.
+        server: Empty where it is not known.
+        object: A database, a role, a setting or a directory.
+        remedy: Empty where nothing has to be done.
         fixable: Whether ``doctor --fix`` mends it.
         fixed: Whether it was mended just now.
     """
@@ -52,8 +51,7 @@ class Usage:
 
     Attributes:
         kind: ``live``, ``copies``, ``spares``, ``undos`` or ``leftovers``.
-        databases: How many there are.
-        size_bytes: What they occupy together, without those whose size our role may not see.
+        size_bytes: Without those whose size our role may not see.
     """
 
     kind: str
@@ -74,8 +72,8 @@ class Diagnosis:
     usage: tuple[Usage, ...]
 
     @property
-    def ailments(self) -> tuple[Finding, ...]:
-        """The errors and warnings that are left: what still has to be done."""
+    def problems(self) -> tuple[Finding, ...]:
+        """The errors and warnings that are left."""
         return tuple(
             finding for finding in self.findings if finding.severity != "note" and not finding.fixed
         )
@@ -94,10 +92,7 @@ class Scene:
     """One server, the live databases on it, and what there is of ours.
 
     Attributes:
-        server: The server.
-        session: A maintenance session on it.
         targets: The live databases that the doctor was asked about.
-        catalog: The server's databases.
         locked: Keys of the advisory locks that are held.
     """
 

@@ -18,7 +18,7 @@ def find_live_problems(scene: Scene) -> Iterator[Finding]:
     for name in scene.present:
         for kind, check in _CHECKS.items():
             yield from _refusal(scene, kind, name, check)
-    yield from _watching_others(scene)
+    yield from _sessions_of_others(scene)
 
 
 def _missing(scene: Scene) -> Iterator[Finding]:
@@ -64,32 +64,21 @@ _CHECKS: dict[str, Callable[[Scene, str], None]] = {
     "collation": lambda scene, name: check_collation(scene.session, name),
 }
 
-_WATCHING = sql.SQL(
-    "SELECT quote_ident(current_user), pg_has_role('pg_signal_backend', 'USAGE'),"
-    " pg_has_role('pg_read_all_stats', 'USAGE') FROM pg_roles"
-    " WHERE rolname = current_user AND NOT rolsuper"
+_LACKING_PRIVILEGES = sql.SQL(
+    "SELECT quote_ident(current_user), kind, role FROM pg_roles,"
+    " (VALUES ('cannot-end-sessions', 'pg_signal_backend'),"
+    " ('cannot-see-sessions', 'pg_read_all_stats')) AS needed(kind, role)"
+    " WHERE rolname = current_user AND NOT rolsuper AND NOT pg_has_role(role, 'USAGE')"
 )
 
 
-def _watching_others(scene: Scene) -> Iterator[Finding]:
-    for me, may_end, may_see in scene.session.rows(_WATCHING):
-        if not may_end:
-            yield scene.finding(
-                "cannot-end-sessions",
-                "note",
-                me,
-                "It may not end the sessions of other roles, so a take or a restore fails while "
-                "another role is connected.",
-                f"If others use the database too, let a superuser run: "
-                f"GRANT pg_signal_backend TO {me};",
-            )
-        if not may_see:
-            yield scene.finding(
-                "cannot-see-sessions",
-                "note",
-                me,
-                "It may not see what the sessions of other roles do, so it cannot tell which of "
-                "them are idle.",
-                f"If others use the database too, let a superuser run: "
-                f"GRANT pg_read_all_stats TO {me};",
-            )
+def _sessions_of_others(scene: Scene) -> Iterator[Finding]:
+    lacking = {
+        "cannot-end-sessions": "It may not end the sessions of other roles, so a take or a "
+        "restore fails while another role is connected.",
+        "cannot-see-sessions": "It may not see what the sessions of other roles do, so it cannot "
+        "tell which of them are idle.",
+    }
+    for me, kind, role in scene.session.rows(_LACKING_PRIVILEGES):
+        remedy = f"If others use the database too, let a superuser run: GRANT {role} TO {me};"
+        yield scene.finding(kind, "note", me, lacking[kind], remedy)

@@ -1,4 +1,4 @@
-"""Databases of ours, or that look like it, which are not as they should be."""
+"""Databases of ours, or that look like ours, which are not as they should be."""
 
 from __future__ import annotations
 
@@ -7,37 +7,19 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from ..clones.catalog import Database
-from ..clones.names import spare_identity, spare_name, unfinished_name
+from ..clones.names import spare_identity, unfinished_name
 from ..clones.templates import find_superfluous_templates
-from ..errors import SnapshotNotFoundError
-from ..snapshots.queries import find_snapshot
-from ..snapshots.refill import current_snapshot
-from ..snapshots.types import Member, snapshots_of
+from ..snapshots.types import snapshots_of
 from .findings import Finding, Scene
 
 _BY_ITSELF = "Nothing: the next take or restore drops it, and doctor --fix does now."
 
 
-def find_managed_problems(scene: Scene, needed: frozenset[str]) -> Iterator[Finding]:
-    """Say which databases are left over, superfluous, open, or not to be trusted.
-
-    Args:
-        scene: The server.
-        needed: Identities of the copies that shall have spares.
-    """
+def find_managed_problems(scene: Scene) -> Iterator[Finding]:
+    """Say which databases are left over, superfluous, open, or not to be trusted."""
     for database in scene.leftovers():
         kind, cause = _leftover(database)
         yield scene.finding(kind, "warning", database.name, cause, _BY_ITSELF, fixable=True)
-    for member in surplus_spares(scene, needed):
-        yield scene.finding(
-            "surplus-spare",
-            "note",
-            spare_name(member.record.identity),
-            f"It is the spare of {member.record.name!r}, which is not the snapshot last taken or "
-            "restored.",
-            "Drop it with doctor --fix, or restore that snapshot, which uses it up.",
-            fixable=True,
-        )
     yield from _templates(scene)
     yield from _open(scene)
     yield from _untrusted(scene)
@@ -63,24 +45,6 @@ def find_incomplete(scenes: Sequence[Scene]) -> Iterator[Finding]:
             f"{', '.join(snapshot.aliases)}.",
             "Restore what is there with --database, or delete the snapshot.",
         )
-
-
-def needed_spares(copies: Sequence[Member], undos: Sequence[Member]) -> frozenset[str]:
-    """Return the identities of the copies whose spares the next restore is likely to use."""
-    try:
-        current = find_snapshot(copies, current_snapshot(copies, undos))
-    except SnapshotNotFoundError:
-        return frozenset()
-    return frozenset(member.record.identity for member in current.members)
-
-
-def surplus_spares(scene: Scene, needed: frozenset[str]) -> list[Member]:
-    """Return the copies that have a spare which is not needed."""
-    return [
-        member
-        for member in scene.copies()
-        if member.spare == "ready" and member.record.identity not in needed
-    ]
 
 
 def _leftover(database: Database) -> tuple[str, str]:

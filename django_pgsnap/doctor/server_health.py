@@ -1,4 +1,4 @@
-"""The server as a whole: what copies stand in the way of, crashed copies' files, slow settings."""
+"""The server as a whole: what copies stand in the way of, and what a crash left on disk."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import Final
 
 from psycopg import sql
 
-from ..clones.strategy import WAL_LOG_MAX_BYTES, can_share_blocks, is_wal_log_safe
+from ..clones.strategy import is_wal_log_safe
 from ..conf import config
 from ..formatting import format_size
 from ..postgres.data_directory import can_read_data_directory, find_orphans
 from .findings import Finding, Scene
-
-# A session that looks on, one per live database, one that looks inside, one for a drop.
-_SESSIONS_BESIDE_LIVE: Final = 3
 
 _SHUT: Final = sql.SQL(
     "SELECT datname FROM pg_database WHERE NOT datallowconn AND datname = ANY(%s) ORDER BY oid"
@@ -29,12 +26,6 @@ _KEPT_ROLES: Final = sql.SQL(
     " WHERE s.refclassid = 'pg_authid'::regclass GROUP BY r.rolname"
     " HAVING bool_and(coalesce(d.datname = ANY(%s), false)) ORDER BY r.rolname"
 )
-_SLOTS: Final = sql.SQL(
-    "SELECT current_setting('max_connections')::int"
-    " - current_setting('superuser_reserved_connections')::int"
-    " - coalesce(current_setting('reserved_connections', true)::int, 0)"
-    " - count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend'"
-)
 _LARGEST: Final = sql.SQL(
     "SELECT coalesce(max(pg_database_size(oid)), 0)::bigint FROM pg_database"
     " WHERE datname = ANY(%s) AND (has_database_privilege(oid, 'CONNECT')"
@@ -47,8 +38,8 @@ def find_server_problems(scene: Scene) -> Iterator[Finding]:
     yield from _orphans(scene)
     yield from _upgrade(scene)
     yield from _kept_roles(scene)
-    yield from _slots(scene)
-    yield from _slow(scene)
+    yield from _unsafe_wal_log(scene)
+    yield from _too_large_for_spares(scene)
 
 
 def _orphans(scene: Scene) -> Iterator[Finding]:
@@ -81,7 +72,7 @@ def _upgrade(scene: Scene) -> Iterator[Finding]:
             "pg-upgrade",
             "note",
             _listed(shut),
-            f"pg_upgrade refuses {_count(len(shut), 'database')} that nobody may connect to.",
+            f"pg_upgrade refuses databases that nobody may connect to: {len(shut)} here.",
             "Before an upgrade delete the snapshots, or keep them by opening them (ALTER DATABASE "
             f"{sql.Identifier(shut[0]).as_string(None)} ALLOW_CONNECTIONS true; and so on); "
             "doctor says afterwards how to shut them again.",
@@ -99,49 +90,20 @@ def _kept_roles(scene: Scene) -> Iterator[Finding]:
         )
 
 
-def _slots(scene: Scene) -> Iterator[Finding]:
-    free = int(scene.session.value(_SLOTS))
-    needed = len(scene.targets) + _SESSIONS_BESIDE_LIVE
-    if free < needed:
-        yield scene.finding(
-            "connections-full",
-            "warning",
-            "max_connections",
-            f"Only {max(free, 0)} connections are free, and a take or restore needs {needed}.",
-            "Close clients, or run ALTER SYSTEM SET max_connections = … and restart the server.",
-        )
-
-
-def _slow(scene: Scene) -> Iterator[Finding]:
-    session = scene.session
-    largest = int(session.value(_LARGEST, [scene.present]))
-    if session.value(sql.SQL("SELECT current_setting('fsync')::bool")):
-        yield scene.finding(
-            "fsync",
-            "note",
-            "fsync",
-            "It is on, so every copy and drop waits for the disk, as it must where data counts.",
-            "On a machine whose data can be made again: ALTER SYSTEM SET fsync = off; SELECT "
-            "pg_reload_conf(); (a power cut can then destroy every database of the server).",
-        )
-    if not is_wal_log_safe(session):
+def _unsafe_wal_log(scene: Scene) -> Iterator[Finding]:
+    if not is_wal_log_safe(scene.session):
         yield scene.finding(
             "wal-log-unsafe",
             "warning",
-            f"PostgreSQL {session.server_name}",
-            "Its strategy WAL_LOG, the quickest for small databases, can corrupt the database "
-            "that it copies; it is not used here, but by every CREATE DATABASE of others.",
+            f"PostgreSQL {scene.session.server_name}",
+            "Its strategy WAL_LOG can corrupt the database that it copies. It is not used here, "
+            "but by every other CREATE DATABASE.",
             "Upgrade to the latest minor release.",
         )
-    if largest > WAL_LOG_MAX_BYTES and not can_share_blocks(session):
-        yield scene.finding(
-            "no-block-sharing",
-            "note",
-            f"PostgreSQL {session.server_name}",
-            f"It copies all {format_size(largest)} of the largest live database, even where the "
-            "file system could share blocks.",
-            "PostgreSQL 18 shares them on XFS, btrfs, ZFS and APFS.",
-        )
+
+
+def _too_large_for_spares(scene: Scene) -> Iterator[Finding]:
+    largest = int(scene.session.value(_LARGEST, [scene.present]))
     if largest > config().spare_max_bytes:
         yield scene.finding(
             "no-spare",
@@ -156,16 +118,11 @@ def _slow(scene: Scene) -> Iterator[Finding]:
 
 def _ours(scene: Scene) -> list[str]:
     """Return the names of all shut databases of ours, other projects' too."""
-    present = scene.catalog
-    shut = [*present.copies(), *present.undos(), *present.spares(), *present.templates()]
-    ours = [*shut, *scene.leftovers()]
-    return list(dict.fromkeys(database.name for database in ours))
+    found = scene.catalog
+    ours = [*found.copies(), *found.undos(), *found.spares(), *found.templates()]
+    return list({database.name for database in (*ours, *scene.leftovers())})
 
 
 def _listed(databases: list[str]) -> str:
     shown = ", ".join(databases[:3])
     return f"{shown} and {len(databases) - 3} more" if len(databases) > 3 else shown  # noqa: PLR2004
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

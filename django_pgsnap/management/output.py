@@ -79,7 +79,7 @@ _INDENT: Final = "    "
 def facts(diagnosis: Diagnosis) -> dict[str, Any]:
     """Return all that the doctor found."""
     return {
-        "healthy": not diagnosis.ailments,
+        "healthy": not diagnosis.problems,
         "findings": [asdict(finding) for finding in diagnosis.findings],
         "usage": [asdict(usage) for usage in diagnosis.usage],
     }
@@ -98,8 +98,8 @@ def show(diagnosis: Diagnosis, write: Callable[[str], object]) -> None:
 
 def summary(diagnosis: Diagnosis) -> str:
     """Return the sentence that says what is left to do."""
-    count = len(diagnosis.ailments)
-    fixable = sum(finding.fixable for finding in diagnosis.ailments)
+    count = len(diagnosis.problems)
+    fixable = sum(finding.fixable for finding in diagnosis.problems)
     left = f"{count} {'thing needs' if count == 1 else 'things need'} to be put right"
     return f"{left}, {fixable} of them by pgsnap doctor --fix." if fixable else f"{left}."
 

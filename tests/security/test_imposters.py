@@ -249,7 +249,7 @@ def test_bent_comments(live: str, make: Make, sql: RunSql, server: Server) -> No
 
         seen = overview(everyone=True)
         assert ([each.name for each in seen.snapshots], seen.undos) == (["seeded"], ())
-        assert {each.object for each in diagnose().ailments} <= {fake}
+        assert {each.object for each in diagnose().problems} <= {fake}
 
     check()
     restore("seeded")

@@ -134,7 +134,7 @@ def test_crash_in_the_middle_of_a_take(
         str(path) for path in directories_without_row(server, sql)
     ]
     remove(found)
-    assert diagnose().ailments == ()
+    assert diagnose().problems == ()
     take("seeded", spare=False)
     write("Octavia")
     restore("seeded")
@@ -173,7 +173,7 @@ def test_crash_right_after_a_swap(live: str, server: Server, settings: LazySetti
     assert authors() == ["Ursula"]
     undo()
     assert authors() == ["Octavia", "Ursula"]
-    assert [each.kind for each in diagnose(fix=True).ailments] == []
+    assert [each.kind for each in diagnose(fix=True).problems] == []
 
 
 def test_crash_in_the_middle_of_a_fired_drop(

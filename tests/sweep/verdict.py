@@ -50,8 +50,8 @@ def problems(
     except BrokenPromiseError as error:
         return [str(error)]
     wait_until_quiet(server)
-    ailments = [f"doctor still finds {finding}" for finding in diagnose(fix=True).ailments]
-    return [*ailments, *_unreferenced(server, aliases)]
+    found = [f"doctor still finds {finding}" for finding in diagnose(fix=True).problems]
+    return [*found, *_unreferenced(server, aliases)]
 
 
 def _check_existence(server: Server, aliases: Sequence[str]) -> None:

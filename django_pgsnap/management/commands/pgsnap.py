@@ -211,7 +211,7 @@ class Command(BaseCommand):
             self._print_json(shown.facts(diagnosis))
         else:
             shown.show(diagnosis, self.stdout.write)
-        if diagnosis.ailments:
+        if diagnosis.problems:
             raise CommandError(shown.summary(diagnosis))
 
     def _agreed(self, doomed: Sequence[Snapshot]) -> bool:
