@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from _thread import start_new_thread
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from selectors import EVENT_READ, DefaultSelector
 from threading import Thread
 from typing import Final, TypeVar
 
@@ -40,76 +39,73 @@ def run_together(
     """
     statements = _Statements(work)
     try:
-        statements.begin()
+        statements.send()
         while not statements.are_settled(within_s=every_s()):
             meanwhile()
-    finally:
         statements.cancel_the_rest()
+    except BaseException:
+        statements.cancel_the_rest()
+        raise
     return statements.outcomes
 
 
 class _Statements:
-    """Statements under way, each in a thread of its own.
+    """Statements that were sent, and what has come back.
 
-    Ctrl-C may come between any two steps of the main thread. In the middle of a lock that is
-    written in Python, as those of threads, futures and conditions are, it would leave that lock
-    taken, and a thread that has to tell its end would wait for ever. So there is none: what the
-    threads tell is in a set and a dictionary, and the queue, written in C, only wakes who waits.
+    Ctrl-C may come between any two steps. So what is under way is not noted here: libpq knows.
     """
 
     def __init__(self, work: Sequence[tuple[Session, Query]]) -> None:
         self._work = work
-        self._begun: set[int] = set()
-        self._ended: dict[int, BaseException | None] = {}
-        self._bell: SimpleQueue[None] = SimpleQueue()
-        self._is_over = False
+        self._ended: dict[int, psycopg.Error | None] = {}
 
     @property
     def outcomes(self) -> list[BaseException | None]:
         """What each statement raised."""
-        return [self._ended.get(number, _not_begun()) for number in range(len(self._work))]
+        not_sent = psycopg.errors.QueryCanceled("another one failed before it was sent")
+        return [self._ended.get(number, not_sent) for number in range(len(self._work))]
 
-    def begin(self) -> None:
-        for number in range(len(self._work)):
-            start_new_thread(self._run, (number,))
+    def send(self) -> None:
+        for number, (session, statement) in enumerate(self._work):
+            try:
+                session.send(statement)
+            except psycopg.Error as error:
+                self._ended[number] = error
+                return
 
     def are_settled(self, *, within_s: float) -> bool:
         """Wait a little, and tell whether all have ended, or one has failed."""
         self._wait(within_s)
-        outcomes = list(self._ended.values())
-        return len(outcomes) == len(self._work) or outcomes.count(None) < len(outcomes)
+        return len(self._ended) == len(self._work) or any(self._ended.values())
 
     def cancel_the_rest(self) -> None:
-        self._is_over = True
         # A request to cancel that overtakes its statement is lost, so it is repeated.
-        while running := self._begun - self._ended.keys():
-            for number in running:
+        while running := self._running():
+            for session in running:
                 with suppress(psycopg.Error):
-                    self._work[number][0].cancel()
+                    session.cancel()
             self._wait(_CANCEL_AGAIN_S)
 
-    def _run(self, number: int) -> None:
-        # Whoever cancels sees that it has begun, or this sees that it is not to begin any more.
-        self._begun.add(number)
-        outcome: BaseException | None = None
-        if self._is_over:
-            outcome = _not_begun()
-        else:
-            session, statement = self._work[number]
-            try:
-                session.execute(statement)
-            except BaseException as error:  # noqa: BLE001  # whoever asked for it decides
-                outcome = error
-        self._ended[number] = outcome
-        self._bell.put(None)
+    def _running(self) -> list[Session]:
+        return [session for session, _ in self._work if session.is_running]
 
     def _wait(self, seconds: float) -> None:
-        with suppress(Empty):
-            self._bell.get(timeout=seconds)
+        _wait_until_readable(self._running(), seconds)
+        for number, (session, _) in enumerate(self._work):
+            if number not in self._ended and (session.is_running or session.broken):
+                try:
+                    if not session.busy:
+                        session.finish()
+                        self._ended[number] = None
+                except psycopg.Error as error:
+                    self._ended[number] = error
 
 
-def _not_begun() -> BaseException:
-    return psycopg.errors.QueryCanceled("another one failed before it had begun")
+def _wait_until_readable(sessions: Iterable[Session], seconds: float) -> None:
+    with DefaultSelector() as selector:
+        for session in sessions:
+            selector.register(session, EVENT_READ)
+        selector.select(seconds)
 
 
 def start_in_thread(work: Callable[[], Result]) -> Future[Result]:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
 Query = sql.SQL | sql.Composed
@@ -147,6 +147,15 @@ class Session:
         while pgconn.flush():
             pgconn.consume_input()
 
+    def fileno(self) -> int:
+        """Return the socket, for waiting until there is something to read."""
+        return self._connection.fileno()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a statement was sent whose end `finish` has not taken note of."""
+        return self._connection.info.transaction_status == TransactionStatus.ACTIVE
+
     @property
     def busy(self) -> bool:
         """Whether what was sent is still under way."""
@@ -160,10 +169,14 @@ class Session:
         Raises:
             psycopg.Error: It failed.
         """
-        failed = None
+        failed: psycopg.Error | None = None
         while (result := self._connection.pgconn.get_result()) is not None:
-            if result.status == ExecStatus.FATAL_ERROR:
-                failed = psycopg.errors.error_from_result(result)
+            # What follows a first error only says that the connection is lost.
+            if result.status == ExecStatus.FATAL_ERROR and failed is None:
+                encoding = self._connection.info.encoding
+                failed = psycopg.errors.error_from_result(result, encoding=encoding)
+        if failed is not None and not failed.sqlstate:
+            raise psycopg.OperationalError(str(failed)) from failed
         if failed is not None:
             raise failed
 

@@ -13,12 +13,12 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.postgres.parallel import run_together, start_in_thread
-from django_pgsnap.postgres.session import Query, Session
+from django_pgsnap.postgres.session import Session
 from tests.conftest import RunSql, SessionAs
-from tests.watching import PATIENCE_S, until
+from tests.watching import PATIENCE_S
 
-# Where a lock of Python's own could be left taken.
-OURS = {"django_pgsnap.postgres.parallel", "threading", "concurrent.futures._base"}
+# Where Ctrl-C may find us while statements are under way.
+OURS = {"django_pgsnap.postgres.parallel", "django_pgsnap.postgres.session", "selectors"}
 
 SLEEP = pg.SQL("SELECT pg_sleep(60)")
 NOW = pg.SQL("SELECT 1")
@@ -152,7 +152,7 @@ def test_interruption_stops_all(
     assert all(map(is_idle, three))
 
 
-@pytest.mark.parametrize("step", range(0, 170, 3))
+@pytest.mark.parametrize("step", range(0, 600, 10))
 def test_interruption_at_any_step(
     step: int, session_as: SessionAs, is_idle: Callable[[Session], bool]
 ) -> None:
@@ -167,42 +167,60 @@ def test_interruption_at_any_step(
     assert all(map(is_idle, sessions))
 
 
-def test_cancels_what_had_not_begun(session_as: SessionAs) -> None:
-    """A request to cancel that comes before its statement is repeated until it is heeded."""
-    session = session_as()
+def test_cancels_again_what_goes_on(session_as: SessionAs) -> None:
+    """A request to cancel that the server misses is repeated until it is heeded."""
 
-    class Late(Session):
-        """Begins its statement when the first request to cancel has come and gone."""
+    class Missed(Session):
+        """Sends its first request to cancel too early."""
 
         asked = 0
-        has_begun = False
-
-        def execute(self, statement: Query) -> None:
-            self.has_begun = True
-            until(lambda: self.asked > 0)
-            super().execute(statement)
 
         def cancel(self) -> None:
-            super().cancel()
             self.asked += 1
+            if self.asked > 1:
+                super().cancel()
 
-    class Failing(Session):
-        """Fails when the other one is under way, and would no longer be kept from it."""
+    missed = Missed(session_as()._connection)
 
-        def execute(self, statement: Query) -> None:
-            until(lambda: late.has_begun)
-            super().execute(statement)
-
-    late = Late(session._connection)
-    failing = Failing(session_as()._connection)
-
-    failed, cancelled = run_together(
-        [(failing, FAIL), (late, SLEEP)], meanwhile=nothing, every_s=often
+    cancelled, failed = run_together(
+        [(missed, SLEEP), (session_as(), FAIL)], meanwhile=nothing, every_s=often
     )
 
     assert isinstance(failed, psycopg.errors.DivisionByZero)
     assert isinstance(cancelled, psycopg.errors.QueryCanceled)
-    assert late.asked > 1
+    assert missed.asked > 1
+
+
+def test_what_cannot_be_sent(three: list[Session], is_idle: Callable[[Session], bool]) -> None:
+    """Where a session is lost before its statement is sent, those after it do not begin."""
+    first, lost, last = three
+    lost.close()
+
+    cancelled, failed, not_sent = run_together(
+        [(first, SLEEP), (lost, NOW), (last, SLEEP)], meanwhile=nothing, every_s=often
+    )
+
+    assert isinstance(cancelled, psycopg.errors.QueryCanceled)
+    assert isinstance(failed, psycopg.OperationalError)
+    assert isinstance(not_sent, psycopg.errors.QueryCanceled)
+    assert is_idle(first)
+    assert is_idle(last)
+
+
+def test_a_session_that_is_lost(three: list[Session], is_idle: Callable[[Session], bool]) -> None:
+    """A session that is ended while its statement runs is a failure like others."""
+    kill = pg.SQL("SELECT pg_terminate_backend({})").format(pg.Literal(three[0].pid))
+
+    lost, cancelled = run_together(
+        [(three[0], SLEEP), (three[1], SLEEP)],
+        meanwhile=lambda: three[2].rows(kill),
+        every_s=often,
+    )
+
+    assert isinstance(lost, psycopg.OperationalError)
+    assert isinstance(cancelled, psycopg.errors.QueryCanceled)
+    assert three[0].broken
+    assert is_idle(three[1])
 
 
 def test_begin() -> None:
