@@ -385,6 +385,43 @@ def lives(make_live: MakeLive) -> dict[str, str]:
     return {alias: make_live(alias) for alias in django_settings.DATABASES}
 
 
+@pytest.fixture(scope="session")
+def second_server(server: Server) -> Iterator[Server]:
+    """Another server of the same version, which has no databases of its own."""
+    second = Server(server.bin_dir)
+    try:
+        second.start()
+        yield second
+    finally:
+        second.remove()
+
+
+@pytest.fixture
+def two_servers(second_server: Server, clean_server: Server) -> Iterator[Server]:
+    """The second server, cleaned after the test."""
+    yield second_server
+    remove_leftovers(second_server, keep_databases=(), keep_roles=())
+
+
+@pytest.fixture
+def live_pair(make_live: MakeLive, two_servers: Server) -> dict[str, str]:
+    """The live databases of a project whose second one is on the second server."""
+    parameters = two_servers.parameters()
+    with two_servers.connect() as connection:
+        connection.execute("CREATE DATABASE elsewhere")
+    with two_servers.connect("elsewhere") as connection:
+        connection.execute("CREATE TABLE testapp_author (id bigserial PRIMARY KEY, name text)")
+    first = make_live("default")
+    point(
+        "other",
+        NAME="elsewhere",
+        PORT=parameters["port"],
+        USER=SUPERUSER,
+        PASSWORD=parameters["password"],
+    )
+    return {"default": first, "other": "elsewhere"}
+
+
 @pytest.fixture
 def live_owned(make_live: MakeLive, role: MakeRole) -> str:
     """The name of a live database that belongs to an ordinary role, as which Django connects."""

@@ -18,11 +18,9 @@ from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
-from tests.conftest import MakeLive, RunSql
-from tests.project import point
-from tests.servers import SUPERUSER, Server
+from tests.conftest import RunSql
+from tests.servers import Server
 from tests.state import databases as databases_of
-from tests.state import remove_leftovers
 from tests.watching import (
     Background,
     authors,
@@ -179,42 +177,6 @@ def test_one_server_down(two_servers: Server, server: Server, live_pair: dict[st
 
     assert settle(server) == before
     assert authors() == ["Ursula"]
-
-
-@pytest.fixture(scope="module")
-def second_server(server: Server) -> Iterator[Server]:
-    """Another server of the same version, which has no databases of its own."""
-    second = Server(server.bin_dir)
-    try:
-        second.start()
-        yield second
-    finally:
-        second.remove()
-
-
-@pytest.fixture
-def two_servers(second_server: Server, clean_server: Server) -> Iterator[Server]:
-    """The second server, cleaned after the test."""
-    yield second_server
-    remove_leftovers(second_server, keep_databases=(), keep_roles=())
-
-
-@pytest.fixture
-def live_pair(make_live: MakeLive, two_servers: Server) -> dict[str, str]:
-    """The live databases of a project whose second one is on the second server."""
-    parameters = two_servers.parameters()
-    _run(two_servers, pg.SQL("CREATE DATABASE elsewhere"))
-    with two_servers.connect("elsewhere") as connection:
-        connection.execute("CREATE TABLE testapp_author (id bigserial PRIMARY KEY, name text)")
-    first = make_live("default")
-    point(
-        "other",
-        NAME="elsewhere",
-        PORT=parameters["port"],
-        USER=SUPERUSER,
-        PASSWORD=parameters["password"],
-    )
-    return {"default": first, "other": "elsewhere"}
 
 
 def _unfinished(server: Server) -> list[int]:

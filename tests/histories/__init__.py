@@ -1,0 +1,1 @@
+"""Sequences of commands: whatever the history, nothing that is promised is lost."""
