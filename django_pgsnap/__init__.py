@@ -54,26 +54,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Diagnosis": "doctor.findings",
-    "Finding": "doctor.findings",
-    "Member": "snapshots.types",
-    "Overview": "snapshots.queries",
-    "PgsnapError": "errors",
-    "Snapshot": "snapshots.types",
-    "Undo": "snapshots.types",
-    "annotate": "snapshots.manage",
-    "checkpoint": "snapshots.checkpoint",
-    "delete": "snapshots.manage",
-    "diagnose": "doctor.diagnosis",
-    "get": "snapshots.queries",
-    "overview": "snapshots.queries",
-    "pin": "snapshots.manage",
-    "refill": "snapshots.refill",
-    "rename": "snapshots.manage",
-    "restore": "snapshots.restore",
-    "list_snapshots": "snapshots.queries",
-    "take": "snapshots.take",
-    "undo": "snapshots.undo",
+    name: module
+    for module, names in {
+        "doctor.diagnosis": ("diagnose",),
+        "doctor.findings": ("Diagnosis", "Finding"),
+        "errors": ("PgsnapError",),
+        "snapshots.checkpoint": ("checkpoint",),
+        "snapshots.manage": ("annotate", "delete", "pin", "rename"),
+        "snapshots.queries": ("Overview", "get", "list_snapshots", "overview"),
+        "snapshots.refill": ("refill",),
+        "snapshots.restore": ("restore",),
+        "snapshots.take": ("take",),
+        "snapshots.types": ("Member", "Snapshot", "Undo"),
+        "snapshots.undo": ("undo",),
+    }.items()
+    for name in names
 }
 
 

@@ -12,12 +12,9 @@ from .errors import ConfigurationError
 
 GIB = 1024**3
 
-# What manage.py check --tag calls the app's own checks.
 CHECKS_TAG = "django_pgsnap"
-
 # The environment variable by which a test run leads the processes that its tests start.
 TEST_DATABASES = "PGSNAP_TEST_DATABASES"
-
 SETTINGS_HINT = "See the settings in django_pgsnap's README."
 
 
@@ -26,16 +23,15 @@ class Config:
     """The settings, with a default for each.
 
     Attributes:
-        enabled: True or False decide; None leaves it to ``DEBUG`` and the server's address.
-        databases: Aliases to work on; None for every PostgreSQL alias that is not a mirror.
-        spare: Whether to keep a ready-made clone of the snapshot last taken or restored.
-        spare_max_bytes: No spare of databases above this, unless the file system shares blocks.
+        enabled: None leaves it to ``DEBUG`` and the server's address.
+        databases: None for every PostgreSQL alias that is not a mirror.
+        spare: Whether to keep a clone of the snapshot last taken or restored.
+        spare_max_bytes: No spare of larger databases, unless the file system shares blocks.
         undo: Whether a restore keeps what it replaced.
-        wait_s: How long to wait for busy sessions and for other operations, in seconds.
+        wait_s: How long to wait for busy sessions and for other operations.
         maintenance: Connection parameters that differ for maintenance sessions, by libpq name.
         client_path: Directory of ``pg_dump`` and ``pg_restore``; None to search ``PATH``.
         storage: Alias in ``STORAGES`` to push to and pull from.
-        test: Settings of the test runner.
     """
 
     enabled: bool | None = None
@@ -55,12 +51,12 @@ class TestConfig:
     """The settings of the test runner: ``PGSNAP["TEST"]``.
 
     Attributes:
-        baseline: What tests that commit start from: ``"migrated"``, the data that migrations
-            inserted with it, or ``"flushed"``, as stock Django has it.
+        baseline: What tests that commit start from: ``"migrated"`` with the data that migrations
+            inserted, or ``"flushed"`` as in stock Django.
         require_snapshots: Whether a test that needs a missing snapshot fails instead of skipping.
         keep: How many templates to keep; 0 to migrate every time.
         fingerprint: What the migrated state depends on, beyond what can be seen.
-        max_age_s: How old a template may be, in seconds, since migrations may read the date.
+        max_age_s: How old a template may be, since migrations may read the date.
     """
 
     baseline: str = "migrated"
@@ -127,8 +123,12 @@ def _shown(key: str, value: object) -> str:
     return type(value).__name__ if key in ("DATABASES", "MAINTENANCE") else repr(value)
 
 
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int | float) and not _is_bool(value) and value >= 0
 
 
 def _is_count(value: object) -> bool:
@@ -141,14 +141,6 @@ def _is_aliases(value: object) -> bool:
     )
 
 
-def _is_bool(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_optional_bool(value: object) -> bool:
-    return value is None or isinstance(value, bool)
-
-
 def _is_optional_str(value: object) -> bool:
     return value is None or isinstance(value, str)
 
@@ -158,7 +150,7 @@ def _is_mapping(value: object) -> bool:
 
 
 _EXPECTED = {
-    "ENABLED": ("True, False or None", _is_optional_bool),
+    "ENABLED": ("True, False or None", lambda value: value is None or _is_bool(value)),
     "DATABASES": ("a list of database aliases or None", _is_aliases),
     "SPARE": ("True or False", _is_bool),
     "SPARE_MAX_BYTES": ("a number of bytes", _is_number),

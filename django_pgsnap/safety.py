@@ -1,4 +1,4 @@
-"""The guard: nothing here works on a production database by accident."""
+"""Where the app is switched on: nothing here works on a production database by accident."""
 
 from __future__ import annotations
 
@@ -81,11 +81,6 @@ def check_server_address(session: Session, targets: Sequence[Target]) -> None:
         f"{session.address}, so it may be somebody's production.",
         hint=_HINT,
     )
-
-
-def forget_exemptions() -> None:
-    """Forget which databases this process created, once they are gone."""
-    _created_here.clear()
 
 
 def _is_exempt(target: Target) -> bool:

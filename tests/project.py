@@ -16,7 +16,7 @@ from django.contrib.sites.models import Site
 from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 
-from django_pgsnap.connections.restore_detection import forget_oids
+from django_pgsnap.connections import restore_detection
 from tests.settings import HANDED_ON_IN
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +57,8 @@ def close_connections() -> None:
         pools.popitem()[1].close()
     ContentType.objects.clear_cache()
     Site.objects.clear_cache()
-    forget_oids()
+    restore_detection._known_oids.clear()
+    restore_detection._announced.clear()
 
 
 def forget_wrapper(alias: str) -> None:

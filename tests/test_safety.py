@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from django_pgsnap import safety
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import NotEnabledError
 from django_pgsnap.postgres.session import Session
@@ -14,7 +15,6 @@ from django_pgsnap.safety import (
     check_enabled,
     check_server_address,
     exempt_test_database,
-    forget_exemptions,
     is_enabled,
     prefer_test_databases,
 )
@@ -27,7 +27,7 @@ PUBLIC = "93.184.216.34"
 @pytest.fixture(autouse=True)
 def _no_exemptions() -> Iterator[None]:
     yield
-    forget_exemptions()
+    safety._created_here.clear()
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_exemption_is_forgotten(about: list[Target], monkeypatch: pytest.MonkeyP
     """After the test run nothing is exempt."""
     switch(monkeypatch, None, debug=False)
     exempt_test_database("default", "test_live")
-    forget_exemptions()
+    safety._created_here.clear()
 
     with pytest.raises(NotEnabledError):
         check_enabled(about[:1])

@@ -122,12 +122,6 @@ def accept_silently(alias: str, name: str) -> None:
         clear_caches(alias)
 
 
-def forget_oids() -> None:
-    """Forget what was met, as if nothing had ever been connected to."""
-    _known_oids.clear()
-    _announced.clear()
-
-
 def _read_database(alias: str, connection: Any) -> DatabaseReplaced:
     idle = connection.info.transaction_status == TransactionStatus.IDLE
     # The driver's own cursor: Django's would log the query, and count it.

@@ -1,11 +1,12 @@
 """Advisory locks: one operation at a time per live database, and who holds the lock.
 
-A lock belongs to a database's name. It is held by the very session that does the work, so it is
-free when that session is gone, however it went.
+A lock belongs to a database's name. The session that does the work holds it, so it is free when
+that session is gone, however it ended.
 
 The server keeps advisory locks apart by the database that a session is connected to, and not all
-projects work from the same one. So whoever has got a lock looks whether somebody holds it in
-another database too, and gives way. Since both take it before they look, two never miss each other.
+projects work from the same maintenance database. So a session that has got a lock looks whether
+another holds it in another database, and then gives it back. Both take the lock before they look,
+so two never miss each other.
 """
 
 from __future__ import annotations
@@ -39,10 +40,7 @@ class LockHolder:
     """The session that holds a lock.
 
     Attributes:
-        pid: Process id of its backend.
-        user: Its role.
-        application: What it says it is doing.
-        seconds: Since when its statement or transaction runs; None where our role may not see.
+        seconds: How long its statement or transaction has run; None where our role may not see.
     """
 
     pid: int
@@ -75,8 +73,8 @@ _TRY: Final = sql.SQL("SELECT CASE WHEN pg_try_advisory_lock(%(key)s) THEN ({}) 
     _IS_FREE_ELSEWHERE
 )
 
-# CREATE DATABASE holds this on its template. Whoever connects there waits for its end, however long
-# that takes: no time-out that one could set for the session counts yet.
+# CREATE DATABASE holds this on its template. Clients that connect there wait for its end, however
+# long that takes: time-outs do not apply during connection startup.
 _KEEPS_CLIENTS_OUT: Final = sql.SQL(
     "SELECT EXISTS (SELECT FROM pg_lock_status() WHERE locktype = 'object' AND granted"
     " AND classid = 'pg_database'::regclass AND mode = 'ShareLock' AND objid ="
@@ -110,13 +108,7 @@ _RELEASE_OTHERS: Final = sql.SQL(
 def acquire_lock(
     session: Session, database: str, wait_s: float, reporter: Reporter | None = None
 ) -> None:
-    """Take the lock of a live database, waiting for another operation to end.
-
-    Args:
-        session: The session that is to hold it.
-        database: The live database's name.
-        wait_s: How long to wait, in seconds.
-        reporter: Who hears for whom it waits.
+    """Take the lock of a live database, waiting for another operation for so many seconds.
 
     Raises:
         OperationRunningError: It is still held after ``wait_s`` seconds.
@@ -214,13 +206,7 @@ def wait_until_connectable(session: Session, database: str, wait_s: float) -> No
 def read_catalog_lock_holders(
     session: Session, databases: Collection[str], ours: Collection[int]
 ) -> list[LockHolder]:
-    """Return who holds locks on databases' entries in the server's catalog.
-
-    Args:
-        session: The session to look from.
-        databases: Names of the databases.
-        ours: Process ids to leave out.
-    """
+    """Return who holds locks on databases' catalog entries, but for sessions with pids of ours."""
     return [
         LockHolder(pid=pid, user=user, application=application, seconds=seconds)
         for pid, user, application, seconds in session.rows(

@@ -1,14 +1,11 @@
-"""The sessions on a live database: who they are, and what they do.
-
-Keeping databases free of sessions, with manners.
-"""
+"""The backends on live databases, and how idle ones are ended and busy ones waited for."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import psycopg
@@ -30,14 +27,12 @@ class Backend:
     """A server process on a live database.
 
     Attributes:
-        pid: Process id.
-        database: The live database's name.
         user: Its role; empty for a background process.
         application: What the client calls itself.
         client: The client's address; empty for a socket.
         kind: ``client backend``, ``logical replication worker``, ….
         state: ``idle``, ``active``, ``idle in transaction``, …; None where we may not see it.
-        seconds: Since when its last statement or transaction runs; None where unknown.
+        seconds: How long its last statement or transaction has run; None where unknown.
         endable: Whether our role may end it.
     """
 
@@ -101,31 +96,18 @@ _BACKENDS: Final = sql.SQL(
 
 def read_backends(session: Session, databases: Iterable[str]) -> list[Backend]:
     """Return the processes on these databases that are in the way of a copy or a swap."""
-    return [
-        Backend(
-            pid=pid,
-            database=database,
-            user=user,
-            application=application,
-            client=client,
-            kind=kind,
-            state=state,
-            seconds=seconds,
-            endable=endable,
-        )
-        for pid, database, user, application, client, kind, state, seconds, endable in session.rows(
-            _BACKENDS, [list(databases)]
-        )
-    ]
+    names = [field.name for field in fields(Backend)]
+    rows = session.rows(_BACKENDS, [list(databases)])
+    return [Backend(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 @contextmanager
 def open_temporary_session(
     server: Server, watcher: Session, database: str, purpose: str
 ) -> Iterator[Session]:
-    """Look into a live database, and leave no trace that would have to be ended.
+    """Yield a session on a live database, and wait afterwards until its backend is gone.
 
-    A backend is there for a moment after its client has closed, and the server counts it.
+    A backend is there for a moment after its client has closed, and is counted until then.
 
     Raises:
         ServerUnavailableError: The database does not let us in.
@@ -139,13 +121,7 @@ def open_temporary_session(
 def wait_until_backends_gone(
     watcher: Session, databases: Sequence[str], pids: Collection[int] | None = None
 ) -> None:
-    """Wait until backends whose clients have closed are gone, or for as long as that may take.
-
-    Args:
-        watcher: A maintenance session.
-        databases: Names of the databases that they are on.
-        pids: Their process ids; None for whoever is there.
-    """
+    """Wait until backends on these databases are gone whose clients have closed; None for all."""
     deadline = time.monotonic() + _LEAVING_S
     while any(pids is None or each.pid in pids for each in read_backends(watcher, databases)):
         if time.monotonic() >= deadline:
@@ -167,10 +143,10 @@ _TERMINATE: Final = sql.SQL(
 
 
 class BlockedTimer:
-    """Tells when those who queue for databases have waited long enough for those who are there.
+    """Decides when to release waiting connections.
 
-    Who is there may itself wait for somebody who queues: a client that has a transaction in one
-    database, and connects to another before it ends that.
+    A connected client may itself be waiting for one of them: it has a transaction in one database,
+    and connects to another before it ends that.
     """
 
     def __init__(self) -> None:
@@ -178,17 +154,17 @@ class BlockedTimer:
         self._empty_since = time.monotonic()
 
     def is_over(self, present: Collection[Backend]) -> bool:
-        """Tell it, given who is there now."""
+        """Tell whether backends have been present for too long, given those present now."""
         if not present:
             self._empty_since = time.monotonic()
         return time.monotonic() - self._empty_since > _BRIEF_S
 
 
 class BackendTerminator:
-    """Keeps databases free of sessions, with manners.
+    """Ends idle backends on databases, and waits for busy ones.
 
     Attributes:
-        ended: Process ids of the sessions ended so far.
+        ended: Process ids of the backends ended so far.
     """
 
     def __init__(
@@ -203,11 +179,11 @@ class BackendTerminator:
         """Take note; nothing is ended yet.
 
         Args:
-            session: The maintenance session to do it from.
+            session: The maintenance session to work from.
             databases: Names of the live databases.
-            wait_s: How long to wait for those that work, in seconds.
-            force: Whether to end those that work as well, at once.
-            reporter: Who hears for whom it waits.
+            wait_s: How long to wait for busy backends.
+            force: Whether to end busy ones as well, at once.
+            reporter: Hears what is waited for.
         """
         self._session = session
         self._databases = list(databases)
@@ -220,11 +196,11 @@ class BackendTerminator:
         self.ended: set[int] = set()
 
     def empty_databases(self) -> bool:
-        """End who idles, wait for who works, and tell whether nobody is left.
+        """End idle backends, wait for busy ones, and tell whether none is left.
 
-        Clients that come back at once never leave a database quite empty. Where nobody has been at
-        work for long it is enough to have tried: the lock that a copy or a swap waits for keeps
-        newcomers out. As long as somebody has been, nobody is disturbed.
+        Clients that reconnect at once never leave a database quite empty. Where no backend has been
+        busy for long it is enough to have tried: the lock that a copy or a swap waits for keeps
+        new connections out. As long as one is busy for longer, none is ended.
 
         Raises:
             DatabaseBusyError: Some still work, or may not be ended by us, when the time is over.
@@ -293,7 +269,7 @@ class BackendTerminator:
         ]
 
     def _may_end(self, backend: Backend) -> bool:
-        """Tell whether manners and rights allow to end a backend."""
+        """Tell whether a backend is idle, or force is asked for, and we have the right."""
         return (backend.is_idle or (self._force and backend.is_client)) and backend.endable
 
     def _end(self, backend: Backend) -> bool:
@@ -309,10 +285,10 @@ class BackendTerminator:
         return True
 
     def _lasts(self, backend: Backend) -> bool:
-        """Tell whether a backend that may not be ended has been in the way for long."""
+        """Tell whether a backend that may not be ended has been busy for long."""
         now = time.monotonic()
         seen_for = now - self._first_seen.setdefault(backend.pid, now)
-        # One that we cannot see or cannot end, may be between two short transactions of many.
+        # One that we cannot see or cannot end may be between two of many short transactions.
         known = backend.seconds if backend.endable else None
         return (seen_for if known is None else known) > _BRIEF_S
 
@@ -321,15 +297,14 @@ class BackendTerminator:
             return (
                 "Stop the background processes named above first; they start again by themselves."
             )
+        me = self._session.value(sql.SQL("SELECT quote_ident(current_user)"))
         if not all(backend.endable for backend in left):
-            me = self._session.value(sql.SQL("SELECT quote_ident(current_user)"))
             return (
                 "Some belong to roles whose sessions yours may not end. Close them, or let a "
                 f"superuser run: GRANT pg_signal_backend, pg_read_all_stats TO {me}; "
                 "(a superuser's own sessions only a superuser can end)."
             )
         if any(backend.state is None for backend in left):
-            me = self._session.value(sql.SQL("SELECT quote_ident(current_user)"))
             return (
                 "To see what they do, let a superuser run: "
                 f"GRANT pg_read_all_stats TO {me}; or end them all with --force."

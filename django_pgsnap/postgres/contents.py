@@ -15,11 +15,11 @@ from .session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a live database holds, as far as a snapshot wants to know.
+    """What a snapshot records of a live database.
 
     Attributes:
         migrations: Applied migrations as (app, name), sorted.
-        sequences: Digest of all sequences' positions; empty where our role may not read them.
+        sequences: See `digest_sequences`.
         unlogged: Names of the unlogged tables.
     """
 

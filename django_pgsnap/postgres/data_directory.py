@@ -1,10 +1,8 @@
-"""The directories of databases on the server's disk, and which of them belong to no database.
+"""The directories of databases on the server's disk: how far a copy is, and what a crash left.
 
 A database of the default tablespace has a directory named by its oid below ``base``, one of
 another tablespace below that tablespace's versioned directory (manual, "Database File Layout"). A
-database under construction has no row yet, so its directories have none either.
-
-How far a copy is, seen by the files that appear in the server's data directory.
+database under construction has no row in ``pg_database`` yet.
 """
 
 from __future__ import annotations
@@ -62,9 +60,8 @@ class Orphan:
     """A directory that belongs to no database, and never will.
 
     Attributes:
-        path: Where it is; below the data directory if our role may not see where that is.
+        path: Relative to the data directory where our role may not see where that is.
         modified: When the server last made a file in it, as the server writes a time.
-        size_bytes: What it occupies.
     """
 
     path: str
@@ -77,18 +74,15 @@ def can_read_data_directory(session: Session) -> bool:
     return bool(session.value(_ALLOWED))
 
 
-def list_directories_with_databases(session: Session) -> list[str]:
-    """Return the directories that hold those of databases."""
+def _list_parents(session: Session) -> list[str]:
     return [path for (path,) in session.rows(_PARENTS)]
 
 
-def find_directories_without_row(session: Session, below: Sequence[str]) -> list[str]:
-    """Return the directories below these that are no visible database's."""
-    return [path for (path,) in session.rows(_WITHOUT_ROW, [list(below)])]
+def _find_without_row(session: Session, parents: Sequence[str]) -> list[str]:
+    return [path for (path,) in session.rows(_WITHOUT_ROW, [list(parents)])]
 
 
-def measure_directory(session: Session, directories: Sequence[str]) -> int:
-    """Return what the files in directories occupy together."""
+def _measure(session: Session, directories: Sequence[str]) -> int:
     return int(session.value(_BYTES, [list(directories)]))
 
 
@@ -105,12 +99,12 @@ def find_orphans(session: Session) -> list[Orphan]:
        is nobody's.
     """
     try:
-        below = list_directories_with_databases(session)
-        noted = find_directories_without_row(session, below)
+        parents = _list_parents(session)
+        noted = _find_without_row(session, parents)
         settled = {path for (path,) in session.rows(_UNTOUCHED_BY_WRITERS, [noted])}
-        left = sorted(settled.intersection(find_directories_without_row(session, below)))
+        left = sorted(settled.intersection(_find_without_row(session, parents)))
         return [
-            Orphan(path=path, modified=modified, size_bytes=measure_directory(session, [directory]))
+            Orphan(path=path, modified=modified, size_bytes=_measure(session, [directory]))
             for directory, path, modified in session.rows(_WHEREABOUTS, [left])
         ]
     except psycopg.errors.UndefinedFile:  # a tablespace or a directory went away: look again
@@ -130,13 +124,12 @@ class DirectoryGrowth:
         self._parents: list[str] = []
         self._before: set[str] = set()
         if can_read_data_directory(session):
-            self._parents = list_directories_with_databases(session)
-            self._before = set(find_directories_without_row(session, self._parents))
+            self._parents = _list_parents(session)
+            self._before = set(_find_without_row(session, self._parents))
 
     def done_bytes(self) -> int | None:
         """Return how much has been copied, None where our role may not look."""
         if not self._parents:
             return None
-        present = find_directories_without_row(self._session, self._parents)
-        new = [path for path in present if path not in self._before]
-        return measure_directory(self._session, new)
+        present = _find_without_row(self._session, self._parents)
+        return _measure(self._session, [path for path in present if path not in self._before])

@@ -1,7 +1,4 @@
-"""What stands in the way of a take or a restore: things that cannot follow a swap.
-
-Whether our role may copy and replace a live database, and which statement would let it.
-"""
+"""What a take or a restore needs: nothing attached, a collation that stands, and privileges."""
 
 from __future__ import annotations
 
@@ -50,13 +47,11 @@ def check_nothing_attached(session: Session, databases: Sequence[str]) -> None:
     found = session.rows(_OBSTACLES, {"names": list(databases)})
     if not found:
         return
-    causes = [
-        f"{_WORDS[kind][0].format(name=name)} of {database!r}" for kind, name, _, database in found
-    ]
-    remedies = [
-        _WORDS[kind][1].format(quoted=quoted, database=database)
-        for kind, _, quoted, database in found
-    ]
+    causes, remedies = [], []
+    for kind, name, quoted, database in found:
+        what, remedy = _WORDS[kind]
+        causes.append(f"{what.format(name=name)} of {database!r}")
+        remedies.append(remedy.format(quoted=quoted, database=database))
     raise ObstacleError(
         f"A copy or a swap would break {', '.join(causes)}.",
         hint=f"First, {'; '.join(remedies)}.",
@@ -111,26 +106,15 @@ def check_privileges(session: Session, databases: Sequence[str]) -> None:
     parameters = {"names": list(databases), "has_set": has_set}
     for database, me, owner, may_create, may_act, may_become in session.rows(_RIGHTS, parameters):
         if not may_create:
-            raise _may_not_create(me, database)
+            raise MissingRightError(
+                f"The role {me} may not create databases, so it cannot copy {database!r}.",
+                hint=f"Let a superuser run: ALTER ROLE {me} CREATEDB;",
+            )
         if not (may_act and may_become):
-            raise _may_not_act(me, owner, database, has_set=has_set)
-
-
-def _may_not_create(me: str, database: str) -> MissingRightError:
-    return MissingRightError(
-        f"The role {me} may not create databases, so it cannot copy {database!r}.",
-        hint=f"Let a superuser run: ALTER ROLE {me} CREATEDB;",
-    )
-
-
-def _may_not_act(me: str, owner: str, database: str, *, has_set: bool) -> MissingRightError:
-    grant = (
-        f"GRANT {owner} TO {me} WITH INHERIT TRUE, SET TRUE;"
-        if has_set
-        else f"GRANT {owner} TO {me}; ALTER ROLE {me} INHERIT;"
-    )
-    return MissingRightError(
-        f"The role {me} neither owns the database {database!r} nor has all rights of its "
-        f"owner {owner}.",
-        hint=f"Let a superuser run: {grant}",
-    )
+            grant = f"GRANT {owner} TO {me}"
+            more = " WITH INHERIT TRUE, SET TRUE;" if has_set else f"; ALTER ROLE {me} INHERIT;"
+            raise MissingRightError(
+                f"The role {me} neither owns the database {database!r} nor has all rights of its "
+                f"owner {owner}.",
+                hint=f"Let a superuser run: {grant}{more}",
+            )

@@ -1,10 +1,8 @@
-"""What a database is set up with, beside its data.
+"""Properties of databases: owner, privileges, settings, connection limit, comment and labels.
 
-``CREATE DATABASE … TEMPLATE`` copies none of it: owner, privileges, settings, connection limit,
-comment and security labels (manual, CREATE DATABASE, notes). They are the environment of the data
-rather than data, so a restored database gets those that the live one has at that moment.
-
-Carrying over: what one database is set up with is put on another.
+``CREATE DATABASE … TEMPLATE`` copies none of them (manual, CREATE DATABASE, notes). They are the
+environment of the data rather than data, so a restored database gets those that the live one has at
+that moment.
 """
 
 from __future__ import annotations
@@ -38,15 +36,12 @@ class Properties:
     """What a database is set up with.
 
     Attributes:
-        owner: Name of the owning role.
         privileges: The access control list, defaults included.
         settings: Values by role and name, as ``ALTER DATABASE`` and ``ALTER ROLE … IN DATABASE``
             set them.
         connection_limit: How many sessions it takes, -1 for any number.
-        is_template: Whether any role with CREATEDB may clone it.
-        comment: Its comment, None without one.
         labels: Security labels by provider.
-        digest: Another number once the server has anything else of all this; None if not known.
+        digest: Changes whenever any of these changes on the server; None if not known.
     """
 
     owner: str
@@ -59,9 +54,9 @@ class Properties:
     digest: int | None = field(default=None, compare=False)
 
     def is_still_that_of(self, database: str) -> Query:
-        """Return the condition that a database has, and will have, the properties that were read.
+        """Return the condition that a database still has, and will have, these properties.
 
-        It is for a transaction that has locked the database's entry in the catalog.
+        The transaction that uses it must have locked the database's catalog entry.
         """
         return sql.SQL(
             "EXISTS (SELECT FROM pg_database d WHERE datname = {} AND {} = {}) AND {}"
@@ -95,7 +90,7 @@ def read_properties(session: Session, *databases: str) -> list[Properties]:
 
 
 def are_settings_committed(session: Session) -> bool:
-    """Tell whether nobody has settings of a database in a transaction that is still open."""
+    """Tell whether no open transaction of another session has changed settings of a database."""
     return bool(session.value(sql.SQL("SELECT {}").format(_NOBODY_IS_SETTING)))
 
 
@@ -165,25 +160,22 @@ def apply_properties(
     Connection limit, template flag and comment are left alone: they say what stage a copy is at,
     and change in the transaction that opens it.
 
-    Args:
-        session: A maintenance session.
-        wanted: What the database shall be set up with.
-        present: What it is set up with now.
-        database: Its name.
-
     Returns:
         What our role may not set, with the statement that a superuser can run.
     """
-    shortfalls: list[UnappliedProperty] = []
+    unapplied: list[UnappliedProperty] = []
     if present.owner != wanted.owner:
-        shortfalls += _run_each(session, [_change_owner(wanted.owner, database)])
+        change_owner = sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
+            sql.Identifier(database), sql.Identifier(wanted.owner)
+        )
+        unapplied += _run_each(session, [change_owner])
         # A new owner takes the old one's place in the privileges.
         (present,) = read_properties(session, database)
-    return shortfalls + _run_each(session, _property_changes(present, wanted, database))
+    return unapplied + _run_each(session, _property_changes(present, wanted, database))
 
 
 def _run_each(session: Session, statements: Iterable[Query]) -> list[UnappliedProperty]:
-    shortfalls = []
+    unapplied = []
     for statement in statements:
         try:
             session.execute(statement)
@@ -191,8 +183,8 @@ def _run_each(session: Session, statements: Iterable[Query]) -> list[UnappliedPr
             if session.broken:
                 raise
             cause = error.diag.message_primary or str(error)
-            shortfalls.append(UnappliedProperty(statement=statement.as_string(None), cause=cause))
-    return shortfalls
+            unapplied.append(UnappliedProperty(statement=statement.as_string(None), cause=cause))
+    return unapplied
 
 
 def _property_changes(present: Properties, wanted: Properties, database: str) -> Iterator[Query]:
@@ -200,22 +192,18 @@ def _property_changes(present: Properties, wanted: Properties, database: str) ->
         yield _as_grantor(privilege, present, _revoke(privilege, database))
     for privilege in sorted(wanted.privileges - present.privileges, key=_owner_first(wanted)):
         yield _as_grantor(privilege, wanted, _grant(privilege, database))
-    for setting in sorted(present.settings.keys() - wanted.settings.keys(), key=str):
-        yield _reset_setting(setting, database)
-    for setting, value in wanted.settings.items():
-        if present.settings.get(setting) != value:
-            yield _set_setting(setting, value, database)
+    for role, name in sorted(present.settings.keys() - wanted.settings.keys(), key=str):
+        yield sql.SQL("{} RESET {}").format(_settable(role, database), sql.Identifier(name))
+    for (role, name), value in wanted.settings.items():
+        if present.settings.get((role, name)) != value:
+            yield sql.SQL("{} SET {} TO {}").format(
+                _settable(role, database), sql.Identifier(name), _setting_value(name, value)
+            )
     for provider in present.labels.keys() - wanted.labels.keys():
         yield _set_label(provider, None, database)
     for provider, label in wanted.labels.items():
         if present.labels.get(provider) != label:
             yield _set_label(provider, label, database)
-
-
-def _change_owner(owner: str, database: str) -> Query:
-    return sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
-        sql.Identifier(database), sql.Identifier(owner)
-    )
 
 
 def _grant(privilege: Privilege, database: str) -> Query:
@@ -258,18 +246,6 @@ def _owner_first(properties: Properties) -> Callable[[Privilege], tuple[bool, st
 
 def _owner_last(properties: Properties) -> Callable[[Privilege], tuple[bool, str]]:
     return lambda privilege: (privilege.grantor == properties.owner, str(privilege))
-
-
-def _set_setting(setting: Setting, value: str, database: str) -> Query:
-    role, name = setting
-    return sql.SQL("{} SET {} TO {}").format(
-        _settable(role, database), sql.Identifier(name), _setting_value(name, value)
-    )
-
-
-def _reset_setting(setting: Setting, database: str) -> Query:
-    role, name = setting
-    return sql.SQL("{} RESET {}").format(_settable(role, database), sql.Identifier(name))
 
 
 def _settable(role: str | None, database: str) -> Query:

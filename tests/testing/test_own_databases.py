@@ -10,13 +10,13 @@ import pytest
 from django.db import connections
 from psycopg import sql as pg
 
+from django_pgsnap import safety
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.postgres import backends
 from django_pgsnap.postgres.advisory_locks import try_acquire_lock
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.postgres.targets import get_server
-from django_pgsnap.safety import forget_exemptions
 from django_pgsnap.testing.databases import clones, marks, own_databases
 from django_pgsnap.testing.databases.clones import send_off
 from django_pgsnap.testing.databases.marks import Found, Mark
@@ -39,7 +39,7 @@ def _forgotten() -> Iterator[None]:
     yield
     own_databases._own.clear()
     os.environ.pop(TEST_DATABASES, None)
-    forget_exemptions()
+    safety._created_here.clear()
 
 
 def left_by_a_run(session: Session, name: str, *, source: str = "live", kept: bool = False) -> None:

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql as pg
 
+from django_pgsnap import safety
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.postgres.counters import count_rows_written
 from django_pgsnap.postgres.session import Session
-from django_pgsnap.safety import forget_exemptions
 from django_pgsnap.testing.databases import own_databases
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
 from django_pgsnap.testing.reset import resetter
@@ -141,7 +141,7 @@ def give_up() -> None:
         session.close()
     own_databases._sessions.clear()
     os.environ.pop(TEST_DATABASES, None)
-    forget_exemptions()
+    safety._created_here.clear()
 
 
 @pytest.fixture
