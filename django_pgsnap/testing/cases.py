@@ -68,18 +68,20 @@ def start_from_snapshot(cls: Any, snapshot: str) -> None:
             hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
         )
     found = {
-        alias: snapshot_source.find(keeper.session, alias, snapshot)
+        alias: snapshot_source.find_copy(keeper.session, alias, snapshot)
         for alias, keeper in kept.items()
     }
     if not any(found.values()):
         alias, keeper = next(iter(kept.items()))
-        error = snapshot_source.missing(keeper.session, alias, snapshot)
+        error = snapshot_source.describe_missing_snapshot(keeper.session, alias, snapshot)
         raise error if test_config().require_snapshots else SkipTest(str(error))
     for alias, copy in found.items():
         if copy is not None:
             cls.addClassCleanup(kept[alias].leave_class)
             with on_behalf_of(strclass(cls), alias):
-                snapshot_source.start(kept[alias], copy, partial(_migrate, alias, snapshot))
+                snapshot_source.start_from_copy(
+                    kept[alias], copy, partial(_migrate, alias, snapshot)
+                )
 
 
 def _migrate(alias: str, snapshot: str) -> None:

@@ -1,7 +1,7 @@
 """Django's ways to create, clone and destroy test databases, with templates instead of migrations.
 
-They stand in for those of the PostgreSQL wrappers while a test run sets up and tears down, whatever
-runner it is. What there is to do is done by the test beds; here Django's words are translated.
+While a test run sets up and tears down, they replace those of the PostgreSQL wrappers, whatever the
+runner. `databases.setup` does the work; this module translates Django's calls.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.db.backends.base.creation import BaseDatabaseCreation
 
 from . import unittest_hooks
 from .databases import migrate_signals, own_databases, setup
-from .databases.setup import give_up, mark_unfinished, set_up, source_of
+from .databases.setup import get_source, give_up_database, mark_unfinished, set_up_database
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
 # made is deprecated.
@@ -27,13 +27,13 @@ _SERIALIZES: Final = True if django.VERSION < (6,) else None
 
 
 class WorkerCreation(BaseDatabaseCreation):
-    """Tells the test beds where workers and mirrors are led."""
+    """Registers the test databases that workers and mirrors are led to."""
 
     def setup_worker_connection(self, _worker_id: int) -> None:
         """Lead a worker's alias to its own clone."""
         before = str(self.connection.settings_dict["NAME"])
         super().setup_worker_connection(_worker_id)
-        own_databases.move(self.connection.alias, before)
+        own_databases.register_worker_database(self.connection.alias, before)
         # With some start methods a worker knows nothing of its parent.
         unittest_hooks.install()
 
@@ -41,7 +41,7 @@ class WorkerCreation(BaseDatabaseCreation):
         """Lead an alias to the test database of another one."""
         source = str(self.connection.settings_dict["NAME"])
         super().set_as_test_mirror(primary_settings_dict)
-        own_databases.mirror(self.connection.alias, source)
+        own_databases.register_mirror(self.connection.alias, source)
 
 
 class SnapshotCreation(WorkerCreation):
@@ -56,14 +56,14 @@ class SnapshotCreation(WorkerCreation):
     ) -> str:
         """Make the test database, and lead the alias there."""
         name = str(self._get_test_db_name())  # type: ignore[attr-defined]
-        with setup.claim(self.connection, name, source_of(self.connection)) as bed:
-            found = bed.present()
-            if found is not None and found.mark is None:
+        with setup.claim_slot(self.connection, name, get_source(self.connection)) as slot:
+            found = slot.find_present()
+            if found is not None and found.comment is None:
                 if keepdb:
                     # Somebody made it by hand, or without us: it is theirs to keep.
                     options = {} if serialize is None else {"serialize": serialize}
                     super().create_test_db(verbosity, autoclobber, keepdb=keepdb, **options)
-                    bed.settle(None)
+                    slot.register(None)
                     return name
                 # Django asks whether it may be replaced, and ends the run if not.
                 self._create_test_db(verbosity, autoclobber, False)
@@ -75,12 +75,12 @@ class SnapshotCreation(WorkerCreation):
                     verbosity, True, keepdb=exists, **options
                 )
 
-            needed_no_migrating = set_up(bed, migrate, self.log, keep=keepdb)
+            needed_no_migrating = set_up_database(slot, migrate, self.log, keep=keepdb)
         if needed_no_migrating:
             action = "Using existing" if keepdb else "Creating"
             self._say(f"{action} test database", name, verbosity)
             self._lead_to(name)
-            migrate_signals.tell(self.connection.alias, max(verbosity - 1, 0))
+            migrate_signals.tell_receivers(self.connection.alias, max(verbosity - 1, 0))
         if serialize:
             self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]
         self.connection.ensure_connection()
@@ -92,7 +92,7 @@ class SnapshotCreation(WorkerCreation):
         self, suffix: str, verbosity: int = 1, autoclobber: bool = False, keepdb: bool = False
     ) -> None:
         """Make a worker's test database."""
-        original = own_databases.find(self.connection.alias)
+        original = own_databases.find_own_database(self.connection.alias)
         if original is None:
             super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
             return
@@ -100,8 +100,8 @@ class SnapshotCreation(WorkerCreation):
         self._say(
             "Using existing clone" if keepdb else "Cloning test database", original.name, verbosity
         )
-        with setup.claim(self.connection, name, original.source) as bed:
-            setup.copy(bed, original, keep=keepdb)
+        with setup.claim_slot(self.connection, name, original.source) as slot:
+            setup.clone_for_worker(slot, original, keep=keepdb)
 
     def destroy_test_db(
         self,
@@ -114,8 +114,8 @@ class SnapshotCreation(WorkerCreation):
         given = self.connection.settings_dict if suffix is None else None
         name = str((given or self.get_test_db_clone_settings(str(suffix)))["NAME"])
         super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
-        if keepdb and own_databases.known(self.connection.alias, name):
-            give_up(self.connection, name, keep=True)
+        if keepdb and own_databases.get_own_database(self.connection.alias, name):
+            give_up_database(self.connection, name, keep=True)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         name = str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
@@ -124,10 +124,10 @@ class SnapshotCreation(WorkerCreation):
         return name
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
-        if own_databases.known(self.connection.alias, test_database_name) is None:
+        if own_databases.get_own_database(self.connection.alias, test_database_name) is None:
             super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
             return
-        give_up(self.connection, test_database_name, keep=False)
+        give_up_database(self.connection, test_database_name, keep=False)
 
     def _lead_to(self, name: str) -> None:
         self.connection.close()
@@ -142,14 +142,14 @@ class SnapshotCreation(WorkerCreation):
 
 def install() -> None:
     """Have the PostgreSQL aliases' test databases made here from now on, in this thread."""
-    own_databases.begin()
+    own_databases.announce_tests()
     _swap(SnapshotCreation)
 
 
 def uninstall() -> None:
     """Leave test databases to Django again."""
     _put_back()
-    own_databases.end()
+    own_databases.withdraw_announcement()
 
 
 def _put_back() -> None:
@@ -162,14 +162,14 @@ def _put_back() -> None:
 def keep_what_is_left() -> None:
     """Have test databases stay that nobody has torn down."""
     for wrapper in _wrappers():
-        own = own_databases.find(wrapper.alias)
+        own = own_databases.find_own_database(wrapper.alias)
         if own is not None and isinstance(wrapper.creation, SnapshotCreation):
-            setup.keep(wrapper, own.name)
+            setup.keep_database(wrapper, own.name)
 
 
 def adopt() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
-    own_databases.adopt()
+    own_databases.adopt_announced_databases()
     _swap(WorkerCreation)
 
 

@@ -38,7 +38,7 @@ def pytest_sessionstart() -> None:
     if _is_on():
         from .databases import own_databases
 
-        own_databases.begin()
+        own_databases.announce_tests()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

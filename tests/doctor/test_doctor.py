@@ -169,7 +169,7 @@ def test_old_template_is_dropped(
 ) -> None:
     """A template of tests above the age limit is of no use, and fixing drops it."""
     fingerprint = Fingerprint(ingredients={})
-    record = templates.publish(
+    record = templates.publish_template(
         session, live, fingerprint, alias="default", source=live, ancestor=None
     )
     session.close()

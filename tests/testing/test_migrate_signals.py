@@ -35,7 +35,7 @@ def test_told(live: str) -> None:
     before = list(post_migrate.receivers or ())
 
     with CaptureQueriesContext(connections["default"]) as queries:
-        migrate_signals.tell("default", 0)
+        migrate_signals.tell_receivers("default", 0)
 
     assert heard == [("before", "testapp", "default"), ("after", "testapp", "default")]
     assert len(queries) == 0
@@ -44,7 +44,7 @@ def test_told(live: str) -> None:
 
 def test_nobody_to_tell(set_alias: Any) -> None:
     """Where only Django listens, no connection is opened."""
-    migrate_signals.tell("default", 0)
+    migrate_signals.tell_receivers("default", 0)
 
     assert connections["default"].connection is None
 
@@ -52,4 +52,4 @@ def test_nobody_to_tell(set_alias: Any) -> None:
 @pytest.mark.usefixtures("_listening")
 def test_modules() -> None:
     """The modules of all receivers are known."""
-    assert {"django.contrib.auth.management", __name__} <= migrate_signals.modules()
+    assert {"django.contrib.auth.management", __name__} <= migrate_signals.list_modules()

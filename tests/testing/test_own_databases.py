@@ -17,10 +17,10 @@ from django_pgsnap.postgres import backends
 from django_pgsnap.postgres.advisory_locks import try_acquire_lock
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.postgres.targets import get_server
-from django_pgsnap.testing.databases import clones, marks, own_databases
-from django_pgsnap.testing.databases.clones import send_off
-from django_pgsnap.testing.databases.marks import Found, Mark
-from django_pgsnap.testing.databases.own_databases import OwnDatabase, let_go, run_lock
+from django_pgsnap.testing.databases import clones, comments, own_databases
+from django_pgsnap.testing.databases.clones import drop_in_background
+from django_pgsnap.testing.databases.comments import FoundDatabase, TestDatabaseComment
+from django_pgsnap.testing.databases.own_databases import OwnDatabase, release_name, run_lock_key
 from tests.conftest import (
     ListDatabases,
     MakeDatabase,
@@ -43,58 +43,71 @@ def _forgotten() -> Iterator[None]:
 
 
 def left_by_a_run(session: Session, name: str, *, source: str = "live", kept: bool = False) -> None:
-    session.execute(marks.write(Mark(database=name, source=source, fingerprint="f", kept=kept)))
+    session.execute(
+        comments.write_comment(
+            TestDatabaseComment(database=name, source=source, fingerprint="f", kept=kept)
+        )
+    )
 
 
 def test_found_by_where_the_alias_leads(set_alias: SetAlias) -> None:
     """A test database counts as long as its alias leads there."""
     set_alias("default", NAME="test_live")
-    own_databases.register(OWN)
-    assert (own_databases.find("default"), own_databases.here()) == (OWN, [OWN])
+    own_databases.register_database(OWN)
+    assert (own_databases.find_own_database("default"), own_databases.list_own_databases()) == (
+        OWN,
+        [OWN],
+    )
 
     connections["default"].settings_dict["NAME"] = "live"
 
-    assert (own_databases.find("default"), own_databases.here()) == (None, [])
+    assert (own_databases.find_own_database("default"), own_databases.list_own_databases()) == (
+        None,
+        [],
+    )
 
 
 def test_children_are_led_there(set_alias: SetAlias) -> None:
     """A process that a test starts works on the test database, not in development."""
     set_alias("default", NAME="test_live")
-    own_databases.register(OWN)
+    own_databases.register_database(OWN)
     own_databases._own.clear()
     set_alias("default", NAME="live")
 
-    own_databases.adopt()
+    own_databases.adopt_announced_databases()
 
     assert connections["default"].settings_dict["NAME"] == "test_live"
-    assert own_databases.find("default") == OWN
+    assert own_databases.find_own_database("default") == OWN
 
 
 @pytest.mark.parametrize("change", [{"NAME": "another"}, {"HOST": "elsewhere"}, {"PORT": "1"}])
 def test_children_with_other_settings(set_alias: SetAlias, change: dict[str, str]) -> None:
     """A process whose alias leads elsewhere is left alone."""
     set_alias("default", NAME="test_live")
-    own_databases.register(OWN)
+    own_databases.register_database(OWN)
     own_databases._own.clear()
     set_alias("default", **{"NAME": "live", **change})
 
-    own_databases.adopt()
+    own_databases.adopt_announced_databases()
 
     assert connections["default"].settings_dict["NAME"] == change.get("NAME", "live")
-    assert own_databases.find("default") is None
+    assert own_databases.find_own_database("default") is None
 
 
 def test_forgotten(set_alias: SetAlias) -> None:
     """When a test database is given up children are told so, and at the end of the run nothing."""
     set_alias("default", NAME="test_live")
-    own_databases.register(OWN)
-    own_databases.end()
+    own_databases.register_database(OWN)
+    own_databases.withdraw_announcement()
     assert [each["name"] for each in json.loads(os.environ[TEST_DATABASES])] == ["test_live"]
 
-    own_databases.forget(get_server(connections["default"]), "test_live")
+    own_databases.forget_database(get_server(connections["default"]), "test_live")
 
-    assert (os.environ[TEST_DATABASES], own_databases.known("default", "test_live")) == ("[]", None)
-    own_databases.end()
+    assert (os.environ[TEST_DATABASES], own_databases.get_own_database("default", "test_live")) == (
+        "[]",
+        None,
+    )
+    own_databases.withdraw_announcement()
     assert TEST_DATABASES not in os.environ
 
 
@@ -105,11 +118,11 @@ def test_one_name_on_two_servers(set_alias: SetAlias) -> None:
     set_alias("replica", NAME="test_live", PORT="2", TEST={"MIRROR": "default"})
     set_alias("other", NAME="test_live", PORT="1")
     for alias in ("default", "same", "replica", "other"):
-        own_databases.register(replace(OWN, alias=alias))
+        own_databases.register_database(replace(OWN, alias=alias))
 
-    own_databases.forget(get_server(connections["default"]), "test_live")
+    own_databases.forget_database(get_server(connections["default"]), "test_live")
 
-    assert [own.alias for own in own_databases.here()] == ["other"]
+    assert [own.alias for own in own_databases.list_own_databases()] == ["other"]
 
 
 @pytest.mark.usefixtures("live")
@@ -117,28 +130,28 @@ def test_lost_session(session: Session, sql: RunSql) -> None:
     """When the session that holds the locks breaks, the next one takes them again."""
     name = str(connections["default"].settings_dict["NAME"])
     server = get_server(connections["default"])
-    own_databases.hold(own_databases.session(server), name)
-    own_databases.register(replace(OWN, name=name))
-    sql("SELECT pg_terminate_backend(%s, 5000)", [own_databases.session(server).pid])
+    own_databases.claim_name(own_databases.get_lock_session(server), name)
+    own_databases.register_database(replace(OWN, name=name))
+    sql("SELECT pg_terminate_backend(%s, 5000)", [own_databases.get_lock_session(server).pid])
     with pytest.raises(psycopg.OperationalError):
-        own_databases.session(server).rows(pg.SQL("SELECT 1"))
+        own_databases.get_lock_session(server).rows(pg.SQL("SELECT 1"))
 
-    own_databases.session(server)
+    own_databases.get_lock_session(server)
 
-    assert not try_acquire_lock(session, run_lock(name))
-    own_databases.forget(server, name)
-    let_go(server, name)
-    assert try_acquire_lock(session, run_lock(name))
+    assert not try_acquire_lock(session, run_lock_key(name))
+    own_databases.forget_database(server, name)
+    release_name(server, name)
+    assert try_acquire_lock(session, run_lock_key(name))
 
 
 def test_one_run_at_a_time(session_as: SessionAs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that another run holds is not to be had, and its holder is named."""
     monkeypatch.setattr(own_databases, "_GONE_S", 0.01)
     other = session_as()
-    own_databases.hold(other, "test_live")
+    own_databases.claim_name(other, "test_live")
 
     with pytest.raises(DatabaseBusyError) as caught:
-        own_databases.hold(session_as(), "test_live")
+        own_databases.claim_name(session_as(), "test_live")
 
     assert caught.value.message.startswith(
         f"The test database 'test_live' is in use by another test run: pid {other.pid}, role "
@@ -153,7 +166,7 @@ def test_swept(session: Session, make_database: MakeDatabase, databases: ListDat
     left_by_a_run(session, make_database("test_live"))
     left_by_a_run(session, make_database('test "live" ünïcode%_gw1'))
 
-    assert clones.sweep(session, "live") == ["test_live", 'test "live" ünïcode%_gw1']
+    assert clones.sweep_dead_runs(session, "live") == ["test_live", 'test "live" ünïcode%_gw1']
     assert databases() == []
 
 
@@ -162,9 +175,9 @@ def test_not_swept_while_the_run_lives(
 ) -> None:
     """What a living run holds is not swept."""
     left_by_a_run(session, make_database("test_live"))
-    own_databases.hold(session_as(), "test_live")
+    own_databases.claim_name(session_as(), "test_live")
 
-    assert clones.sweep(session, "live") == []
+    assert clones.sweep_dead_runs(session, "live") == []
 
 
 def test_not_swept_while_somebody_looks(
@@ -174,7 +187,7 @@ def test_not_swept_while_somebody_looks(
     left_by_a_run(session, make_database("test_live"))
     session_as(database="test_live")
 
-    assert clones.sweep(session, "live") == []
+    assert clones.sweep_dead_runs(session, "live") == []
 
 
 def test_not_swept(
@@ -191,7 +204,7 @@ def test_not_swept(
     set_alias("default", NAME="developed")
     make_database("test_live")
 
-    assert clones.sweep(session, "live") == []
+    assert clones.sweep_dead_runs(session, "live") == []
 
 
 def test_not_dropped_under_somebody(
@@ -206,7 +219,7 @@ def test_not_dropped_under_somebody(
     other = session_as(database="test_live")
 
     with pytest.raises(DatabaseBusyError) as caught:
-        send_off(server_as(), "test_live")
+        drop_in_background(server_as(), "test_live")
 
     assert caught.value.message.startswith(
         "The database 'test_live' cannot be dropped, since other sessions are using it:\n"
@@ -220,15 +233,15 @@ def test_not_dropped_under_somebody(
 def test_other_comments(
     session: Session, make_database: MakeDatabase, sql: RunSql, comment: str
 ) -> None:
-    """Any other comment is no mark."""
+    """Any other comment is not one of ours."""
     make_database("test_live")
     sql(pg.SQL("COMMENT ON DATABASE test_live IS {}").format(pg.Literal(comment)))
 
-    found = marks.find(session, "test_live")
+    found = comments.find_database(session, "test_live")
 
     assert found is not None
-    assert found.mark is None
-    assert marks.every(session) == []
+    assert found.comment is None
+    assert comments.list_comments(session) == []
 
 
 def test_made_from_its_first_moment(
@@ -236,10 +249,12 @@ def test_made_from_its_first_moment(
 ) -> None:
     """A test database is a clone that is open, marked, and our own."""
     make_database("source")
-    mark = Mark(database="test_live", source="live", fingerprint="f", kept=False)
+    comment = TestDatabaseComment(database="test_live", source="live", fingerprint="f", kept=False)
 
-    clones.make(session, "source", mark)
+    clones.make_test_database(session, "source", comment)
 
-    assert marks.find(session, "test_live") == Found(name="test_live", mark=mark, broken=False)
+    assert comments.find_database(session, "test_live") == FoundDatabase(
+        name="test_live", comment=comment, broken=False
+    )
     (made,) = [each for each in databases() if each.name == "test_live"]
     assert (made.allows_connections, made.connection_limit) == (True, -1)

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import Left, ListDatabases, RunSql
 from tests.suites.project import Project
 
-# What suites of pytest have: functions with marks, fixtures, and Django's own classes.
+# What suites of pytest have: functions with comments, fixtures, and Django's own classes.
 SUITE = """
     import os
 

@@ -126,7 +126,7 @@ def _given_up(clean_server: Server) -> Iterator[None]:
 
 
 def keep(name: str, template: str | None = None, written: int = 0) -> Keeper:
-    own_databases.register(
+    own_databases.register_database(
         OwnDatabase(alias="default", name=name, source="source", template=template, written=written)
     )
     found = resetter.find("default")

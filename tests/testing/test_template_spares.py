@@ -10,8 +10,8 @@ from django_pgsnap.postgres.advisory_locks import release_lock, try_acquire_lock
 from django_pgsnap.postgres.server import Server
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import clones, template_spares, templates
+from django_pgsnap.testing.databases.comments import TestDatabaseComment
 from django_pgsnap.testing.databases.fingerprint import Fingerprint
-from django_pgsnap.testing.databases.marks import Mark
 from tests.conftest import MakeDatabase, ServerAs, SessionAs
 
 FINGERPRINT = Fingerprint(ingredients={"migrations": "m"})
@@ -23,7 +23,7 @@ def ours(server_as: ServerAs) -> Server:
 
 
 def publish(session: Session) -> Record:
-    return templates.publish(
+    return templates.publish_template(
         session, "test_live", FINGERPRINT, alias="default", source="live", ancestor=None
     )
 
@@ -36,15 +36,15 @@ def template(session: Session, make_database: MakeDatabase) -> Record:
 
 def test_taken(session: Session, ours: Server, template: Record) -> None:
     """What the server was sent off to make is there for the next run, once, and shut till then."""
-    template_spares.order(ours, template.database)
+    template_spares.order_template_spare(ours, template.database)
 
-    spare = template_spares.take(session, template)
+    spare = template_spares.obtain_template_spare(session, template)
 
     assert spare == spare_name(template.set_id)
     assert load_catalog(session).leftovers([], []) == []
-    mark = Mark(database="test_more", source="live", fingerprint="f", kept=False)
-    clones.become(session, spare, mark)
-    assert template_spares.take(session, template) is None
+    comment = TestDatabaseComment(database="test_more", source="live", fingerprint="f", kept=False)
+    clones.turn_into_test_database(session, spare, comment)
+    assert template_spares.obtain_template_spare(session, template) is None
 
 
 def test_ordered_twice(
@@ -54,10 +54,10 @@ def test_ordered_twice(
     other = session_as()
     try_acquire_lock(other, spare_name(template.set_id))
 
-    template_spares.order(ours, template.database)
+    template_spares.order_template_spare(ours, template.database)
 
     other.close()
-    assert template_spares.take(session, template) is None
+    assert template_spares.obtain_template_spare(session, template) is None
 
 
 @pytest.mark.parametrize("settings", [{"SPARE": False}, {"SPARE_MAX_BYTES": 1}])
@@ -66,21 +66,21 @@ def test_not_wanted(
 ) -> None:
     """The settings of spares count for those of templates, too."""
     with override_settings(PGSNAP=settings):
-        template_spares.order(ours, template.database)
+        template_spares.order_template_spare(ours, template.database)
 
-    assert template_spares.take(session, template) is None
+    assert template_spares.obtain_template_spare(session, template) is None
 
 
 def test_gone_with_its_template(session: Session, ours: Server, template: Record) -> None:
     """The spare of a template that was replaced by a newer one is not used, but swept."""
-    template_spares.order(ours, template.database)
-    old = template_spares.take(session, template)
+    template_spares.order_template_spare(ours, template.database)
+    old = template_spares.obtain_template_spare(session, template)
     assert old is not None
     release_lock(session, old)
 
     new = publish(session)
 
-    assert template_spares.take(session, new) is None
+    assert template_spares.obtain_template_spare(session, new) is None
     assert [left.name for left in load_catalog(session).leftovers([], [])] == [old]
-    clones.sweep(session, "live")
+    clones.sweep_dead_runs(session, "live")
     assert load_catalog(session).get(old) is None

@@ -34,7 +34,7 @@ def publish(
     ancestor: Record | None = None,
     files: Files = (),
 ) -> Record:
-    return templates.publish(
+    return templates.publish_template(
         session,
         "test_live",
         fingerprint,
@@ -54,7 +54,7 @@ def test_found(session: Session, databases: ListDatabases) -> None:
     """What was published is found by its fingerprint, shut."""
     record = publish(session, made_of())
 
-    assert templates.find(session, made_of()) == record
+    assert templates.find_template(session, made_of()) == record
     (found,) = [each for each in databases() if each.name == record.database]
     assert (found.name, found.allows_connections) == (database_name(made_of()), False)
 
@@ -63,19 +63,19 @@ def test_another_fingerprint(session: Session) -> None:
     """One ingredient is another one, and there is nothing to find."""
     publish(session, made_of())
 
-    assert templates.find(session, made_of(apps="b")) is None
+    assert templates.find_template(session, made_of(apps="b")) is None
 
 
 def test_too_old(session: Session) -> None:
     """A template above the age limit is not used, and replaced by the next one."""
     old = publish(session, made_of())
     with override_settings(PGSNAP={"TEST": {"MAX_AGE_S": 0}}):
-        assert templates.find(session, made_of()) is None
+        assert templates.find_template(session, made_of()) is None
 
     new = publish(session, made_of())
 
     assert (new.database, new.set_id == old.set_id) == (old.database, False)
-    assert templates.find(session, made_of()) == new
+    assert templates.find_template(session, made_of()) == new
 
 
 def test_files_that_were_read(
@@ -91,11 +91,11 @@ def test_files_that_were_read(
     ancestor = publish(session, made_of(), files=first)
     record = publish(session, made_of(migrations="more"), ancestor, files=second)
     assert record.files == first + second
-    assert templates.find(session, made_of(migrations="more")) == record
+    assert templates.find_template(session, made_of(migrations="more")) == record
 
     (tmp_path / "a").write_text("new")
 
-    assert templates.find(session, made_of(migrations="more")) is None
+    assert templates.find_template(session, made_of(migrations="more")) is None
     assert templates.nearest(session, made_of(migrations="more"), "live") is None
     new = publish(session, made_of(migrations="more"), files=second)
     assert (new.database, new.set_id == record.set_id) == (record.database, False)
@@ -111,11 +111,11 @@ def test_another_ground(session: Session, monkeypatch: pytest.MonkeyPatch) -> No
     assert templates.nearest(session, more, "live") == ancestor
     record = publish(session, more, ancestor)
     assert (record.ground_sessions, record.ground_written) == (1, 1)
-    assert templates.find(session, more) == record
+    assert templates.find_template(session, more) == record
 
     written = replace(more, ground=SourceCounters(sessions=2, written=2))
 
-    assert templates.find(session, written) is None
+    assert templates.find_template(session, written) is None
     assert templates.nearest(session, written, "live") is None
 
 
@@ -146,7 +146,7 @@ def test_not_complete_or_not_ours(
 
     sql(pg.SQL(change).format(pg.Identifier(record.database)))
 
-    assert templates.find(session, made_of()) is None
+    assert templates.find_template(session, made_of()) is None
 
 
 def test_interrupted(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,14 +159,14 @@ def test_interrupted(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         publish(session, made_of())
 
-    assert templates.find(session, made_of()) is None
+    assert templates.find_template(session, made_of()) is None
     assert len(load_catalog(session).leftovers([], [])) == 1
 
 
 def test_kept_number(session: Session) -> None:
     """Beyond the number to keep, those go that were not used for longest."""
     first, second, third = (publish(session, made_of(apps=name)) for name in "abc")
-    templates.touch(session, first)
+    templates.note_use(session, first)
 
     with override_settings(PGSNAP={"TEST": {"KEEP": 2}}):
         gone = prune_templates(session, "live")
@@ -180,7 +180,7 @@ def test_in_use(session: Session, session_as: SessionAs) -> None:
     """A template that a run uses is not dropped before that run is over."""
     record = publish(session_as(), made_of())
     run = session_as()
-    templates.find(run, made_of())
+    templates.find_template(run, made_of())
     pruner = session_as()
     with override_settings(PGSNAP={"TEST": {"KEEP": 0}}):
         session_is_using = prune_templates(pruner, "live")

@@ -19,9 +19,9 @@ from ...postgres.properties import apply_properties, read_properties
 from ...postgres.server import Server
 from ...postgres.session import Session
 from ...postgres.targets import live_database_names
-from . import marks
-from .marks import Mark
-from .own_databases import is_own_name, run_lock
+from . import comments
+from .comments import TestDatabaseComment
+from .own_databases import is_own_name, run_lock_key
 
 # Test databases are many small files. To copy those, the server has the disk write each of them:
 # 16 MB with 200 tables take 1.2 to 2.1 s, and 0.5 to 0.7 s by way of the write-ahead log.
@@ -30,12 +30,12 @@ _WAL_LOG_MAX_BYTES: Final = 64 * 1024**2
 _ME: Final = sql.SQL("SELECT current_user::text, pg_database_size(%s)")
 
 
-def shut_clone(session: Session, source: str) -> str:
+def make_shut_clone(session: Session, source: str) -> str:
     """Clone a database, with its settings and privileges, and return the clone's name.
 
     It is shut and not published; if it stays so, the next operation drops it.
     """
-    clone = plan(session, source, unfinished_name(new_identity()))
+    clone = plan_clone(session, source, unfinished_name(new_identity()))
     # The server would look every 100 ms only.
     wait_until_backends_gone(session, [source])
     try_acquire_lock(session, clone.name)
@@ -44,11 +44,11 @@ def shut_clone(session: Session, source: str) -> str:
     except psycopg.errors.ObjectInUse as error:
         release_lock(session, clone.name)
         raise _busy(session, source, "cloned") from error
-    furnish(session, clone.name, source)
+    copy_properties(session, clone.name, source)
     return clone.name
 
 
-def plan(session: Session, source: str, name: str) -> Clone:
+def plan_clone(session: Session, source: str, name: str) -> Clone:
     """Return what a clone of a database is to be, and prepare the session that will make it."""
     owner, size_bytes = session.rows(_ME, [source])[0]
     is_small = size_bytes <= _WAL_LOG_MAX_BYTES
@@ -62,32 +62,34 @@ def plan(session: Session, source: str, name: str) -> Clone:
     return clone
 
 
-def furnish(session: Session, name: str, source: str) -> None:
+def copy_properties(session: Session, name: str, source: str) -> None:
     """Give a clone the settings and privileges of its source."""
     wanted, present = read_properties(session, source, name)
     apply_properties(session, wanted, present, name)
 
 
-def make(session: Session, source: str, mark: Mark) -> None:
+def make_test_database(session: Session, source: str, comment: TestDatabaseComment) -> None:
     """Make a test database as a clone, shut until it is complete and marked."""
-    become(session, shut_clone(session, source), mark)
+    turn_into_test_database(session, make_shut_clone(session, source), comment)
 
 
-def become(session: Session, unfinished: str, mark: Mark) -> None:
+def turn_into_test_database(
+    session: Session, unfinished: str, comment: TestDatabaseComment
+) -> None:
     """Make a shut clone, whose lock is held, a test database."""
     session.execute(
         make_live(
             unfinished,
-            mark.database,
+            comment.database,
             connection_limit=-1,
             is_template=False,
-            user_comment=marks.encode(mark),
+            user_comment=comments.encode_comment(comment),
         )
     )
     release_lock(session, unfinished)
 
 
-def drop(session: Session, name: str) -> None:
+def drop_test_database(session: Session, name: str) -> None:
     """Drop a test database whose lock is held, or that nobody else can know of.
 
     Raises:
@@ -100,14 +102,14 @@ def drop(session: Session, name: str) -> None:
         raise _busy(session, name, "dropped") from error
 
 
-def send_off(server: Server, name: str) -> None:
+def drop_in_background(server: Server, name: str) -> None:
     """Have the server drop a test database by itself, since that makes it write to the disk.
 
     Raises:
         DatabaseBusyError: Somebody is connected to it.
     """
     with server.session("clearing up") as session:
-        if not try_acquire_lock(session, run_lock(name)):
+        if not try_acquire_lock(session, run_lock_key(name)):
             return  # the next run has come for it already
         wait_until_backends_gone(session, [name])
         if read_backends(session, [name]):
@@ -115,7 +117,7 @@ def send_off(server: Server, name: str) -> None:
         session.fire(drop_database(name))
 
 
-def fire_drop(server: Server, name: str) -> None:
+def drop_shut_in_background(server: Server, name: str) -> None:
     """Have the server drop a shut database of ours by itself, unless somebody else does."""
     session = server.session("clearing up")
     if try_acquire_lock(session, name):
@@ -123,18 +125,18 @@ def fire_drop(server: Server, name: str) -> None:
     session.close()
 
 
-def sweep(session: Session, source: str) -> list[str]:
+def sweep_dead_runs(session: Session, source: str) -> list[str]:
     """Drop what killed runs on this live database left, and return what that was.
 
     That a run lives is told by its lock. What a run was told to keep is not swept.
     """
     spared = live_database_names()
     swept = []
-    for mark in marks.every(session):
-        if mark.source != source or mark.kept or mark.database in spared:
+    for comment in comments.list_comments(session):
+        if comment.source != source or comment.kept or comment.database in spared:
             continue
-        if _drop_if_dead(session, mark):
-            swept.append(mark.database)
+        if _drop_if_dead(session, comment):
+            swept.append(comment.database)
     for left in load_catalog(session).leftovers([], spared):
         # Also what killed operations of other projects left: its lock is free, too.
         if try_acquire_lock(session, left.name):
@@ -143,20 +145,20 @@ def sweep(session: Session, source: str) -> list[str]:
     return swept
 
 
-def _drop_if_dead(session: Session, mark: Mark) -> bool:
-    lock = run_lock(mark.database)
-    if is_own_name(mark.database) or not try_acquire_lock(session, lock):
+def _drop_if_dead(session: Session, comment: TestDatabaseComment) -> bool:
+    lock = run_lock_key(comment.database)
+    if is_own_name(comment.database) or not try_acquire_lock(session, lock):
         return False
     try:
         # Once more: until we had the lock, a new run may have taken its place.
-        found = marks.find(session, mark.database)
-        if found is None or found.mark != mark or read_backends(session, [mark.database]):
+        found = comments.find_database(session, comment.database)
+        if found is None or found.comment != comment or read_backends(session, [comment.database]):
             return False
-        session.execute(drop_database(mark.database))
+        session.execute(drop_database(comment.database))
     except psycopg.errors.ObjectInUse:
         return False  # somebody looks at it, so a later run drops it
     else:
-        remove_snapshots(session, mark.database)
+        remove_snapshots(session, comment.database)
         return True
     finally:
         release_lock(session, lock)

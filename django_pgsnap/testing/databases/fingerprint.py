@@ -307,7 +307,7 @@ def _hooks() -> Iterator[str]:
     """Yield the modules of what Django asks and tells while it migrates."""
     for each in router.routers:
         yield type(each).__module__
-    yield from migrate_signals.modules()
+    yield from migrate_signals.list_modules()
 
 
 def _kinds(unmigrated: Iterable[AppConfig]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from ...postgres.session import Session
 from ...postgres.targets import get_server
 from ..reset import changes
 from ..reset.changes import Look
-from . import clones, marks, own_databases
+from . import clones, comments, own_databases
 from .own_databases import OwnDatabase
 
 # Django's own make permissions, content types and the default site. They write nowhere but to the
@@ -35,27 +35,27 @@ _DJANGO: Final = "django."
 _SIGNALS: Final = (pre_migrate, post_migrate)
 
 
-def modules() -> set[str]:
+def list_modules() -> set[str]:
     """Return the names of the modules that the receivers are in."""
     return {_module(entry) for signal in _SIGNALS for entry in signal.receivers or ()}
 
 
-def tell(alias: str, verbosity: int) -> None:
+def tell_receivers(alias: str, verbosity: int) -> None:
     """Send the signals of a migration with nothing to do to all receivers but Django's own."""
-    if all(module.startswith(_DJANGO) for module in modules()):
+    if all(module.startswith(_DJANGO) for module in list_modules()):
         return
     before = _look(alias)
     with _without_djangos(pre_migrate), _without_djangos(post_migrate):
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
-    own = own_databases.find(alias)
+    own = own_databases.find_own_database(alias)
     if before is not None and own is not None and _look(alias) != before:
         _take_back(own)
 
 
 def _look(alias: str) -> Look | None:
     """Return what the server has counted, None where there is no template to go back to."""
-    own = own_databases.find(alias)
+    own = own_databases.find_own_database(alias)
     if own is None or own.template is None:
         return None
     connections[alias].ensure_connection()
@@ -72,13 +72,13 @@ def _take_back(own: OwnDatabase) -> None:
     wrapper = connections[own.alias]
     wrapper.close()
     close_pools([own.alias])
-    session = own_databases.session(get_server(wrapper))
-    found = marks.find(session, own.name)
-    if found is None or found.mark is None or own.template is None:
+    session = own_databases.get_lock_session(get_server(wrapper))
+    found = comments.find_database(session, own.name)
+    if found is None or found.comment is None or own.template is None:
         return
     with server_errors():
-        clones.drop(session, own.name)
-        clones.make(session, own.template, found.mark)
+        clones.drop_test_database(session, own.name)
+        clones.make_test_database(session, own.template, found.comment)
     # Among what Django remembers may be rows that are gone.
     clear_caches(own.alias)
 

@@ -64,48 +64,48 @@ _own: dict[tuple[str, str], OwnDatabase] = {}
 _sessions: dict[tuple[int, Server], Session] = {}
 
 
-def begin() -> None:
+def announce_tests() -> None:
     """Announce that tests run, so that nothing but test databases is worked on from now."""
     os.environ.setdefault(TEST_DATABASES, _NONE)
 
 
-def end() -> None:
+def withdraw_announcement() -> None:
     """Announce that no more tests run, if their databases are all given up."""
     if not _own:
         os.environ.pop(TEST_DATABASES, None)
 
 
-def here() -> list[OwnDatabase]:
+def list_own_databases() -> list[OwnDatabase]:
     """Return the test databases that this process works on now, one per alias."""
-    return [own for alias in connections if (own := find(alias)) is not None]
+    return [own for alias in connections if (own := find_own_database(alias)) is not None]
 
 
-def find(alias: str) -> OwnDatabase | None:
+def find_own_database(alias: str) -> OwnDatabase | None:
     """Return the test database that an alias leads to now, None if it leads to none of ours."""
     return _own.get((alias, str(connections[alias].settings_dict["NAME"])))
 
 
-def known(alias: str, name: str) -> OwnDatabase | None:
+def get_own_database(alias: str, name: str) -> OwnDatabase | None:
     """Return a test database of this process by its name, whether the alias leads there or not."""
     return _own.get((alias, name))
 
 
-def register(own: OwnDatabase) -> None:
+def register_database(own: OwnDatabase) -> None:
     """Take note of a test database of this process, which snapshots may be taken of from now."""
     _own[own.alias, own.name] = own
     exempt_test_database(own.alias, own.name)
     _announce()
 
 
-def mirror(alias: str, source: str) -> None:
+def register_mirror(alias: str, source: str) -> None:
     """Take note of an alias that a test runner leads to another one's test database."""
     name = str(connections[alias].settings_dict["NAME"])
     for own in list(_own.values()):
         if own.name == name:
-            register(replace(own, alias=alias, source=source))
+            register_database(replace(own, alias=alias, source=source))
 
 
-def forget(server: Server, name: str) -> None:
+def forget_database(server: Server, name: str) -> None:
     """Take note that a test database is this process' no longer, by whatever alias."""
     there = _own_on(server)
     for own in list(_own.values()):
@@ -126,7 +126,7 @@ def is_own_template(template: str) -> bool:
     return any(own.template == template for own in _own.values())
 
 
-def session(server: Server) -> Session:
+def get_lock_session(server: Server) -> Session:
     """Return the session of this process that holds the locks of its test databases.
 
     Raises:
@@ -141,44 +141,44 @@ def session(server: Server) -> Session:
     if lost:
         for own in _own_on(server):
             # A worker's may be held by its parent, whose session stands.
-            try_acquire_lock(_sessions[key], run_lock(own.name))
+            try_acquire_lock(_sessions[key], run_lock_key(own.name))
     return _sessions[key]
 
 
-def hold(holder: Session, name: str) -> None:
+def claim_name(holder: Session, name: str) -> None:
     """Claim the name of a test database for as long as this run lives.
 
     Raises:
         DatabaseBusyError: Another run uses it.
     """
     try:
-        acquire_lock(holder, run_lock(name), _GONE_S)
+        acquire_lock(holder, run_lock_key(name), _GONE_S)
     except OperationRunningError as error:
         raise DatabaseBusyError(
             f"The test database {name!r} is in use by another test run: "
-            f"{read_lock_holder(holder, run_lock(name)) or 'it has just ended'}.",
+            f"{read_lock_holder(holder, run_lock_key(name)) or 'it has just ended'}.",
             hint="Wait for that run, or give this one another name in DATABASES: "
             "'TEST': {'NAME': '…'}.",
         ) from error
 
 
-def let_go(server: Server, name: str) -> None:
+def release_name(server: Server, name: str) -> None:
     """Give the name of a test database up; with the last one the session ends."""
     key = (os.getpid(), server)
     if key not in _sessions:
         return
     if not _sessions[key].broken:
-        release_lock(_sessions[key], run_lock(name))
+        release_lock(_sessions[key], run_lock_key(name))
     if not _own:
         _sessions.pop(key).close()
 
 
-def run_lock(name: str) -> str:
+def run_lock_key(name: str) -> str:
     """Return what the lock of a test database is called; operations on it have its own name."""
     return f"test run on {name}"
 
 
-def adopt() -> None:
+def adopt_announced_databases() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
     for given in json.loads(os.environ.get(TEST_DATABASES, _NONE)):
         if given["alias"] not in connections.settings:
@@ -186,14 +186,16 @@ def adopt() -> None:
         settings = connections[given["alias"]].settings_dict
         if _place(settings) == given.pop("place"):
             settings["NAME"] = given["name"]
-            register(OwnDatabase(**given))
+            register_database(OwnDatabase(**given))
 
 
-def move(alias: str, before: str) -> None:
+def register_worker_database(alias: str, before: str) -> None:
     """Take note that a worker's alias, which led to a run's database, leads to its own clone."""
-    own = known(alias, before)
+    own = get_own_database(alias, before)
     if own is not None:
-        register(replace(own, name=str(connections[alias].settings_dict["NAME"]), written=0))
+        register_database(
+            replace(own, name=str(connections[alias].settings_dict["NAME"]), written=0)
+        )
 
 
 def _own_on(server: Server) -> list[OwnDatabase]:
@@ -213,7 +215,7 @@ def _announce() -> None:
             "template": own.template,
             "place": _place({**connections[own.alias].settings_dict, "NAME": own.source}),
         }
-        for own in here()
+        for own in list_own_databases()
     ]
     os.environ[TEST_DATABASES] = json.dumps(found)
 

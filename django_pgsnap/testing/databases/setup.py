@@ -17,21 +17,18 @@ from ...postgres.counters import count_rows_written
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
-from . import clones, file_reads, fingerprint, marks, own_databases, template_spares, templates
-from .clones import remove_snapshots, send_off
+from . import clones, comments, file_reads, fingerprint, own_databases, template_spares, templates
+from .clones import drop_in_background, remove_snapshots
+from .comments import FoundDatabase, TestDatabaseComment
 from .fingerprint import Fingerprint
-from .marks import Found, Mark
-from .own_databases import OwnDatabase, is_own_template, let_go
+from .own_databases import OwnDatabase, is_own_template, release_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bed:
-    """The place of a test database: its name is claimed, its contents are yet to come.
+class TestDatabaseSlot:
+    """A test database whose name this run has claimed, before it is made.
 
     Attributes:
-        connection: Django's wrapper of the alias.
-        server: The server.
-        name: Name of the test database.
         source: Name of the database that the alias leads to outside of tests.
     """
 
@@ -43,29 +40,31 @@ class Bed:
     @property
     def session(self) -> Session:
         """The session that holds the lock."""
-        return own_databases.session(self.server)
+        return own_databases.get_lock_session(self.server)
 
     @property
     def alias(self) -> str:
         """The alias."""
         return str(self.connection.alias)
 
-    def present(self) -> Found | None:
+    def find_present(self) -> FoundDatabase | None:
         """Return the database that already has the name, None if there is none."""
-        return marks.find(self.session, self.name)
+        return comments.find_database(self.session, self.name)
 
     def clear(self) -> None:
-        """Drop what an earlier run left in this place."""
-        if self.present() is not None:
-            clones.drop(self.session, self.name)
+        """Drop what an earlier run left under this name."""
+        if self.find_present() is not None:
+            clones.drop_test_database(self.session, self.name)
 
-    def mark(self, *, fingerprint: str, kept: bool) -> Mark:
-        """Return a mark for this test database."""
-        return Mark(database=self.name, source=self.source, fingerprint=fingerprint, kept=kept)
+    def comment(self, *, fingerprint: str, kept: bool) -> TestDatabaseComment:
+        """Return the comment for this test database."""
+        return TestDatabaseComment(
+            database=self.name, source=self.source, fingerprint=fingerprint, kept=kept
+        )
 
-    def settle(self, template: str | None, *, rows_written: int = 0) -> None:
-        """Take note that the test database is complete, and this process'."""
-        own_databases.register(
+    def register(self, template: str | None, *, rows_written: int = 0) -> None:
+        """Note that the test database is complete and belongs to this process."""
+        own_databases.register_database(
             OwnDatabase(
                 alias=self.alias,
                 name=self.name,
@@ -77,8 +76,10 @@ class Bed:
 
 
 @contextmanager
-def claim(connection: BaseDatabaseWrapper, name: str, source: str) -> Iterator[Bed]:
-    """Claim the name of a test database, once what killed runs left is swept away.
+def claim_slot(
+    connection: BaseDatabaseWrapper, name: str, source: str
+) -> Iterator[TestDatabaseSlot]:
+    """Claim the name of a test database, then drop what killed runs left.
 
     Raises:
         DatabaseBusyError: Another run uses it, or sessions are on what an earlier one left.
@@ -87,25 +88,29 @@ def claim(connection: BaseDatabaseWrapper, name: str, source: str) -> Iterator[B
     """
     server = get_server(connection)
     with server_errors():
-        session = own_databases.session(server)
-        own_databases.hold(session, name)
-        clones.sweep(session, source)
-        yield Bed(connection=connection, server=server, name=name, source=source)
+        session = own_databases.get_lock_session(server)
+        own_databases.claim_name(session, name)
+        clones.sweep_dead_runs(session, source)
+        yield TestDatabaseSlot(connection=connection, server=server, name=name, source=source)
 
 
-def source_of(connection: BaseDatabaseWrapper) -> str:
+def get_source(connection: BaseDatabaseWrapper) -> str:
     """Return the name of the database that an alias leads to outside of tests."""
-    own = own_databases.find(connection.alias)
+    own = own_databases.find_own_database(connection.alias)
     return own.source if own else str(connection.settings_dict["NAME"])
 
 
-def set_up(
-    bed: Bed, migrate: Callable[[bool], object], tell: Callable[[str], object], *, keep: bool
+def set_up_database(
+    slot: TestDatabaseSlot,
+    migrate: Callable[[bool], object],
+    tell: Callable[[str], object],
+    *,
+    keep: bool,
 ) -> bool:
     """Fill a test database from its template, which is made if it is not there.
 
     Args:
-        bed: Its place, with nothing in it but what an earlier run of ours left.
+        slot: The test database; what an earlier run of ours left may still have its name.
         migrate: Creates and migrates it, or only migrates it if called with True, as it is there.
         tell: Hears what the user has to wait for, and why a state could not be kept.
         keep: Whether the database of an earlier run is used, and kept again.
@@ -113,71 +118,80 @@ def set_up(
     Returns:
         Whether it could be used without migrating.
     """
-    session = bed.session
-    wanted = fingerprint.take(bed.connection, session, bed.source)
-    found = bed.present()
-    if keep and found and found.mark and found.mark.fingerprint and not found.broken:
-        return _use_again(bed, found.mark, wanted, migrate)
-    with templates.lock(session, wanted, tell):
-        template = templates.find(session, wanted)
-        bed.clear()
+    session = slot.session
+    wanted = fingerprint.take(slot.connection, session, slot.source)
+    found = slot.find_present()
+    if keep and found and found.comment and found.comment.fingerprint and not found.broken:
+        return _use_again(slot, found.comment, wanted, migrate)
+    with templates.lock_building(session, wanted, tell):
+        template = templates.find_template(session, wanted)
+        slot.clear()
         if template is not None:
-            _clone(session, template, bed.mark(fingerprint=wanted.digest, kept=keep))
-            templates.touch(session, template)
+            _clone(session, template, slot.comment(fingerprint=wanted.digest, kept=keep))
+            templates.note_use(session, template)
         else:
-            template = _migrate(bed, wanted, migrate, tell)
-            session.execute(marks.write(bed.mark(fingerprint=wanted.digest, kept=keep)))
-            rows = count_rows_written(session, bed.name)
-            bed.settle(template.database if template else None, rows_written=rows)
+            template = _migrate(slot, wanted, migrate, tell)
+            session.execute(
+                comments.write_comment(slot.comment(fingerprint=wanted.digest, kept=keep))
+            )
+            rows = count_rows_written(session, slot.name)
+            slot.register(template.database if template else None, rows_written=rows)
             return False
-    bed.settle(template.database)
+    slot.register(template.database)
     return True
 
 
-def _clone(session: Session, template: Record, mark: Mark) -> None:
-    spare = template_spares.take(session, template)
+def _clone(session: Session, template: Record, comment: TestDatabaseComment) -> None:
+    spare = template_spares.obtain_template_spare(session, template)
     if spare is None:
-        clones.make(session, template.database, mark)
+        clones.make_test_database(session, template.database, comment)
     else:
-        clones.furnish(session, spare, template.database)
-        clones.become(session, spare, mark)
+        clones.copy_properties(session, spare, template.database)
+        clones.turn_into_test_database(session, spare, comment)
 
 
 def _use_again(
-    bed: Bed, mark: Mark, wanted: Fingerprint, migrate: Callable[[bool], object]
+    slot: TestDatabaseSlot,
+    comment: TestDatabaseComment,
+    wanted: Fingerprint,
+    migrate: Callable[[bool], object],
 ) -> bool:
     """Use a kept database with all that is in it, so never as something to make a template of."""
-    is_current = mark.fingerprint == wanted.digest
+    is_current = comment.fingerprint == wanted.digest
     if not is_current:
         migrate(True)
-    bed.session.execute(marks.write(replace(mark, fingerprint=wanted.digest, kept=True)))
-    bed.settle(None)
+    slot.session.execute(
+        comments.write_comment(replace(comment, fingerprint=wanted.digest, kept=True))
+    )
+    slot.register(None)
     return is_current
 
 
 def _migrate(
-    bed: Bed,
+    slot: TestDatabaseSlot,
     wanted: Fingerprint,
     migrate: Callable[[bool], object],
     tell: Callable[[str], object],
 ) -> Record | None:
-    session = bed.session
+    session = slot.session
     # To look for an ancestor imports the migrations, and they may read files at once.
     with file_reads.noting():
-        ancestor = templates.nearest(session, wanted, bed.source)
+        ancestor = templates.nearest(session, wanted, slot.source)
         if ancestor is not None:
-            clones.make(session, ancestor.database, bed.mark(fingerprint="", kept=False))
+            clones.make_test_database(
+                session, ancestor.database, slot.comment(fingerprint="", kept=False)
+            )
         migrate(ancestor is not None)
     if not test_config().keep:
         return None
-    _leave(bed.connection)
+    _disconnect(slot.connection)
     try:
-        return templates.publish(
+        return templates.publish_template(
             session,
-            bed.name,
+            slot.name,
             wanted,
-            alias=bed.alias,
-            source=bed.source,
+            alias=slot.alias,
+            source=slot.source,
             ancestor=ancestor,
             files=file_reads.noted(),
         )
@@ -189,59 +203,61 @@ def _migrate(
 
 
 def mark_unfinished(connection: BaseDatabaseWrapper, name: str) -> None:
-    """Mark a test database that is about to be migrated, in case the run is killed meanwhile."""
-    mark = Mark(database=name, source=source_of(connection), fingerprint="", kept=False)
-    own_databases.session(get_server(connection)).execute(marks.write(mark))
+    """Comment on a test database that is about to be migrated, in case the run is killed."""
+    comment = TestDatabaseComment(
+        database=name, source=get_source(connection), fingerprint="", kept=False
+    )
+    own_databases.get_lock_session(get_server(connection)).execute(comments.write_comment(comment))
 
 
-def copy(bed: Bed, original: OwnDatabase, *, keep: bool) -> None:
+def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase, *, keep: bool) -> None:
     """Make a worker's clone of a test database."""
-    session = bed.session
-    state = marks.find(session, original.name)
-    complete = state.mark.fingerprint if state and state.mark else ""
-    found = bed.present()
-    is_current = found and (found.mark is None or found.mark.fingerprint == complete != "")
+    session = slot.session
+    state = comments.find_database(session, original.name)
+    complete = state.comment.fingerprint if state and state.comment else ""
+    found = slot.find_present()
+    is_current = found and (found.comment is None or found.comment.fingerprint == complete != "")
     if keep and found and is_current and not found.broken:
-        if found.mark:
-            session.execute(marks.write(replace(found.mark, kept=True)))
+        if found.comment:
+            session.execute(comments.write_comment(replace(found.comment, kept=True)))
     else:
-        bed.clear()
+        slot.clear()
         if original.template is None:
-            _leave(bed.connection)
-        clones.make(
+            _disconnect(slot.connection)
+        clones.make_test_database(
             session,
             original.template or original.name,
-            bed.mark(fingerprint=complete, kept=keep),
+            slot.comment(fingerprint=complete, kept=keep),
         )
-    bed.settle(original.template)
+    slot.register(original.template)
 
 
-def give_up(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
+def give_up_database(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
     """End the use of a test database, and have the server drop it unless it is to be kept."""
     server = get_server(connection)
-    own = own_databases.known(connection.alias, name)
-    _leave(connection)
+    own = own_databases.get_own_database(connection.alias, name)
+    _disconnect(connection)
     with server_errors():
         if not keep:
-            remove_snapshots(own_databases.session(server), name)
-        own_databases.forget(server, name)
-        let_go(server, name)
+            remove_snapshots(own_databases.get_lock_session(server), name)
+        own_databases.forget_database(server, name)
+        release_name(server, name)
         if not keep:
-            send_off(server, name)
+            drop_in_background(server, name)
         if own and own.template and not is_own_template(own.template):
-            template_spares.order(server, own.template)
+            template_spares.order_template_spare(server, own.template)
 
 
-def keep(connection: BaseDatabaseWrapper, name: str) -> None:
+def keep_database(connection: BaseDatabaseWrapper, name: str) -> None:
     """End the use of a test database that stays, for a later run to use or to replace."""
-    session = own_databases.session(get_server(connection))
+    session = own_databases.get_lock_session(get_server(connection))
     with server_errors():
-        found = marks.find(session, name)
-        if found is not None and found.mark is not None:
-            session.execute(marks.write(replace(found.mark, kept=True)))
-    give_up(connection, name, keep=True)
+        found = comments.find_database(session, name)
+        if found is not None and found.comment is not None:
+            session.execute(comments.write_comment(replace(found.comment, kept=True)))
+    give_up_database(connection, name, keep=True)
 
 
-def _leave(connection: BaseDatabaseWrapper) -> None:
+def _disconnect(connection: BaseDatabaseWrapper) -> None:
     connection.close()
     close_pools([connection.alias])

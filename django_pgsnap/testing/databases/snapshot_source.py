@@ -23,9 +23,9 @@ from . import file_reads, fingerprint, own_databases, templates
 from .fingerprint import Fingerprint
 
 
-def find(session: Session, alias: str, snapshot: str) -> Database | None:
+def find_copy(session: Session, alias: str, snapshot: str) -> Database | None:
     """Return the copy that a snapshot has of an alias' database, None if it has none."""
-    own = own_databases.find(alias)
+    own = own_databases.find_own_database(alias)
     copies = load_catalog(session).copies([own.source] if own else [])
     for copy in copies:
         if copy.record is not None and copy.record.name == snapshot:
@@ -33,9 +33,9 @@ def find(session: Session, alias: str, snapshot: str) -> Database | None:
     return None
 
 
-def missing(session: Session, alias: str, snapshot: str) -> SnapshotNotFoundError:
+def describe_missing_snapshot(session: Session, alias: str, snapshot: str) -> SnapshotNotFoundError:
     """Return the error that says that there is no such snapshot."""
-    own = own_databases.find(alias)
+    own = own_databases.find_own_database(alias)
     copies = load_catalog(session).copies([own.source] if own else [])
     known = {copy.record.name for copy in copies if copy.record is not None}
     near = nearest_names(snapshot, known)
@@ -47,7 +47,7 @@ def missing(session: Session, alias: str, snapshot: str) -> SnapshotNotFoundErro
     )
 
 
-def start(keeper: Keeper, copy: Database, migrate: Callable[[], object]) -> None:
+def start_from_copy(keeper: Keeper, copy: Database, migrate: Callable[[], object]) -> None:
     """Have tests start from a snapshot's copy, migrated.
 
     Args:
@@ -68,10 +68,10 @@ def start(keeper: Keeper, copy: Database, migrate: Callable[[], object]) -> None
 def _prepare(keeper: Keeper, copy: str, record: Record, migrate: Callable[[], object]) -> Baseline:
     session = keeper.session
     wanted = _fingerprint(keeper, record)
-    with templates.lock(session, wanted, lambda _: None):
-        found = templates.find(session, wanted)
+    with templates.lock_building(session, wanted, lambda _: None):
+        found = templates.find_template(session, wanted)
         if found is not None:
-            templates.touch(session, found)
+            templates.note_use(session, found)
             return keeper.start_from(found.database)
         keeper.start_from(copy)
         with file_reads.noting():
@@ -80,7 +80,7 @@ def _prepare(keeper: Keeper, copy: str, record: Record, migrate: Callable[[], ob
         files = _files()
         if not test_config().keep or files is None:
             return keeper.start_from(keeper.keep())
-        made = templates.publish(
+        made = templates.publish_template(
             session,
             keeper.name,
             wanted,

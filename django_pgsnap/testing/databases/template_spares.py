@@ -16,7 +16,7 @@ from ...postgres.session import Session
 from . import clones
 
 
-def take(session: Session, template: Record) -> str | None:
+def obtain_template_spare(session: Session, template: Record) -> str | None:
     """Return the name of a template's spare, whose lock we hold then, None if there is none.
 
     One that is being made is waited for, which is never slower than cloning afresh.
@@ -30,7 +30,7 @@ def take(session: Session, template: Record) -> str | None:
     return None
 
 
-def order(server: Server, template: str) -> None:
+def order_template_spare(server: Server, template: str) -> None:
     """Have the server make the spare of a template by itself, unless it is there or on its way."""
     with server.session("clearing up") as session:
         present = load_catalog(session)
@@ -39,7 +39,7 @@ def order(server: Server, template: str) -> None:
             return
         name = spare_name(found.set_id)
         if name not in present and try_acquire_lock(session, name):
-            clone = clones.plan(session, template, name)
+            clone = clones.plan_clone(session, template, name)
             session.fire(clone.statement)
 
 

@@ -29,7 +29,7 @@ from ...clones.transitions import (
 from ...postgres.advisory_locks import lock_key, release_lock, try_acquire_lock, wait_for_lock
 from ...postgres.session import Query, Session
 from . import file_reads
-from .clones import shut_clone
+from .clones import make_shut_clone
 from .fingerprint import Fingerprint, SourceCounters
 from .migration_history import digest_of, todays_plan
 
@@ -44,7 +44,7 @@ def database_name(fingerprint: Fingerprint) -> str:
 
 
 @contextmanager
-def lock(
+def lock_building(
     session: Session, fingerprint: Fingerprint, tell: Callable[[str], object]
 ) -> Iterator[None]:
     """Look for a template, build it or clone it, while nobody else does."""
@@ -59,7 +59,7 @@ def lock(
             release_lock(session, key)
 
 
-def find(session: Session, fingerprint: Fingerprint) -> Record | None:
+def find_template(session: Session, fingerprint: Fingerprint) -> Record | None:
     """Return the template with this fingerprint, None if there is none or it is stale.
 
     It is in use from then on until the session ends, which keeps it from being dropped.
@@ -93,7 +93,7 @@ def nearest(session: Session, fingerprint: Fingerprint, source: str) -> Record |
     return record if record.database in load_catalog(session) else None
 
 
-def publish(
+def publish_template(
     session: Session,
     database: str,
     fingerprint: Fingerprint,
@@ -112,7 +112,7 @@ def publish(
     3. What is too old, or beyond the number to keep, is dropped, unless it is in use.
     """
     plan = todays_plan()
-    unfinished = shut_clone(session, database)
+    unfinished = make_shut_clone(session, database)
     # What its oldest migrations read from the calendar is as old as the first of its ancestors.
     born = ancestor.taken_at if ancestor else datetime.now(UTC)
     ground = SourceCounters.of_template(ancestor) if ancestor else fingerprint.ground
@@ -153,7 +153,7 @@ def publish(
     return record
 
 
-def touch(session: Session, record: Record) -> None:
+def note_use(session: Session, record: Record) -> None:
     """Note that a template was used, so that others are dropped before it."""
     session.execute(rewrite_comment(replace(record, used_at=datetime.now(UTC).isoformat())))
 

@@ -17,7 +17,7 @@ from ...postgres.advisory_locks import release_lock, try_acquire_lock
 from ...postgres.server import Server
 from ...postgres.session import Query, Session
 from ..databases import clones, own_databases
-from ..databases.clones import fire_drop, shut_clone
+from ..databases.clones import drop_shut_in_background, make_shut_clone
 
 # So many databases may wait to be dropped; then a reset waits, too.
 _PATIENCE: Final = 4
@@ -37,7 +37,7 @@ class Ready:
 
     @property
     def _holder(self) -> Session:
-        return own_databases.session(self._server)
+        return own_databases.get_lock_session(self._server)
 
     def take(self, origin: str) -> str:
         """Return the name of a shut clone of a shut database, whose lock this process holds.
@@ -47,18 +47,18 @@ class Ready:
         """
         ordered, self._ordered = self._ordered, None
         if ordered is None:
-            return shut_clone(self._holder, origin)
+            return make_shut_clone(self._holder, origin)
         self._cloner.finish()
         if ordered.source != origin:
             self.discard(ordered.name)
-            return shut_clone(self._holder, origin)
-        clones.furnish(self._holder, ordered.name, ordered.source)
+            return make_shut_clone(self._holder, origin)
+        clones.copy_properties(self._holder, ordered.name, ordered.source)
         return ordered.name
 
     def order(self, origin: str) -> None:
         """Have a clone made of a shut database, while tests run."""
         name = unfinished_name(new_identity())
-        self._ordered = clones.plan(self._cloner.session, origin, name)
+        self._ordered = clones.plan_clone(self._cloner.session, origin, name)
         try_acquire_lock(self._holder, name)
         self._cloner.send(self._ordered.statement)
 
@@ -82,7 +82,7 @@ class Ready:
         while self._doomed:
             name = self._doomed.pop()
             release_lock(self._holder, name)
-            fire_drop(self._server, name)
+            drop_shut_in_background(self._server, name)
 
     def _dropped(self) -> None:
         # What could not be dropped is left to the next run, which sweeps what has no lock.

@@ -163,7 +163,7 @@ class Guests:
         close_connections(alias for alias in self.aliases if but is None or alias != self.alias)
         close_pools(self.aliases)
         close_idle(self.aliases)
-        watcher = own_databases.session(self._server)
+        watcher = own_databases.get_lock_session(self._server)
         stays = {but.pid} if but else set()
         deadline = time.monotonic() + _LEAVING_S
         while {each.pid for each in read_backends(watcher, [self.name])} - stays:

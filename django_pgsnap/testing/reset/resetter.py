@@ -29,7 +29,7 @@ from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
 from ..databases import own_databases
-from ..databases.clones import shut_clone
+from ..databases.clones import make_shut_clone
 from ..databases.own_databases import OwnDatabase
 from . import baseline
 from . import changes as changes_module
@@ -92,7 +92,7 @@ class Keeper:
     @property
     def session(self) -> Session:
         """The session of this process that holds its locks."""
-        return own_databases.session(self._server)
+        return own_databases.get_lock_session(self._server)
 
     def start(self, wanted: Baseline | None = None) -> None:
         """Have tests start from a baseline from now on."""
@@ -241,7 +241,7 @@ class Keeper:
 
     def keep(self) -> str:
         """Return the name of a shut clone of the test database, which is kept to the end."""
-        origin = shut_clone(self.session, self.name)
+        origin = make_shut_clone(self.session, self.name)
         self._origins.append(origin)
         return origin
 
@@ -272,7 +272,7 @@ def find(alias: str) -> Keeper | None:
 
     The state that it finds at first is the baseline of the whole run.
     """
-    own = own_databases.find(alias)
+    own = own_databases.find_own_database(alias)
     if own is None:
         return None
     server = get_server(connections[alias])

@@ -1,0 +1,96 @@
+"""The comment on a test database: whose run it belongs to, and which state it is in.
+
+The comment is written in the transaction that gives the database its name, so that a later run can
+tell what a killed one left. A comment alone proves little: the database must be our own role's.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Final
+
+from psycopg import sql
+
+from ...clones.transitions import comment_on_database
+from ...postgres.session import Query, Session
+
+_VERSION_KEY: Final = "pgsnap_test"
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestDatabaseComment:
+    """What the comment on a test database says.
+
+    Attributes:
+        database: The database's name. A comment with another name came along with a rename.
+        source: Name of the database that its alias leads to outside of tests.
+        fingerprint: What it was migrated from; empty as long as it is not complete.
+        kept: Whether its run was told to keep it.
+    """
+
+    database: str
+    source: str
+    fingerprint: str
+    kept: bool
+
+    # pytest takes classes for tests by their names.
+    __test__: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundDatabase:
+    """A database that is there under a test database's name.
+
+    Attributes:
+        comment: Its comment, None if it is not a test database of ours.
+        broken: Whether a DROP of it was interrupted, after which it can only be dropped.
+    """
+
+    name: str
+    comment: TestDatabaseComment | None
+    broken: bool
+
+
+_DATABASES: Final = sql.SQL(
+    "SELECT datname, shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba) = current_user,"
+    " datconnlimit = -2"
+    " FROM pg_database WHERE datname = coalesce(%s, datname) ORDER BY oid"
+)
+
+
+def encode_comment(comment: TestDatabaseComment) -> str:
+    """Return the text of a comment."""
+    return json.dumps({_VERSION_KEY: _VERSION, **asdict(comment)}, ensure_ascii=False)
+
+
+def write_comment(comment: TestDatabaseComment) -> Query:
+    """Return the statement that writes a comment."""
+    return comment_on_database(comment.database, encode_comment(comment))
+
+
+def find_database(session: Session, name: str) -> FoundDatabase | None:
+    """Return the database of this name, None if there is none."""
+    for database, text, is_ours, broken in session.rows(_DATABASES, [name]):
+        comment = _decode(database, text) if is_ours else None
+        return FoundDatabase(name=database, comment=comment, broken=broken)
+    return None
+
+
+def list_comments(session: Session) -> list[TestDatabaseComment]:
+    """Return the comments on all test databases of our role."""
+    rows = session.rows(_DATABASES, [None])
+    found = [_decode(name, comment) for name, comment, is_ours, _ in rows if is_ours]
+    return [comment for comment in found if comment is not None]
+
+
+def _decode(name: str, text: str | None) -> TestDatabaseComment | None:
+    try:
+        data = json.loads(text or "")
+        if data.pop(_VERSION_KEY) != _VERSION:
+            return None
+        comment = TestDatabaseComment(**data)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return comment if comment.database == name else None
