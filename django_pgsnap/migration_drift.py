@@ -26,9 +26,9 @@ class Drift:
     def __str__(self) -> str:
         parts = []
         if self.missing:
-            parts.append(f"{len(self.missing)} behind")
+            parts.append(f"{len(self.missing)} not run")
         if self.unknown:
-            parts.append(f"{len(self.unknown)} unknown here")
+            parts.append(f"{len(self.unknown)} not in this code")
         return ", ".join(parts)
 
 

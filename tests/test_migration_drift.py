@@ -72,9 +72,9 @@ def test_real_project() -> None:
     ("applied", "missing", "unknown", "text"),
     [
         ([ONE, TWO, THREE], [], [], ""),
-        ([ONE], [TWO, THREE], [], "2 behind"),
-        ([ONE, TWO, THREE, FOUR], [], [FOUR], "1 unknown here"),
-        ([FOUR, ONE], [TWO, THREE], [FOUR], "2 behind, 1 unknown here"),
+        ([ONE], [TWO, THREE], [], "2 not run"),
+        ([ONE, TWO, THREE, FOUR], [], [FOUR], "1 not in this code"),
+        ([FOUR, ONE], [TWO, THREE], [FOUR], "2 not run, 1 not in this code"),
     ],
 )
 @pytest.mark.usefixtures("directory")

@@ -1,150 +1,63 @@
-"""The command line of ``pgsnap``: its subcommands and their options."""
+"""The command line of ``pgsnap``: its subcommands and their options.
+
+A new subcommand is an entry in ``SUBCOMMANDS``, and a method of the command that is called like it.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from django.core.management.base import CommandParser
 
 from ..clones.records import STRATEGIES
 
 
-def add(parser: CommandParser) -> None:
+class Argument:
+    """An argument of subcommands, as argparse wants it."""
+
+    def __init__(self, *flags: str, **settings: Any) -> None:
+        self.flags = flags
+        self.settings = settings
+        self.destination = settings.get("dest") or flags[0].lstrip("-").replace("-", "_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subcommand:
+    """What a subcommand does, and which arguments it takes beside ``--json``.
+
+    Attributes:
+        help: What it does, as a line of a list.
+        description: The same as whole sentences; empty where the line says it all.
+    """
+
+    help: str
+    arguments: Sequence[Argument]
+    description: str = ""
+    aliases: Sequence[str] = ()
+
+
+def add_subcommands(parser: CommandParser) -> None:
     """Add all subcommands to the command's parser."""
-    subcommands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
-    for name, (help_text, add_options) in _SUBCOMMANDS.items():
-        subparser = subcommands.add_parser(
-            name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}."
+    subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
+    for name, subcommand in SUBCOMMANDS.items():
+        sentence = f"{subcommand.help[0].upper()}{subcommand.help[1:]}."
+        subparser = subparsers.add_parser(
+            name,
+            aliases=subcommand.aliases,
+            help=subcommand.help,
+            description=subcommand.description or sentence,
         )
-        add_options(subparser)
+        # An alias is another word for the subcommand, not another subcommand.
+        subparser.set_defaults(subcommand=name)
+        for argument in subcommand.arguments:
+            subparser.add_argument(*argument.flags, **argument.settings)
+        subparser.add_argument(
+            "--json", dest="as_json", action="store_true", help="print facts as JSON"
+        )
         _add_base_options(subparser)
-
-
-def _take(parser: CommandParser) -> None:
-    parser.add_argument("name", nargs="?", help="name of the snapshot (default: snap1, snap2, …)")
-    parser.add_argument("--note", default="", help="a remark to show in lists")
-    parser.add_argument(
-        "--replace", action="store_true", help="take the place of a snapshot of the same name"
-    )
-    parser.add_argument("--pin", action="store_true", help="keep it when others are pruned")
-    parser.add_argument(
-        "--no-spare",
-        dest="spare",
-        action="store_false",
-        help="make no ready-made clone for the first restore",
-    )
-    parser.add_argument(
-        "--strategy", choices=STRATEGIES, help="how the server copies (default: the quickest)"
-    )
-    _add_manners(parser)
-    _add_databases(parser)
-    _add_json(parser)
-
-
-def _restore(parser: CommandParser) -> None:
-    parser.add_argument("name", nargs="?", help="name of the snapshot (default: the newest)")
-    parser.add_argument(
-        "--no-undo",
-        dest="undo",
-        action="store_const",
-        const=False,
-        help="do not keep what is replaced",
-    )
-    parser.add_argument(
-        "--migrate", action="store_true", help="run the migrations that the snapshot lacks"
-    )
-    _add_manners(parser)
-    _add_databases(parser)
-    _add_json(parser)
-
-
-def _undo(parser: CommandParser) -> None:
-    _add_manners(parser)
-    _add_databases(parser)
-    _add_json(parser)
-
-
-def _list(parser: CommandParser) -> None:
-    parser.add_argument(
-        "--all",
-        dest="everyone",
-        action="store_true",
-        help="those of other projects on the same servers too",
-    )
-    _add_databases(parser)
-    _add_json(parser)
-
-
-def _show(parser: CommandParser) -> None:
-    parser.add_argument("name", help="name of the snapshot")
-    _add_json(parser)
-
-
-def _rename(parser: CommandParser) -> None:
-    parser.add_argument("old", help="present name of the snapshot")
-    parser.add_argument("new", help="its new name")
-    _add_json(parser)
-
-
-def _delete(parser: CommandParser) -> None:
-    parser.add_argument("names", nargs="+", metavar="name", help="name of a snapshot")
-    parser.add_argument(
-        "--no-input",
-        "--noinput",
-        dest="interactive",
-        action="store_false",
-        help="do not ask before deleting",
-    )
-    _add_json(parser)
-
-
-def _refill(parser: CommandParser) -> None:
-    parser.add_argument(
-        "name", nargs="?", help="name of the snapshot (default: the one last taken or restored)"
-    )
-    _add_databases(parser)
-    _add_json(parser)
-
-
-def _doctor(parser: CommandParser) -> None:
-    parser.description = (
-        "Say what is wrong with the snapshots and their servers, or in the way, each with its "
-        "remedy. Errors and warnings that are left make the exit status 1; notes do not."
-    )
-    parser.add_argument(
-        "--fix",
-        action="store_true",
-        help="drop what interrupted commands left, and spares that no restore needs",
-    )
-    _add_databases(parser)
-    _add_json(parser)
-
-
-def _add_manners(parser: CommandParser) -> None:
-    parser.add_argument(
-        "--wait",
-        dest="wait_s",
-        type=_seconds,
-        metavar="S",
-        help="seconds to wait for busy sessions and other operations (default: 10)",
-    )
-    parser.add_argument("--force", action="store_true", help="end busy sessions too, at once")
-
-
-def _add_databases(parser: CommandParser) -> None:
-    parser.add_argument(
-        "--database",
-        dest="databases",
-        action="append",
-        metavar="ALIAS",
-        help="only this alias of DATABASES; may be repeated",
-    )
-
-
-def _add_json(parser: CommandParser) -> None:
-    parser.add_argument("--json", dest="as_json", action="store_true", help="print facts as JSON")
 
 
 def _add_base_options(parser: CommandParser) -> None:
@@ -174,16 +87,103 @@ def _seconds(text: str) -> float:
 
 _seconds.__name__ = "number of seconds"  # argparse says: invalid number of seconds value
 
-_SUBCOMMANDS: Final[dict[str, tuple[str, Callable[[CommandParser], None]]]] = {
-    "take": ("take a snapshot of the live databases", _take),
-    "restore": ("bring the live databases back to a snapshot", _restore),
-    "undo": ("swap back what the last restore replaced; again to redo", _undo),
-    "list": ("list the snapshots", _list),
-    "show": ("show all that is known of a snapshot", _show),
-    "rename": ("give a snapshot another name", _rename),
-    "pin": ("keep a snapshot when others are pruned", _show),
-    "unpin": ("let a snapshot be pruned again", _show),
-    "delete": ("delete snapshots", _delete),
-    "refill": ("make the spare of a snapshot, in the foreground", _refill),
-    "doctor": ("say what is wrong or in the way, with its remedy", _doctor),
+
+def _flag(*flags: str, **settings: Any) -> Argument:
+    return Argument(*flags, action="store_true", **settings)
+
+
+_NAME: Final = Argument("name", help="name of the snapshot")
+_DATABASE: Final = Argument(
+    "--database",
+    dest="databases",
+    action="append",
+    metavar="ALIAS",
+    help="only this alias of DATABASES; may be repeated",
+)
+_WHEN_BUSY: Final = (
+    Argument(
+        "--wait",
+        dest="wait_s",
+        type=_seconds,
+        metavar="S",
+        help="seconds to wait for busy sessions and other operations (default: 10)",
+    ),
+    _flag("--force", help="end busy sessions too, at once"),
+    _DATABASE,
+)
+_NO_INPUT: Final = Argument(
+    *("-y", "--no-input", "--noinput"), dest="interactive", action="store_false", help="do not ask"
+)
+
+_TAKE: Final = (
+    Argument("name", nargs="?", help="its name (default: snap1, snap2, ...)"),
+    Argument("--note", default="", help="a remark to show in lists"),
+    _flag("--replace", help="replace the snapshot of that name, if there is one"),
+    _flag("--pin", help="protect it from being pruned"),
+    Argument(
+        "--no-spare",
+        dest="spare",
+        action="store_false",
+        help="do not prepare a clone for the first restore, which then has to copy",
+    ),
+    Argument("--strategy", choices=STRATEGIES, help="how the server copies (default: the fastest)"),
+    *_WHEN_BUSY,
+)
+_RESTORE: Final = (
+    Argument("name", nargs="?", help="name of the snapshot (default: the newest)"),
+    Argument(
+        "--no-undo",
+        dest="undo",
+        action="store_const",
+        const=False,
+        help="drop the present state, so that this cannot be undone",
+    ),
+    _flag("--migrate", help="then run the migrations that the snapshot lacks"),
+    *_WHEN_BUSY,
+)
+_LIST: Final = (
+    _flag("--all", dest="everyone", help="those of other projects on these servers too"),
+    _DATABASE,
+)
+_RENAME: Final = (
+    Argument("old", help="present name of the snapshot"),
+    Argument("new", help="its new name"),
+)
+_DELETE: Final = (
+    Argument("names", nargs="+", metavar="name", help="name of a snapshot"),
+    _NO_INPUT,
+)
+_REFILL: Final = (
+    Argument("name", nargs="?", help="the snapshot (default: the one last taken or restored)"),
+    _DATABASE,
+)
+_DOCTOR: Final = (_flag("--fix", help="drop what interrupted commands left behind"), _DATABASE)
+
+SUBCOMMANDS: Final = {
+    "take": Subcommand(help="take a snapshot of the databases", arguments=_TAKE, aliases=("save",)),
+    "restore": Subcommand(help="bring the databases back to a snapshot", arguments=_RESTORE),
+    "undo": Subcommand(
+        help="bring back what the last restore replaced",
+        description="Bring back what the last restore replaced. The state that it leaves is kept "
+        "in turn, so a second undo leads back to the restored snapshot.",
+        arguments=_WHEN_BUSY,
+    ),
+    "list": Subcommand(help="list the snapshots", arguments=_LIST, aliases=("ls",)),
+    "show": Subcommand(help="show all that is known of a snapshot", arguments=(_NAME,)),
+    "rename": Subcommand(help="give a snapshot another name", arguments=_RENAME),
+    "pin": Subcommand(help="protect a snapshot from being pruned", arguments=(_NAME,)),
+    "unpin": Subcommand(help="allow a snapshot to be pruned again", arguments=(_NAME,)),
+    "delete": Subcommand(help="delete snapshots", arguments=_DELETE, aliases=("rm",)),
+    "refill": Subcommand(
+        help="prepare the clone that makes the next restore fast",
+        description="Prepare the clone that makes the next restore fast, and wait until it is "
+        "there. Usually take and restore have the server do that after they ended.",
+        arguments=_REFILL,
+    ),
+    "doctor": Subcommand(
+        help="say what is wrong or in the way, and what to do about it",
+        description="Say what is wrong with the snapshots and their servers, or in the way, and "
+        "what to do about it. The exit status is 1 while an error or a warning is left.",
+        arguments=_DOCTOR,
+    ),
 }

@@ -1,15 +1,9 @@
-"""Snapshots as plain data, for ``--json``.
-
-The doctor's findings: plain data for ``--json``, lines for people.
-
-Tables of snapshots: drawn on a terminal, plain columns in a pipe.
-"""
+"""What people read: tables on a terminal, plain columns in a pipe, a paragraph per finding."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from typing import IO, Any, Final, cast
+from typing import IO, Final, cast
 
 from django.core.management.base import OutputWrapper
 from rich import box
@@ -17,107 +11,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import formatting
 from ..doctor.findings import Diagnosis, Finding
-from ..formatting import format_age, format_ago, format_seconds, format_size
+from ..formatting import format_age, format_ago, format_seconds, format_size, printable
 from ..migration_drift import Drift, KnownMigrations
 from ..snapshots.queries import Overview
 from ..snapshots.types import Member, Snapshot, Undo
 
-
-def of_snapshot(snapshot: Snapshot, drift: Drift | None = None) -> dict[str, Any]:
-    """Return what is known of a snapshot; with its drift if that was worked out."""
-    facts = {
-        "name": snapshot.name,
-        "taken_at": snapshot.taken_at.isoformat(),
-        "size_bytes": snapshot.size_bytes,
-        "seconds": snapshot.seconds,
-        "note": snapshot.note,
-        "pinned": snapshot.pinned,
-        "spare": snapshot.spare,
-        "complete": snapshot.is_complete,
-        "git_branch": snapshot.git_branch,
-        "git_commit": snapshot.git_commit,
-        "git_dirty": snapshot.git_dirty,
-        "members": _members(snapshot.members),
-    }
-    if drift is not None:
-        facts["migrations"] = {
-            "missing": [f"{app}.{name}" for app, name in drift.missing],
-            "unknown": [f"{app}.{name}" for app, name in drift.unknown],
-        }
-    return facts
-
-
-def of_undo(undo: Undo) -> dict[str, Any]:
-    """Return what is known of an undo."""
-    return {
-        "replaced_by": undo.name,
-        "replaced_at": undo.taken_at.isoformat(),
-        "size_bytes": undo.size_bytes,
-        "members": _members(undo.members),
-    }
-
-
-def _members(members: Iterable[Member]) -> list[dict[str, Any]]:
-    return [
-        {
-            "alias": member.alias,
-            "source": member.record.source,
-            "database": member.database.name,
-            "size_bytes": member.record.size_bytes,
-            "strategy": member.record.strategy,
-            "spare": member.spare,
-        }
-        for member in members
-    ]
-
-
-_INDENT: Final = "    "
-
-
-def facts(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Return all that the doctor found."""
-    return {
-        "healthy": not diagnosis.problems,
-        "findings": [asdict(finding) for finding in diagnosis.findings],
-        "usage": [asdict(usage) for usage in diagnosis.usage],
-    }
-
-
-def show(diagnosis: Diagnosis, write: Callable[[str], object]) -> None:
-    """Write a paragraph per finding, and what our databases occupy."""
-    for finding in diagnosis.findings:
-        write(_paragraph(finding))
-    for usage in diagnosis.usage:
-        if usage.databases:
-            write(f"{usage.kind}: {usage.databases}, {format_size(usage.size_bytes)}")
-    if not diagnosis.findings:
-        write("Nothing to report.")
-
-
-def summary(diagnosis: Diagnosis) -> str:
-    """Return the sentence that says what is left to do."""
-    count = len(diagnosis.problems)
-    fixable = sum(finding.fixable for finding in diagnosis.problems)
-    left = f"{count} {'thing needs' if count == 1 else 'things need'} to be put right"
-    return f"{left}, {fixable} of them by pgsnap doctor --fix." if fixable else f"{left}."
-
-
-def _paragraph(finding: Finding) -> str:
-    label = "fixed" if finding.fixed else finding.severity
-    lines = [f"{label}: {formatting.printable(finding.object)}"]
-    lines += [_INDENT + formatting.printable(line) for line in finding.cause.splitlines()]
-    if not finding.fixed:
-        lines += [_INDENT + formatting.printable(line) for line in finding.remedy.splitlines()]
-    return "\n".join(lines)
-
-
-# A pipe has no width, and a line that is cut short is of no use to who reads it there.
-_PIPE_WIDTH = 1000
+# A pipe has no width, and a line that is cut short is of no use to whoever reads it there.
+_PIPE_WIDTH: Final = 1000
 # On a terminal a list is for looking over; pgsnap show has the rest.
-_NOTE_WIDTH = 40
-_BRANCH_WIDTH = 20
+_NOTE_WIDTH: Final = 40
+_BRANCH_WIDTH: Final = 20
+_WORD_WIDTH: Final = 10
+_NARROW: Final = 72
 
 
 class _Console(Console):
@@ -128,20 +34,19 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def console(stdout: OutputWrapper, *, colour: bool) -> Console:
+def make_console(stdout: OutputWrapper, *, colour: bool) -> Console:
     """Return a rich console that writes to the command's output."""
-    terminal = stdout.isatty()
     return _Console(
-        # It quacks well enough: rich writes to it, flushes it, and asks whether it is a terminal.
+        # It is enough of a file: rich writes to it, flushes it, and asks whether it is a terminal.
         file=cast("IO[str]", stdout),
         no_color=not colour,
         highlight=False,
-        width=None if terminal else _PIPE_WIDTH,
+        width=None if stdout.isatty() else _PIPE_WIDTH,
         color_system="auto" if colour else None,
     )
 
 
-def show_overview(
+def print_overview(
     out: Console, overview: Overview, code: KnownMigrations, *, everyone: bool
 ) -> None:
     """Print the list of snapshots, and what they occupy.
@@ -155,63 +60,84 @@ def show_overview(
     if overview.snapshots:
         out.print(_table(out, overview, code, everyone=everyone))
     else:
-        out.print("No snapshots yet. Take one: pgsnap take", style="dim")
+        out.print("No snapshots yet. Take one: ./manage.py pgsnap take", style="dim")
     for undo in overview.undos:
-        out.print(Text(describe_undo(undo), style="dim"))
+        out.print(Text(_describe_undo(undo), style="dim"))
     if overview.occupied_bytes:
-        total = format_size(overview.occupied_bytes)
-        out.print(Text(f"Copies, spares and undo occupy {total}.", style="dim"))
+        out.print(Text(f"All copies together occupy {format_size(overview.occupied_bytes)}."))
 
 
-def describe_undo(undo: Undo) -> str:
-    """Return a sentence about an undo."""
-    return (
-        f"Undo: what was live until {format_ago(undo.taken_at)} "
-        f"(restore of {formatting.printable(undo.name)}, {format_size(undo.size_bytes)})."
-    )
-
-
-def show_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
+def print_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
     """Print all that is known of one snapshot."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for label, value in _details(snapshot, drift):
         # A plain str would be taken for markup.
-        grid.add_row(Text(label), Text(formatting.printable(value)))
+        grid.add_row(Text(label), Text(printable(value)))
     out.print(grid)
 
 
+def write_diagnosis(diagnosis: Diagnosis, write: Callable[[str], object]) -> None:
+    """Write a paragraph per finding, and what our databases occupy."""
+    for finding in diagnosis.findings:
+        write(_paragraph(finding))
+    for usage in diagnosis.usage:
+        if usage.databases:
+            write(f"{usage.kind}: {usage.databases}, {format_size(usage.size_bytes)}")
+    if not diagnosis.findings:
+        write("Nothing to report.")
+
+
+def summarize_problems(diagnosis: Diagnosis) -> str:
+    """Return the sentence that says what is left to do."""
+    count = len(diagnosis.problems)
+    fixable = sum(finding.fixable for finding in diagnosis.problems)
+    left = f"{count} {'thing needs' if count == 1 else 'things need'} to be put right"
+    return f"{left}, {fixable} of them by pgsnap doctor --fix." if fixable else f"{left}."
+
+
+def _describe_undo(undo: Undo) -> str:
+    return (
+        f"Undo: what was live until {format_ago(undo.taken_at)} "
+        f"(restore of {printable(undo.name)}, {format_size(undo.size_bytes)})."
+    )
+
+
 def _table(out: Console, overview: Overview, code: KnownMigrations, *, everyone: bool) -> Table:
-    several = everyone or len({alias for each in overview.snapshots for alias in each.aliases}) > 1
-    noted = any(each.note for each in overview.snapshots)
+    aliases = {alias for each in overview.snapshots for alias in each.aliases}
+    several = everyone or len(aliases) > 1
+    cut = _cut if out.is_terminal else _whole
+    rows = [
+        {
+            "Name": f"{each.name}{' (pinned)' if each.pinned else ''}",
+            "Age": format_age(each.taken_at),
+            "Size": format_size(each.size_bytes),
+            "Databases": _databases(each, everyone=everyone) if several else "",
+            "Note": cut(each.note, _NOTE_WIDTH),
+            "Branch": cut(each.git_branch, _BRANCH_WIDTH) if out.width >= _NARROW else "",
+            "Migrations": str(code.drift(each.migrations)),
+            "Spare": "" if each.spare == "none" else each.spare,
+        }
+        for each in overview.snapshots
+    ]
     table = Table(
         box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False, collapse_padding=True
     )
-    # Where the terminal is narrow, the columns that may wrap share what the others leave.
-    table.add_column("Name", style="bold", overflow="fold")
-    table.add_column("Age", no_wrap=True)
-    table.add_column("Size", justify="right", no_wrap=True)
-    if several:
-        table.add_column("Databases", overflow="fold")
-    if noted:
-        table.add_column("Note", overflow="fold")
-    table.add_column("Branch", overflow="fold")
-    table.add_column("Migrations", overflow="fold")
-    table.add_column("Spare", no_wrap=True)
-    cut = _cut if out.is_terminal else _whole
-    for each in overview.snapshots:
-        cells = [
-            f"{each.name}{' (pinned)' if each.pinned else ''}",
-            format_age(each.taken_at),
-            format_size(each.size_bytes),
-            *([_databases(each, everyone=everyone)] if several else []),
-            *([cut(each.note, _NOTE_WIDTH)] if noted else []),
-            cut(each.git_branch, _BRANCH_WIDTH),
-            str(code.drift(each.migrations)) or "current",
-            "" if each.spare == "none" else each.spare,
-        ]
-        table.add_row(*(Text(formatting.printable(cell)) for cell in cells))
+    headings = [heading for heading in rows[0] if any(row[heading] for row in rows)]
+    for heading in headings:
+        words = [word for row in rows for word in row[heading].split()]
+        table.add_column(
+            heading,
+            style="bold" if heading == "Name" else None,
+            justify="right" if heading == "Size" else "left",
+            no_wrap=heading in ("Age", "Size", "Spare"),
+            # Where the terminal is narrow, lines break between words as long as that is possible.
+            min_width=min(_WORD_WIDTH, max(map(len, [heading, *words]))),
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(printable(row[heading])) for heading in headings))
     return table
 
 
@@ -225,8 +151,7 @@ def _whole(text: str, _: int) -> str:
 
 def _databases(snapshot: Snapshot, *, everyone: bool) -> str:
     known_as = [member.record.source if everyone else member.alias for member in snapshot.members]
-    missing = "" if snapshot.is_complete else " (incomplete)"
-    return ", ".join(known_as) + missing
+    return ", ".join(known_as) + ("" if snapshot.is_complete else " (incomplete)")
 
 
 def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
@@ -241,19 +166,27 @@ def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
     if snapshot.git_commit:
         changes = ", with uncommitted changes" if snapshot.git_dirty else ""
         yield "Code", f"{snapshot.git_branch} {snapshot.git_commit[:12]}{changes}"
-    yield "Migrations", str(drift) or "current"
-    for label, migrations in (("  behind", drift.missing), ("  unknown", drift.unknown)):
+    yield "Migrations", str(drift) or "as in this code"
+    for label, migrations in (("  not run", drift.missing), ("  not here", drift.unknown)):
         for app, name in migrations:
             yield label, f"{app}.{name}"
     if not snapshot.is_complete:
         yield "Incomplete", "some of its databases are not there"
     for member in snapshot.members:
-        yield f"Alias {formatting.printable(member.alias)}", _whereabouts(member)
+        yield f"Alias {printable(member.alias)}", _describe_member(member)
 
 
-def _whereabouts(member: Member) -> str:
+def _describe_member(member: Member) -> str:
     record = member.record
     return (
         f"{record.source}, copied by {record.strategy or 'other means'} on PostgreSQL "
         f"{record.postgresql} to {member.database.name} ({format_size(record.size_bytes)})"
     )
+
+
+def _paragraph(finding: Finding) -> str:
+    lines = finding.cause.splitlines()
+    if not finding.fixed:
+        lines += finding.remedy.splitlines()
+    heading = f"{'fixed' if finding.fixed else finding.severity}: {printable(finding.object)}"
+    return "\n    ".join([heading, *map(printable, lines)])

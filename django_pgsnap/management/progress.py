@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from django.core.management.base import BaseCommand
 
-from .. import formatting
+from ..formatting import printable
 from ..reporting import Reporter
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-# What is done by then needs no progress bar, nor the time that it takes to import one.
-_PATIENCE_S: Final = 0.3
+# A step that takes less needs no progress bar, nor the time that it takes to import one.
+_SHOW_AFTER_S: Final = 0.3
 
 
 class CommandReporter(Reporter):
-    """Shows what an operation does, by way of the command that runs it."""
+    """Shows what an operation does, on the streams of the command that runs it."""
 
     def __init__(self, command: BaseCommand, *, verbosity: int, animated: bool) -> None:
-        """Take note; nothing is shown yet.
+        """Show nothing yet.
 
         Args:
-            command: Whose streams to write to.
+            command: Its streams and colours are used.
             verbosity: 0 for warnings only, 1 for notes too, 2 for steps too.
             animated: Whether a person is watching a terminal that can redraw a line.
         """
@@ -40,31 +39,26 @@ class CommandReporter(Reporter):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop_bar()
 
     def step(self, message: str) -> None:
         """Say what begins: in the progress bar, or at verbosity 2 as a line."""
         self._stop_bar()
         self._step_began = time.monotonic()
-        step, self._step = self._step, formatting.printable(message)
+        step, self._step = self._step, printable(message)
         if self._verbosity > 1 and self._step != step:
-            self._command.stderr.write(f"{self._step} …", self._plain)
+            self._command.stderr.write(f"{self._step} …", str)
 
     def wait(self, message: str) -> None:
-        """Show at once for whom it waits: whoever watches may be the one who can end that."""
+        """Show at once who is waited for: the person who watches may be able to end that."""
         self.step(message)
         if self._animated:
             self._start_bar(None)
 
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
         """Move the progress bar, once the step has taken long enough to deserve one."""
-        if not self._animated or time.monotonic() - self._step_began < _PATIENCE_S:
+        if not self._animated or time.monotonic() - self._step_began < _SHOW_AFTER_S:
             return
         if self._bar is None:
             self._start_bar(total_bytes if done_bytes is not None else None)
@@ -77,17 +71,13 @@ class CommandReporter(Reporter):
         """Say a fact."""
         self._stop_bar()
         if self._verbosity > 0:
-            self._command.stderr.write(formatting.printable(message), self._plain)
+            self._command.stderr.write(printable(message), str)
 
     def warn(self, message: str) -> None:
         """Say what did not work all the way."""
         self._stop_bar()
-        text = "\n".join(map(formatting.printable, message.splitlines()))
+        text = "\n".join(map(printable, message.splitlines()))
         self._command.stderr.write(f"Warning: {text}", self._command.style.WARNING)
-
-    @staticmethod
-    def _plain(text: str) -> str:
-        return text
 
     def _start_bar(self, total_bytes: int | None) -> None:
         from rich import progress

@@ -23,7 +23,7 @@ from django_pgsnap import formatting
 from django_pgsnap.clones.names import is_valid_name
 from django_pgsnap.clones.records import Record, encode_record
 from django_pgsnap.management import output
-from django_pgsnap.management.output import show_snapshot
+from django_pgsnap.management.output import print_snapshot
 from django_pgsnap.migration_drift import KnownMigrations
 from django_pgsnap.snapshots.manage import annotate
 from django_pgsnap.snapshots.queries import get
@@ -256,8 +256,8 @@ def test_alias(seeded: Record) -> None:
     odd = replace(snapshot, members=(replace(snapshot.members[0], alias="[red]"),))
     screen = Screen()
 
-    show_snapshot(
-        output.console(OutputWrapper(screen), colour=False),
+    print_snapshot(
+        output.make_console(OutputWrapper(screen), colour=False),
         odd,
         KnownMigrations().drift(odd.migrations),
     )

@@ -8,32 +8,42 @@ import sys
 import time
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from django.core.management import call_command
-from django.core.management.base import (
-    BaseCommand,
-    CommandError,
-    CommandParser,
-    no_translations,
-)
+from django.core.management.base import BaseCommand, CommandError, CommandParser, no_translations
 from django.core.management.color import no_style
 
-from ... import formatting
 from ...clones.records import Strategy
 from ...conf import CHECKS_TAG
 from ...errors import PgsnapError
-from ...formatting import format_ago, format_seconds, format_size
-from ...snapshots import manage, queries, refill
-from ...snapshots import restore as restoring
-from ...snapshots import undo as undoing
+from ...formatting import format_ago, format_seconds, format_size, printable
+from ...migration_drift import KnownMigrations
+from ...snapshots import manage, queries
+from ...snapshots.refill import refill
+from ...snapshots.restore import restore
 from ...snapshots.take import take
 from ...snapshots.types import Snapshot
-from .. import arguments
-from ..output import of_snapshot, of_undo
+from ...snapshots.undo import undo as undo_restore
+from ..arguments import SUBCOMMANDS, add_subcommands
+from ..facts import diagnosis_facts, snapshot_facts, undo_facts
 from ..progress import CommandReporter
 
 _INTERRUPTED = 130
+
+
+class _WhenBusy(TypedDict):
+    databases: Sequence[str] | None
+    wait_s: float | None
+    force: bool
+
+
+class _TakeOptions(_WhenBusy):
+    note: str
+    replace: bool
+    pin: bool
+    spare: bool
+    strategy: Strategy | None
 
 
 class Command(BaseCommand):
@@ -45,11 +55,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the subcommands."""
-        arguments.add(parser)
+        add_subcommands(parser)
 
     @no_translations  # sizes and ages are parts of English sentences here
     def handle(self, *_: Any, subcommand: str, **options: Any) -> None:
-        """Run a subcommand."""
+        """Run a subcommand: the method of its name, with its own options as keywords."""
         self._verbosity: int = options["verbosity"]
         self._as_json: bool = options["as_json"]
         self._colour = not (options["no_color"] or os.environ.get("NO_COLOR"))
@@ -59,87 +69,64 @@ class Command(BaseCommand):
             if isinstance(stream, TextIOWrapper):
                 # A note may hold what the output's encoding does not.
                 stream.reconfigure(errors="backslashreplace")
+        wanted = {argument.destination for argument in SUBCOMMANDS[subcommand].arguments}
         try:
-            getattr(self, f"_{subcommand}")(**options)
+            getattr(self, f"_{subcommand}")(**{name: options[name] for name in wanted})
             self.stdout.flush()
         except PgsnapError as error:
-            raise CommandError(self._lines(str(error))) from error
+            raise CommandError(_printable_lines(str(error))) from error
         except KeyboardInterrupt:
             raise CommandError(
-                "Interrupted. Nothing is left half done; pgsnap list shows what there is.",
+                "Interrupted. Nothing is left half done; ./manage.py pgsnap list shows what there "
+                "is.",
                 returncode=_INTERRUPTED,
             ) from None
         except BrokenPipeError:
-            # Who reads our output has seen enough. Python would complain once more at exit.
+            # Whoever reads our output has seen enough. Python would complain once more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def _take(
-        self,
-        *,
-        name: str | None,
-        note: str,
-        replace: bool,
-        pin: bool,
-        spare: bool,
-        strategy: Strategy | None,
-        **options: Any,
-    ) -> None:
+    def _take(self, *, name: str | None, **options: Unpack[_TakeOptions]) -> None:
         with self._reporter() as reporter:
-            snapshot = take(
-                name,
-                note=note,
-                replace=replace,
-                pin=pin,
-                spare=spare,
-                strategy=strategy,
-                reporter=reporter,
-                **_common(options),
-            )
-        self._say(
+            snapshot = take(name, reporter=reporter, **options)
+        self._print_result(
             f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
-            f"{_aliases(snapshot)} in {format_seconds(snapshot.seconds)}.",
-            of_snapshot(snapshot),
+            f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
+            snapshot_facts(snapshot),
         )
         if self._verbosity and not self._as_json:
             occupied = format_size(queries.overview().occupied_bytes)
-            self.stdout.write(f"Copies, spares and undo now occupy {occupied}.")
+            self.stdout.write(f"All copies together occupy {occupied}.")
 
     def _restore(
-        self, *, name: str | None, undo: bool | None, migrate: bool, **options: Any
+        self,
+        *,
+        name: str | None,
+        undo: bool | None,
+        migrate: bool,
+        **options: Unpack[_WhenBusy],
     ) -> None:
         began = time.monotonic()
         with self._reporter() as reporter:
-            snapshot = restoring.restore(name, undo=undo, reporter=reporter, **_common(options))
-        self._say(
+            snapshot = restore(name, undo=undo, reporter=reporter, **options)
+        self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
-            f"{_aliases(snapshot)} in {format_seconds(time.monotonic() - began)}.",
-            of_snapshot(snapshot),
+            f"{', '.join(snapshot.aliases)} in {format_seconds(time.monotonic() - began)}.",
+            snapshot_facts(snapshot),
         )
         if migrate:
-            for alias in snapshot.aliases:
-                call_command(
-                    "migrate",
-                    database=alias,
-                    interactive=False,
-                    verbosity=0 if self._as_json else self._verbosity,
-                    no_color=not self._colour,
-                    stdout=options.get("stdout"),
-                    stderr=options.get("stderr"),
-                )
+            self._migrate(snapshot)
 
-    def _undo(self, **options: Any) -> None:
+    def _undo(self, **options: Unpack[_WhenBusy]) -> None:
         with self._reporter() as reporter:
-            undone = undoing.undo(reporter=reporter, **_common(options))
-        self._say(
+            undone = undo_restore(reporter=reporter, **options)
+        self._print_result(
             f"Swapped back what was live until {format_ago(undone.taken_at)} "
             f"(restore of {undone.name!r}). Run undo again to redo.",
-            of_undo(undone),
+            undo_facts(undone),
         )
 
-    def _list(self, *, everyone: bool, databases: Sequence[str] | None, **_: Any) -> None:
-        from ...migration_drift import KnownMigrations
-        from .. import output
-        from ..output import show_overview
+    def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
+        from ..output import make_console, print_overview
 
         overview = queries.overview(databases=databases, everyone=everyone)
         code = KnownMigrations()
@@ -147,78 +134,88 @@ class Command(BaseCommand):
             self._print_json(
                 {
                     "snapshots": [
-                        of_snapshot(each, code.drift(each.migrations))
+                        snapshot_facts(each, code.drift(each.migrations))
                         for each in overview.snapshots
                     ],
-                    "undos": [of_undo(each) for each in overview.undos],
+                    "undos": [undo_facts(each) for each in overview.undos],
                     "occupied_bytes": overview.occupied_bytes,
                 }
             )
         else:
-            show_overview(
-                output.console(self.stdout, colour=self._colour), overview, code, everyone=everyone
-            )
+            console = make_console(self.stdout, colour=self._colour)
+            print_overview(console, overview, code, everyone=everyone)
 
-    def _show(self, *, name: str, **_: Any) -> None:
-        from ...migration_drift import KnownMigrations
-        from .. import output
-        from ..output import show_snapshot
+    def _show(self, *, name: str) -> None:
+        from ..output import make_console, print_snapshot
 
         snapshot = queries.get(name)
         drift = KnownMigrations().drift(snapshot.migrations)
         if self._as_json:
-            self._print_json(of_snapshot(snapshot, drift))
+            self._print_json(snapshot_facts(snapshot, drift))
         else:
-            show_snapshot(output.console(self.stdout, colour=self._colour), snapshot, drift)
+            print_snapshot(make_console(self.stdout, colour=self._colour), snapshot, drift)
 
-    def _rename(self, *, old: str, new: str, **_: Any) -> None:
+    def _rename(self, *, old: str, new: str) -> None:
         snapshot = manage.rename(old, new)
-        self._say(f"Renamed {old!r} to {new!r}.", of_snapshot(snapshot))
+        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts(snapshot))
 
-    def _pin(self, *, name: str, **_: Any) -> None:
+    def _pin(self, *, name: str) -> None:
         snapshot = manage.pin(name)
-        self._say(f"Pinned {name!r}: pruning leaves it.", of_snapshot(snapshot))
+        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts(snapshot))
 
-    def _unpin(self, *, name: str, **_: Any) -> None:
+    def _unpin(self, *, name: str) -> None:
         snapshot = manage.pin(name, pinned=False)
-        self._say(f"Unpinned {name!r}: it may be pruned.", of_snapshot(snapshot))
+        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts(snapshot))
 
-    def _delete(self, *, names: Sequence[str], interactive: bool, **_: Any) -> None:
+    def _delete(self, *, names: Sequence[str], interactive: bool) -> None:
         if interactive and sys.stdin.isatty() and self.stdout.isatty():
-            doomed = [queries.get(name) for name in dict.fromkeys(names)]
-            if not self._agreed(doomed):
-                raise CommandError("Nothing deleted.")
+            unwanted = [queries.get(name) for name in dict.fromkeys(names)]
+            if not self._confirm(unwanted):
+                self.stderr.write("Nothing deleted.", str)
+                return
         with self._reporter() as reporter:
-            gone = manage.delete(*names, reporter=reporter)
-        size = format_size(sum(each.size_bytes for each in gone))
-        self._say(
-            f"Deleted {', '.join(repr(each.name) for each in gone)}: {size} less.",
-            [of_snapshot(each) for each in gone],
+            deleted = manage.delete(*names, reporter=reporter)
+        size = format_size(sum(each.size_bytes for each in deleted))
+        self._print_result(
+            f"Deleted {', '.join(repr(each.name) for each in deleted)}: {size} less.",
+            [snapshot_facts(each) for each in deleted],
         )
 
-    def _refill(self, *, name: str | None, databases: Sequence[str] | None, **_: Any) -> None:
+    def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
-            snapshot = refill.refill(name, databases=databases, reporter=reporter)
-        self._say(f"The spare of {snapshot.name!r} is ready.", of_snapshot(snapshot))
+            snapshot = refill(name, databases=databases, reporter=reporter)
+        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts(snapshot))
 
-    def _doctor(self, *, fix: bool, databases: Sequence[str] | None, **_: Any) -> None:
+    def _doctor(self, *, fix: bool, databases: Sequence[str] | None) -> None:
         from ...doctor.diagnosis import diagnose
-        from .. import output as shown
+        from ..output import summarize_problems, write_diagnosis
 
         with self._reporter() as reporter:
             diagnosis = diagnose(databases=databases, fix=fix, reporter=reporter)
         if self._as_json:
-            self._print_json(shown.facts(diagnosis))
+            self._print_json(diagnosis_facts(diagnosis))
         else:
-            shown.show(diagnosis, self.stdout.write)
+            write_diagnosis(diagnosis, self.stdout.write)
         if diagnosis.problems:
-            raise CommandError(shown.summary(diagnosis))
+            raise CommandError(summarize_problems(diagnosis))
 
-    def _agreed(self, doomed: Sequence[Snapshot]) -> bool:
-        for each in doomed:
+    def _migrate(self, snapshot: Snapshot) -> None:
+        for alias in snapshot.aliases:
+            call_command(
+                "migrate",
+                database=alias,
+                interactive=False,
+                verbosity=0 if self._as_json else self._verbosity,
+                no_color=not self._colour,
+                stdout=self.stdout,
+                stderr=self.stderr,
+            )
+
+    def _confirm(self, unwanted: Sequence[Snapshot]) -> bool:
+        for each in unwanted:
             self.stdout.write(
                 f"  {each.name}  {format_ago(each.taken_at)}  {format_size(each.size_bytes)}  "
-                f"{formatting.printable(each.note)}"
+                f"{printable(each.note)}"
             )
         try:
             answer = input("Delete for good? [y/N] ")
@@ -228,27 +225,18 @@ class Command(BaseCommand):
         return answer.strip().lower() in ("y", "yes")
 
     def _reporter(self) -> CommandReporter:
-        return CommandReporter(
-            self, verbosity=0 if self._as_json else self._verbosity, animated=sys.stderr.isatty()
-        )
+        verbosity = 0 if self._as_json else self._verbosity
+        return CommandReporter(self, verbosity=verbosity, animated=sys.stderr.isatty())
 
-    def _say(self, sentence: str, data: object) -> None:
+    def _print_result(self, sentence: str, facts: object) -> None:
         if self._as_json:
-            self._print_json(data)
+            self._print_json(facts)
         elif self._verbosity:
-            self.stdout.write(formatting.printable(sentence), self.style.SUCCESS)
+            self.stdout.write(printable(sentence), self.style.SUCCESS)
 
-    def _print_json(self, data: object) -> None:
-        self.stdout.write(json.dumps(data, indent=2))
-
-    @staticmethod
-    def _lines(text: str) -> str:
-        return "\n".join(map(formatting.printable, text.splitlines()))
+    def _print_json(self, facts: object) -> None:
+        self.stdout.write(json.dumps(facts, indent=2))
 
 
-def _common(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: options[key] for key in ("databases", "wait_s", "force")}
-
-
-def _aliases(snapshot: Snapshot) -> str:
-    return ", ".join(snapshot.aliases)
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.splitlines()))

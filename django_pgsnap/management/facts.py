@@ -1,0 +1,65 @@
+"""What ``--json`` prints: snapshots, undos and findings as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, Final
+
+from ..doctor.findings import Diagnosis
+from ..migration_drift import Drift
+from ..snapshots.types import Member, Snapshot, Undo
+
+_SNAPSHOT: Final = (
+    *("name", "note", "size_bytes", "seconds", "pinned", "spare"),
+    *("git_branch", "git_commit", "git_dirty"),
+)
+
+
+def snapshot_facts(snapshot: Snapshot, drift: Drift | None = None) -> dict[str, Any]:
+    """Return what is known of a snapshot; with its drift if that was worked out."""
+    facts = {
+        "taken_at": snapshot.taken_at.isoformat(),
+        "complete": snapshot.is_complete,
+        "members": _members(snapshot.members),
+        **{name: getattr(snapshot, name) for name in _SNAPSHOT},
+    }
+    if drift is not None:
+        facts["migrations"] = {
+            "missing": [f"{app}.{name}" for app, name in drift.missing],
+            "unknown": [f"{app}.{name}" for app, name in drift.unknown],
+        }
+    return facts
+
+
+def undo_facts(undo: Undo) -> dict[str, Any]:
+    """Return what is known of an undo."""
+    return {
+        "replaced_by": undo.name,
+        "replaced_at": undo.taken_at.isoformat(),
+        "size_bytes": undo.size_bytes,
+        "members": _members(undo.members),
+    }
+
+
+def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return all that the doctor found."""
+    return {
+        "healthy": not diagnosis.problems,
+        "findings": [asdict(finding) for finding in diagnosis.findings],
+        "usage": [asdict(usage) for usage in diagnosis.usage],
+    }
+
+
+def _members(members: Iterable[Member]) -> list[dict[str, Any]]:
+    return [
+        {
+            "alias": member.alias,
+            "source": member.record.source,
+            "database": member.database.name,
+            "size_bytes": member.record.size_bytes,
+            "strategy": member.record.strategy,
+            "spare": member.spare,
+        }
+        for member in members
+    ]
