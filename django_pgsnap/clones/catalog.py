@@ -9,19 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from psycopg import sql
 
 from ..postgres.session import Session
 from .names import copy_name, is_unpublished, spare_identity, spare_name
-from .records import MAX_CHARACTERS, Kind, Record, decode_record
+from .records import (
+    MAX_CHARACTERS,
+    CopyRecord,
+    Record,
+    TemplateRecord,
+    UndoRecord,
+    decode_record,
+)
 
 _INVALID: Final = -2
 
+RecordT = TypeVar("RecordT", bound=Record)
+RecordT_co = TypeVar("RecordT_co", bound=Record | None, covariant=True)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Database:
+class Database(Generic[RecordT_co]):
     """A row of ``pg_database``.
 
     Attributes:
@@ -40,7 +50,10 @@ class Database:
     trusted: bool
     is_shut: bool
     is_valid: bool
-    record: Record | None
+    record: RecordT_co
+
+
+AnyDatabase = Database[Record | None]
 
 
 _DATABASES: Final = sql.SQL(
@@ -80,29 +93,29 @@ def load_catalog(session: Session) -> Catalog:
 class Catalog:
     """The databases of a server at one moment, and what they are to us."""
 
-    def __init__(self, databases: Iterable[Database], *, superuser: bool) -> None:
+    def __init__(self, databases: Iterable[AnyDatabase], *, superuser: bool) -> None:
         self._by_name = {database.name: database for database in databases}
         self._superuser = superuser
 
-    def __getitem__(self, name: str) -> Database:
+    def __getitem__(self, name: str) -> AnyDatabase:
         return self._by_name[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
 
-    def get(self, name: str) -> Database | None:
+    def get(self, name: str) -> AnyDatabase | None:
         """Return a database by name, None if there is none."""
         return self._by_name.get(name)
 
-    def copies(self, sources: Iterable[str] | None = None) -> list[Database]:
+    def copies(self, sources: Iterable[str] | None = None) -> list[Database[CopyRecord]]:
         """Return the published copies of these live databases, or of all."""
-        return self._published("copy", sources)
+        return self._published(CopyRecord, sources)
 
-    def undos(self, sources: Iterable[str] | None = None) -> list[Database]:
+    def undos(self, sources: Iterable[str] | None = None) -> list[Database[UndoRecord]]:
         """Return what restores of these live databases replaced."""
-        return self._published("undo", sources)
+        return self._published(UndoRecord, sources)
 
-    def templates(self, sources: Iterable[str] | None = None) -> list[Database]:
+    def templates(self, sources: Iterable[str] | None = None) -> list[Database[TemplateRecord]]:
         """Return the templates of tests on these live databases, or of all.
 
         Unlike a live database, a test database is made by whoever runs the tests, who may do
@@ -110,11 +123,11 @@ class Catalog:
         """
         return [
             database
-            for database in self._published("template", sources)
+            for database in self._published(TemplateRecord, sources)
             if database.trusted and database.is_shut
         ]
 
-    def untrusted(self) -> list[Database]:
+    def untrusted(self) -> list[AnyDatabase]:
         """Return databases that look published, but belong to a role that we do not trust."""
         return [
             database
@@ -124,7 +137,7 @@ class Catalog:
             and not self._is_trusted(database, record)
         ]
 
-    def disputed(self, source: str) -> list[Database]:
+    def disputed(self, source: str) -> list[AnyDatabase]:
         """Return what looks published, of a live database that is gone, and has several owners.
 
         Only a superuser, who may act as all of them, has to be told.
@@ -133,7 +146,7 @@ class Catalog:
             return []
         return self._claiming(source)
 
-    def spare(self, identity: str) -> Database | None:
+    def spare(self, identity: str) -> AnyDatabase | None:
         """Return the spare of the copy with this identity, None if there is none to use."""
         spare = self.get(spare_name(identity))
         copy = self.get(copy_name(identity))
@@ -141,13 +154,13 @@ class Catalog:
             return None
         return spare if spare.owner == copy.owner or spare.trusted else None
 
-    def spares(self) -> list[Database]:
+    def spares(self) -> list[AnyDatabase]:
         """Return all usable spares."""
         identities = map(spare_identity, self._by_name)
         found = (self.spare(identity) for identity in identities if identity is not None)
         return [spare for spare in found if spare is not None]
 
-    def leftovers(self, sources: Sequence[str], live_names: Iterable[str]) -> list[Database]:
+    def leftovers(self, sources: Sequence[str], live_names: Iterable[str]) -> list[AnyDatabase]:
         """Return what interrupted operations left, and nobody can need any more.
 
         That is: unfinished databases, those to drop, spares whose copy or template is gone, and
@@ -172,13 +185,11 @@ class Catalog:
     def _has_spare(self, identity: str) -> bool:
         # That of a template is named after what the template was published with.
         return copy_name(identity) in self._by_name or any(
-            database.record is not None
-            and database.record.kind == "template"
-            and database.record.set_id == identity
+            isinstance(database.record, TemplateRecord) and database.record.set_id == identity
             for database in self._by_name.values()
         )
 
-    def _is_leftover(self, database: Database) -> bool:
+    def _is_leftover(self, database: AnyDatabase) -> bool:
         if is_unpublished(database.name):
             return True
         identity = spare_identity(database.name)
@@ -187,23 +198,25 @@ class Catalog:
         record = database.record
         return not database.is_valid and record is not None and record.database == database.name
 
-    def _published(self, kind: Kind, sources: Iterable[str] | None) -> list[Database]:
+    def _published(
+        self, kind: type[RecordT], sources: Iterable[str] | None
+    ) -> list[Database[RecordT]]:
         wanted = None if sources is None else set(sources)
-        return [
+        found: list[Database[Any]] = [
             database
             for database in self._by_name.values()
-            if (record := database.record) is not None
-            and record.kind == kind
+            if isinstance(record := database.record, kind)
             and (wanted is None or record.source in wanted)
             and self._is_published(database, record)
             and self._is_trusted(database, record)
         ]
+        return found
 
-    def _is_published(self, database: Database, record: Record) -> bool:
+    def _is_published(self, database: AnyDatabase, record: Record) -> bool:
         # The comment alone is not enough: pg_dump carries comments over to other databases.
         return database.is_valid and record.database == database.name
 
-    def _is_trusted(self, database: Database, record: Record) -> bool:
+    def _is_trusted(self, database: AnyDatabase, record: Record) -> bool:
         """Tell whether a copy's owner is its live database's, or a role that we may act as.
 
         A superuser may act as anyone, which would make everyone's imitations count. So for a
@@ -220,7 +233,7 @@ class Catalog:
     def _is_disputed(self, source: str) -> bool:
         return len({database.owner for database in self._claiming(source)}) > 1
 
-    def _claiming(self, source: str) -> list[Database]:
+    def _claiming(self, source: str) -> list[AnyDatabase]:
         """Return databases of other roles that look like published ones of a live database."""
         return [
             database

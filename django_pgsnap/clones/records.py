@@ -1,10 +1,8 @@
-"""Values out of JSON that anybody may have written: each is of the type asked for, or an error.
+"""What our databases know of themselves: the JSON in their comments.
 
-What a copy knows of itself: the JSON in its database's comment.
-
-The comment is the commit record: a database is a copy or an undo only if `decode` can read its
-comment. Anyone who owns a database can write one, so nothing here is trusted to be well-formed.
-There are no secrets in it, since every role of the server can read it.
+The comment is the commit record: a database is a copy, an undo or a template only if
+`decode_record` can read its comment. Anyone who owns a database can write one, so nothing here is
+trusted to be well-formed. There are no secrets in it, since every role of the server can read it.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
 
 from ..errors import ConfigurationError
 from ..migration_drift import Migrations
@@ -123,47 +121,27 @@ Files = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One database's part of a snapshot, or of an undo.
+    """What a copy, an undo and a template have in common.
 
     Attributes:
-        kind: ``"copy"``, ``"undo"`` or ``"template"``, the last of test databases.
-        identity: 16 hexadecimal digits that no other copy has; part of the database's name.
-        set_id: What all parts of the same snapshot share.
+        identity: 16 hexadecimal digits that no other has; part of the database's name.
+        set_id: What all parts of the same snapshot, or of the same undo, share.
         members: How many parts the set has.
         name: The snapshot's name; for an undo, that of the restore it belongs to.
         alias: The alias in ``DATABASES`` at that time.
         source: The live database's name.
         taken_at: When, in UTC.
         size_bytes: Size on disk.
-        note: The user's own words.
-        pinned: Whether pruning must leave it.
-        strategy: How it was copied: ``wal_log``, ``file_copy``, ``clone``, or empty.
+        strategy: How it was copied, or empty.
         seconds: How long copying took.
-        clone_rate: Bytes per second that the strategy ``clone`` last copied here; 0 for unknown.
-        file_copy_rate: The same of the strategy ``file_copy``.
-        git_branch: Branch of the project's code, or empty.
-        git_commit: Commit of the project's code, or empty.
-        git_dirty: Whether that code had uncommitted changes.
         django: Django's version.
         postgresql: The server's version.
-        migrations: Applied migrations as (app, name), sorted.
-        sequences: Digest of all sequences' positions, or empty where unknown.
         comment: The live database's own comment, None without one.
         connection_limit: The live database's connection limit, -1 for none.
-        successor_oid: For an undo, the oid of the database that took its place, else 0.
-        successor_sequences: For an undo, that database's ``sequences`` at the start.
-        statistics_epoch: For an undo, when the server's statistics began.
-        environment: For a template, digest of all that it depends on but its migrations.
-        history: For a template, digest of its migrations in the order in which they ran.
-        history_length: For a template, how many these are.
-        used_at: For a template, when a test run last cloned it.
-        files: For a template, the files that its migrations read, as (path, digest), sorted.
-        ground_sessions: For a template, how many sessions the database had had that new ones are
-            cloned from.
-        ground_written: For a template, how many rows were ever written in that database.
     """
 
-    kind: Kind
+    kind: ClassVar[Kind]
+
     identity: str
     set_id: str
     members: int
@@ -172,24 +150,83 @@ class Record:
     source: str
     taken_at: datetime
     size_bytes: int
-    note: str = ""
-    pinned: bool = False
     strategy: str = ""
     seconds: float = 0.0
+    django: str = ""
+    postgresql: str = ""
+    comment: str | None = None
+    connection_limit: int = -1
+
+    @property
+    def database(self) -> str:
+        """Name of the database that holds this part."""
+        return _NAMES[self.kind](self.identity)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyRecord(Record):
+    """One database's part of a snapshot.
+
+    Attributes:
+        note: The user's own words.
+        pinned: Whether pruning must leave it.
+        clone_rate: Bytes per second that the strategy ``clone`` last copied here; 0 for unknown.
+        file_copy_rate: The same of the strategy ``file_copy``.
+        git_branch: Branch of the project's code, or empty.
+        git_commit: Commit of the project's code, or empty.
+        git_dirty: Whether that code had uncommitted changes.
+        migrations: Applied migrations as (app, name), sorted.
+        sequences: Digest of all sequences' positions, or empty where unknown.
+    """
+
+    kind = "copy"
+
+    note: str = ""
+    pinned: bool = False
     clone_rate: float = 0.0
     file_copy_rate: float = 0.0
     git_branch: str = ""
     git_commit: str = ""
     git_dirty: bool = False
-    django: str = ""
-    postgresql: str = ""
     migrations: Migrations = field(default=(), repr=False)
     sequences: str = ""
-    comment: str | None = None
-    connection_limit: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoRecord(Record):
+    """One database's part of what a restore replaced.
+
+    Attributes:
+        successor_oid: Oid of the database that took its place, 0 for unknown.
+        successor_sequences: That database's ``sequences`` at the start, or empty where unknown.
+        statistics_epoch: When the server's statistics began.
+    """
+
+    kind = "undo"
+
     successor_oid: int = 0
     successor_sequences: str = ""
     statistics_epoch: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateRecord(Record):
+    """A migrated test database that others are cloned from.
+
+    Attributes:
+        migrations: Applied migrations as (app, name), sorted.
+        environment: Digest of all that it depends on but its migrations.
+        history: Digest of its migrations in the order in which they ran.
+        history_length: How many these are.
+        used_at: When a test run last cloned it.
+        files: The files that its migrations read, as (path, digest), sorted.
+        ground_sessions: How many sessions the database had had that new ones are cloned from.
+        ground_written: How many rows were ever written in that database.
+    """
+
+    kind = "template"
+
+    migrations: Migrations = field(default=(), repr=False)
     environment: str = ""
     history: str = ""
     history_length: int = 0
@@ -198,16 +235,10 @@ class Record:
     ground_sessions: int = 0
     ground_written: int = 0
 
-    @property
-    def database(self) -> str:
-        """Name of the database that holds this part."""
-        return _NAMES[self.kind](self.identity)
 
-
-_NAMES: Final = {
-    "copy": copy_name,
-    "undo": undo_name,
-    "template": template_name,
+_NAMES: Final = {"copy": copy_name, "undo": undo_name, "template": template_name}
+_KINDS: Final[dict[str, type[Record]]] = {
+    each.kind: each for each in (CopyRecord, UndoRecord, TemplateRecord)
 }
 
 
@@ -238,16 +269,15 @@ def encode_record(record: Record) -> str:
     Raises:
         ConfigurationError: It could not be read again.
     """
-    grouped: dict[str, list[str]] = {}
-    for app, migration in record.migrations:
-        grouped.setdefault(app, []).append(migration)
-    data = {
-        _VERSION_KEY: VERSION,
-        **asdict(record),
-        "taken_at": record.taken_at.isoformat(),
-        "migrations": grouped,
-        "files": dict(record.files),
-    }
+    data = {_VERSION_KEY: VERSION, "kind": record.kind, **asdict(record)}
+    data["taken_at"] = record.taken_at.isoformat()
+    if "migrations" in data:
+        grouped: dict[str, list[str]] = {}
+        for app, migration in data["migrations"]:
+            grouped.setdefault(app, []).append(migration)
+        data["migrations"] = grouped
+    if "files" in data:
+        data["files"] = dict(data["files"])
     comment = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     # A copy whose comment cannot be read is none. Better no copy than one that is lost.
     if decode_record(comment) is None:
@@ -267,20 +297,20 @@ def decode_record(comment: str | None) -> Record | None:
         data = parse_json(comment)
         if type(data[_VERSION_KEY]) is not int or data[_VERSION_KEY] != VERSION:
             return None
-        record = _read_record(data)
+        record = _read_record(_KINDS[data["kind"]], data)
         _check_record(record)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return record
 
 
-def _read_record(data: dict[str, Any]) -> Record:
+def _read_record(kind: type[Record], data: dict[str, Any]) -> Record:
     values: dict[str, Any] = {
         each.name: _READERS[str(each.type)](data[each.name])
-        for each in fields(Record)
+        for each in fields(kind)
         if each.name in data
     }
-    return Record(**values)
+    return kind(**values)
 
 
 def _check_record(record: Record) -> None:
@@ -292,20 +322,12 @@ def _check_record(record: Record) -> None:
         raise ValueError("not a number of members")
 
 
-def _read_kind(value: object) -> Kind:
-    for kind in get_args(Kind):
-        if value == kind:
-            return kind  # type: ignore[no-any-return]
-    raise ValueError(value)
-
-
 _READERS: Final = {
     "str": read_text,
     "str | None": read_optional_text,
     "int": read_integer,
     "float": read_number,
     "bool": read_flag,
-    "Kind": _read_kind,
     "datetime": read_moment,
     "Migrations": read_groups,
     "Files": read_pairs,

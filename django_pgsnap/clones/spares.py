@@ -26,7 +26,7 @@ from ..postgres.advisory_locks import (
 from ..postgres.server import Server
 from ..postgres.session import Query, Session
 from ..reporting import Reporter
-from .catalog import Database, load_catalog
+from .catalog import AnyDatabase, load_catalog
 from .names import spare_name
 from .records import Record
 from .strategy import Clone, drop_database, parse_strategy, shares_blocks
@@ -55,7 +55,7 @@ class BackgroundStatements:
         self._idle = list(sessions)
         self._statements: list[_BackgroundStatement] = []
 
-    def make_spare(self, copy: Database, record: Record) -> None:
+    def make_spare(self, copy: AnyDatabase, record: Record) -> None:
         """Take on to have a spare of the copy made, unless somebody else is at it."""
         spare = plan_spare(copy, record)
         session = self._take_on(spare.name, spare.statement)
@@ -86,7 +86,7 @@ class BackgroundStatements:
         return session
 
 
-def plan_spare(copy: Database, record: Record) -> Clone:
+def plan_spare(copy: AnyDatabase, record: Record) -> Clone:
     """Return what the spare of a copy is to be, made the way the copy was made."""
     return Clone(
         source=copy.name,
@@ -107,7 +107,7 @@ def wants_spare(record: Record) -> bool:
 
 def obtain_spare(
     session: Session, watcher: Session, copy: Record, reporter: Reporter
-) -> Database | None:
+) -> AnyDatabase | None:
     """Return the spare of a copy, None if there is none.
 
     One that is being made is waited for, which is never slower than copying afresh. The session

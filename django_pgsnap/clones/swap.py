@@ -20,9 +20,9 @@ from ..postgres.parallel import run_together
 from ..postgres.properties import Properties
 from ..postgres.session import Query, Session
 from . import transitions
-from .catalog import Database
+from .catalog import AnyDatabase
 from .names import new_identity, to_drop_name
-from .records import Record, encode_record
+from .records import Record, UndoRecord, encode_record
 from .transitions import (
     join_statements,
     make_live,
@@ -65,14 +65,14 @@ class Swap:
     """
 
     live_name: str
-    live: Database | None
-    incoming: Database
+    live: AnyDatabase | None
+    incoming: AnyDatabase
     properties: Properties
-    undo: Record | None
+    undo: UndoRecord | None
     drop_identity: str
     retire: Sequence[Record] = ()
     republish: Sequence[Record] = ()
-    recomment: Record | None = None
+    recomment: UndoRecord | None = None
 
     @property
     def outgoing_name(self) -> str:

@@ -12,7 +12,7 @@ from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.session import Session
 from .catalog import Catalog, load_catalog
 from .names import to_drop_name
-from .records import Record
+from .records import TemplateRecord
 from .strategy import drop_database
 from .transitions import unpublish
 
@@ -23,7 +23,7 @@ def prune_templates(session: Session, source: str) -> list[str]:
     return [record.database for record in unwanted if drop_template(session, record)]
 
 
-def find_superfluous_templates(present: Catalog, source: str) -> list[Record]:
+def find_superfluous_templates(present: Catalog, source: str) -> list[TemplateRecord]:
     """Return the templates of a live database that are too old, or more than shall be kept."""
     found = sorted(list_templates(present, source), key=lambda record: record.used_at, reverse=True)
     kept: Counter[str] = Counter()
@@ -36,7 +36,7 @@ def find_superfluous_templates(present: Catalog, source: str) -> list[Record]:
     return unwanted
 
 
-def drop_template(session: Session, record: Record) -> bool:
+def drop_template(session: Session, record: TemplateRecord) -> bool:
     """Drop a template unless a run uses it, and tell whether it is gone."""
     name = record.database
     if not try_acquire_lock(session, name):
@@ -51,13 +51,12 @@ def drop_template(session: Session, record: Record) -> bool:
     return True
 
 
-def list_templates(present: Catalog, source: str) -> list[Record]:
+def list_templates(present: Catalog, source: str) -> list[TemplateRecord]:
     """Return what is known of the templates of a live database."""
-    found = present.templates([source])
-    return [database.record for database in found if database.record is not None]
+    return [database.record for database in present.templates([source])]
 
 
-def is_fresh_template(record: Record) -> bool:
+def is_fresh_template(record: TemplateRecord) -> bool:
     """Tell whether a template is young enough to be used."""
     age = datetime.now(UTC) - record.taken_at
     return timedelta() <= age <= timedelta(seconds=test_config().max_age_s)

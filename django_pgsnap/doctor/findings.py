@@ -8,14 +8,14 @@ from typing import Literal
 
 from psycopg import sql
 
-from ..clones.catalog import Catalog, Database, load_catalog
+from ..clones.catalog import AnyDatabase, Catalog, Database, RecordT, load_catalog
 from ..clones.names import spare_name
 from ..postgres.advisory_locks import lock_key, read_lock_holders
 from ..postgres.server import Server
 from ..postgres.session import Session
 from ..postgres.targets import Target, live_database_names
 from ..snapshots.context import build_members
-from ..snapshots.types import Member
+from ..snapshots.types import CopyMember, Member, UndoMember
 
 Severity = Literal["error", "warning", "note"]
 
@@ -126,19 +126,19 @@ class Scene:
         """Names of those live databases that exist."""
         return [name for name in self.sources if name in self.catalog]
 
-    def copies(self) -> list[Member]:
+    def copies(self) -> list[CopyMember]:
         """Return the members of snapshots of these live databases."""
         return self._members(self.catalog.copies(self.sources))
 
-    def everyones_copies(self) -> list[Member]:
+    def everyones_copies(self) -> list[CopyMember]:
         """Return the members of all snapshots on the server, other projects' too."""
         return self._members(self.catalog.copies())
 
-    def undos(self) -> list[Member]:
+    def undos(self) -> list[UndoMember]:
         """Return the members of undos of these live databases."""
         return self._members(self.catalog.undos(self.sources))
 
-    def leftovers(self) -> list[Database]:
+    def leftovers(self) -> list[AnyDatabase]:
         """Return what interrupted operations left, and nobody is at work on."""
         return [
             database
@@ -171,7 +171,7 @@ class Scene:
             fixable=fixable,
         )
 
-    def _members(self, databases: list[Database]) -> list[Member]:
+    def _members(self, databases: list[Database[RecordT]]) -> list[Member[RecordT]]:
         return build_members(self.server, self.targets, self.catalog, databases, self.locked)
 
 

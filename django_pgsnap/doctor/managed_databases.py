@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from psycopg import sql
 
-from ..clones.catalog import Database
+from ..clones.catalog import AnyDatabase
 from ..clones.names import spare_identity, unfinished_name
 from ..clones.templates import find_superfluous_templates
 from ..snapshots.types import snapshots_of
@@ -47,7 +47,7 @@ def find_incomplete(scenes: Sequence[Scene]) -> Iterator[Finding]:
         )
 
 
-def _leftover(database: Database) -> tuple[str, str]:
+def _leftover(database: AnyDatabase) -> tuple[str, str]:
     if not database.is_valid:
         return "half-dropped", "A DROP DATABASE of it was interrupted."
     if spare_identity(database.name):

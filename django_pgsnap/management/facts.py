@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..doctor.findings import Diagnosis
 from ..migration_drift import Drift
-from ..snapshots.types import Member, Snapshot, Undo
+from ..snapshots.types import AnyMember, Snapshot, Undo
 
 _SNAPSHOT: Final = (
     *("name", "note", "size_bytes", "seconds", "pinned", "spare"),
@@ -51,7 +51,7 @@ def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
-def _members(members: Iterable[Member]) -> list[dict[str, Any]]:
+def _members(members: Iterable[AnyMember]) -> list[dict[str, Any]]:
     return [
         {
             "alias": member.alias,

@@ -15,7 +15,7 @@ from ..doctor.findings import Diagnosis, Finding
 from ..formatting import format_age, format_ago, format_seconds, format_size, printable
 from ..migration_drift import Drift, KnownMigrations
 from ..snapshots.queries import Overview
-from ..snapshots.types import Member, Snapshot, Undo
+from ..snapshots.types import CopyMember, Snapshot, Undo
 
 # A pipe has no width, and a line that is cut short is of no use to whoever reads it there.
 _PIPE_WIDTH: Final = 1000
@@ -176,7 +176,7 @@ def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
         yield f"Alias {printable(member.alias)}", _describe_member(member)
 
 
-def _describe_member(member: Member) -> str:
+def _describe_member(member: CopyMember) -> str:
     record = member.record
     return (
         f"{record.source}, copied by {record.strategy or 'other means'} on PostgreSQL "

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
-from ..clones.catalog import Catalog, Database, load_catalog
+from ..clones.catalog import AnyDatabase, Catalog, Database, RecordT, load_catalog
 from ..clones.names import spare_name
 from ..clones.records import Record
 from ..connections.reconnect import (
@@ -37,7 +37,7 @@ from ..postgres.session import Session
 from ..postgres.targets import Target, group_by_server, list_targets, live_database_names
 from ..reporting import Reporter
 from ..safety import check_enabled, check_server_address, prefer_test_databases
-from .types import Member, SpareState
+from .types import CopyMember, Member, SpareState, UndoMember
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class ServerContext:
         """Return the same with the catalog as it is now."""
         return replace(self, catalog=load_catalog(self.watcher))
 
-    def live(self, target: Target) -> Database:
+    def live(self, target: Target) -> AnyDatabase:
         """Return a live database's catalog row.
 
         Raises:
@@ -87,19 +87,19 @@ class ServerContext:
             )
         return database
 
-    def copies(self) -> list[Member]:
+    def copies(self) -> list[CopyMember]:
         """Return the members of snapshots of these live databases."""
         return build_members(
             self.server, self.targets, self.catalog, self.catalog.copies(self.sources)
         )
 
-    def project_copies(self) -> list[Member]:
+    def project_copies(self) -> list[CopyMember]:
         """Return the members of snapshots of all the project's databases on this server."""
         known = [target for target in list_targets() if target.server == self.server]
         sources = {target.name for target in (*known, *self.targets)}
         return build_members(self.server, known, self.catalog, self.catalog.copies(sources))
 
-    def undos(self) -> list[Member]:
+    def undos(self) -> list[UndoMember]:
         """Return the members of undos of these live databases."""
         present = self.catalog
         return build_members(self.server, self.targets, present, present.undos(self.sources))
@@ -109,21 +109,19 @@ def build_members(
     server: Server,
     known: Sequence[Target],
     present: Catalog,
-    databases: Sequence[Database],
+    databases: Sequence[Database[RecordT]],
     building: frozenset[int] = frozenset(),
-) -> list[Member]:
+) -> list[Member[RecordT]]:
     """Return published databases as members; ``building`` has the lock keys that are held."""
     aliases = {target.name: target.alias for target in known}
     return [
         Member(
-            alias=aliases.get(record.source, record.alias),
-            record=record,
+            alias=aliases.get(database.record.source, database.record.alias),
             database=database,
             server=server,
-            spare=_spare_state(record, present, building),
+            spare=_spare_state(database.record, present, building),
         )
         for database in databases
-        if (record := database.record) is not None
     ]
 
 

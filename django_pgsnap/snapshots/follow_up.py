@@ -14,7 +14,7 @@ from ..errors import PgsnapError
 from ..postgres.targets import live_database_names
 from ..reporting import Reporter
 from .context import ServerContext
-from .types import Member
+from .types import CopyMember
 
 # Each each beyond the operation's own sessions takes a connection of the server. What is left
 # over the next operation sends off.
@@ -24,7 +24,7 @@ _EXTRA_SESSIONS: Final = 4
 def start_follow_up(
     context: ServerContext,
     *,
-    current: Sequence[Member],
+    current: Sequence[CopyMember],
     drops: Sequence[str],
     spare: bool,
     reporter: Reporter,
@@ -52,7 +52,7 @@ def start_follow_up(
 
 
 def _start_follow_up(
-    context: ServerContext, current: Sequence[Member], drops: Sequence[str]
+    context: ServerContext, current: Sequence[CopyMember], drops: Sequence[str]
 ) -> None:
     now = load_catalog(context.watcher)
     wanted = [member for member in current if wants_spare(member.record)]
@@ -72,7 +72,7 @@ def _start_follow_up(
     background.leave()
 
 
-def _surplus(present: Catalog, sources: Sequence[str], kept: Sequence[Member]) -> list[str]:
+def _surplus(present: Catalog, sources: Sequence[str], kept: Sequence[CopyMember]) -> list[str]:
     """Return the spares of copies of these live databases other than those kept."""
     needed = {spare_name(member.record.identity) for member in kept}
     # Anyone may call a database like a spare of ours; what the catalog gives is one.

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..clones import transitions
 from ..clones.names import spare_name, to_drop_name, validate_name
-from ..clones.records import Record, validate_note
+from ..clones.records import CopyRecord, validate_note
 from ..clones.spares import cancel_spare, wait_for_spare
 from ..clones.strategy import drop_database
 from ..clones.transitions import join_statements, rewrite_comment
@@ -19,7 +19,7 @@ from ..postgres.targets import live_database_names
 from ..reporting import Reporter
 from .context import ServerContext, choose_targets, open_operation
 from .queries import find_snapshot_in
-from .types import Member, Snapshot
+from .types import CopyMember, Snapshot, UndoMember
 
 
 def rename(old: str, new: str) -> Snapshot:
@@ -39,7 +39,12 @@ def rename(old: str, new: str) -> Snapshot:
                 hint="Choose another name, or delete that one first.",
             )
         # An undo says which snapshot took its place.
-        undos = [m for context in contexts for m in context.undos() if m.record.name == old]
+        undos = [
+            replace(each, database=replace(each.database, record=replace(each.record, name=new)))
+            for context in contexts
+            for each in context.undos()
+            if each.record.name == old
+        ]
         return _rewritten(contexts, snapshot, lambda record: replace(record, name=new), also=undos)
 
 
@@ -94,7 +99,7 @@ def delete(*unwanted: str, reporter: Reporter | None = None) -> list[Snapshot]:
     return to_drop
 
 
-def _delete_here(context: ServerContext, members: Sequence[Member], reporter: Reporter) -> None:
+def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter: Reporter) -> None:
     if not members:
         return
     for member in members:
@@ -117,24 +122,22 @@ def _delete_here(context: ServerContext, members: Sequence[Member], reporter: Re
 def _rewritten(
     contexts: Sequence[ServerContext],
     snapshot: Snapshot,
-    change: Callable[[Record], Record],
+    change: Callable[[CopyRecord], CopyRecord],
     *,
-    also: Sequence[Member] = (),
+    also: Sequence[UndoMember] = (),
 ) -> Snapshot:
     """Write a change to all members of a snapshot, those of a server in one transaction."""
-    changed = tuple(_changed(member, change(member.record)) for member in snapshot.members)
-    others = [_changed(member, change(member.record)) for member in also]
+    changed = tuple(
+        replace(member, database=replace(member.database, record=change(member.record)))
+        for member in snapshot.members
+    )
     for context in contexts:
-        here = [each.record for each in (*changed, *others) if each.server == context.server]
+        here = [each.record for each in (*changed, *also) if each.server == context.server]
         for record in here:
             wait_for_spare(context.main, record, Reporter())
         if here:
             context.main.execute(join_statements(map(rewrite_comment, here)))
     return replace(snapshot, members=changed)
-
-
-def _changed(member: Member, record: Record) -> Member:
-    return replace(member, record=record, database=replace(member.database, record=record))
 
 
 @contextmanager

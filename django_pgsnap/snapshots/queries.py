@@ -19,8 +19,9 @@ from typing import Final
 
 from psycopg import sql
 
-from ..clones.catalog import Catalog, Database, load_catalog
+from ..clones.catalog import Catalog, Database, RecordT, load_catalog
 from ..clones.names import nearest_names
+from ..clones.records import CopyRecord
 from ..errors import SnapshotNotFoundError
 from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
 from ..postgres.properties import Privilege, Properties, read_properties
@@ -28,7 +29,7 @@ from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import Target, group_by_server
 from .context import ServerContext, build_members, choose_targets, open_for_reading
-from .types import Member, Snapshot, Undo, snapshots_of, undos_of
+from .types import AnyMember, CopyMember, Member, Snapshot, Undo, UndoMember, snapshots_of, undos_of
 
 # As in: pgsnap take seeded (ada@workstation:4711). The server cuts it after 63 bytes.
 _APPLICATION: Final = re.compile(r"pgsnap (?P<purpose>.*?) *(?:\((?P<who>[^()]*)\)?)?")
@@ -120,7 +121,7 @@ def read_carried_properties(snapshot: Snapshot) -> list[CarriedProperties]:
     return [found[member.database.name] for member in snapshot.members]
 
 
-def _read(session: Session, snapshot: Snapshot, here: Sequence[Member]) -> list[Properties]:
+def _read(session: Session, snapshot: Snapshot, here: Sequence[CopyMember]) -> list[Properties]:
     try:
         return read_properties(session, *(member.database.name for member in here))
     except KeyError as error:
@@ -130,7 +131,7 @@ def _read(session: Session, snapshot: Snapshot, here: Sequence[Member]) -> list[
         ) from error
 
 
-def _carried(member: Member, each: Properties) -> CarriedProperties:
+def _carried(member: CopyMember, each: Properties) -> CarriedProperties:
     return CarriedProperties(
         alias=member.alias,
         owner=each.owner,
@@ -181,7 +182,7 @@ def _check_strangers(context: ServerContext, name: str | None) -> None:
     """Say so where what was looked for is there, but belongs to a role that we do not trust."""
     for database in context.catalog.untrusted():
         record = database.record
-        if record is None or record.kind != "copy" or record.source not in context.sources:
+        if not isinstance(record, CopyRecord) or record.source not in context.sources:
             continue
         live = context.catalog.get(record.source)
         if live is not None and name in (None, record.name):
@@ -196,7 +197,7 @@ def _check_strangers(context: ServerContext, name: str | None) -> None:
             )
 
 
-def find_snapshot(members: Iterable[Member], name: str | None) -> Snapshot:
+def find_snapshot(members: Iterable[CopyMember], name: str | None) -> Snapshot:
     """Return the snapshot that a name means among these members.
 
     Raises:
@@ -254,8 +255,8 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     Raises:
         PgsnapError: Snapshots are switched off, or a server cannot be reached.
     """
-    copies: list[Member] = []
-    undos: list[Member] = []
+    copies: list[CopyMember] = []
+    undos: list[UndoMember] = []
     at_work: list[RunningOperation] = []
     for server, group in group_by_server(choose_targets(databases)).items():
         with open_for_reading("list", server, group) as session:
@@ -301,7 +302,7 @@ class _ServerView:
         self.catalog: Catalog = load_catalog(session)
         self._holders = read_lock_holders(session)
 
-    def members(self, databases: Sequence[Database]) -> list[Member]:
+    def members(self, databases: Sequence[Database[RecordT]]) -> list[Member[RecordT]]:
         building = frozenset(self._holders)
         return build_members(self._server, self._known, self.catalog, databases, building)
 
@@ -309,5 +310,5 @@ class _ServerView:
         return find_running_operations(self._known, self._holders)
 
 
-def _occupied_bytes(member: Member) -> int:
+def _occupied_bytes(member: AnyMember) -> int:
     return member.record.size_bytes * (1 if member.spare == "none" else 2)

@@ -15,7 +15,7 @@ from . import queries
 from .context import ServerContext, choose_targets, open_operation
 from .follow_up import start_follow_up
 from .queries import find_snapshot_in
-from .types import Member, Snapshot, undos_of
+from .types import CopyMember, Snapshot, UndoMember, undos_of
 
 
 def refill(
@@ -54,7 +54,7 @@ def refill(
     return queries.get(snapshot.name, databases=databases)
 
 
-def current_snapshot(copies: Sequence[Member], undos: Sequence[Member]) -> str | None:
+def current_snapshot(copies: Sequence[CopyMember], undos: Sequence[UndoMember]) -> str | None:
     """Return the name of the snapshot last restored, unless another was taken since."""
     last = undos_of(undos)
     if not last or any(copy.record.taken_at > last[0].taken_at for copy in copies):
@@ -72,7 +72,7 @@ def _jobs(context: ServerContext, snapshot: Snapshot, reporter: Reporter) -> lis
     ]
 
 
-def _job(context: ServerContext, member: Member) -> CopyJob:
+def _job(context: ServerContext, member: CopyMember) -> CopyJob:
     check_collation(context.watcher, member.database.name)
     return CopyJob(
         clone=plan_spare(member.database, member.record),
@@ -84,6 +84,6 @@ def _job(context: ServerContext, member: Member) -> CopyJob:
     )
 
 
-def _worker(context: ServerContext, member: Member) -> Session:
+def _worker(context: ServerContext, member: CopyMember) -> Session:
     (alias,) = (each.alias for each in context.targets if each.name == member.record.source)
     return context.workers[alias]

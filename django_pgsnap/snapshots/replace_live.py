@@ -18,9 +18,9 @@ from typing import Final, Self
 import django
 from psycopg import sql
 
-from ..clones.catalog import Database, load_catalog
+from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.names import new_identity
-from ..clones.records import Record
+from ..clones.records import CopyRecord, Record, UndoRecord
 from ..clones.swap import PropertiesChangedError, Swap, WrittenMeanwhileError, perform_swaps
 from ..conf import config
 from ..connections.reconnect import aliases_sharing_database, close_and_wait
@@ -43,7 +43,7 @@ from ..postgres.session import Session
 from ..postgres.targets import Target
 from ..reporting import Reporter
 from .context import ServerContext, report_terminated
-from .types import Member, Snapshot
+from .types import AnyMember, MemberT, Snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +60,14 @@ class IncomingDatabase:
 
     context: ServerContext
     target: Target
-    database: Database
+    database: AnyDatabase
     record: Record
     set_up_like: str
 
     @classmethod
-    def of(cls, context: ServerContext, target: Target, member: Member, database: Database) -> Self:
+    def of(
+        cls, context: ServerContext, target: Target, member: AnyMember, database: AnyDatabase
+    ) -> Self:
         """Return a database that stands for a member, that member itself or a clone of it."""
         return cls(
             context=context,
@@ -77,8 +79,8 @@ class IncomingDatabase:
 
 
 def match_with_live(
-    contexts: Sequence[ServerContext], members: Sequence[Member]
-) -> Iterator[tuple[ServerContext, Target, Member]]:
+    contexts: Sequence[ServerContext], members: Sequence[MemberT]
+) -> Iterator[tuple[ServerContext, Target, MemberT]]:
     """Yield each member with the live database whose place it is about."""
     for member in members:
         for context in contexts:
@@ -127,12 +129,12 @@ class UndoFacts:
     statistics_epoch: str = ""
 
 
-def find_older_undos(each: IncomingDatabase) -> list[Record]:
+def find_older_undos(each: IncomingDatabase) -> list[UndoRecord]:
     """Return the undos of a live database, newest first, without what comes in."""
     undos = [
-        record
+        database.record
         for database in each.context.catalog.undos([each.target.name])
-        if (record := database.record) is not None and database.oid != each.database.oid
+        if database.oid != each.database.oid
     ]
     return sorted(undos, key=lambda record: record.taken_at, reverse=True)
 
@@ -173,9 +175,8 @@ def plan_swap(
 
 def _undo_record(
     each: IncomingDatabase, wanted: Properties, undo: UndoGroup, facts: UndoFacts
-) -> Record:
-    record = Record(
-        kind="undo",
+) -> UndoRecord:
+    record = UndoRecord(
         identity=new_identity(),
         set_id=undo.set_id,
         members=undo.members,
@@ -192,13 +193,13 @@ def _undo_record(
     return _succeeded(record, each, facts)
 
 
-def _succeeded(undo: Record, each: IncomingDatabase, facts: UndoFacts) -> Record:
+def _succeeded(undo: UndoRecord, each: IncomingDatabase, facts: UndoFacts) -> UndoRecord:
     """Return an undo that knows which database took its place."""
     return replace(
         undo,
         successor_oid=each.database.oid,
         # What an undo holds may have been written, so nothing is known of its sequences.
-        successor_sequences=each.record.sequences if each.record.kind == "copy" else "",
+        successor_sequences=each.record.sequences if isinstance(each.record, CopyRecord) else "",
         statistics_epoch=facts.statistics_epoch,
     )
 
@@ -459,7 +460,7 @@ def _by_context(
 
 
 def is_unwritten(
-    session: Session, server: Server, live: Database, undo: Record, wait_s: float
+    session: Session, server: Server, live: AnyDatabase, undo: UndoRecord, wait_s: float
 ) -> bool:
     """Tell whether the live database is for sure what the last restore made it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..clones.catalog import Database, load_catalog
+from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity, spare_name, unfinished_name
 from ..clones.spares import obtain_spare
@@ -26,7 +26,7 @@ from .replace_live import (
     replace_live,
     replacements_of,
 )
-from .types import Member, Snapshot
+from .types import CopyMember, Snapshot
 
 
 def restore(
@@ -114,7 +114,9 @@ def _check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None
         )
 
 
-def _consumed(matched: Sequence[tuple[ServerContext, Target, Member]]) -> list[IncomingDatabase]:
+def _consumed(
+    matched: Sequence[tuple[ServerContext, Target, CopyMember]],
+) -> list[IncomingDatabase]:
     return [
         IncomingDatabase.of(context, target, member, member.database)
         for context, target, member in matched
@@ -122,7 +124,7 @@ def _consumed(matched: Sequence[tuple[ServerContext, Target, Member]]) -> list[I
 
 
 def _clones(
-    matched: Sequence[tuple[ServerContext, Target, Member]], reporter: Reporter
+    matched: Sequence[tuple[ServerContext, Target, CopyMember]], reporter: Reporter
 ) -> list[IncomingDatabase]:
     """Return a spare of each copy, or else a clone made now."""
     found = [
@@ -142,12 +144,12 @@ def _clones(
 
 
 def _spare(
-    context: ServerContext, target: Target, member: Member, reporter: Reporter
-) -> Database | None:
+    context: ServerContext, target: Target, member: CopyMember, reporter: Reporter
+) -> AnyDatabase | None:
     return obtain_spare(context.workers[target.alias], context.watcher, member.record, reporter)
 
 
-def _job(context: ServerContext, target: Target, member: Member) -> CopyJob:
+def _job(context: ServerContext, target: Target, member: CopyMember) -> CopyJob:
     check_collation(context.watcher, member.database.name)
     worker = context.workers[target.alias]
     clone = Clone(
@@ -167,5 +169,5 @@ def _job(context: ServerContext, target: Target, member: Member) -> CopyJob:
     )
 
 
-def _made(context: ServerContext, job: CopyJob) -> Database:
+def _made(context: ServerContext, job: CopyJob) -> AnyDatabase:
     return load_catalog(context.watcher)[job.clone.name]

@@ -20,7 +20,7 @@ from ..clones.names import (
     unfinished_name,
     validate_name,
 )
-from ..clones.records import Record, Strategy, validate_note
+from ..clones.records import CopyRecord, Strategy, validate_note
 from ..clones.spares import cancel_spare
 from ..clones.strategy import (
     UNKNOWN_RATES,
@@ -48,7 +48,7 @@ from ..reporting import Reporter
 from ..signals import post_take, pre_take
 from .context import ServerContext, choose_targets, open_operation, report_terminated
 from .follow_up import start_follow_up
-from .types import Member, Snapshot, snapshots_of
+from .types import CopyMember, Snapshot, snapshots_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ def take(
 
 def _settle_name(
     contexts: Sequence[ServerContext], name: str | None, *, replace: bool
-) -> tuple[str, list[Member]]:
+) -> tuple[str, list[CopyMember]]:
     """Return the name to use, and the members of the snapshot that has it now."""
     existing = [member for context in contexts for member in context.project_copies()]
     if name is None:
@@ -191,7 +191,7 @@ def _settle_name(
 def _take(
     contexts: Sequence[ServerContext],
     request: TakeRequest,
-    replaced: Sequence[Member],
+    replaced: Sequence[CopyMember],
     reporter: Reporter,
 ) -> Snapshot:
     for context in contexts:
@@ -316,12 +316,11 @@ def build_records(
     request: TakeRequest,
     code: Checkout,
     taken_at: datetime,
-) -> list[Record]:
+) -> list[CopyRecord]:
     """Return what each copy shall know of itself."""
     set_id = new_identity()
     return [
-        Record(
-            kind="copy",
+        CopyRecord(
             identity=part.identity,
             set_id=set_id,
             members=len(parts),
@@ -357,7 +356,7 @@ def _rates(part: TakePart, how: CopyResult) -> CopyRates:
 
 
 def publish_snapshot(
-    parts: Sequence[TakePart], new: Sequence[Record], replaced: Sequence[Member]
+    parts: Sequence[TakePart], new: Sequence[CopyRecord], replaced: Sequence[CopyMember]
 ) -> None:
     """Make the clones a snapshot, and the members of the one that it replaces none any more.
 
@@ -385,13 +384,13 @@ def publish_snapshot(
         _send(retirements)
 
 
-def _take_back(parts: Sequence[TakePart], new: Sequence[Record]) -> None:
+def _take_back(parts: Sequence[TakePart], new: Sequence[CopyRecord]) -> None:
     """Unpublish what is published of a snapshot, unless all of it is.
 
     A message may have done its work though its sender was interrupted, so the servers are asked,
     from sessions that nothing has happened to yet. What is unpublished waits to be dropped.
     """
-    published: list[tuple[Server, Record]] = []
+    published: list[tuple[Server, CopyRecord]] = []
     for part, record in zip(parts, new, strict=True):
         with suppress(ServerUnavailableError), part.context.server.session("take back") as session:
             if record.database in load_catalog(session):
@@ -416,5 +415,5 @@ def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
         session.execute(join_statements(group))
 
 
-def _context_of(parts: Sequence[TakePart], member: Member) -> ServerContext:
+def _context_of(parts: Sequence[TakePart], member: CopyMember) -> ServerContext:
     return next(part.context for part in parts if part.context.server == member.server)

@@ -5,40 +5,50 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from ..clones.catalog import Database
-from ..clones.records import Record
+from ..clones.records import CopyRecord, Record, UndoRecord
 from ..migration_drift import Migrations
 from ..postgres.server import Server
 
+RecordT_co = TypeVar("RecordT_co", bound=Record, covariant=True)
 SpareState = Literal["ready", "building", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class Member(Generic[RecordT_co]):
     """One database's part of a snapshot or of an undo.
 
     Attributes:
         alias: The alias whose live database this is a copy of.
-        record: What the copy knows of itself.
         database: The shut database that holds it.
         server: The server it is on.
         spare: Whether a ready-made clone of it stands by.
     """
 
     alias: str
-    record: Record
-    database: Database = field(repr=False)
+    database: Database[RecordT_co] = field(repr=False)
     server: Server = field(repr=False)
     spare: SpareState = "none"
+
+    @property
+    def record(self) -> RecordT_co:
+        """What the copy knows of itself."""
+        return self.database.record
+
+
+AnyMember = Member[Record]
+CopyMember = Member[CopyRecord]
+UndoMember = Member[UndoRecord]
+MemberT = TypeVar("MemberT", bound=AnyMember)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Set:
     """Members that were made together; what they share is read from the first."""
 
-    members: tuple[Member, ...]
+    members: tuple[AnyMember, ...]
 
     @property
     def _record(self) -> Record:
@@ -77,6 +87,12 @@ class Snapshot(_Set):
     Attributes:
         members: Its parts, one per database.
     """
+
+    members: tuple[CopyMember, ...]
+
+    @property
+    def _record(self) -> CopyRecord:
+        return self.members[0].record
 
     @property
     def note(self) -> str:
@@ -131,19 +147,21 @@ class Snapshot(_Set):
 class Undo(_Set):
     """What the last restore, undo or redo replaced; ``name`` is the snapshot it was about."""
 
+    members: tuple[UndoMember, ...]
 
-def snapshots_of(members: Iterable[Member]) -> list[Snapshot]:
+
+def snapshots_of(members: Iterable[CopyMember]) -> list[Snapshot]:
     """Group members into snapshots, newest first."""
     return [Snapshot(members=group) for group in _grouped(members)]
 
 
-def undos_of(members: Iterable[Member]) -> list[Undo]:
+def undos_of(members: Iterable[UndoMember]) -> list[Undo]:
     """Group members into undos, newest first."""
     return [Undo(members=group) for group in _grouped(members)]
 
 
-def _grouped(members: Iterable[Member]) -> list[tuple[Member, ...]]:
-    groups: dict[str, list[Member]] = {}
+def _grouped(members: Iterable[MemberT]) -> list[tuple[MemberT, ...]]:
+    groups: dict[str, list[MemberT]] = {}
     for member in members:
         groups.setdefault(member.record.set_id, []).append(member)
     ordered = sorted(groups.values(), key=lambda group: group[0].record.taken_at, reverse=True)

@@ -14,7 +14,7 @@ from psycopg import sql as pg
 
 import django_pgsnap
 from django_pgsnap.clones.names import new_identity
-from django_pgsnap.clones.records import Record, encode_record
+from django_pgsnap.clones.records import CopyRecord, encode_record
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots.take import take
@@ -51,7 +51,7 @@ class Describe:
         self._live, self._sql = live, sql
         self._oids: list[int] = []
 
-    def __call__(self, *records: Record) -> None:
+    def __call__(self, *records: CopyRecord) -> None:
         """Have these snapshots."""
         first = FIRST_OID + len(self._oids)
         rows = [(first + n, each.database, encode_record(each)) for n, each in enumerate(records)]
@@ -83,10 +83,9 @@ class Describe:
             [[oid for oid, *_ in rows], [comment for *_, comment in rows]],
         )
 
-    def record(self, name: str, **values: Any) -> Record:
+    def record(self, name: str, **values: Any) -> CopyRecord:
         """Return the record of a snapshot of the live database."""
         defaults: dict[str, Any] = {
-            "kind": "copy",
             "identity": new_identity(),
             "set_id": new_identity(),
             "members": 1,
@@ -95,7 +94,7 @@ class Describe:
             "taken_at": datetime.now(UTC) - MINUTE,
             "size_bytes": 8_000_000,
         }
-        return Record(name=name, **{**defaults, **values})
+        return CopyRecord(name=name, **{**defaults, **values})
 
     def remove(self) -> None:
         """Take them out of the catalog again."""

@@ -1,9 +1,9 @@
 """What a copy knows of itself, and what is made of comments that others wrote."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -11,49 +11,93 @@ from hypothesis import strategies as st
 
 from django_pgsnap.clones.records import (
     STRATEGIES,
-    Kind,
+    CopyRecord,
     Record,
+    TemplateRecord,
+    UndoRecord,
     decode_record,
     encode_record,
     validate_note,
 )
 from django_pgsnap.errors import ConfigurationError
-from tests.records import CHANGES, comment_with, copy_record
+from tests.records import CHANGES, comment_with, copy_record, template_record, undo_record
 
 integers = st.integers(-1, 2**63 - 1)
 seconds = st.floats(0, 2**63, exclude_max=True)
 identities = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)
-records = st.builds(
-    Record,
-    kind=st.sampled_from(get_args(Kind)),
-    identity=identities,
-    set_id=identities,
-    members=st.integers(1, 2**63 - 1),
-    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}", fullmatch=True),
-    alias=st.text(),
-    source=st.text(),
-    taken_at=st.datetimes(timezones=st.just(UTC)),
-    size_bytes=integers,
-    note=st.text(),
+texts = st.text()
+common = {
+    "identity": identities,
+    "set_id": identities,
+    "members": st.integers(1, 2**63 - 1),
+    "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}", fullmatch=True),
+    "alias": texts,
+    "source": texts,
+    "taken_at": st.datetimes(timezones=st.just(UTC)),
+    "size_bytes": integers,
+    "strategy": st.sampled_from(["", *STRATEGIES]) | texts,
+    "seconds": seconds,
+    "django": texts,
+    "postgresql": texts,
+    "comment": st.none() | texts,
+    "connection_limit": integers,
+}
+migrations = st.sets(st.tuples(texts, texts)).map(lambda keys: tuple(sorted(keys)))
+copies = st.builds(
+    CopyRecord,
+    **common,
+    note=texts,
     pinned=st.booleans(),
-    strategy=st.sampled_from(["", *STRATEGIES]) | st.text(),
-    seconds=seconds,
     clone_rate=seconds,
     file_copy_rate=seconds,
-    git_branch=st.text(),
-    git_commit=st.text(),
+    git_branch=texts,
+    git_commit=texts,
     git_dirty=st.booleans(),
-    django=st.text(),
-    postgresql=st.text(),
-    migrations=st.sets(st.tuples(st.text(), st.text())).map(lambda keys: tuple(sorted(keys))),
-    sequences=st.text(),
-    comment=st.none() | st.text(),
-    connection_limit=integers,
-    successor_oid=integers,
-    successor_sequences=st.text(),
-    statistics_epoch=st.text(),
-    files=st.dictionaries(st.text(), st.text()).map(lambda files: tuple(sorted(files.items()))),
+    migrations=migrations,
+    sequences=texts,
 )
+undos = st.builds(
+    UndoRecord,
+    **common,
+    successor_oid=integers,
+    successor_sequences=texts,
+    statistics_epoch=texts,
+)
+templates = st.builds(
+    TemplateRecord,
+    **common,
+    migrations=migrations,
+    environment=texts,
+    history=texts,
+    history_length=integers,
+    used_at=texts,
+    files=st.dictionaries(texts, texts).map(lambda files: tuple(sorted(files.items()))),
+    ground_sessions=integers,
+    ground_written=integers,
+)
+records = copies | undos | templates
+
+# What the first versions wrote: one set of keys for all.
+OLD = (
+    '{{"pgsnap":1,"kind":"{kind}","identity":"0123456789abcdef","set_id":"fedcba9876543210",'
+    '"members":1,"name":"seeded","alias":"default","source":"live",'
+    '"taken_at":"2024-02-29T12:00:00+00:00","size_bytes":8388608,"note":"before","pinned":true,'
+    '"strategy":"wal_log","seconds":0.041,"clone_rate":1.0,"file_copy_rate":2.0,'
+    '"git_branch":"main","git_commit":"abc","git_dirty":true,"django":"5.2.8",'
+    '"postgresql":"18.4","migrations":{{"app":["0001"]}},"sequences":"5eed","comment":"ours",'
+    '"connection_limit":7,"successor_oid":16384,"successor_sequences":"5eed",'
+    '"statistics_epoch":"2024-01-01","environment":"e","history":"h","history_length":1,'
+    '"used_at":"2024-03-01T12:00:00+00:00","files":{{"genres.csv":"f"}},"ground_sessions":3,'
+    '"ground_written":4}}'
+)
+OLD_VALUES = {
+    "strategy": "wal_log",
+    "seconds": 0.041,
+    "django": "5.2.8",
+    "postgresql": "18.4",
+    "comment": "ours",
+    "connection_limit": 7,
+}
 
 
 def comment_without(key: str) -> str:
@@ -151,8 +195,6 @@ def test_a_record_bent_in_any_way(changes: dict[str, Any]) -> None:
         {"seconds": float("inf")},
         {"comment": 7},
         {"migrations": []},
-        {"files": []},
-        {"files": {"genres.csv": 1}},
         {"migrations": {"app": "0001"}},
         {"migrations": {"app": [1]}},
         {"migrations": {"app": {"0001": True}}},
@@ -162,6 +204,14 @@ def test_a_record_bent_in_any_way(changes: dict[str, Any]) -> None:
 def test_values_of_the_wrong_kind(changes: dict[str, Any]) -> None:
     """One value of the wrong kind, or out of range, and the comment is none of ours."""
     assert decode_record(comment_with(**changes)) is None
+
+
+@pytest.mark.parametrize("files", [[], {"genres.csv": 1}])
+def test_files_of_the_wrong_kind(files: object) -> None:
+    """A template's files are texts."""
+    comment = json.loads(encode_record(template_record()))
+
+    assert decode_record(json.dumps({**comment, "files": files})) is None
 
 
 @pytest.mark.parametrize(
@@ -180,6 +230,46 @@ def test_values_that_older_versions_did_not_write() -> None:
     """What need not be there has its default."""
     assert decode_record(comment_without("note")) == copy_record()
     assert decode_record(comment_without("migrations")) == copy_record()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        copy_record(
+            **OLD_VALUES,
+            note="before",
+            pinned=True,
+            clone_rate=1.0,
+            file_copy_rate=2.0,
+            git_branch="main",
+            git_commit="abc",
+            git_dirty=True,
+            migrations=(("app", "0001"),),
+            sequences="5eed",
+        ),
+        undo_record(
+            **OLD_VALUES,
+            successor_oid=16384,
+            successor_sequences="5eed",
+            statistics_epoch="2024-01-01",
+        ),
+        template_record(
+            **OLD_VALUES,
+            migrations=(("app", "0001"),),
+            environment="e",
+            history="h",
+            history_length=1,
+            used_at="2024-03-01T12:00:00+00:00",
+            files=(("genres.csv", "f"),),
+            ground_sessions=3,
+            ground_written=4,
+        ),
+    ],
+    ids=["copy", "undo", "template"],
+)
+def test_what_the_first_versions_wrote(record: Record) -> None:
+    """Comments of the first versions are read: they had all keys, whatever the kind."""
+    assert decode_record(OLD.format(kind=record.kind)) == record
 
 
 def test_keys_that_newer_versions_write() -> None:
@@ -249,12 +339,19 @@ def test_migrations_are_sorted_and_grouped() -> None:
 
 def test_says_nothing_secret() -> None:
     """What is written is exactly the record's attributes and the version."""
-    assert json.loads(encode_record(copy_record())).keys() == {"pgsnap", *asdict(copy_record())}
+    keys = {"pgsnap", "kind", *asdict(copy_record())}
+
+    assert json.loads(encode_record(copy_record())).keys() == keys
 
 
-@pytest.mark.parametrize(("kind", "prefix"), [("copy", "pgsnap_"), ("undo", "pgsnap_undo_")])
-def test_database(kind: Kind, prefix: str) -> None:
+@pytest.mark.parametrize(
+    ("record", "prefix"),
+    [
+        (copy_record(), "pgsnap_"),
+        (undo_record(), "pgsnap_undo_"),
+        (template_record(), "pgsnap_template_"),
+    ],
+)
+def test_database(record: Record, prefix: str) -> None:
     """A record knows what its database is called."""
-    record = replace(copy_record(), kind=kind)
-
     assert record.database == prefix + record.identity

@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 from psycopg import sql as pg
 
-from django_pgsnap.clones.catalog import Database, load_catalog
+from django_pgsnap.clones.catalog import AnyDatabase, load_catalog
 from django_pgsnap.clones.names import copy_name, spare_name
 from django_pgsnap.clones.records import Record
 from django_pgsnap.clones.spares import (
@@ -50,7 +50,7 @@ def names_of(clean_server: Server) -> Callable[[], list[str]]:
     return lambda: [database.name for database in settle(clean_server)]
 
 
-def database_of(session: Session, record: Record) -> Database:
+def database_of(session: Session, record: Record) -> AnyDatabase:
     return load_catalog(session)[record.database]
 
 

@@ -12,7 +12,7 @@ from psycopg import sql as pg
 
 from django_pgsnap.clones.catalog import load_catalog
 from django_pgsnap.clones.names import to_drop_name, undo_name
-from django_pgsnap.clones.records import Record, encode_record
+from django_pgsnap.clones.records import UndoRecord, encode_record
 from django_pgsnap.clones.swap import (
     PropertiesChangedError,
     Swap,
@@ -294,7 +294,7 @@ def test_reversed(
     assert back.drops == [to_drop.name]
 
 
-def keeping(swap: Swap, older: Record) -> Swap:
+def keeping(swap: Swap, older: UndoRecord) -> Swap:
     return replace(swap, undo=None, recomment=replace(older, successor_oid=swap.incoming.oid))
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from django.conf import settings
 from psycopg import sql
 
-from django_pgsnap.clones.records import Record, decode_record
+from django_pgsnap.clones.records import CopyRecord, decode_record
 from django_pgsnap.snapshots.queries import overview
 from tests.servers import Server
 from tests.state import databases
@@ -55,13 +55,13 @@ def authors_in(server: Server, database: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-def published_sets(*servers: Server) -> dict[str, list[Record]]:
+def published_sets(*servers: Server) -> dict[str, list[CopyRecord]]:
     """Return the records of all copies on these servers, by the set that they are parts of."""
-    found: dict[str, list[Record]] = {}
+    found: dict[str, list[CopyRecord]] = {}
     for server in servers:
         for database in databases(server):
             record = decode_record(database.comment)
-            if record is not None and record.kind == "copy" and record.database == database.name:
+            if isinstance(record, CopyRecord) and record.database == database.name:
                 found.setdefault(record.set_id, []).append(record)
     return found
 

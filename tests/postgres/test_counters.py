@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.clones.catalog import load_catalog
-from django_pgsnap.clones.records import Record
+from django_pgsnap.clones.records import UndoRecord
 from django_pgsnap.postgres.contents import digest_sequences
 from django_pgsnap.postgres.counters import read_statistics_epoch
 from django_pgsnap.postgres.session import Session
@@ -26,7 +26,7 @@ FILL = (
 @pytest.fixture
 def undo(
     make_database: MakeDatabase, clean_server: Server, session: Session, session_as: SessionAs
-) -> Record:
+) -> UndoRecord:
     """The undo that a restore has left which put a fresh, unwritten database in place."""
     make_database("filled")
     with session_as(database="filled") as inside:
@@ -56,20 +56,22 @@ def run(clean_server: Server) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def is_unwritten(undo: Record, server_as: ServerAs, session: Session) -> Callable[[Record], bool]:
-    def ask(record: Record) -> bool:
+def is_unwritten(
+    undo: UndoRecord, server_as: ServerAs, session: Session
+) -> Callable[[UndoRecord], bool]:
+    def ask(record: UndoRecord) -> bool:
         live = load_catalog(session)["live"]
         return replace_live.is_unwritten(session, server_as(), live, record, wait_s=1)
 
     return ask
 
 
-Ask = Callable[[Record], bool]
+Ask = Callable[[UndoRecord], bool]
 Run = Callable[[str], None]
 
 
 @pytest.mark.parametrize("statement", ["SELECT * FROM t", "BEGIN; SELECT 1; COMMIT", ""])
-def test_unwritten(statement: str, undo: Record, run: Run, is_unwritten: Ask) -> None:
+def test_unwritten(statement: str, undo: UndoRecord, run: Run, is_unwritten: Ask) -> None:
     """What was only read is what the restore made it."""
     run(statement)
 
@@ -96,7 +98,7 @@ def test_unwritten(statement: str, undo: Record, run: Run, is_unwritten: Ask) ->
         "ANALYZE t",
     ],
 )
-def test_written(statement: str, undo: Record, run: Run, is_unwritten: Ask) -> None:
+def test_written(statement: str, undo: UndoRecord, run: Run, is_unwritten: Ask) -> None:
     """Whatever changes anything is noticed; what was taken back again may be, too."""
     run(statement)
 
@@ -108,7 +110,7 @@ def test_written(statement: str, undo: Record, run: Run, is_unwritten: Ask) -> N
     ["ALTER DATABASE {} SET track_counts = off", "ALTER ROLE ALL SET track_counts = off"],
 )
 def test_counting_that_somebody_may_switch_off(
-    setting: str, undo: Record, session: Session, is_unwritten: Ask
+    setting: str, undo: UndoRecord, session: Session, is_unwritten: Ask
 ) -> None:
     """Where rows may have been written without being counted, nothing is for sure."""
     session.execute(pg.SQL(setting).format(pg.Identifier("live")))
@@ -118,14 +120,14 @@ def test_counting_that_somebody_may_switch_off(
         session.execute(pg.SQL("ALTER ROLE ALL RESET track_counts"))
 
 
-def test_counting_is_switched_off(undo: Record, session: Session, is_unwritten: Ask) -> None:
+def test_counting_is_switched_off(undo: UndoRecord, session: Session, is_unwritten: Ask) -> None:
     """Where nothing is counted nothing is for sure."""
     session.configure({"track_counts": "off"})
 
     assert not is_unwritten(undo)
 
 
-def test_counters_that_were_reset(undo: Record, run: Run, is_unwritten: Ask) -> None:
+def test_counters_that_were_reset(undo: UndoRecord, run: Run, is_unwritten: Ask) -> None:
     """Counters that somebody set back to zero prove nothing."""
     run("UPDATE t SET n = n")
     run("SELECT pg_stat_reset()")
@@ -133,17 +135,17 @@ def test_counters_that_were_reset(undo: Record, run: Run, is_unwritten: Ask) -> 
     assert not is_unwritten(undo)
 
 
-def test_another_database(undo: Record, is_unwritten: Ask) -> None:
+def test_another_database(undo: UndoRecord, is_unwritten: Ask) -> None:
     """The undo says which database it was that took its place; another one may be anything."""
     assert not is_unwritten(replace(undo, successor_oid=1))
 
 
-def test_sequences_unknown(undo: Record, is_unwritten: Ask) -> None:
+def test_sequences_unknown(undo: UndoRecord, is_unwritten: Ask) -> None:
     """Without the positions that the sequences had, nothing is for sure."""
     assert not is_unwritten(replace(undo, successor_sequences=""))
 
 
-def test_leaves_no_session_behind(undo: Record, session: Session, is_unwritten: Ask) -> None:
+def test_leaves_no_session_behind(undo: UndoRecord, session: Session, is_unwritten: Ask) -> None:
     """To look is not to be in the way."""
     is_unwritten(undo)
 
@@ -151,7 +153,7 @@ def test_leaves_no_session_behind(undo: Record, session: Session, is_unwritten: 
     assert session.value(query) == 0
 
 
-def test_crash(undo: Record, run: Run, server_as: ServerAs, clean_server: Server) -> None:
+def test_crash(undo: UndoRecord, run: Run, server_as: ServerAs, clean_server: Server) -> None:
     """A crash throws the counters away, which is noticed, whatever was written before it."""
     run("UPDATE t SET n = n; CHECKPOINT")
 

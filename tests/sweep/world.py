@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.management import call_command
 from psycopg import sql
 
-from django_pgsnap.clones.records import decode_record, encode_record
+from django_pgsnap.clones.records import UndoRecord, decode_record, encode_record
 from tests.project import point
 from tests.servers import Server
 from tests.state import Database, databases
@@ -175,7 +175,7 @@ class World:
 def _adapted(comment: str | None, oids: dict[int, int]) -> str | None:
     """Return a comment that refers to databases by the oids that they have now."""
     record = decode_record(comment)
-    if record is None:
+    if not isinstance(record, UndoRecord):
         return comment
     successor = oids.get(record.successor_oid, 0)
     return encode_record(replace(record, successor_oid=successor))

@@ -6,14 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from django_pgsnap.clones.records import Record
+from django_pgsnap.clones.records import TemplateRecord
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases.fingerprint import SourceCounters
 from tests.conftest import RunSql
 from tests.watching import until
 
-RECORD = Record(
-    kind="template",
+RECORD = TemplateRecord(
     identity="0" * 16,
     set_id="0" * 16,
     members=1,
@@ -48,7 +47,7 @@ def wait_until_counted(sql: RunSql, dbname: str = "template1") -> None:
     until(lambda: not sql(PRESENT, [dbname]))
 
 
-def template_of(ground: SourceCounters) -> Record:
+def template_of(ground: SourceCounters) -> TemplateRecord:
     return replace(RECORD, ground_sessions=ground.sessions, ground_written=ground.written)
 
 

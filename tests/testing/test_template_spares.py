@@ -5,7 +5,7 @@ from django.test import override_settings
 
 from django_pgsnap.clones.catalog import load_catalog
 from django_pgsnap.clones.names import spare_name
-from django_pgsnap.clones.records import Record
+from django_pgsnap.clones.records import TemplateRecord
 from django_pgsnap.postgres.advisory_locks import release_lock, try_acquire_lock
 from django_pgsnap.postgres.server import Server
 from django_pgsnap.postgres.session import Session
@@ -22,19 +22,19 @@ def ours(server_as: ServerAs) -> Server:
     return server_as()
 
 
-def publish(session: Session) -> Record:
+def publish(session: Session) -> TemplateRecord:
     return templates.publish_template(
         session, "test_live", FINGERPRINT, alias="default", source="live", ancestor=None
     )
 
 
 @pytest.fixture
-def template(session: Session, make_database: MakeDatabase) -> Record:
+def template(session: Session, make_database: MakeDatabase) -> TemplateRecord:
     make_database("test_live")
     return publish(session)
 
 
-def test_taken(session: Session, ours: Server, template: Record) -> None:
+def test_taken(session: Session, ours: Server, template: TemplateRecord) -> None:
     """What the server was sent off to make is there for the next run, once, and shut till then."""
     template_spares.order_template_spare(ours, template.database)
 
@@ -48,7 +48,7 @@ def test_taken(session: Session, ours: Server, template: Record) -> None:
 
 
 def test_ordered_twice(
-    session: Session, ours: Server, session_as: SessionAs, template: Record
+    session: Session, ours: Server, session_as: SessionAs, template: TemplateRecord
 ) -> None:
     """A spare that is on its way is not ordered again."""
     other = session_as()
@@ -62,7 +62,7 @@ def test_ordered_twice(
 
 @pytest.mark.parametrize("settings", [{"SPARE": False}, {"SPARE_MAX_BYTES": 1}])
 def test_not_wanted(
-    session: Session, ours: Server, template: Record, settings: dict[str, object]
+    session: Session, ours: Server, template: TemplateRecord, settings: dict[str, object]
 ) -> None:
     """The settings of spares count for those of templates, too."""
     with override_settings(PGSNAP=settings):
@@ -71,7 +71,7 @@ def test_not_wanted(
     assert template_spares.obtain_template_spare(session, template) is None
 
 
-def test_gone_with_its_template(session: Session, ours: Server, template: Record) -> None:
+def test_gone_with_its_template(session: Session, ours: Server, template: TemplateRecord) -> None:
     """The spare of a template that was replaced by a newer one is not used, but swept."""
     template_spares.order_template_spare(ours, template.database)
     old = template_spares.obtain_template_spare(session, template)

@@ -10,7 +10,7 @@ from psycopg import sql as pg
 
 from django_pgsnap.clones.catalog import load_catalog
 from django_pgsnap.clones.names import is_identity
-from django_pgsnap.clones.records import Files, Record
+from django_pgsnap.clones.records import Files, TemplateRecord
 from django_pgsnap.clones.templates import prune_templates
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import file_reads, templates
@@ -31,9 +31,9 @@ def made_of(**ingredients: str) -> Fingerprint:
 def publish(
     session: Session,
     fingerprint: Fingerprint,
-    ancestor: Record | None = None,
+    ancestor: TemplateRecord | None = None,
     files: Files = (),
-) -> Record:
+) -> TemplateRecord:
     return templates.publish_template(
         session,
         "test_live",

@@ -36,7 +36,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ModelState
 from psycopg import sql
 
-from ...clones.records import Record
+from ...clones.records import TemplateRecord
 from ...conf import test_config
 from ...postgres.counters import rows_written
 from ...postgres.session import Session
@@ -79,11 +79,11 @@ class SourceCounters:
         return cls()
 
     @classmethod
-    def of_template(cls, template: Record) -> Self:
+    def of_template(cls, template: TemplateRecord) -> Self:
         """Return what was counted before a template, or the first of its ancestors, was made."""
         return cls(sessions=template.ground_sessions, written=template.ground_written)
 
-    def is_still_that_of(self, template: Record) -> bool:
+    def is_still_that_of(self, template: TemplateRecord) -> bool:
         """Tell whether no client has written into it since a template was made.
 
         Nobody is on a database while it is cloned. Who wrote later came later, too.

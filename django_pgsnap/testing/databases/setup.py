@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...clones.records import Record
+from ...clones.records import TemplateRecord
 from ...conf import test_config
 from ...connections.reconnect import close_pools
 from ...errors import PgsnapError
@@ -141,7 +141,7 @@ def set_up_database(
     return True
 
 
-def _clone(session: Session, template: Record, comment: TestDatabaseComment) -> None:
+def _clone(session: Session, template: TemplateRecord, comment: TestDatabaseComment) -> None:
     spare = template_spares.obtain_template_spare(session, template)
     if spare is None:
         clones.make_test_database(session, template.database, comment)
@@ -172,7 +172,7 @@ def _migrate(
     wanted: Fingerprint,
     migrate: Callable[[bool], object],
     tell: Callable[[str], object],
-) -> Record | None:
+) -> TemplateRecord | None:
     session = slot.session
     # To look for an ancestor imports the migrations, and they may read files at once.
     with file_reads.noting():

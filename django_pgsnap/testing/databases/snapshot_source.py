@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from django.db import connections
 
-from ...clones.catalog import Database, load_catalog
+from ...clones.catalog import AnyDatabase, load_catalog
 from ...clones.names import nearest_names
-from ...clones.records import Files, Record
+from ...clones.records import CopyRecord, Files
 from ...conf import test_config
 from ...errors import ConfigurationError, SnapshotNotFoundError
 from ...postgres.session import Session
@@ -23,7 +23,7 @@ from . import file_reads, fingerprint, own_databases, templates
 from .fingerprint import Fingerprint
 
 
-def find_copy(session: Session, alias: str, snapshot: str) -> Database | None:
+def find_copy(session: Session, alias: str, snapshot: str) -> AnyDatabase | None:
     """Return the copy that a snapshot has of an alias' database, None if it has none."""
     own = own_databases.find_own_database(alias)
     copies = load_catalog(session).copies([own.source] if own else [])
@@ -47,7 +47,7 @@ def describe_missing_snapshot(session: Session, alias: str, snapshot: str) -> Sn
     )
 
 
-def start_from_copy(keeper: Keeper, copy: Database, migrate: Callable[[], object]) -> None:
+def start_from_copy(keeper: Keeper, copy: AnyDatabase, migrate: Callable[[], object]) -> None:
     """Have tests start from a snapshot's copy, migrated.
 
     Args:
@@ -56,7 +56,7 @@ def start_from_copy(keeper: Keeper, copy: Database, migrate: Callable[[], object
         migrate: Migrates the test database, which is a clone of the copy by then.
     """
     record = copy.record
-    if record is None:
+    if not isinstance(record, CopyRecord):
         return
     known = keeper.layers.get(record.identity)
     if known is not None:
@@ -65,7 +65,9 @@ def start_from_copy(keeper: Keeper, copy: Database, migrate: Callable[[], object
     keeper.layers[record.identity] = _prepare(keeper, copy.name, record, migrate)
 
 
-def _prepare(keeper: Keeper, copy: str, record: Record, migrate: Callable[[], object]) -> Baseline:
+def _prepare(
+    keeper: Keeper, copy: str, record: CopyRecord, migrate: Callable[[], object]
+) -> Baseline:
     session = keeper.session
     wanted = _fingerprint(keeper, record)
     with templates.lock_building(session, wanted, lambda _: None):
@@ -100,6 +102,6 @@ def _files() -> Files | None:
         return None  # too many to be compared, so the state is of use in this run only
 
 
-def _fingerprint(keeper: Keeper, record: Record) -> Fingerprint:
+def _fingerprint(keeper: Keeper, record: CopyRecord) -> Fingerprint:
     today = fingerprint.take(connections[keeper.alias], keeper.session, record.source)
     return replace(today, ingredients={**today.ingredients, "snapshot": record.identity})

@@ -6,9 +6,9 @@ published with, so that the spare of an earlier template is nobody's, and swept.
 
 from __future__ import annotations
 
-from ...clones.catalog import Database, load_catalog
+from ...clones.catalog import AnyDatabase, load_catalog
 from ...clones.names import spare_name
-from ...clones.records import Record
+from ...clones.records import TemplateRecord
 from ...clones.spares import wants_spare
 from ...postgres.advisory_locks import release_lock, try_acquire_lock, wait_for_lock
 from ...postgres.server import Server
@@ -16,7 +16,7 @@ from ...postgres.session import Session
 from . import clones
 
 
-def obtain_template_spare(session: Session, template: Record) -> str | None:
+def obtain_template_spare(session: Session, template: TemplateRecord) -> str | None:
     """Return the name of a template's spare, whose lock we hold then, None if there is none.
 
     One that is being made is waited for, which is never slower than cloning afresh.
@@ -43,5 +43,6 @@ def order_template_spare(server: Server, template: str) -> None:
             session.fire(clone.statement)
 
 
-def _record(found: Database | None) -> Record | None:
-    return found.record if found is not None and found.trusted else None
+def _record(found: AnyDatabase | None) -> TemplateRecord | None:
+    record = found.record if found is not None and found.trusted else None
+    return record if isinstance(record, TemplateRecord) else None

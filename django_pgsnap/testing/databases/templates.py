@@ -17,7 +17,7 @@ from psycopg import sql
 
 from ...clones.catalog import load_catalog
 from ...clones.names import new_identity, template_name, to_drop_name
-from ...clones.records import Files, Record
+from ...clones.records import Files, TemplateRecord
 from ...clones.strategy import drop_database
 from ...clones.templates import is_fresh_template, list_templates, prune_templates
 from ...clones.transitions import (
@@ -59,7 +59,7 @@ def lock_building(
             release_lock(session, key)
 
 
-def find_template(session: Session, fingerprint: Fingerprint) -> Record | None:
+def find_template(session: Session, fingerprint: Fingerprint) -> TemplateRecord | None:
     """Return the template with this fingerprint, None if there is none or it is stale.
 
     It is in use from then on until the session ends, which keeps it from being dropped.
@@ -74,7 +74,7 @@ def find_template(session: Session, fingerprint: Fingerprint) -> Record | None:
     return None
 
 
-def nearest(session: Session, fingerprint: Fingerprint, source: str) -> Record | None:
+def nearest(session: Session, fingerprint: Fingerprint, source: str) -> TemplateRecord | None:
     """Return the template that lacks the fewest of today's migrations, and nothing else."""
     plan = todays_plan()
     candidates = [
@@ -100,10 +100,10 @@ def publish_template(
     *,
     alias: str,
     source: str,
-    ancestor: Record | None,
+    ancestor: TemplateRecord | None,
     name: str = "template",
     files: Files = (),
-) -> Record:
+) -> TemplateRecord:
     """Keep the state of a migrated test database as a template.
 
     1. The test database is cloned, shut. If it stops here, the next run drops the clone.
@@ -116,8 +116,7 @@ def publish_template(
     # What its oldest migrations read from the calendar is as old as the first of its ancestors.
     born = ancestor.taken_at if ancestor else datetime.now(UTC)
     ground = SourceCounters.of_template(ancestor) if ancestor else fingerprint.ground
-    record = Record(
-        kind="template",
+    record = TemplateRecord(
         identity=fingerprint.identity,
         set_id=new_identity(),
         members=1,
@@ -140,7 +139,7 @@ def publish_template(
     statements: list[Query] = [publish_copy(unfinished, record)]
     doomed = []
     present = load_catalog(session).get(record.database)
-    if present is not None and present.record is not None:
+    if present is not None and isinstance(present.record, TemplateRecord):
         # Under a name of its own: that of this identity may be taken by an earlier one.
         doomed.append(replace(present.record, identity=new_identity()))
         statements.insert(0, _retire(present.name, doomed[0]))
@@ -153,12 +152,12 @@ def publish_template(
     return record
 
 
-def note_use(session: Session, record: Record) -> None:
+def note_use(session: Session, record: TemplateRecord) -> None:
     """Note that a template was used, so that others are dropped before it."""
     session.execute(rewrite_comment(replace(record, used_at=datetime.now(UTC).isoformat())))
 
 
-def _is_usable(record: Record, fingerprint: Fingerprint) -> bool:
+def _is_usable(record: TemplateRecord, fingerprint: Fingerprint) -> bool:
     return (
         is_fresh_template(record)
         and fingerprint.ground.is_still_that_of(record)
@@ -166,7 +165,7 @@ def _is_usable(record: Record, fingerprint: Fingerprint) -> bool:
     )
 
 
-def _retire(name: str, doomed: Record) -> Query:
+def _retire(name: str, doomed: TemplateRecord) -> Query:
     into = to_drop_name(doomed.identity)
     return sql.SQL("ALTER DATABASE {} RENAME TO {}; {}").format(
         sql.Identifier(name), sql.Identifier(into), comment_on_database(into, None)
