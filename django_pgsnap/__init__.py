@@ -18,6 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparison.diff import diff
+    from .comparison.types import Diff, RowChange, SchemaChange, TableDiff
     from .doctor.diagnosis import diagnose
     from .doctor.findings import Diagnosis, Finding
     from .errors import PgsnapError
@@ -32,16 +34,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Diagnosis",
+    "Diff",
     "Finding",
     "Member",
     "Overview",
     "PgsnapError",
+    "RowChange",
+    "SchemaChange",
     "Snapshot",
+    "TableDiff",
     "Undo",
     "annotate",
     "checkpoint",
     "delete",
     "diagnose",
+    "diff",
     "get",
     "list_snapshots",
     "overview",
@@ -56,6 +63,8 @@ __all__ = [
 _HOMES = {
     name: module
     for module, names in {
+        "comparison.diff": ("diff",),
+        "comparison.types": ("Diff", "RowChange", "SchemaChange", "TableDiff"),
         "doctor.diagnosis": ("diagnose",),
         "doctor.findings": ("Diagnosis", "Finding"),
         "errors": ("PgsnapError",),

@@ -15,6 +15,8 @@ GIB = 1024**3
 CHECKS_TAG = "django_pgsnap"
 # The environment variable by which a test run leads the processes that its tests start.
 TEST_DATABASES = "PGSNAP_TEST_DATABASES"
+_SECRETS = ("password", "secret", "token", "api_key", "private_key")
+
 SETTINGS_HINT = "See the settings in django_pgsnap's README."
 
 
@@ -43,6 +45,7 @@ class Config:
     maintenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     client_path: str | None = None
     storage: str | None = None
+    diff: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -99,6 +102,11 @@ def test_config() -> TestConfig:
     return TestConfig(**{key.lower(): given[key] for key in TEST_KEYS if key in given})
 
 
+def diff_mask() -> tuple[str, ...]:
+    """Return parts of the names of columns whose values a diff does not show, in lower case."""
+    return tuple(part.lower() for part in config().diff.get("MASK", _SECRETS))
+
+
 def problems(given: object) -> list[str]:
     """Return what is wrong with a ``PGSNAP`` setting, a sentence each."""
     if not isinstance(given, Mapping):
@@ -121,6 +129,15 @@ def _wrong(name: str, given: Mapping[Any, Any], expected: Mapping[str, Any]) -> 
 def _shown(key: str, value: object) -> str:
     # Whoever takes these for the settings of a connection writes a password into them.
     return type(value).__name__ if key in ("DATABASES", "MAINTENANCE") else repr(value)
+
+
+def _is_diff(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and value.keys() <= {"MASK"}
+        and isinstance(value.get("MASK", []), list | tuple)
+        and all(isinstance(part, str) for part in value.get("MASK", []))
+    )
 
 
 def _is_bool(value: object) -> bool:
@@ -159,6 +176,7 @@ _EXPECTED = {
     "MAINTENANCE": ("a dict of connection parameters", _is_mapping),
     "CLIENT_PATH": ("a directory or None", _is_optional_str),
     "STORAGE": ("an alias in STORAGES or None", _is_optional_str),
+    "DIFF": ("a dict whose MASK is a list of texts", _is_diff),
     "TEST": ("a dict", _is_mapping),
 }
 

@@ -33,6 +33,7 @@ ROOMS = (
     "connections",
     "clones",
     "snapshots",
+    "comparison",
     "doctor",
     *("testing", "admin", "management", "checks"),
 )

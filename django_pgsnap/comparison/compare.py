@@ -1,0 +1,302 @@
+"""Comparing two databases: schema, migrations, and the rows of every table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from django.apps import apps
+from psycopg import sql
+
+from ..migration_drift import MigrationKey, Migrations
+from .contents import Pair, Shape, Values, compare_contents, have_same_contents, text_of
+from .schema import compare_schemas, read_schema
+from .sides import Side, ask_both
+from .tables import Table, read_tables, read_types
+from .types import ChangeKind, Method, RowChange, SchemaChange, TableDiff
+from .versions import (
+    TooManyError,
+    Version,
+    find_different_tables,
+    find_different_versions,
+    is_small,
+)
+
+# Beyond this, reading both sides in order is quicker than fetching row by row.
+_MOST_VERSIONS: Final = 50_000
+_PLACES_PER_QUERY: Final = 1_000
+_MASKED: Final = "********"
+
+Tables = Mapping[tuple[str, str], Table]
+OnRow = Callable[[RowChange], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is wanted of a comparison.
+
+    Attributes:
+        models: Labels of the only models, or names of the only tables, to compare; empty for all.
+        rows: How many row changes of each table to keep as examples.
+        mask: Parts of the names of columns whose values are not shown, in lower case.
+        on_row: Called with each row change, as it is found.
+    """
+
+    models: frozenset[str] = frozenset()
+    rows: int = 0
+    mask: tuple[str, ...] = ()
+    on_row: OnRow = lambda _: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseDiff:
+    """What changed in one database; the parts of a `Diff`."""
+
+    schema: tuple[SchemaChange, ...]
+    applied: Migrations
+    missing: Migrations
+    tables: tuple[TableDiff, ...]
+    notes: tuple[str, ...]
+
+
+def compare_databases(alias: str, before: Side, after: Side, options: Options) -> DatabaseDiff:
+    """Return what changed from one side to the other."""
+    old_schema, new_schema = ask_both(before, after, *[lambda s: read_schema(s.session)] * 2)
+    old_types, new_types = ask_both(before, after, *[lambda s: read_types(s.session)] * 2)
+    olds, news = ask_both(before, after, *[lambda s: read_tables(s.session)] * 2)
+    old_steps, new_steps = map(_read_migrations, (before, after))
+    share_versions = old_types == new_types and not before.has_wrapped
+    comparison = _Comparison(alias, before, after, options, share_versions=share_versions)
+    tables = tuple(comparison.run(olds, news))
+    return DatabaseDiff(
+        schema=tuple(compare_schemas(alias, old_schema, new_schema)),
+        applied=tuple(sorted(new_steps - old_steps)),
+        missing=tuple(sorted(old_steps - new_steps)),
+        tables=tables,
+        notes=tuple(_notes(alias, after, news)),
+    )
+
+
+def _read_migrations(side: Side) -> set[MigrationKey]:
+    table = sql.Identifier(side.schema, "django_migrations")
+    name = sql.Literal(table.as_string(None))
+    if not side.session.value(
+        sql.SQL("SELECT has_table_privilege(to_regclass({}), 'SELECT')").format(name)
+    ):
+        return set()
+    return set(side.session.rows(sql.SQL("SELECT DISTINCT app, name FROM {}").format(table)))
+
+
+def _notes(alias: str, side: Side, tables: Tables) -> Iterator[str]:
+    if ("pg_catalog", "pg_largeobject") not in tables and side.session.value(
+        sql.SQL("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)")
+    ):
+        yield f"Large objects of {alias!r} were not compared: only a superuser may read them all."
+
+
+@dataclass
+class _Tally:
+    """What was counted of a table so far."""
+
+    kinds: Counter[ChangeKind] = field(default_factory=Counter)
+    columns: Counter[str] = field(default_factory=Counter)
+    rows: list[RowChange] = field(default_factory=list)
+
+
+class _Comparison:
+    """Compares the rows of one database's tables."""
+
+    def __init__(
+        self, alias: str, before: Side, after: Side, options: Options, *, share_versions: bool
+    ) -> None:
+        self._alias = alias
+        self._before = before
+        self._after = after
+        self._options = options
+        self._share_versions = share_versions
+        self._models = {
+            model._meta.db_table: model._meta.label  # noqa: SLF001  # Django's API of models
+            for model in apps.get_models(include_auto_created=True)
+        }
+
+    def run(self, olds: Tables, news: Tables) -> Iterator[TableDiff]:
+        """Yield the tables whose rows differ."""
+        groups = [group for group in _groups(olds, news) if self._is_wanted(group.root)]
+        sharing = [group for group in groups if self._share_versions and group.shares_versions]
+        small = [pair for group in sharing for pair in group.pairs if is_small(*pair)]
+        different = find_different_tables(self._before, self._after, small)
+        for group in groups:
+            if group in sharing:
+                pairs = [p for p in group.pairs if p[0].oid in different or not is_small(*p)]
+                found = self._by_versions(group, pairs) if pairs else None
+            else:
+                found = self._by_contents(group)
+            if found is not None:
+                yield found
+
+    def _is_wanted(self, root: tuple[str, str]) -> bool:
+        wanted = self._options.models
+        return not wanted or not wanted.isdisjoint((self._model(root), self._name(root)))
+
+    def _name(self, root: tuple[str, str]) -> str:
+        schema, name = root
+        return name if schema == self._after.schema else f"{schema}.{name}"
+
+    def _model(self, root: tuple[str, str]) -> str:
+        schema, name = root
+        return self._models.get(name, "") if schema == self._after.schema else ""
+
+    def _by_versions(self, group: _Group, pairs: Sequence[tuple[Table, Table]]) -> TableDiff | None:
+        shape = Shape.of(group.olds, group.news)
+        old_rows: dict[Values, list[Values]] = {}
+        new_rows: dict[Values, list[Values]] = {}
+        most = _MOST_VERSIONS
+        for old, new in pairs:
+            try:
+                only_old, only_new = find_different_versions(
+                    self._before, self._after, old, new, most=most
+                )
+            except TooManyError:
+                return self._by_contents(group)
+            most -= len(only_old) + len(only_new)
+            _fetch(self._before, old, shape, only_old, into=old_rows)
+            _fetch(self._after, new, shape, only_new, into=new_rows)
+        return self._counted(group, shape, _paired(old_rows, new_rows), "row versions")
+
+    def _by_contents(self, group: _Group) -> TableDiff | None:
+        shape = Shape.of(group.olds, group.news)
+        if group.olds and group.news and have_same_contents(self._before, self._after, shape):
+            return None
+        pairs = compare_contents(self._before, self._after, shape)
+        return self._counted(group, shape, pairs, "contents")
+
+    def _counted(
+        self, group: _Group, shape: Shape, pairs: Iterable[Pair], method: Method
+    ) -> TableDiff | None:
+        tally = _Tally()
+        for key, old, new in pairs:
+            change = self._change(group, shape, key, old, new)
+            tally.kinds[change.kind] += 1
+            if change.kind == "changed":
+                tally.columns.update(change.columns.keys())
+            if len(tally.rows) < self._options.rows:
+                tally.rows.append(change)
+            self._options.on_row(change)
+        if not tally.kinds:
+            return None
+        return TableDiff(
+            alias=self._alias,
+            table=self._name(group.root),
+            model=self._model(group.root),
+            added=tally.kinds["added"],
+            removed=tally.kinds["removed"],
+            changed=tally.kinds["changed"],
+            changed_columns=dict(tally.columns),
+            rows=tuple(tally.rows),
+            method=method,
+        )
+
+    def _change(
+        self, group: _Group, shape: Shape, key: Values, old: Values | None, new: Values | None
+    ) -> RowChange:
+        nothing: Values = (None,) * len(shape.columns)
+        kind: ChangeKind = "added" if old is None else "removed" if new is None else "changed"
+        both = zip(shape.columns, old or nothing, new or nothing, strict=True)
+        return RowChange(
+            alias=self._alias,
+            table=self._name(group.root),
+            model=self._model(group.root),
+            kind=kind,
+            key={
+                name: self._shown(name, value) for name, value in zip(shape.key, key, strict=True)
+            },
+            columns={
+                name: (self._shown(name, before), self._shown(name, after))
+                for name, before, after in both
+                if kind != "changed" or before != after
+            },
+        )
+
+    def _shown(self, column: str, value: str | None) -> str | None:
+        is_secret = any(part in column.lower() for part in self._options.mask)
+        return _MASKED if is_secret and value is not None else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """A table, or one with its partitions, on both sides."""
+
+    root: tuple[str, str]
+    olds: tuple[Table, ...]
+    news: tuple[Table, ...]
+
+    def __hash__(self) -> int:
+        return hash(self.root)
+
+    @property
+    def pairs(self) -> list[tuple[Table, Table]]:
+        """The same tables on both sides."""
+        return list(zip(self.olds, self.news, strict=True))
+
+    @property
+    def shares_versions(self) -> bool:
+        """Whether each table has the same file on both sides, and means the same by it."""
+        return [each.physical for each in self.olds] == [each.physical for each in self.news]
+
+
+def _groups(olds: Tables, news: Tables) -> list[_Group]:
+    roots = {table.root for side in (olds, news) for table in side.values()}
+    return [
+        _Group(
+            root=root,
+            olds=tuple(table for table in olds.values() if table.root == root),
+            news=tuple(table for table in news.values() if table.root == root),
+        )
+        for root in sorted(roots)
+    ]
+
+
+def _fetch(
+    side: Side,
+    table: Table,
+    shape: Shape,
+    versions: Iterable[Version],
+    *,
+    into: dict[Values, list[Values]],
+) -> None:
+    """Read rows by their places, and add them to those that were read, by key."""
+    places = [place for place, _ in versions]
+    query = sql.SQL(
+        "SELECT ARRAY[{}]::text[], ARRAY[{}]::text[] FROM {} WHERE ctid = ANY({}::tid[])"
+    )
+    for start in range(0, len(places), _PLACES_PER_QUERY):
+        part = places[start : start + _PLACES_PER_QUERY]
+        rows = side.rows(
+            query.format(
+                sql.SQL(", ").join(map(text_of, shape.key)),
+                sql.SQL(", ").join(map(text_of, shape.columns)),
+                table.identifier,
+                sql.Literal(part),
+            )
+        )
+        for key, values in rows:
+            into.setdefault(tuple(key), []).append(tuple(values))  # type: ignore[arg-type]
+
+
+def _paired(
+    olds: Mapping[Values, Sequence[Values]], news: Mapping[Values, Sequence[Values]]
+) -> Iterator[Pair]:
+    """Yield rows of one key together; a version that says the same as before is no change."""
+    for key in sorted(olds.keys() | news.keys(), key=str):
+        old, new = list(olds.get(key, ())), list(news.get(key, ()))
+        for same in [row for row in old if row in new]:
+            old.remove(same)
+            new.remove(same)
+        for number in range(max(len(old), len(new))):
+            yield (
+                key,
+                old[number] if number < len(old) else None,
+                new[number] if number < len(new) else None,
+            )

@@ -1,0 +1,139 @@
+"""Diff: what changed from one state of the live databases to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from ..conf import diff_mask
+from ..errors import DatabaseBusyError, NothingToUndoError
+from ..postgres.server import Server, server_errors
+from ..snapshots.queries import choose_snapshot, overview
+from ..snapshots.types import Member, Snapshot, Undo
+from .compare import DatabaseDiff, Options, compare_databases
+from .sides import PURPOSE, Side, open_copy
+from .types import Diff, RowChange
+
+LIVE = "live"
+UNDO = "undo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """One database on both sides: an older copy, and a newer one, or None for the live one."""
+
+    alias: str
+    server: Server
+    source: str
+    before: Member
+    after: Member | None
+
+
+def diff(
+    name: str | None = None,
+    other: str | None = None,
+    *,
+    undo: bool = False,
+    databases: Sequence[str] | None = None,
+    models: Sequence[str] = (),
+    rows: int = 0,
+    on_row: Callable[[RowChange], None] | None = None,
+) -> Diff:
+    """Return what changed since a snapshot, or from one snapshot to another.
+
+    Each database is read as of one moment, by sessions that only read. A restore or another
+    operation that needs one of the databases ends them.
+
+    Args:
+        name: The older state: a snapshot's name; None for the newest snapshot.
+        other: The newer state: another snapshot's name; None for the live databases.
+        undo: Whether the older state is what the last restore replaced, rather than a snapshot.
+        databases: Aliases; None for all that the settings name.
+        models: Labels of models (``contracts.Signer``) or names of tables; empty for all.
+        rows: How many row changes of each table to keep in the result.
+        on_row: Called with each row change as it is found; there may be very many.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name.
+        NothingToUndoError: ``undo`` is asked for, and no restore has left anything.
+        DatabaseBusyError: An operation needed one of the databases, and ended the comparison.
+        PgsnapError: Other subclasses say what stood in the way. Nothing is changed by looking.
+    """
+    found = overview(databases=databases)
+    before: Snapshot | Undo = (
+        _newest_undo(found.undos) if undo else choose_snapshot(found.snapshots, name)
+    )
+    after = None if other is None else choose_snapshot(found.snapshots, other)
+    options = Options(
+        models=frozenset(models),
+        rows=rows,
+        mask=diff_mask(),
+        on_row=on_row or (lambda _: None),
+    )
+    pairs, notes = _pairs(before, after)
+    with server_errors():
+        parts = [_compare(pair, options) for pair in pairs]
+    return Diff(
+        before=UNDO if undo else before.name,
+        after=LIVE if after is None else after.name,
+        schema=tuple(change for part in parts for change in part.schema),
+        migrations_applied=tuple(sorted({key for part in parts for key in part.applied})),
+        migrations_missing=tuple(sorted({key for part in parts for key in part.missing})),
+        tables=tuple(table for part in parts for table in part.tables),
+        notes=(*notes, *(note for part in parts for note in part.notes)),
+    )
+
+
+def _newest_undo(undos: Sequence[Undo]) -> Undo:
+    if not undos:
+        raise NothingToUndoError(
+            "There is nothing to compare with: no restore has left an undo.",
+            hint="See pgsnap list for snapshots to compare with.",
+        )
+    return undos[0]
+
+
+def _pairs(before: Snapshot | Undo, after: Snapshot | None) -> tuple[list[_Pair], list[str]]:
+    """Return the databases that both states have, and say which only one has."""
+    newer = {} if after is None else {(m.server, m.record.source): m for m in after.members}
+    pairs = [
+        _Pair(
+            alias=member.alias,
+            server=member.server,
+            source=member.record.source,
+            before=member,
+            after=newer.get((member.server, member.record.source)),
+        )
+        for member in before.members
+        if after is None or (member.server, member.record.source) in newer
+    ]
+    compared = {pair.alias for pair in pairs}
+    members = (*before.members, *(after.members if after else ()))
+    alone = sorted({member.alias for member in members} - compared)
+    return pairs, [f"The database of {alias!r} is in one of both only." for alias in alone]
+
+
+def _compare(pair: _Pair, options: Options) -> DatabaseDiff:
+    try:
+        with _sides(pair) as (before, after):
+            return compare_databases(pair.alias, before, after, options)
+    except (psycopg.errors.AdminShutdown, psycopg.errors.IdleInTransactionSessionTimeout) as error:
+        raise DatabaseBusyError(
+            f"Another operation needed {pair.source!r} or its copy, so the comparison was ended.",
+            hint="Nothing has changed; compare again when that operation is done.",
+        ) from error
+
+
+@contextmanager
+def _sides(pair: _Pair) -> Iterator[tuple[Side, Side]]:
+    with ExitStack() as stack:
+        older = stack.enter_context(open_copy(pair.server, pair.before.database.name))
+        newer = stack.enter_context(
+            pair.server.session_on(pair.source, PURPOSE)
+            if pair.after is None
+            else open_copy(pair.server, pair.after.database.name)
+        )
+        yield Side.begin(older), Side.begin(newer)

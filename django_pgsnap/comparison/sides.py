@@ -1,0 +1,129 @@
+"""The two sides of a comparison: sessions on databases, each as of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import psycopg
+from psycopg import sql
+
+from ..errors import ObstacleError
+from ..postgres.parallel import start_in_thread
+from ..postgres.server import Server
+from ..postgres.session import Query, Session
+
+Result = TypeVar("Result")
+
+PURPOSE: Final = "diff"
+
+# Values are compared as text, so both sides must write them alike. Nothing but what the server
+# brings is found by an unqualified name.
+_SETTINGS: Final = {
+    "search_path": "pg_catalog",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "iso_8601",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "xmloption": "content",
+    "lc_monetary": "C",
+    "row_security": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+}
+_BEGIN: Final = sql.SQL("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+# age() counts back from a transaction id that stays the same in a transaction.
+_TRANSACTION_IDS: Final = sql.SQL(
+    "SELECT age('3'::xid)::bigint + 3, pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One database, as of one moment.
+
+    Attributes:
+        session: A session inside a transaction that sees that moment.
+        schema: The schema whose tables are named without it.
+        next_xid: The transaction id that the server gives next, modulo 2**32.
+        has_wrapped: Whether transaction ids have begun again from the start.
+    """
+
+    session: Session
+    schema: str
+    next_xid: int
+    has_wrapped: bool
+
+    @classmethod
+    def begin(cls, session: Session) -> Side:
+        """Have a session see one moment from now on."""
+        schema = session.value(sql.SQL("SELECT pg_catalog.current_schema()"))
+        session.configure(_SETTINGS)
+        session.execute(_BEGIN)
+        ((next_xid, ever_given),) = session.rows(_TRANSACTION_IDS)
+        return cls(
+            session=session,
+            schema=schema or "public",
+            next_xid=next_xid % 2**32,
+            has_wrapped=ever_given >= 2**32,
+        )
+
+    def rows(self, query: Query) -> list[tuple[object, ...]]:
+        """Run a query and return all its rows."""
+        return self.session.rows(query)
+
+
+def ask_both(
+    before: Side, after: Side, work: Callable[[Side], Result], other: Callable[[Side], Result]
+) -> tuple[Result, Result]:
+    """Do some work on both sides at the same time, and return what each gave."""
+    future = start_in_thread(lambda: work(before))
+    try:
+        mine = other(after)
+    except BaseException:
+        with ExitStack() as stack:
+            stack.callback(future.exception)
+            before.session.cancel()
+        raise
+    return future.result(), mine
+
+
+@contextmanager
+def open_copy(server: Server, database: str) -> Iterator[Session]:
+    """Open a copy for one session of ours, and shut it again before anybody else can come.
+
+    1. The copy is opened, for one session of an ordinary role.
+    2. The session connects, with event triggers off where our role may say so.
+    3. The copy is shut; the session stays. If it stops before this, the next command or
+       ``doctor --fix`` shuts it.
+
+    Raises:
+        ObstacleError: Somebody else uses the copy, to clone it for instance.
+    """
+    with server.session(PURPOSE) as maintenance:
+        try:
+            with _opened(maintenance, database):
+                session = server.session_on(database, PURPOSE)
+        except psycopg.errors.InvalidCatalogName as error:
+            raise ObstacleError(
+                f"The copy {database!r} has just been dropped.",
+                hint="See pgsnap list for what there is.",
+            ) from error
+        with session:
+            yield session
+
+
+@contextmanager
+def _opened(maintenance: Session, database: str) -> Iterator[None]:
+    name = sql.Identifier(database)
+    shut = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0").format(name)
+    maintenance.execute(
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT 1").format(name)
+    )
+    try:
+        yield
+    finally:
+        maintenance.execute(shut)

@@ -1,0 +1,109 @@
+"""The tables of a database, and what must be alike for two sides to share versions of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg import sql
+
+from ..postgres.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table with rows of its own; a partition belongs to the table that it is a part of.
+
+    Attributes:
+        oid: Its object identifier, which clones share.
+        schema: Its schema.
+        name: Its name.
+        root: Schema and name of the table at the top of its partitions, or its own.
+        physical: What must be alike for two sides to share row versions: oid, file, access
+            method, and columns with their types, enum labels and expressions.
+        columns: Its columns by name, with their types, in their order.
+        key: Columns of its primary key in their order; empty without one.
+        blocks: How many blocks its file has.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    root: tuple[str, str]
+    physical: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    blocks: int
+
+    @property
+    def identifier(self) -> sql.Composable:
+        """The table as a statement names it, without those that inherit from it."""
+        return sql.SQL("ONLY {}").format(sql.Identifier(self.schema, self.name))
+
+
+# A toast pointer, an enum's number and a record's layout mean the same only where what they point
+# into is the same. Types hang on types, so enums and composites are compared as a whole.
+_TABLES: Final = sql.SQL("""
+SELECT c.oid::bigint, n.nspname, c.relname,
+  COALESCE((SELECT rn.nspname FROM pg_class r JOIN pg_namespace rn ON rn.oid = r.relnamespace
+             WHERE r.oid = pg_partition_root(c.oid)), n.nspname),
+  COALESCE((SELECT r.relname FROM pg_class r WHERE r.oid = pg_partition_root(c.oid)), c.relname),
+  concat_ws('|', c.oid, pg_relation_filenode(c.oid), am.amname, c.reltoastrelid,
+    (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attisdropped,
+        a.attgenerated, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+        a.attmissingval::text), ',' ORDER BY a.attnum)
+       FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+      WHERE a.attrelid = c.oid AND a.attnum > 0)),
+  (SELECT array_agg(ARRAY[a.attname::text, format_type(a.atttypid, a.atttypmod)] ORDER BY a.attnum)
+     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+  COALESCE((SELECT array_agg(a.attname::text ORDER BY k.position)
+     FROM pg_index i, unnest(i.indkey::smallint[]) WITH ORDINALITY k (attnum, position),
+          pg_attribute a
+    WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = k.attnum
+      AND k.position <= i.indnkeyatts), '{{}}'),
+  COALESCE(pg_relation_size(c.oid), 0) / current_setting('block_size')::bigint
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_am am ON am.oid = c.relam
+WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.oid >= 16384
+   OR c.oid = 'pg_largeobject'::regclass AND has_table_privilege(c.oid, 'SELECT')
+ORDER BY n.nspname, c.relname
+""").format()
+
+_TYPES: Final = sql.SQL("""
+SELECT concat_ws('|',
+  (SELECT string_agg(concat_ws(' ', oid, enumtypid, enumsortorder, enumlabel), ',' ORDER BY oid)
+     FROM pg_enum),
+  (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.attisdropped),
+     ',' ORDER BY a.attrelid, a.attnum)
+     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'c'),
+  (SELECT string_agg(concat_ws(' ', oid, extname, extversion), ',' ORDER BY oid)
+     FROM pg_extension))
+""")
+
+
+def read_tables(session: Session) -> dict[tuple[str, str], Table]:
+    """Return the tables, partitions and materialized views, by schema and name.
+
+    Large objects are among them where our role may read them, as ``pg_largeobject``.
+    """
+    return {
+        (schema, name): Table(
+            oid=oid,
+            schema=schema,
+            name=name,
+            root=(root_schema, root),
+            physical=physical,
+            columns=dict(columns or ()),
+            key=tuple(key),
+            blocks=blocks,
+        )
+        for oid, schema, name, root_schema, root, physical, columns, key, blocks in session.rows(
+            _TABLES
+        )
+    }
+
+
+def read_types(session: Session) -> str:
+    """Return what values of user-defined types depend on; alike where the types are."""
+    return str(session.value(_TYPES))
