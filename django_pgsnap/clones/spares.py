@@ -23,6 +23,7 @@ from ..postgres.advisory_locks import (
     wait_for_lock,
     wait_until_lock_free,
 )
+from ..postgres.backends import end_diffs
 from ..postgres.server import Server
 from ..postgres.session import Query, Session
 from ..reporting import Reporter
@@ -125,7 +126,8 @@ def wait_for_spare(session: Session, copy: Record, reporter: Reporter) -> None:
 
 
 def cancel_spare(session: Session, copy: Record) -> None:
-    """Stop the making of a copy's spare, which would keep the copy from being renamed."""
+    """Stop what would keep a copy from being renamed: the making of its spare, and diffs."""
+    end_diffs(session, [copy.database])
     name = spare_name(copy.identity)
     maker = read_lock_holder(session, name)
     if maker is None:

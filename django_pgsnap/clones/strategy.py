@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from ..errors import ConfigurationError
-from ..postgres.backends import BackendTerminator
+from ..postgres.backends import BackendTerminator, end_diffs
 from ..postgres.server import Server
 from ..postgres.session import Query, Session
 from .records import STRATEGIES, Strategy
@@ -94,6 +94,7 @@ class Clone:
     def prepare(self, session: Session) -> None:
         """Set what the statement needs on the session that will run it."""
         session.configure({"file_copy_method": "clone" if self.strategy == "clone" else "copy"})
+        end_diffs(session, [self.source])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ import psycopg
 from ..conf import diff_mask
 from ..errors import DatabaseBusyError, NothingToUndoError
 from ..postgres.server import Server, server_errors
+from ..postgres.session import DIFF_PURPOSE
 from ..snapshots.queries import choose_snapshot, overview
 from ..snapshots.types import Member, Snapshot, Undo
 from .compare import DatabaseDiff, Options, compare_databases
-from .sides import PURPOSE, Side, open_copy
+from .sides import Side, open_copy
 from .types import Diff, RowChange
 
 LIVE = "live"
@@ -132,7 +133,7 @@ def _sides(pair: _Pair) -> Iterator[tuple[Side, Side]]:
     with ExitStack() as stack:
         older = stack.enter_context(open_copy(pair.server, pair.before.database.name))
         newer = stack.enter_context(
-            pair.server.session_on(pair.source, PURPOSE)
+            pair.server.session_on(pair.source, DIFF_PURPOSE)
             if pair.after is None
             else open_copy(pair.server, pair.after.database.name)
         )

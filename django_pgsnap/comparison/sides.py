@@ -13,11 +13,9 @@ from psycopg import sql
 from ..errors import ObstacleError
 from ..postgres.parallel import start_in_thread
 from ..postgres.server import Server
-from ..postgres.session import Query, Session
+from ..postgres.session import DIFF_PURPOSE, Query, Session
 
 Result = TypeVar("Result")
-
-PURPOSE: Final = "diff"
 
 # Values are compared as text, so both sides must write them alike. Nothing but what the server
 # brings is found by an unqualified name.
@@ -103,10 +101,10 @@ def open_copy(server: Server, database: str) -> Iterator[Session]:
     Raises:
         ObstacleError: Somebody else uses the copy, to clone it for instance.
     """
-    with server.session(PURPOSE) as maintenance:
+    with server.session(DIFF_PURPOSE) as maintenance:
         try:
             with _opened(maintenance, database):
-                session = server.session_on(database, PURPOSE)
+                session = server.session_on(database, DIFF_PURPOSE)
         except psycopg.errors.InvalidCatalogName as error:
             raise ObstacleError(
                 f"The copy {database!r} has just been dropped.",

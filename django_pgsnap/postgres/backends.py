@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -15,7 +15,7 @@ from ..errors import DatabaseBusyError
 from ..formatting import format_waiting
 from ..reporting import Reporter
 from .server import Server
-from .session import APPLICATION_PREFIX, Session
+from .session import APPLICATION_PREFIX, DIFF_PURPOSE, Session
 
 _POLL_S: Final = 0.001
 # How long an ended session may take to clear up and leave.
@@ -60,6 +60,13 @@ class Backend:
         """
         ours = self.application.startswith(APPLICATION_PREFIX)
         return self.is_client and self.state == "idle" and not ours
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether it is a diff of ours, which loses nothing when it is ended at any time."""
+        return self.is_client and self.application.startswith(
+            f"{APPLICATION_PREFIX}{DIFF_PURPOSE} "
+        )
 
     @property
     def description(self) -> str:
@@ -127,6 +134,17 @@ def wait_until_backends_gone(
         if time.monotonic() >= deadline:
             return
         time.sleep(_POLL_S)
+
+
+def end_diffs(session: Session, databases: Sequence[str]) -> None:
+    """End the sessions of diffs that read these databases, which is in the way of others."""
+    readers = {each.pid for each in read_backends(session, databases) if each.gives_way}
+    for pid in readers:
+        # Another role's diff we may not be allowed to end; then it takes the time it takes.
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            session.rows(sql.SQL("SELECT pg_terminate_backend(%s)"), [pid])
+    if readers:
+        wait_until_backends_gone(session, databases, readers)
 
 
 _TERMINATE_POLL_S: Final = 0.005
@@ -270,12 +288,13 @@ class BackendTerminator:
 
     def _may_end(self, backend: Backend) -> bool:
         """Tell whether a backend is idle, or force is asked for, and we have the right."""
-        return (backend.is_idle or (self._force and backend.is_client)) and backend.endable
+        is_forced = self._force and backend.is_client
+        return (backend.is_idle or backend.gives_way or is_forced) and backend.endable
 
     def _end(self, backend: Backend) -> bool:
         """End a backend if that is right at this very moment, and tell whether it was ended."""
         if backend.pid not in self.ended:
-            parameters = {"pid": backend.pid, "force": self._force}
+            parameters = {"pid": backend.pid, "force": self._force or backend.gives_way}
             try:
                 if not self._session.rows(_TERMINATE, parameters):
                     return False

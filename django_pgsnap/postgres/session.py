@@ -20,6 +20,8 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 # What each session of ours tells others of itself begins with this.
 APPLICATION_PREFIX: Final = "pgsnap "
+# Sessions for this purpose only read, and give way to every other operation.
+DIFF_PURPOSE: Final = "diff"
 
 # Roles and databases can carry each of these. idle_session_timeout ends even a session that
 # merely waits for its sibling. Which of them there are depends on the server's version.

@@ -27,7 +27,7 @@ from ..connections.reconnect import aliases_sharing_database, close_and_wait
 from ..connections.restore_detection import DatabaseReplaced
 from ..errors import ServerUnavailableError
 from ..postgres.advisory_locks import HeldTooLongError, wait_until_connectable
-from ..postgres.backends import BackendTerminator, open_temporary_session
+from ..postgres.backends import BackendTerminator, end_diffs, open_temporary_session
 from ..postgres.contents import digest_sequences, measure_database
 from ..postgres.counters import is_untouched, read_statistics_epoch
 from ..postgres.parallel import start_in_thread
@@ -295,6 +295,7 @@ class Replacement:
         self._properties = {each.target.name: self._properties_of(each) for each in self._incoming}
 
     def prepare(self) -> None:
+        end_diffs(self.context.watcher, [each.database.name for each in self._incoming])
         self._set_up()
         self._was_empty = self.terminator.empty_databases()
 

@@ -112,7 +112,8 @@ OTHER_FILE = {
     "columns swapped": (
         (
             "ALTER TABLE thing ADD COLUMN label text; UPDATE thing SET label = 'l';"
-            "ALTER TABLE thing RENAME COLUMN name TO n; ALTER TABLE thing RENAME COLUMN label TO name"
+            "ALTER TABLE thing RENAME COLUMN name TO n;"
+            "ALTER TABLE thing RENAME COLUMN label TO name"
         ),
         {"thing": (0, 0, 50)},
     ),
