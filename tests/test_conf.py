@@ -21,6 +21,7 @@ VALUES: dict[str, Any] = {
     "MAINTENANCE": {"dbname": "template1"},
     "CLIENT_PATH": "/usr/lib/postgresql/18/bin",
     "STORAGE": "snapshots",
+    "DIFF": {"MASK": ["pin"]},
     "TEST": {"BASELINE": "flushed"},
 }
 
@@ -40,6 +41,7 @@ def test_defaults(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
         maintenance={},
         client_path=None,
         storage=None,
+        diff={},
         test={},
     )
 
@@ -106,6 +108,8 @@ def test_good_values(key: str, value: object) -> None:
         ("WAIT_S", None, "a number of seconds"),
         ("CLIENT_PATH", ["/usr/bin"], "a directory or None"),
         ("STORAGE", 1, "an alias in STORAGES or None"),
+        ("DIFF", {"MASK": "pin"}, "a dict whose MASK is a list of texts"),
+        ("DIFF", {"HIDE": []}, "a dict whose MASK is a list of texts"),
         ("TEST", [], "a dict"),
     ],
 )
