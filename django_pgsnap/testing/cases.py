@@ -1,9 +1,7 @@
-"""Test cases that start from development snapshots.
+"""What Django's test cases do between tests, with resets instead of flushes.
 
-Django's test cases over baselines: every class starts from one, and so does every test.
-
-This stands in for what ``TransactionTestCase`` does between tests. Classes of ``TestCase`` keep
-their transactions.
+Every class starts from a baseline, and so does every test that commits. Classes of ``TestCase``
+keep their transactions. `SnapshotTestCase` starts from a development snapshot.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
-from unittest import SkipTest
+from unittest import SkipTest, mock
 from unittest.util import strclass
 from weakref import WeakSet
 
@@ -22,12 +20,16 @@ from django.test import TestCase, TransactionTestCase
 from django.test.testcases import TestData  # type: ignore[attr-defined]
 
 from ..conf import test_config
+from ..connections.restore_detection import clear_caches
 from ..errors import ConfigurationError
 from .databases import snapshot_source
-from .managed import keeper_of, kept_of, only_others
-from .replacing import stock
 from .reset.baseline import Baseline
-from .reset.resetter import Keeper, forget_cached, leave_floors, on_behalf_of
+from .reset.resetter import (
+    DatabaseResetter,
+    explain_errors,
+    get_resetter,
+    list_resetters,
+)
 
 
 class SnapshotTestCase(TransactionTestCase):
@@ -60,28 +62,27 @@ def start_from_snapshot(cls: Any, snapshot: str) -> None:
         SnapshotNotFoundError: There is none, and it is on.
         ConfigurationError: The tests do not run on our test databases.
     """
-    kept = dict(kept_of(cls))
-    if not kept:
+    resetters = dict(list_resetters(cls))
+    if not resetters:
         raise ConfigurationError(
             f"{strclass(cls)} cannot start from the snapshot {snapshot!r}, since its databases "
             "were not made by django_pgsnap.",
             hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
         )
     found = {
-        alias: snapshot_source.find_copy(keeper.session, alias, snapshot)
-        for alias, keeper in kept.items()
+        alias: snapshot_source.find_copy(resetter.session, alias, snapshot)
+        for alias, resetter in resetters.items()
     }
     if not any(found.values()):
-        alias, keeper = next(iter(kept.items()))
-        error = snapshot_source.describe_missing_snapshot(keeper.session, alias, snapshot)
+        alias, resetter = next(iter(resetters.items()))
+        error = snapshot_source.describe_missing_snapshot(resetter.session, alias, snapshot)
         raise error if test_config().require_snapshots else SkipTest(str(error))
     for alias, copy in found.items():
         if copy is not None:
-            cls.addClassCleanup(kept[alias].leave_class)
-            with on_behalf_of(strclass(cls), alias):
-                snapshot_source.start_from_copy(
-                    kept[alias], copy, partial(_migrate, alias, snapshot)
-                )
+            cls.addClassCleanup(resetters[alias].use_class_baseline)
+            with explain_errors(strclass(cls), alias):
+                migrate = partial(_migrate, alias, snapshot)
+                snapshot_source.start_from_copy(resetters[alias], copy, migrate)
 
 
 def _migrate(alias: str, snapshot: str) -> None:
@@ -101,122 +102,103 @@ def _migrate(alias: str, snapshot: str) -> None:
 _with_data: WeakSet[type] = WeakSet()
 
 
-def start(cls: type) -> None:
+def start_class(cls: type) -> None:
     """Put the databases that a test class may use to what it starts from.
 
     Raises:
         PgsnapError: That was not possible.
     """
     _with_data.discard(cls)
-    for alias, keeper in kept_of(cls):
-        with on_behalf_of(strclass(cls), alias):
-            keeper.start(_start_of(cls, alias, keeper))
+    for alias, resetter in list_resetters(cls):
+        with explain_errors(strclass(cls), alias):
+            resetter.start(_find_start(cls, alias, resetter))
 
 
-def start_module() -> None:
-    """Put all databases to the baseline of the whole run, for a module to set them up.
-
-    Raises:
-        PgsnapError: That was not possible.
-    """
-    for alias in connections:
-        if (keeper := keeper_of(alias)) is not None:
-            with on_behalf_of("the module", alias):
-                keeper.start()
-
-
-def adopt_module() -> None:
-    """Have the classes of a module start from what it has just set up.
-
-    Raises:
-        PgsnapError: That was not possible.
-    """
-    for alias in connections:
-        if (keeper := keeper_of(alias)) is not None:
-            with on_behalf_of("the module", alias):
-                keeper.floor = keeper.adopt()
-
-
-def leave_module() -> None:
-    """Have the next module's classes start from the baseline of the whole run again."""
-    leave_floors()
-
-
-def fixture_setup(cls: Any) -> None:
-    """Stand in for ``TransactionTestCase._fixture_setup``: what there is already is not made.
+def set_up_fixtures(cls: Any) -> None:
+    """Stand in for ``TransactionTestCase._fixture_setup``: what is there already is not made.
 
     Data of migrations is there, so nothing is deserialized. Fixtures are loaded before each test;
     but where the class makes data, once, so that they belong to its baseline.
     """
-    make_up(cls)
+    repeat_failed_resets(cls)
     if cls in _with_data:
         return
-    kept = dict(kept_of(cls))
-    if is_flushed(cls):
-        stock(TransactionTestCase, "_fixture_setup").__func__(cls)
+    resetters = dict(list_resetters(cls))
+    set_up = get_stock_method(TransactionTestCase, "_fixture_setup").__func__
+    if starts_flushed(cls):
+        set_up(cls)
     else:
-        with only_others(cls):
-            stock(TransactionTestCase, "_fixture_setup").__func__(cls)
-        for alias in kept:
+        with _leave_to_django(cls):
+            set_up(cls)
+        for alias in resetters:
             if cls.reset_sequences:
                 _restart_sequences(alias)
             if cls.fixtures:
                 call_command("loaddata", *cls.fixtures, verbosity=0, database=alias)
-    if kept and hasattr(cls, "setUpTestData"):
-        _set_up_test_data(cls, kept)
+    if resetters and hasattr(cls, "setUpTestData"):
+        _set_up_test_data(cls, resetters)
 
 
-def fixture_teardown(self: Any) -> None:
+def tear_down_fixtures(self: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
-    kept = dict(kept_of(type(self)))
-    with only_others(type(self)):
-        stock(TransactionTestCase, "_fixture_teardown")(self)
-    with ExitStack() as all_of_them:
-        for alias, keeper in kept.items():
+    resetters = list_resetters(type(self))
+    with _leave_to_django(type(self)):
+        get_stock_method(TransactionTestCase, "_fixture_teardown")(self)
+    with ExitStack() as stack:
+        for alias, resetter in resetters:
             # Called in any case; what one of them raises does not keep the others from it.
-            all_of_them.callback(_reset, keeper, alias, f"what comes after {self.id()}")
+            stack.callback(_reset, resetter, alias, f"what comes after {self.id()}")
 
 
-def make_up(cls: Any) -> None:
+def repeat_failed_resets(cls: Any) -> None:
     """Put back what could not be put back after the last test of a class.
 
     Raises:
         PgsnapError: It still cannot.
     """
-    for alias, keeper in kept_of(cls):
-        if keeper.overdue:
-            _reset(keeper, alias, strclass(cls))
+    for alias, resetter in list_resetters(cls):
+        if resetter.has_failed:
+            _reset(resetter, alias, strclass(cls))
 
 
-def _reset(keeper: Keeper, alias: str, who: str) -> None:
-    with on_behalf_of(who, alias):
-        keeper.reset()
+def _reset(resetter: DatabaseResetter, alias: str, who: str) -> None:
+    with explain_errors(who, alias):
+        resetter.reset()
     # A flush does so, too, by way of post_migrate.
-    forget_cached(alias)
+    clear_caches(alias)
 
 
-def _set_up_test_data(cls: Any, kept: dict[str, Keeper]) -> None:
+def _leave_to_django(cls: Any) -> Any:
+    """Have Django itself care for the databases of a class that are not ours."""
+    # A second alias of one that is ours is reset, too, though `list_resetters` names it once.
+    others = [
+        name for name in cls._databases_names(include_mirrors=False) if not get_resetter(name)
+    ]
+    return mock.patch.object(cls, "_databases_names", classmethod(lambda _, **__: others))
+
+
+def _set_up_test_data(cls: Any, resetters: dict[str, DatabaseResetter]) -> None:
     """Have a class make its data once, and its tests start from them."""
     before = dict(vars(cls))
     cls.setUpTestData()
     for name, value in dict(vars(cls)).items():
         if value is not before.get(name):
             setattr(cls, name, TestData(name, value))
-    for alias, keeper in kept.items():
-        with on_behalf_of(strclass(cls), alias):
-            keeper.adopt()
-            cls.addClassCleanup(keeper.leave_class)
+    for alias, resetter in resetters.items():
+        with explain_errors(strclass(cls), alias):
+            resetter.adopt_state()
+            cls.addClassCleanup(resetter.use_class_baseline)
     _with_data.add(cls)
 
 
-def _start_of(cls: type, alias: str, keeper: Keeper) -> Baseline | None:
-    if not is_flushed(cls):
+def _find_start(cls: type, alias: str, resetter: DatabaseResetter) -> Baseline | None:
+    if not starts_flushed(cls):
         return None
     # Where Django itself fills the tables before each test, its flush leaves them quite empty.
     bare = getattr(cls, "available_apps", None) is not None or getattr(
         cls, "serialized_rollback", False
     )
-    return keeper.layer(
+    return resetter.get_named_baseline(
         "flushed, bare" if bare else "flushed",
         lambda: call_command(
             "flush",
@@ -230,7 +212,7 @@ def _start_of(cls: type, alias: str, keeper: Keeper) -> Baseline | None:
     )
 
 
-def is_flushed(cls: type) -> bool:
+def starts_flushed(cls: type) -> bool:
     """Tell whether a class starts from what a flush leaves."""
     commits = issubclass(cls, TransactionTestCase) and not issubclass(cls, TestCase)
     return commits and not issubclass(cls, SnapshotTestCase) and test_config().baseline == "flushed"
@@ -254,3 +236,25 @@ def _restart_sequences(alias: str) -> None:
                 empty.append(sequence)
         for statement in connection.ops.sequence_reset_by_name_sql(no_style(), empty):
             cursor.execute(statement)
+
+
+# What ours stand in for while tests run, and how to put it back.
+_stock_methods: dict[tuple[type, str], Any] = {}
+_patches = ExitStack()
+
+
+def patch_method(owner: type, name: str, function: Any) -> None:
+    """Have a function stand in for a method of Django or unittest, until `unpatch_methods`."""
+    _stock_methods.setdefault((owner, name), owner.__dict__[name])
+    _patches.enter_context(mock.patch.object(owner, name, function))
+
+
+def unpatch_methods() -> None:
+    """Give Django and unittest their own methods back."""
+    _patches.close()
+    _stock_methods.clear()
+
+
+def get_stock_method(owner: type, name: str) -> Any:
+    """Return the method that one of ours stands in for."""
+    return _stock_methods[owner, name]

@@ -138,13 +138,13 @@ def pgsnap_class(
     if not _is_on():
         _fail("fixture pgsnap_class")
     from . import pytest_hooks
-    from .pytest_hooks import bring_back
+    from .pytest_hooks import restore_states
 
     with django_db_blocker.unblock():
-        before = pytest_hooks.remember()
+        before = pytest_hooks.adopt_states()
     yield django_db_blocker.unblock
     with django_db_blocker.unblock():
-        bring_back(before)
+        restore_states(before)
 
 
 def _start(request: pytest.FixtureRequest) -> Exception | None:

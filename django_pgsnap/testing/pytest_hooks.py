@@ -6,27 +6,25 @@ what fixtures of a module or a class have committed stays, which a flush would t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from unittest.util import strclass
 
-from django.db import connections
 from django.test import TransactionTestCase
 
-from . import cases
+from ..connections.restore_detection import clear_caches
 from .cases import (
-    fixture_setup,
-    fixture_teardown,
     has_own_start,
-    is_flushed,
-    make_up,
+    patch_method,
+    repeat_failed_resets,
+    set_up_fixtures,
+    start_class,
     start_from_snapshot,
+    starts_flushed,
+    tear_down_fixtures,
 )
-from .managed import keeper_of, kept_of
-from .replacing import replace
-from .reset import connections as connections_module
 from .reset.baseline import Baseline
-from .reset.resetter import Keeper, forget_cached, on_behalf_of
+from .reset.connections import watch_connections
+from .reset.resetter import explain_errors, list_resetters
 
 # The development snapshot that tests start from now, empty for none.
 _snapshot = ""
@@ -34,34 +32,34 @@ _snapshot = ""
 
 def install() -> None:
     """Have tests that commit be followed by a reset from now on, in this process."""
-    connections_module.watch()
-    replace(TransactionTestCase, "_fixture_setup", classmethod(_fixture_setup))
-    replace(TransactionTestCase, "_fixture_teardown", fixture_teardown)
+    watch_connections()
+    patch_method(TransactionTestCase, "_fixture_setup", classmethod(_set_up_fixtures))
+    patch_method(TransactionTestCase, "_fixture_teardown", tear_down_fixtures)
 
 
-def remember() -> dict[str, Baseline]:
-    """Return what all test databases are at now, by alias.
+def adopt_states() -> dict[str, Baseline]:
+    """Have tests start from what the test databases are at now, and return it by alias.
 
     Raises:
         PgsnapError: That was not possible.
     """
     found = {}
-    for alias, keeper in _keepers():
-        with on_behalf_of("a class", alias):
-            found[alias] = keeper.floor = keeper.adopt()
+    for alias, resetter in list_resetters():
+        with explain_errors("a class", alias):
+            found[alias] = resetter.class_baseline = resetter.adopt_state()
     return found
 
 
-def bring_back(before: dict[str, Baseline]) -> None:
+def restore_states(before: dict[str, Baseline]) -> None:
     """Put test databases back to what they were at.
 
     Raises:
         PgsnapError: That was not possible.
     """
-    for alias, keeper in _keepers():
+    for alias, resetter in list_resetters():
         if alias in before:
-            keeper.floor = before[alias]
-    _to_floors()
+            resetter.class_baseline = before[alias]
+    _start_from_class_baselines()
 
 
 def leave_class(cls: type) -> None:
@@ -71,7 +69,7 @@ def leave_class(cls: type) -> None:
         PgsnapError: That was not possible.
     """
     if has_own_start(cls):
-        _to_floors()
+        _start_from_class_baselines()
 
 
 def start_from(snapshot: str, module: str = "", test: str = "") -> None:
@@ -90,7 +88,7 @@ def start_from(snapshot: str, module: str = "", test: str = "") -> None:
     if snapshot == _snapshot:
         return
     _snapshot = ""
-    _to_floors()
+    _start_from_class_baselines()
     if snapshot:
         start_from_snapshot(type(test, (_Test,), {"__module__": module}), snapshot)
         _snapshot = snapshot
@@ -106,27 +104,20 @@ class _Test:
         """Leave the snapshot to `start_from`."""
 
 
-def _fixture_setup(cls: Any) -> None:
+def _set_up_fixtures(cls: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_setup``."""
-    make_up(cls)
+    repeat_failed_resets(cls)
     if not _snapshot and not has_own_start(cls):
-        for alias, keeper in kept_of(cls):
-            with on_behalf_of(strclass(cls), alias):
-                keeper.floor = keeper.adopt()
-        if is_flushed(cls):
-            cases.start(cls)
-    fixture_setup(cls)
+        for alias, resetter in list_resetters(cls):
+            with explain_errors(strclass(cls), alias):
+                resetter.class_baseline = resetter.adopt_state()
+        if starts_flushed(cls):
+            start_class(cls)
+    set_up_fixtures(cls)
 
 
-def _to_floors() -> None:
-    for alias, keeper in _keepers():
-        with on_behalf_of("what comes next", alias):
-            keeper.start()
-        forget_cached(alias)
-
-
-def _keepers() -> Iterator[tuple[str, Keeper]]:
-    for alias in connections:
-        keeper = keeper_of(alias)
-        if keeper is not None:
-            yield alias, keeper
+def _start_from_class_baselines() -> None:
+    for alias, resetter in list_resetters():
+        with explain_errors("what comes next", alias):
+            resetter.start()
+        clear_caches(alias)

@@ -1,9 +1,7 @@
-"""unittest's suites, told to put databases back before a class or a module begins.
+"""unittest's suites, made to put databases back before a class or a module begins.
 
-Only there everything that was left behind is over, and nothing of what is to come has begun: a
-class may write before it calls its parent's ``setUpClass``.
-
-What stands in for functions of Django and unittest while tests run, all at once.
+This is the only point after the previous class's cleanup and before any code of the next class,
+which may write before it calls its parent's ``setUpClass``.
 """
 
 from __future__ import annotations
@@ -16,43 +14,63 @@ from unittest.util import strclass
 
 from django.test import TransactionTestCase
 
-from . import cases
-from .cases import adopt_module, fixture_setup, fixture_teardown, leave_module, start_module
-from .replacing import put_back, replace, stock
-from .reset import connections, resetter
+from .cases import (
+    get_stock_method,
+    patch_method,
+    set_up_fixtures,
+    start_class,
+    tear_down_fixtures,
+    unpatch_methods,
+)
+from .reset.connections import unwatch_connections, watch_connections
+from .reset.resetter import close_resetters, explain_errors, list_resetters, use_run_baselines
 
 
-def handle_class_set_up(self: Any, test: Any, result: Any) -> None:
+def _handle_class_set_up(self: Any, test: Any, result: Any) -> None:
     """Have a class start from its baseline; what is wrong with that is the class' failure."""
     cls = type(test)
     if (
         cls is not getattr(result, "_previousTestClass", None)
         and not getattr(result, "_moduleSetUpFailed", False)
         and not getattr(cls, "__unittest_skip__", False)
-        and not _succeeds(self, result, "setUpClass", strclass(cls), lambda: cases.start(cls))
+        and not _succeeds(self, result, "setUpClass", strclass(cls), lambda: start_class(cls))
     ):
         cls._classSetupFailed = True
         return
-    stock(unittest.TestSuite, "_handleClassSetUp")(self, test, result)
+    get_stock_method(unittest.TestSuite, "_handleClassSetUp")(self, test, result)
 
 
-def handle_module_fixture(self: Any, test: Any, result: Any) -> None:
+def _handle_module_fixture(self: Any, test: Any, result: Any) -> None:
     """Have the classes of a module start from what its ``setUpModule`` makes."""
     name = type(test).__module__
     is_next = name != self._get_previous_module(result)
     has_set_up = is_next and hasattr(sys.modules.get(name), "setUpModule")
     if is_next:
-        leave_module()
-    if has_set_up and not _succeeds(self, result, "setUpModule", name, start_module):
+        use_run_baselines()
+    if has_set_up and not _succeeds(self, result, "setUpModule", name, _start_module):
         result._moduleSetUpFailed = True
         return
-    stock(unittest.TestSuite, "_handleModuleFixture")(self, test, result)
+    get_stock_method(unittest.TestSuite, "_handleModuleFixture")(self, test, result)
     if (
         has_set_up
         and not result._moduleSetUpFailed
-        and not _succeeds(self, result, "setUpModule", name, adopt_module)
+        and not _succeeds(self, result, "setUpModule", name, _adopt_module)
     ):
         result._moduleSetUpFailed = True
+
+
+def _start_module() -> None:
+    """Put all databases to the baseline of the whole run, for a module to set them up."""
+    for alias, resetter in list_resetters():
+        with explain_errors("the module", alias):
+            resetter.start()
+
+
+def _adopt_module() -> None:
+    """Have the classes of a module start from what it has just set up."""
+    for alias, resetter in list_resetters():
+        with explain_errors("the module", alias):
+            resetter.class_baseline = resetter.adopt_state()
 
 
 def _succeeds(suite: Any, result: Any, method: str, owner: str, work: Callable[[], object]) -> bool:
@@ -68,15 +86,15 @@ def _succeeds(suite: Any, result: Any, method: str, owner: str, work: Callable[[
 
 def install() -> None:
     """Have tests start from baselines from now on, in this process."""
-    connections.watch()
-    replace(unittest.TestSuite, "_handleClassSetUp", handle_class_set_up)
-    replace(unittest.TestSuite, "_handleModuleFixture", handle_module_fixture)
-    replace(TransactionTestCase, "_fixture_setup", classmethod(fixture_setup))
-    replace(TransactionTestCase, "_fixture_teardown", fixture_teardown)
+    watch_connections()
+    patch_method(unittest.TestSuite, "_handleClassSetUp", _handle_class_set_up)
+    patch_method(unittest.TestSuite, "_handleModuleFixture", _handle_module_fixture)
+    patch_method(TransactionTestCase, "_fixture_setup", classmethod(set_up_fixtures))
+    patch_method(TransactionTestCase, "_fixture_teardown", tear_down_fixtures)
 
 
 def uninstall() -> None:
     """Leave tests to Django again, and give up what was kept for them."""
-    connections.unwatch()
-    put_back()
-    resetter.end()
+    unwatch_connections()
+    unpatch_methods()
+    close_resetters()

@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, transaction
 
-from django_pgsnap.testing.reset import connections
-from django_pgsnap.testing.reset.connections import close_idle
+from django_pgsnap.testing.reset.connections import (
+    close_idle_connections,
+    unwatch_connections,
+    watch_connections,
+)
 
 OtherThread = Callable[[Callable[[], object]], object]
 
@@ -15,11 +18,11 @@ OtherThread = Callable[[Callable[[], object]], object]
 @pytest.fixture
 def other_thread(live: str) -> Iterator[OtherThread]:
     """Runs functions in a thread that stays, and has a connection of its own."""
-    connections.watch()
+    watch_connections()
     with ThreadPoolExecutor(1) as executor:
         yield lambda function: executor.submit(function).result()
         executor.submit(lambda: connection.close()).result()  # noqa: PLW0108  # its thread's own
-    connections.unwatch()
+    unwatch_connections()
 
 
 def pid() -> int:
@@ -32,7 +35,7 @@ def test_closed(other_thread: OtherThread) -> None:
     """What another thread does not use is closed, and it connects again; ours stays."""
     ours, theirs = pid(), other_thread(pid)
 
-    close_idle(["default"])
+    close_idle_connections(["default"])
 
     assert other_thread(lambda: connection.connection) is None
     assert other_thread(pid) != theirs
@@ -42,15 +45,15 @@ def test_closed(other_thread: OtherThread) -> None:
 def test_left_alone(other_thread: OtherThread) -> None:
     """A thread inside a transaction, or at work, keeps its connection, as on other aliases."""
     theirs = other_thread(pid)
-    close_idle(["other"])
+    close_idle_connections(["other"])
     inside = transaction.atomic()
     other_thread(inside.__enter__)
-    close_idle(["default"])
+    close_idle_connections(["default"])
     assert other_thread(pid) == theirs
     other_thread(lambda: inside.__exit__(None, None, None))
 
     held = other_thread(lambda: connection.connection)
     with held.lock:  # type: ignore[attr-defined]
-        close_idle(["default"])
+        close_idle_connections(["default"])
 
     assert other_thread(pid) == theirs

@@ -22,8 +22,7 @@ from django_pgsnap.postgres.counters import count_rows_written
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import own_databases
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
-from django_pgsnap.testing.reset import resetter
-from django_pgsnap.testing.reset.resetter import Keeper
+from django_pgsnap.testing.reset.resetter import DatabaseResetter, close_resetters, get_resetter
 from tests.conftest import ListDatabases, MakeDatabase, RunSql
 from tests.contents import contents
 from tests.servers import Server
@@ -113,10 +112,10 @@ Oid = Callable[[], int]
 
 
 @pytest.fixture
-def keeper(live: str, sql: RunSql) -> Keeper:
-    """Keeps the live database, for a test database."""
+def resetter(live: str, sql: RunSql) -> DatabaseResetter:
+    """Resets the live database, as if it was a test database."""
     sql(SCHEMA, dbname=live)
-    return keep(live)
+    return make_resetter(live)
 
 
 @pytest.fixture(autouse=True)
@@ -125,17 +124,17 @@ def _given_up(clean_server: Server) -> Iterator[None]:
     give_up()
 
 
-def keep(name: str, template: str | None = None, written: int = 0) -> Keeper:
+def make_resetter(name: str, template: str | None = None, written: int = 0) -> DatabaseResetter:
     own_databases.register_database(
         OwnDatabase(alias="default", name=name, source="source", template=template, written=written)
     )
-    found = resetter.find("default")
+    found = get_resetter("default")
     assert found is not None
     return found
 
 
 def give_up() -> None:
-    resetter.end()
+    close_resetters()
     own_databases._own.clear()
     for session in own_databases._sessions.values():
         session.close()
@@ -221,7 +220,9 @@ def try_to(write: Writer, statement: str) -> None:
         max_size=3,
     )
 )
-def test_exactly(steps: list[list[tuple[str, str]]], keeper: Keeper, held: Held) -> None:
+def test_exactly(
+    steps: list[list[tuple[str, str]]], resetter: DatabaseResetter, held: Held
+) -> None:
     """After any writing by anybody the database holds what it held before."""
     before = held()
     writers = Writers()
@@ -229,77 +230,77 @@ def test_exactly(steps: list[list[tuple[str, str]]], keeper: Keeper, held: Held)
     for step in steps:
         for name, statement in step:
             try_to(writers.all[name], statement)
-        keeper.reset()
+        resetter.reset()
         writers.end()
 
         assert held() == before
 
 
-def test_rows_are_put_back_in_place(keeper: Keeper, held: Held, oid: Oid) -> None:
+def test_rows_are_put_back_in_place(resetter: DatabaseResetter, held: Held, oid: Oid) -> None:
     """Where only rows were written and sequences moved, the database stays."""
     before, place = held(), oid()
 
     for statement in ROWS:
         by_django(statement)
-        keeper.reset()
+        resetter.reset()
 
         assert (statement, held(), oid()) == (statement, before, place)
 
 
-def test_all_else_takes_a_clone(keeper: Keeper, held: Held, oid: Oid) -> None:
+def test_all_else_takes_a_clone(resetter: DatabaseResetter, held: Held, oid: Oid) -> None:
     """Where more was written than rows, or it cannot be told, a clone takes the place."""
     before = held()
 
     for statement in OTHERS:
         place = oid()
         by_django(statement)
-        keeper.reset()
+        resetter.reset()
 
         assert (statement, held()) == (statement, before)
         assert (statement, oid()) != (statement, place)
 
 
-def test_nobody_has_been_there(keeper: Keeper, oid: Oid, clean_server: Server) -> None:
+def test_nobody_has_been_there(resetter: DatabaseResetter, oid: Oid, clean_server: Server) -> None:
     """Where nothing happened nothing is done, not even looked at."""
-    keeper.reset()
+    resetter.reset()
     assert connection.connection is None
     lines = len(clean_server.log)
 
-    keeper.start()
+    resetter.start()
 
     assert connection.connection is None
     assert "DELETE" not in clean_server.log[lines:]
 
 
-def test_dropped_by_a_test(keeper: Keeper, held: Held, sql: RunSql, live: str) -> None:
+def test_dropped_by_a_test(resetter: DatabaseResetter, held: Held, sql: RunSql, live: str) -> None:
     """A test database that a test has dropped is there again."""
     before = held()
     connection.close()
     sql(pg.SQL("DROP DATABASE {} (FORCE)").format(pg.Identifier(live)))
 
-    keeper.reset()
+    resetter.reset()
 
     assert held() == before
 
 
-def test_only_a_sequence_has_moved(keeper: Keeper, held: Held) -> None:
+def test_only_a_sequence_has_moved(resetter: DatabaseResetter, held: Held) -> None:
     """That counts by the session that a start hands to tests, too, though it writes no row."""
     before = held()
     by_django("DELETE FROM parent")
-    keeper.start()
+    resetter.start()
     by_django("SELECT setval('counter', 1000)")
 
-    keeper.start()
+    resetter.start()
     by_django("SELECT 1")
-    assert keeper.adopt() is keeper.base
+    assert resetter.adopt_state() is resetter.run_baseline
     assert held() == before
     by_django("DELETE FROM parent")
-    keeper.start()
+    resetter.start()
     by_django("SELECT setval('counter', 2000)")
-    keeper.adopt()
+    resetter.adopt_state()
     on_top = held()
     by_django("SELECT nextval('counter')")
-    keeper.reset()
+    resetter.reset()
 
     assert held() == on_top != before
 
@@ -313,28 +314,28 @@ def test_sequence_set_by_the_project(
     sql("CREATE SEQUENCE counter", dbname="template")
     rows = count_rows_written(session, live)
     by_django("SELECT setval('counter', 1000)")
-    keeper = keep(live, template="template", written=rows)
+    resetter = make_resetter(live, template="template", written=rows)
 
     by_django("CREATE TABLE extra (id int)")
-    keeper.reset()
+    resetter.reset()
 
     assert sql("SELECT last_value FROM counter", dbname=live) == [(1000,)]
 
 
-def test_layers(keeper: Keeper, held: Held, oid: Oid) -> None:
+def test_baseline_on_top(resetter: DatabaseResetter, held: Held, oid: Oid) -> None:
     """Tests start from what was made on top, until they start from the run's baseline again."""
     before, place = held(), oid()
     by_django("INSERT INTO parent (name) VALUES ('layer')")
-    layer = keeper.adopt()
+    on_top_of_it = resetter.adopt_state()
     on_top = held()
     for statement in ("DELETE FROM parent", "SELECT setval('counter', 9)", "DROP TABLE child"):
         by_django(statement)
-        keeper.reset()
+        resetter.reset()
         assert (statement, held()) == (statement, on_top)
 
-    keeper.start()
+    resetter.start()
     assert held() == before
-    keeper.start(layer)
+    resetter.start(on_top_of_it)
     assert held() == on_top
     assert oid() != place
 
@@ -342,60 +343,62 @@ def test_layers(keeper: Keeper, held: Held, oid: Oid) -> None:
 @pytest.mark.parametrize(
     "statement", ["CREATE TABLE extra (id int)", "INSERT INTO ruled VALUES (2)"]
 )
-def test_a_layer_that_takes_a_clone(keeper: Keeper, held: Held, statement: str) -> None:
+def test_baseline_on_top_that_takes_a_clone(
+    resetter: DatabaseResetter, held: Held, statement: str
+) -> None:
     """What was made on top may be anything."""
     before = held()
     by_django(statement)
-    keeper.adopt()
+    resetter.adopt_state()
     on_top = held()
     by_django("DELETE FROM parent")
 
-    keeper.reset()
+    resetter.reset()
     assert held() == on_top
-    keeper.start()
+    resetter.start()
     assert held() == before
 
 
 def test_start_from_another_database(
-    keeper: Keeper, held: Held, make_database: MakeDatabase, sql: RunSql
+    resetter: DatabaseResetter, held: Held, make_database: MakeDatabase, sql: RunSql
 ) -> None:
     """Tests can start from any shut database, which stays as it is."""
     before = held()
     make_database("snapshot")
     sql("CREATE TABLE here AS SELECT 1 AS id", dbname="snapshot")
-    keeper.start_from("snapshot")
+    resetter.start_from("snapshot")
     by_django("INSERT INTO here VALUES (2)")
 
-    keeper.reset()
+    resetter.reset()
 
     assert held()["here"] == [("(1)",)]
-    keeper.start()
+    resetter.start()
     assert held() == before
 
 
-def test_at_work(keeper: Keeper, clean_server: Server, live: str) -> None:
+def test_at_work(resetter: DatabaseResetter, clean_server: Server, live: str) -> None:
     """Who is in a transaction is waited for, then named."""
     with clean_server.connect(live) as other, override_settings(PGSNAP={"WAIT_S": 0.1}):
         other.execute("BEGIN; LOCK TABLE parent")
         with pytest.raises(DatabaseBusyError, match=f"Other sessions are using '{live}'"):
-            keeper.reset()
+            resetter.reset()
 
 
-def test_pool(keeper: Keeper, held: Held) -> None:
+def test_pool(resetter: DatabaseResetter, held: Held) -> None:
     """With a pool, its connections are ended, and it is made anew."""
     before = held()
     connection.settings_dict["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 2}}
 
     for _ in range(2):
         by_django("DELETE FROM parent")
-        keeper.reset()
+        resetter.reset()
 
         assert held() == before
 
     by_django("DELETE FROM parent")
-    keeper.reset()
+    resetter.reset()
     by_django("SELECT nextval('counter')")
-    keeper.reset()
+    resetter.reset()
 
     assert held() == before
 
@@ -404,11 +407,11 @@ def test_rights_are_missing(live_owned: str, held: Held, sql: RunSql, oid: Oid) 
     """What our role may not put back row by row takes a clone."""
     sql("CREATE TABLE guarded AS SELECT 1 AS id", dbname=live_owned)
     sql("GRANT SELECT, INSERT ON guarded TO ordinary", dbname=live_owned)
-    keeper = keep(live_owned)
+    resetter = make_resetter(live_owned)
     before, place = held(), oid()
     by_django("INSERT INTO guarded VALUES (2)")
 
-    keeper.reset()
+    resetter.reset()
 
     assert held() == before
     assert oid() != place
@@ -418,25 +421,25 @@ def test_ordinary_role(live_owned: str, held: Held, sql: RunSql, oid: Oid) -> No
     """Without the right to switch triggers off, Django's own tables are put back all the same."""
     sql("INSERT INTO testapp_author (name) VALUES ('Ada')", dbname=live_owned)
     sql("INSERT INTO testapp_book (title, author_id) VALUES ('Notes', 1)", dbname=live_owned)
-    keeper = keep(live_owned)
+    resetter = make_resetter(live_owned)
     before, place = held(), oid()
     by_django("INSERT INTO testapp_author (name) VALUES ('Bob')")
     by_django("UPDATE testapp_book SET author_id = 2")
 
-    keeper.reset()
+    resetter.reset()
     assert (held(), oid()) == (before, place)
     by_django("UPDATE testapp_author SET name = 'changed'")
-    keeper.reset()
+    resetter.reset()
 
     assert (held(), oid()) == (before, place)
 
 
 def test_nothing_is_left(
-    keeper: Keeper, held: Held, live: str, databases: ListDatabases, sql: RunSql
+    resetter: DatabaseResetter, held: Held, live: str, databases: ListDatabases, sql: RunSql
 ) -> None:
     """When all is over, clones and baselines are dropped by the server."""
     by_django("CREATE TABLE extra (id int)")
-    keeper.reset()
+    resetter.reset()
     assert len(databases()) > 1
 
     give_up()

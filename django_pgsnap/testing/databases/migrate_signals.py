@@ -23,8 +23,7 @@ from ...connections.restore_detection import clear_caches
 from ...postgres.server import server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
-from ..reset import changes
-from ..reset.changes import Look
+from ..reset.changes import TableCounters, read_table_counters
 from . import clones, comments, own_databases
 from .own_databases import OwnDatabase
 
@@ -53,7 +52,7 @@ def tell_receivers(alias: str, verbosity: int) -> None:
         _take_back(own)
 
 
-def _look(alias: str) -> Look | None:
+def _look(alias: str) -> TableCounters | None:
     """Return what the server has counted, None where there is no template to go back to."""
     own = own_databases.find_own_database(alias)
     if own is None or own.template is None:
@@ -61,7 +60,7 @@ def _look(alias: str) -> Look | None:
     connections[alias].ensure_connection()
     session = Session(connections[alias].connection)
     with session.in_autocommit():
-        return changes.look(session)
+        return read_table_counters(session)
 
 
 def _take_back(own: OwnDatabase) -> None:

@@ -18,7 +18,7 @@ from ...conf import test_config
 from ...errors import ConfigurationError, SnapshotNotFoundError
 from ...postgres.session import Session
 from ..reset.baseline import Baseline
-from ..reset.resetter import Keeper
+from ..reset.resetter import DatabaseResetter
 from . import file_reads, fingerprint, own_databases, templates
 from .fingerprint import Fingerprint
 
@@ -47,52 +47,54 @@ def describe_missing_snapshot(session: Session, alias: str, snapshot: str) -> Sn
     )
 
 
-def start_from_copy(keeper: Keeper, copy: AnyDatabase, migrate: Callable[[], object]) -> None:
+def start_from_copy(
+    resetter: DatabaseResetter, copy: AnyDatabase, migrate: Callable[[], object]
+) -> None:
     """Have tests start from a snapshot's copy, migrated.
 
     Args:
-        keeper: Keeps the test database.
+        resetter: Resets the test database.
         copy: The copy.
         migrate: Migrates the test database, which is a clone of the copy by then.
     """
     record = copy.record
     if not isinstance(record, CopyRecord):
         return
-    known = keeper.layers.get(record.identity)
+    known = resetter.named_baselines.get(record.identity)
     if known is not None:
-        keeper.start(known)
+        resetter.start(known)
         return
-    keeper.layers[record.identity] = _prepare(keeper, copy.name, record, migrate)
+    resetter.named_baselines[record.identity] = _prepare(resetter, copy.name, record, migrate)
 
 
 def _prepare(
-    keeper: Keeper, copy: str, record: CopyRecord, migrate: Callable[[], object]
+    resetter: DatabaseResetter, copy: str, record: CopyRecord, migrate: Callable[[], object]
 ) -> Baseline:
-    session = keeper.session
-    wanted = _fingerprint(keeper, record)
+    session = resetter.session
+    wanted = _fingerprint(resetter, record)
     with templates.lock_building(session, wanted, lambda _: None):
         found = templates.find_template(session, wanted)
         if found is not None:
             templates.note_use(session, found)
-            return keeper.start_from(found.database)
-        keeper.start_from(copy)
+            return resetter.start_from(found.database)
+        resetter.start_from(copy)
         with file_reads.noting():
             migrate()
-        keeper.leave()
+        resetter.disconnect_all()
         files = _files()
         if not test_config().keep or files is None:
-            return keeper.start_from(keeper.keep())
+            return resetter.start_from(resetter.clone_state())
         made = templates.publish_template(
             session,
-            keeper.name,
+            resetter.name,
             wanted,
-            alias=keeper.alias,
+            alias=resetter.alias,
             source=record.source,
             ancestor=None,
             name=record.name,
             files=files,
         )
-    return keeper.start_from(made.database)
+    return resetter.start_from(made.database)
 
 
 def _files() -> Files | None:
@@ -102,6 +104,6 @@ def _files() -> Files | None:
         return None  # too many to be compared, so the state is of use in this run only
 
 
-def _fingerprint(keeper: Keeper, record: CopyRecord) -> Fingerprint:
-    today = fingerprint.take(connections[keeper.alias], keeper.session, record.source)
+def _fingerprint(resetter: DatabaseResetter, record: CopyRecord) -> Fingerprint:
+    today = fingerprint.take(connections[resetter.alias], resetter.session, record.source)
     return replace(today, ingredients={**today.ingredients, "snapshot": record.identity})

@@ -1,7 +1,7 @@
 """A baseline: the state that tests start from, and the rows of its small tables.
 
-There is always a shut database that a test database can be cloned from to get there. Most tests
-write to a few tables only; those are put back row by row, from what is kept in memory here.
+A test database can always be cloned from the baseline's origin, which is a shut database. Most
+tests write to a few tables only; those are put back row by row, from what is kept in memory here.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from ...clones.transitions import join_statements
 from ...postgres.contents import read_sequence_positions
 from ...postgres.session import Session
-from .changes import Changes, Look
+from .changes import Changes, TableCounters
 
 # A sequence's last value, and whether that was given out.
 Position = tuple[int, bool]
 
 # Cloning a small database anew takes some tens of milliseconds; what takes longer to put back row
 # by row is not kept. See benchmarks/reset.py.
-_MOST_PER_TABLE_BYTES: Final = 1024**2
-_MOST_BYTES: Final = 32 * 1024**2
+_MAX_TABLE_BYTES: Final = 1024**2
+_MAX_TOTAL_BYTES: Final = 32 * 1024**2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,92 +32,85 @@ class Baseline:
 
     Attributes:
         origin: Name of the shut database that clones are made of.
-        clone: What the server has counted in such a clone, where nobody has been.
-        ahead: Oids of the tables and sequences that are not as in such a clone.
-        tables: Names of all tables, by their oids.
-        rows: The rows of small tables that have any, as ``COPY`` gives them, by the tables' oids.
-        positions: Where the sequences are, by their oids.
-        bound: Oids of the tables that can be put back only with the whole database.
+        clone_counters: What the server has counted in a clone that nobody has connected to.
+        changed_since_origin: Oids of the tables and sequences that differ from such a clone.
+        tables: Names of all tables, by oid.
+        rows: The rows of small tables that have any, as ``COPY`` gives them, by oid.
+        positions: Where the sequences are, by oid.
+        needs_full_clone: Oids of the tables that cannot be put back row by row.
     """
 
     origin: str
-    clone: Look
-    ahead: frozenset[int]
+    clone_counters: TableCounters
+    changed_since_origin: frozenset[int]
     tables: Mapping[int, sql.Identifier]
     rows: Mapping[int, bytes]
     positions: Mapping[int, Position]
-    bound: frozenset[int]
+    needs_full_clone: frozenset[int]
 
-    def differing(self, other: Baseline) -> frozenset[int]:
-        """Return what is not the same in another baseline of the same origin, by oid."""
+    def find_differences(self, other: Baseline) -> frozenset[int]:
+        """Return the oids of what another baseline of the same origin holds differently."""
         return frozenset(
             oid
-            for oid in self.ahead | other.ahead
+            for oid in self.changed_since_origin | other.changed_since_origin
             if self.rows.get(oid) != other.rows.get(oid)
             or self.positions.get(oid) != other.positions.get(oid)
         )
 
 
-def study(inside: Session, origin: str, found: Look) -> Baseline:
+def read_baseline(inside: Session, origin: str, counters: TableCounters) -> Baseline:
     """Return the baseline that a test database is at.
 
     Args:
         inside: A session on it.
         origin: Name of a shut database with the same contents.
-        found: What the server has counted.
+        counters: What the server has counted in it.
     """
-    names = {oid: sql.Identifier(schema, name) for oid, schema, name in inside.rows(_TABLES)}
-    rows, unread = _rows(inside, names)
+    tables = {oid: sql.Identifier(schema, name) for oid, schema, name in inside.rows(_TABLES)}
+    rows, unread = _read_rows(inside, tables)
     return Baseline(
         origin=origin,
-        # In a new clone the server has counted nothing.
-        clone={oid: replace(count, written=0) for oid, count in found.items()},
-        ahead=frozenset(),
-        tables=names,
+        clone_counters={oid: replace(counter, written=0) for oid, counter in counters.items()},
+        changed_since_origin=frozenset(),
+        tables=tables,
         rows=rows,
-        positions={oid: (last, called) for oid, last, called in read_sequence_positions(inside)},
-        bound=unread | {oid for (oid,) in inside.rows(_BOUND)},
+        positions=_read_positions(inside),
+        needs_full_clone=unread | {oid for (oid,) in inside.rows(_NEEDS_FULL_CLONE)},
     )
 
 
-def above(inside: Session, below: Baseline, changes: Changes) -> Baseline | None:
+def extend_baseline(inside: Session, below: Baseline, changes: Changes) -> Baseline | None:
     """Return the baseline that a test database is at, after rows were written on top of another.
 
     Returns:
-        None if it takes a clone of its own.
+        None if clones of that other one's origin cannot be brought there row by row.
     """
-    if changes.catalogs or changes.tables & below.bound:
+    if changes.has_ddl or changes.tables & below.needs_full_clone:
         return None
-    rows, unread = _rows(inside, {oid: below.tables[oid] for oid in changes.tables})
+    rows, unread = _read_rows(inside, {oid: below.tables[oid] for oid in changes.tables})
     if unread:
         return None
     others = {oid: text for oid, text in below.rows.items() if oid not in changes.tables}
     return replace(
         below,
-        ahead=below.ahead | changes.tables | changes.sequences,
+        changed_since_origin=below.changed_since_origin | changes.relations,
         rows={**others, **rows},
-        positions={oid: (last, called) for oid, last, called in read_sequence_positions(inside)},
+        positions=_read_positions(inside),
     )
 
 
-def size_bytes(inside: Session, oids: Iterable[int]) -> int:
-    """Return what the rows of tables and sequences occupy."""
-    return int(inside.value(_SIZE, [list(oids)]))
+def measure_relations(inside: Session, oids: Iterable[int]) -> int:
+    """Return how many bytes tables and sequences occupy."""
+    return int(inside.value(_TOTAL_SIZE, [list(oids)]))
 
 
-def put_back(inside: Session, baseline: Baseline, oids: Collection[int]) -> None:
+def put_rows_back(inside: Session, baseline: Baseline, oids: Collection[int]) -> None:
     """Put tables and sequences back to a baseline, in one transaction."""
     tables = [oid for oid in oids if oid in baseline.tables]
     moved = [(oid, *baseline.positions[oid]) for oid in oids if oid in baseline.positions]
+    emptying = (sql.SQL("DELETE FROM ONLY {}").format(baseline.tables[oid]) for oid in tables)
     with inside.transaction():
-        inside.execute(_EXACTLY)
-        if tables:
-            inside.execute(_WITHOUT_TRIGGERS)
-            inside.execute(
-                join_statements(
-                    sql.SQL("DELETE FROM ONLY {}").format(baseline.tables[oid]) for oid in tables
-                )
-            )
+        inside.execute(sql.SQL("; ").join([_AS_READ, _WITHOUT_TRIGGERS, *emptying]))
         for oid in tables:
             if oid in baseline.rows:
                 query = sql.SQL("COPY {} FROM STDIN").format(baseline.tables[oid])
@@ -127,17 +119,21 @@ def put_back(inside: Session, baseline: Baseline, oids: Collection[int]) -> None
             inside.rows(_SET_SEQUENCES, list(map(list, zip(*moved, strict=True))))
 
 
-def _rows(
+def _read_positions(inside: Session) -> dict[int, Position]:
+    return {oid: (last, called) for oid, last, called in read_sequence_positions(inside)}
+
+
+def _read_rows(
     inside: Session, tables: Mapping[int, sql.Identifier]
 ) -> tuple[dict[int, bytes], frozenset[int]]:
     """Return the rows of tables, and which tables are too large or not for us to read."""
     rows: dict[int, bytes] = {}
     unread = set()
-    left = _MOST_BYTES
+    left = _MAX_TOTAL_BYTES
     with inside.transaction():
-        inside.execute(_EXACTLY)
+        inside.execute(_AS_READ)
         for oid, size in inside.rows(_SIZES, [list(tables)]):
-            if size > min(left, _MOST_PER_TABLE_BYTES):
+            if size > min(left, _MAX_TABLE_BYTES):
                 unread.add(oid)
                 continue
             try:
@@ -161,42 +157,49 @@ _TABLES: Final = sql.SQL(
 
 # A table whose file is empty has no rows.
 _SIZES: Final = sql.SQL(
-    "SELECT oid, pg_table_size(oid) FROM unnest(%s::oid[]) AS t (oid)"
-    " WHERE pg_relation_size(oid) > 0"
+    "SELECT oid, pg_catalog.pg_table_size(oid)"
+    " FROM pg_catalog.unnest(%s::pg_catalog.oid[]) AS t (oid)"
+    " WHERE pg_catalog.pg_relation_size(oid) > 0"
 )
-_SIZE: Final = sql.SQL(
-    "SELECT coalesce(sum(pg_relation_size(oid)), 0) FROM unnest(%s::oid[]) AS t (oid)"
+_TOTAL_SIZE: Final = sql.SQL(
+    "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(oid)), 0)"
+    " FROM pg_catalog.unnest(%s::pg_catalog.oid[]) AS t (oid)"
 )
 
-# What is written as text has to be read again as the same. With row security, rows would be left
-# out; like this there is an error.
-_EXACTLY: Final = sql.SQL(
+# What is written as text has to be read again as the same. With row security, COPY would leave out
+# rows; switched off like this, it fails instead. A test database need not survive a crash.
+_AS_READ: Final = sql.SQL(
     "SET LOCAL datestyle = ISO; SET LOCAL intervalstyle = postgres;"
     " SET LOCAL extra_float_digits = 1; SET LOCAL row_security = off;"
-    " SET LOCAL bytea_output = hex; SET LOCAL xmloption = content"
+    " SET LOCAL bytea_output = hex; SET LOCAL xmloption = content;"
+    " SET LOCAL synchronous_commit = off"
 )
 
 # Triggers, foreign keys among them, would write to other tables. Where our role may not switch
-# them off there are but the keys that Django makes, which can wait for the end (`_BOUND`).
+# them off, the only foreign keys left are Django's, which can wait for the end of the transaction
+# (see `_NEEDS_FULL_CLONE`).
 _WITHOUT_TRIGGERS: Final = sql.SQL(
     "SET CONSTRAINTS ALL DEFERRED;"
-    " SELECT set_config('session_replication_role', 'replica', true)"
-    " WHERE has_parameter_privilege('session_replication_role', 'SET')"
+    " SELECT pg_catalog.set_config('session_replication_role', 'replica', true)"
+    " WHERE pg_catalog.has_parameter_privilege('session_replication_role', 'SET')"
 )
 
-# Deleting all rows and inserting others would do something else, or not be allowed.
-_BOUND: Final = sql.SQL(
-    "SELECT c.oid FROM pg_class c,"
-    " (SELECT has_parameter_privilege('session_replication_role', 'SET') AS may) me"
+# Rules and triggers that we cannot switch off would make deleting and inserting rows do more than
+# that; and a materialized view takes neither.
+_NEEDS_FULL_CLONE: Final = sql.SQL(
+    "SELECT c.oid FROM pg_catalog.pg_class c, (SELECT"
+    "   pg_catalog.has_parameter_privilege('session_replication_role', 'SET') AS may) me"
     " WHERE c.relkind = 'm' OR c.relkind = 'r' AND (c.relhasrules"
-    " OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND (t.tgenabled IN ('A', 'R')"
+    " OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid"
+    "   AND (t.tgenabled IN ('A', 'R')"
     "   OR NOT me.may AND NOT t.tgisinternal AND t.tgenabled <> 'D'))"
-    " OR NOT me.may AND EXISTS (SELECT FROM pg_constraint f WHERE f.contype = 'f'"
+    " OR NOT me.may AND EXISTS (SELECT FROM pg_catalog.pg_constraint f WHERE f.contype = 'f'"
     "   AND c.oid IN (f.conrelid, f.confrelid)"
     "   AND (NOT f.condeferrable OR f.confdeltype <> 'a')))"
 )
 
 _SET_SEQUENCES: Final = sql.SQL(
-    "SELECT setval(oid::regclass, last, called)"
-    " FROM unnest(%s::oid[], %s::bigint[], %s::bool[]) AS s (oid, last, called)"
+    "SELECT pg_catalog.setval(oid::pg_catalog.regclass, last, called) FROM ROWS FROM"
+    " (pg_catalog.unnest(%s::pg_catalog.oid[]), pg_catalog.unnest(%s::pg_catalog.int8[]),"
+    " pg_catalog.unnest(%s::pg_catalog.bool[])) AS s (oid, last, called)"
 )

@@ -1,7 +1,8 @@
-"""Clones that stand ready for the next reset, and what the server drops meanwhile.
+"""Clones that are made ahead of the next reset, and databases that are dropped meanwhile.
 
-Both happen in the background, on sessions of their own, while tests run. The names are those of
-unfinished databases, whose locks this process holds, so that what it may leave is swept.
+The server does both in the background, for sessions of their own, while tests run. The databases
+have the names of unfinished ones, and this process holds their locks: if it dies, the next run
+sweeps them.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ from ..databases import clones, own_databases
 from ..databases.clones import drop_shut_in_background, make_shut_clone
 
 # So many databases may wait to be dropped; then a reset waits, too.
-_PATIENCE: Final = 4
+_MAX_TO_DROP: Final = 4
 
 
-class Ready:
+class ClonePool:
     """Makes clones ahead, on one server, one at a time."""
 
     def __init__(self, server: Server) -> None:
         """Begin with nothing."""
         self._server = server
-        self._cloner = _Errand(server, "test clones")
-        self._dropper = _Errand(server, "test clearing")
+        self._cloner = _BackgroundStatement(server, "test clones")
+        self._dropper = _BackgroundStatement(server, "test clearing")
         self._ordered: Clone | None = None
         self._dropping: str | None = None
-        self._doomed: list[str] = []
+        self._to_drop: list[str] = []
 
     @property
     def _holder(self) -> Session:
         return own_databases.get_lock_session(self._server)
 
-    def take(self, origin: str) -> str:
+    def take_clone(self, origin: str) -> str:
         """Return the name of a shut clone of a shut database, whose lock this process holds.
 
         Raises:
@@ -50,41 +51,41 @@ class Ready:
             return make_shut_clone(self._holder, origin)
         self._cloner.finish()
         if ordered.source != origin:
-            self.discard(ordered.name)
+            self.drop_later(ordered.name)
             return make_shut_clone(self._holder, origin)
         clones.copy_properties(self._holder, ordered.name, ordered.source)
         return ordered.name
 
-    def order(self, origin: str) -> None:
+    def order_clone(self, origin: str) -> None:
         """Have a clone made of a shut database, while tests run."""
         name = unfinished_name(new_identity())
         self._ordered = clones.plan_clone(self._cloner.session, origin, name)
         try_acquire_lock(self._holder, name)
         self._cloner.send(self._ordered.statement)
 
-    def discard(self, name: str) -> None:
+    def drop_later(self, name: str) -> None:
         """Have a database of ours, which is shut and empty, dropped while tests run."""
-        self._doomed.append(name)
-        if not self._dropper.busy or len(self._doomed) > _PATIENCE:
-            self._dropped()
-            self._dropping = self._doomed.pop(0)
+        self._to_drop.append(name)
+        if not self._dropper.busy or len(self._to_drop) > _MAX_TO_DROP:
+            self._finish_drop()
+            self._dropping = self._to_drop.pop(0)
             self._dropper.send(drop_database(self._dropping))
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Leave what is left to the server, which drops it by itself."""
         if self._ordered is not None:
             self._cloner.finish()
-            self._doomed.append(self._ordered.name)
+            self._to_drop.append(self._ordered.name)
             self._ordered = None
-        self._dropped()
+        self._finish_drop()
         self._cloner.close()
         self._dropper.close()
-        while self._doomed:
-            name = self._doomed.pop()
+        while self._to_drop:
+            name = self._to_drop.pop()
             release_lock(self._holder, name)
             drop_shut_in_background(self._server, name)
 
-    def _dropped(self) -> None:
+    def _finish_drop(self) -> None:
         # What could not be dropped is left to the next run, which sweeps what has no lock.
         with suppress(psycopg.Error):
             self._dropper.finish()
@@ -93,8 +94,8 @@ class Ready:
             self._dropping = None
 
 
-class _Errand:
-    """A session for statements that run while we do something else."""
+class _BackgroundStatement:
+    """A session for a statement that runs while we do something else."""
 
     def __init__(self, server: Server, purpose: str) -> None:
         self._server = server

@@ -1,10 +1,8 @@
-"""Connections of other threads: closed before the server ends them, so that they are made anew.
+"""Who is connected to a test database: Django, whose connections we close, and what tests left.
 
-A thread that outlives a test, of an executor for instance, keeps Django's connection. If that is
-ended from outside, the thread finds out by an error in the next test; if Django has closed it, the
-thread connects again.
-
-Who is on a test database: Django, whose connections are ours to close, and what tests left.
+A thread that outlives a test, of an executor for instance, keeps Django's connection. If the server
+ended that, the thread would find out by an error in the next test. Closed by Django instead, it is
+made anew.
 """
 
 from __future__ import annotations
@@ -24,16 +22,10 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from ...conf import config
-from ...connections.reconnect import (
-    aliases_sharing_database,
-    close_connections,
-    close_pools,
-    get_open_pool,
-)
+from ...connections.reconnect import aliases_sharing_database, close_pools
 from ...postgres.backends import BackendTerminator, read_backends
 from ...postgres.server import Server
 from ...postgres.session import Session
-from ..databases import own_databases
 
 # All wrappers that ever connected, by id: a set cannot be read while another thread adds to it.
 _wrappers: WeakValueDictionary[int, BaseDatabaseWrapper] = WeakValueDictionary()
@@ -44,22 +36,19 @@ os.register_at_fork(after_in_child=_wrappers.clear)
 _UID: Final = "django_pgsnap.testing.reset.connections"
 
 
-def watch() -> None:
+def watch_connections() -> None:
     """Take note of all connections from now on."""
-    connection_created.connect(_take_note, dispatch_uid=_UID)
+    connection_created.connect(_note_connection, dispatch_uid=_UID)
 
 
-def unwatch() -> None:
+def unwatch_connections() -> None:
     """Take note no longer."""
     connection_created.disconnect(dispatch_uid=_UID)
     _wrappers.clear()
 
 
-def close_idle(aliases: Collection[str]) -> None:
-    """Close what other threads have open and do not use.
-
-    Who is at work or inside ``atomic`` is left alone.
-    """
+def close_idle_connections(aliases: Collection[str]) -> None:
+    """Close what other threads have open and do not use: no statement runs, no ``atomic`` block."""
     for reference in _wrappers.valuerefs():
         wrapper = reference()
         if (
@@ -70,7 +59,7 @@ def close_idle(aliases: Collection[str]) -> None:
             _close_if_idle(wrapper)
 
 
-def _take_note(connection: BaseDatabaseWrapper, **_: object) -> None:
+def _note_connection(connection: BaseDatabaseWrapper, **_: object) -> None:
     _wrappers[id(connection)] = connection
 
 
@@ -90,41 +79,42 @@ def _close_if_idle(wrapper: BaseDatabaseWrapper) -> None:
         held.lock.release()
 
 
-_LOOK_S: Final = 0.001
+_POLL_S: Final = 0.001
 
-# How long sessions that were just closed may take to leave.
-_LEAVING_S: Final = 0.2
+# How long sessions that were just closed may take to end.
+_ENDING_S: Final = 0.2
 
-_PREPARED: Final = sql.SQL("SELECT gid FROM pg_prepared_xacts WHERE database = %s")
+_PREPARED: Final = sql.SQL("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = %s")
 
 
-class Guests:
-    """The sessions on one test database.
+class TestDatabaseConnections:
+    """The connections to one test database.
 
     Attributes:
-        alias: An alias that leads to it.
+        alias: The alias by which we work on it.
         name: Its name.
+        aliases: All aliases that lead to it.
     """
 
+    # So that pytest does not take it for a class of tests.
+    __test__ = False
+
     def __init__(self, server: Server, alias: str, name: str) -> None:
-        """Take note; nobody is disturbed yet."""
+        """Take note; nothing is closed yet."""
         self._server = server
         self.alias = alias
         self.name = name
+        self.aliases = aliases_sharing_database([alias])
 
     @property
-    def aliases(self) -> list[str]:
-        """All aliases that lead to the test database."""
-        return aliases_sharing_database([self.alias])
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether Django is connected by the alias, in this thread."""
-        return connections[self.alias].connection is not None
+    def _has_pool(self) -> bool:
+        return any(
+            connections[alias].settings_dict["OPTIONS"].get("pool") for alias in self.aliases
+        )
 
     @contextmanager
-    def inside(self) -> Iterator[Session]:
-        """Look into the test database by Django's own connection, which tests use afterwards."""
+    def open_session(self) -> Iterator[Session]:
+        """Work on the test database by Django's own connection, which tests use afterwards."""
         wrapper = connections[self.alias]
         if wrapper.connection is None:
             wrapper.connect()
@@ -132,10 +122,10 @@ class Guests:
         with session.in_autocommit():
             yield session
 
-    def borrow(self) -> Session | None:
-        """Return the session of the test that was, as if it was new, None if it left none."""
+    def take_over_session(self) -> Session | None:
+        """Return the session that a test left, as if it was new, None if it left none."""
         wrapper = connections[self.alias]
-        if get_open_pool(wrapper) is not None or wrapper.connection is None:
+        if wrapper.connection is None or self._has_pool:
             return None
         session = Session(wrapper.connection)
         try:
@@ -144,48 +134,50 @@ class Guests:
             return None
         return session
 
-    def leave(self) -> bool:
+    def close_connection(self) -> bool:
         """Close Django's connection, and tell whether that ends its session."""
-        close_connections([self.alias])
-        return get_open_pool(connections[self.alias]) is None
+        connections[self.alias].close()
+        return not self._has_pool
 
-    def send_away(self, but: Session | None = None) -> None:
-        """Close Django's connections, and wait until nobody is on the test database.
+    def clear_database(self, holder: Session, keep: Session | None = None) -> None:
+        """Close Django's connections, and wait until nobody is connected to the test database.
 
-        Other sessions that idle are ended, and prepared transactions rolled back.
+        Sessions that idle are ended, and prepared transactions rolled back.
 
         Args:
-            but: The one session that stays.
+            holder: The session of this process that holds its locks.
+            keep: The one session on the test database that stays.
 
         Raises:
             DatabaseBusyError: Somebody is still at work when the time to wait is over.
         """
-        close_connections(alias for alias in self.aliases if but is None or alias != self.alias)
-        close_pools(self.aliases)
-        close_idle(self.aliases)
-        watcher = own_databases.get_lock_session(self._server)
-        stays = {but.pid} if but else set()
-        deadline = time.monotonic() + _LEAVING_S
-        while {each.pid for each in read_backends(watcher, [self.name])} - stays:
-            if time.monotonic() > deadline:
-                close_connections(self.aliases)
-                close_idle(self.aliases)
-                self._evict(watcher)
-            time.sleep(_LOOK_S)
-        if prepared := watcher.rows(_PREPARED, [self.name]):
-            self._roll_back([gid for (gid,) in prepared])
-            self.send_away()
+        for alias in self.aliases:
+            if keep is None or alias != self.alias:
+                connections[alias].close()
+        if self._has_pool:
+            close_pools(self.aliases)
+        close_idle_connections(self.aliases)
+        self._wait_until_alone(holder, {keep.pid} if keep else set())
+        if prepared := holder.rows(_PREPARED, [self.name]):
+            # Only a session on their database can.
+            with self.open_session() as inside:
+                for (gid,) in prepared:
+                    inside.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+            self.clear_database(holder)
 
-    def _evict(self, watcher: Session) -> None:
-        """End who idles, and wait for who works."""
-        terminator = BackendTerminator(watcher, [self.name], wait_s=config().wait_s, force=False)
+    def _wait_until_alone(self, holder: Session, ours: set[int]) -> None:
+        deadline = time.monotonic() + _ENDING_S
+        while {each.pid for each in read_backends(holder, [self.name])} - ours:
+            if time.monotonic() > deadline:
+                connections[self.alias].close()
+                close_idle_connections(self.aliases)
+                self._terminate_idle(holder)
+            time.sleep(_POLL_S)
+
+    def _terminate_idle(self, holder: Session) -> None:
+        """End sessions that idle, and wait for those at work."""
+        terminator = BackendTerminator(holder, [self.name], wait_s=config().wait_s, force=False)
         while present := terminator.end_idle_backends():
             if terminator.is_overdue:
                 raise terminator.busy_error(present)
-            time.sleep(_LOOK_S)
-
-    def _roll_back(self, prepared: list[str]) -> None:
-        # Only a session on their database can.
-        with self.inside() as inside:
-            for gid in prepared:
-                inside.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+            time.sleep(_POLL_S)

@@ -1,9 +1,7 @@
 """Resets: a test database is put back to the baseline that the next test starts from.
 
-What was written is put back row by row where that is safe for sure. Whatever is in doubt, the
-test database is replaced by a clone of the baseline, of which the next one is made meanwhile.
-
-The keepers of this process' test databases, one for each.
+What was written is put back row by row where that is certain to be right. Where there is any doubt,
+a clone of the baseline replaces the test database; it was made while earlier tests ran.
 """
 
 from __future__ import annotations
@@ -14,63 +12,67 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.util import Finalize
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from django.db import connections
 
 from ...clones.swap import DatabaseName
-from ...connections.reconnect import close_connections
-from ...connections.restore_detection import accept_silently, clear_caches
+from ...connections.restore_detection import accept_silently
 from ...errors import PgsnapError
-from ...postgres import counters
-from ...postgres.counters import ActivityCounters, count_rows_written, read_activity
+from ...postgres.counters import ActivityCounters, count_rows_written, has_counted, read_activity
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
 from ..databases import own_databases
 from ..databases.clones import make_shut_clone
 from ..databases.own_databases import OwnDatabase
-from . import baseline
-from . import changes as changes_module
-from .baseline import Baseline, put_back, size_bytes
-from .changes import Look
-from .clone_pool import Ready
-from .connections import Guests
+from .baseline import (
+    Baseline,
+    extend_baseline,
+    measure_relations,
+    put_rows_back,
+    read_baseline,
+)
+from .changes import TableCounters, find_changes, read_table_counters
+from .clone_pool import ClonePool
+from .connections import TestDatabaseConnections
 
 # Emptying tables that a test filled with more than this takes longer than a new clone.
-_MOST_WRITTEN_BYTES: Final = 8 * 1024**2
+_MAX_WRITTEN_BYTES: Final = 8 * 1024**2
+# So few rows need not be measured.
+_FEW_ROWS: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Known:
-    """What is known of a test database, as long as nobody has been there since.
+class _Measurement:
+    """What a test database was measured at, when nobody but us was connected to it.
 
     Attributes:
-        at: The baseline that it was put back to, None if it was not.
-        found: How it was found then.
-        visits: What the server counts of it; it tells whether somebody has been there.
-        handed_on: Whether Django still has the session that found it, by which tests may move
-            sequences: that is no writing, nor a visit of its own.
+        baseline: The baseline that it was at.
+        counters: What the server had counted of its tables and sequences.
+        activity: What the server had counted of it as a whole.
+        is_connection_used: Whether Django still uses the connection that took this measurement;
+            nextval on it changes none of what ``activity`` counts.
     """
 
-    at: Baseline
-    found: Look
-    visits: ActivityCounters
-    handed_on: bool = True
+    baseline: Baseline
+    counters: TableCounters
+    activity: ActivityCounters
+    is_connection_used: bool = True
 
 
-class Keeper:
-    """Keeps one test database at the baselines that tests start from.
+class DatabaseResetter:
+    """Puts one test database back to the baselines that tests start from.
 
     Attributes:
-        alias: An alias that leads to it.
+        alias: The alias by which we work on it.
         name: Its name.
-        base: The baseline of the whole run.
-        floor: The baseline that classes start from, by default.
-        current: The baseline that tests start from now.
-        overdue: Whether the last reset failed.
-        layers: Baselines made on top of that of the run, or of snapshots, by what they are called.
+        run_baseline: What it was like when the run began.
+        class_baseline: What classes start from by default.
+        current: What tests start from now.
+        named_baselines: Baselines made on top of that of the run, or of snapshots.
+        has_failed: Whether the last reset failed.
     """
 
     def __init__(self, server: Server, own: OwnDatabase) -> None:
@@ -78,28 +80,33 @@ class Keeper:
         self._server = server
         self.alias = own.alias
         self.name = own.name
-        self._guests = Guests(server, own.alias, own.name)
-        self._ready = Ready(server)
+        self._connections = TestDatabaseConnections(server, own.alias, own.name)
+        self._pool = ClonePool(server)
         self._origins: list[str] = []
-        self.layers: dict[str, Baseline] = {}
-        self.overdue = False
-        self._guests.send_away()
+        self.named_baselines: dict[str, Baseline] = {}
+        self.has_failed = False
+        self.disconnect_all()
         self._place = DatabaseName.of(self.session, self.name)
-        self.base = self._first(own)
-        self.floor = self.current = self.base
-        self._part()
+        self.run_baseline = self._read_run_baseline(own)
+        self.class_baseline = self.current = self.run_baseline
+        self._close_connection()
+
+    @property
+    def aliases(self) -> list[str]:
+        """All aliases that lead to the test database."""
+        return self._connections.aliases
 
     @property
     def session(self) -> Session:
         """The session of this process that holds its locks."""
         return own_databases.get_lock_session(self._server)
 
-    def start(self, wanted: Baseline | None = None) -> None:
-        """Have tests start from a baseline from now on."""
-        self.current = wanted or self.floor
-        self._guests.send_away()
-        self._bring()
-        self.overdue = False
+    def start(self, baseline: Baseline | None = None) -> None:
+        """Have tests start from a baseline from now on, by default from that of classes."""
+        self.current = baseline or self.class_baseline
+        self.disconnect_all()
+        self._restore_current(self.session, is_connected=False)
+        self.has_failed = False
 
     def reset(self) -> None:
         """Put the test database back to the baseline that tests start from now.
@@ -108,207 +115,227 @@ class Keeper:
             DatabaseBusyError: Sessions that may not be ended are at work on it.
             psycopg.Error: The server refused something.
         """
-        self.overdue = True
-        # What the test was connected by serves for this too, since it is still warm.
-        self._guests.send_away(but=self._guests.borrow())
+        self.has_failed = True
+        # The session that the test was connected by has warm caches, so it serves for this, too.
+        kept = self._connections.take_over_session()
+        holder = self.session
+        self._connections.clear_database(holder, keep=kept)
         try:
-            self._bring()
+            self._restore_current(holder, is_connected=kept is not None)
         except BaseException:
-            close_connections([self.alias])
+            self._connections.close_connection()
             raise
-        self._part()
-        self.overdue = False
+        self._close_connection()
+        self.has_failed = False
 
-    def leave_class(self) -> None:
-        """Have tests start again from what classes start from, once the next one begins."""
-        self.current = self.floor
+    def use_class_baseline(self) -> None:
+        """Have tests start from what classes start from, once the next one begins."""
+        self.current = self.class_baseline
 
-    def leave(self) -> None:
-        """Have nobody be on the test database, so that it can be cloned."""
-        self._guests.send_away()
+    def disconnect_all(self) -> None:
+        """Have nobody be connected to the test database, so that it can be cloned."""
+        self._connections.clear_database(self.session)
 
-    def layer(self, name: str, make: Callable[[], object]) -> Baseline:
+    def get_named_baseline(self, name: str, make: Callable[[], object]) -> Baseline:
         """Return the baseline of this name, which is made on top of that of the whole run."""
-        if name not in self.layers:
-            self.start(self.base)
+        if name not in self.named_baselines:
+            self.start(self.run_baseline)
             make()
-            self.layers[name] = self.adopt()
-        return self.layers[name]
+            self.named_baselines[name] = self.adopt_state()
+        return self.named_baselines[name]
 
-    def adopt(self) -> Baseline:
+    def adopt_state(self) -> Baseline:
         """Have tests start from the state that the test database is in now."""
-        self._guests.send_away()
-        if not self._is_untouched():
-            self.current = self._put_aside()
+        self.disconnect_all()
+        if not self._is_untouched(read_activity(self.session, self.name)):
+            self.current = self._read_extended_baseline() or self._read_baseline(self.clone_state())
         return self.current
 
     def start_from(self, origin: str) -> Baseline:
         """Have tests start from a shut database of the server."""
-        self._guests.send_away()
-        self._swap(self._ready.take(origin))
-        self.current = self._study(origin)
+        self.disconnect_all()
+        self._swap(self._pool.take_clone(origin))
+        self.current = self._read_baseline(origin)
         return self.current
 
-    def end(self) -> None:
-        """Give up what was kept for this test database, but not itself."""
-        for origin in self._origins:
-            self._ready.discard(origin)
-        self._ready.end()
-
-    def _bring(self) -> None:
-        """Bring the test database to the current baseline, if it is not there."""
-        wanted = self.current
-        is_there = self._known.at is wanted and not self._guests.is_connected
-        if is_there and self._is_untouched():
-            return
-        if not self._put_back(wanted):
-            self._guests.send_away()
-            self._replace(wanted)
-
-    def _put_back(self, wanted: Baseline) -> bool:
-        """Put back what was written, row by row, and tell whether that was possible."""
-        known = self._known
-        has_counted = counters.has_counted(known.visits, self._visits())
-        if known.at.origin != wanted.origin or not has_counted:
-            return False
-        with self._guests.inside() as inside:
-            found = changes_module.look(inside)
-            changes = changes_module.changes(known.found, found)
-            differing = changes.tables | changes.sequences | known.at.differing(wanted)
-            if changes.catalogs or not wanted.bound.isdisjoint(differing):
-                return False
-            if differing:
-                if size_bytes(inside, differing) > _MOST_WRITTEN_BYTES:
-                    return False
-                try:
-                    put_back(inside, wanted, differing)
-                except psycopg.Error:
-                    # Rights may be missing, or a test has left a lock. Nothing has changed.
-                    return False
-                found = {**found, **changes_module.look(inside, differing)}
-            self._note(inside, wanted, found)
-        return True
-
-    def _replace(self, wanted: Baseline) -> None:
-        """Replace the test database by a clone of the baseline."""
-        self._swap(self._ready.take(wanted.origin))
-        self._ready.order(wanted.origin)
-        with self._guests.inside() as inside:
-            found = wanted.clone
-            if wanted.ahead:
-                put_back(inside, wanted, wanted.ahead)
-                found = {**found, **changes_module.look(inside, wanted.ahead)}
-            self._note(inside, wanted, found)
-
-    def _swap(self, incoming: str) -> None:
-        """Give the test database's name to a shut clone, whose lock we hold."""
-        outgoing = self._place.give_to(self.session, incoming)
-        for alias in self._guests.aliases:
-            accept_silently(alias, self.name)
-        if outgoing is not None:
-            self._ready.discard(outgoing)
-
-    def _put_aside(self) -> Baseline:
-        """Return the state that the test database is in now as a baseline."""
-        known = self._known
-        with self._guests.inside() as inside:
-            found = changes_module.look(inside)
-            changes = changes_module.changes(known.found, found)
-            new = baseline.above(inside, known.at, changes) if changes.anything else known.at
-            if new is not None:
-                self._note(inside, new, changes_module.look(inside))
-        if new is not None:
-            return new
-        self._guests.send_away()
-        return self._study(self.keep())
-
-    def _first(self, own: OwnDatabase) -> Baseline:
-        """Return the state that the test database is in at first as a baseline."""
-        if own.template and count_rows_written(self.session, self.name) == own.written:
-            with self._guests.inside() as inside:
-                has_moved = changes_module.has_moved(changes_module.look(inside))
-            # Only sequences that are quite as in the template are known to stand there.
-            if not has_moved:
-                return self._study(own.template)
-            self._guests.send_away()
-        return self._study(self.keep())
-
-    def _study(self, origin: str) -> Baseline:
-        with self._guests.inside() as inside:
-            studied = baseline.study(inside, origin, changes_module.look(inside))
-            self._note(inside, studied, changes_module.look(inside))
-        return studied
-
-    def keep(self) -> str:
+    def clone_state(self) -> str:
         """Return the name of a shut clone of the test database, which is kept to the end."""
+        self.disconnect_all()
         origin = make_shut_clone(self.session, self.name)
         self._origins.append(origin)
         return origin
 
-    def _note(self, inside: Session, at: Baseline, found: Look) -> None:
-        self._known = _Known(at=at, found=found, visits=read_activity(inside, self.name))
+    def close(self) -> None:
+        """Give up what was kept for this test database, but not itself."""
+        for origin in self._origins:
+            self._pool.drop_later(origin)
+        self._pool.close()
 
-    def _part(self) -> None:
-        """Have Django be connected no longer: who comes next is counted as a visit."""
-        self._known = replace(self._known, handed_on=not self._guests.leave())
+    def _restore_current(self, holder: Session, *, is_connected: bool) -> None:
+        """Bring the test database to the current baseline, if it is not there."""
+        activity = read_activity(holder, self.name)
+        is_there = self._last.baseline is self.current and not is_connected
+        if is_there and self._is_untouched(activity):
+            return
+        if not (has_counted(self._last.activity, activity) and self._put_rows_back()):
+            self.disconnect_all()
+            self._replace()
 
-    def _is_untouched(self) -> bool:
-        """Tell whether nobody has been on the test database for sure since it was found so."""
-        return not self._known.handed_on and self._visits() == self._known.visits
+    def _put_rows_back(self) -> bool:
+        """Put back what was written, row by row, and tell whether that was possible."""
+        last, wanted = self._last, self.current
+        if last.baseline.origin != wanted.origin:
+            return False
+        with self._connections.open_session() as inside:
+            counters = read_table_counters(inside)
+            changes = find_changes(last.counters, counters)
+            differing = changes.relations | last.baseline.find_differences(wanted)
+            if changes.has_ddl or not wanted.needs_full_clone.isdisjoint(differing):
+                return False
+            if differing:
+                are_few = changes.rows <= _FEW_ROWS
+                if not are_few and measure_relations(inside, differing) > _MAX_WRITTEN_BYTES:
+                    return False
+                try:
+                    put_rows_back(inside, wanted, differing)
+                except psycopg.Error:
+                    # Rights may be missing, or a test has left a lock. Nothing has changed.
+                    return False
+                counters = {**counters, **read_table_counters(inside, differing)}
+            self._measure(inside, wanted, counters)
+        return True
 
-    def _visits(self) -> ActivityCounters:
-        return read_activity(self.session, self.name)
+    def _replace(self) -> None:
+        """Replace the test database by a clone of the current baseline."""
+        wanted = self.current
+        self._swap(self._pool.take_clone(wanted.origin))
+        self._pool.order_clone(wanted.origin)
+        with self._connections.open_session() as inside:
+            counters = wanted.clone_counters
+            if changed := wanted.changed_since_origin:
+                put_rows_back(inside, wanted, changed)
+                counters = {**counters, **read_table_counters(inside, changed)}
+            self._measure(inside, wanted, counters)
+
+    def _swap(self, incoming: str) -> None:
+        """Give the test database's name to a shut clone, whose lock we hold."""
+        outgoing = self._place.give_to(self.session, incoming)
+        for alias in self._connections.aliases:
+            accept_silently(alias, self.name)
+        if outgoing is not None:
+            self._pool.drop_later(outgoing)
+
+    def _read_run_baseline(self, own: OwnDatabase) -> Baseline:
+        """Return the state that the test database is in at first, as a baseline."""
+        if own.template and count_rows_written(self.session, self.name) == own.written:
+            with self._connections.open_session() as inside:
+                counters = read_table_counters(inside)
+            # A sequence that anybody looked at may have moved since the template was cloned.
+            if not any(each.is_sequence and each.written for each in counters.values()):
+                return self._read_baseline(own.template)
+        return self._read_baseline(self.clone_state())
+
+    def _read_baseline(self, origin: str) -> Baseline:
+        """Return the test database's state, which a shut database has too, as a baseline."""
+        with self._connections.open_session() as inside:
+            found = read_baseline(inside, origin, read_table_counters(inside))
+            self._measure(inside, found, read_table_counters(inside))
+        return found
+
+    def _read_extended_baseline(self) -> Baseline | None:
+        """Return the test database's state as a baseline, None if that needs another origin."""
+        last = self._last
+        with self._connections.open_session() as inside:
+            counters = read_table_counters(inside)
+            changes = find_changes(last.counters, counters)
+            has_changed = changes.has_ddl or changes.tables or changes.sequences
+            found = (
+                extend_baseline(inside, last.baseline, changes) if has_changed else last.baseline
+            )
+            if found is not None:
+                self._measure(inside, found, read_table_counters(inside))
+        return found
+
+    def _measure(self, inside: Session, baseline: Baseline, counters: TableCounters) -> None:
+        activity = read_activity(inside, self.name)
+        self._last = _Measurement(baseline=baseline, counters=counters, activity=activity)
+
+    def _close_connection(self) -> None:
+        """Close Django's connection, so that whoever connects next is counted."""
+        is_gone = self._connections.close_connection()
+        self._last = replace(self._last, is_connection_used=not is_gone)
+
+    def _is_untouched(self, activity: ActivityCounters) -> bool:
+        """Tell whether it is certain that nobody was connected since the last measurement."""
+        return not self._last.is_connection_used and activity == self._last.activity
 
 
-# By process too: forked workers have test databases, and sessions, of their own.
-_keepers: dict[tuple[int, Server, str], Keeper] = {}
+# By process, alias and name; several aliases may lead to one database. Forked workers have test
+# databases, and sessions, of their own.
+_resetters: dict[tuple[int, str, str], DatabaseResetter] = {}
 
 # Other finalizers of a worker may still use its connections.
 _EARLY: Final = 10
 
 
-def find(alias: str) -> Keeper | None:
-    """Return the keeper of the test database that an alias leads to, None if it is not ours.
+def get_resetter(alias: str) -> DatabaseResetter | None:
+    """Return the resetter of an alias' test database, None if that is left to Django.
 
     The state that it finds at first is the baseline of the whole run.
     """
-    own = own_databases.find_own_database(alias)
-    if own is None:
+    # A suite that runs inside a test shares its transaction.
+    if connections.settings[alias]["TEST"]["MIRROR"] or connections[alias].in_atomic_block:
         return None
-    server = get_server(connections[alias])
-    key = (os.getpid(), server, own.name)
-    if key not in _keepers:
-        if multiprocessing.parent_process() is not None and not _of_this_process():
-            Finalize(None, end, exitpriority=_EARLY)
-        with on_behalf_of("tests", alias):
-            _keepers[key] = Keeper(server, own)
-    return _keepers[key]
+    key = (os.getpid(), alias, str(connections[alias].settings_dict["NAME"]))
+    if key not in _resetters and (own := own_databases.find_own_database(alias)) is not None:
+        _make_resetter(own)
+    return _resetters.get(key)
 
 
-def end() -> None:
+def list_resetters(cls: Any = None) -> list[tuple[str, DatabaseResetter]]:
+    """Return the resetters of all test databases, each with an alias that leads there.
+
+    Args:
+        cls: Only of those databases, and by those aliases, that this test class may use.
+    """
+    allowed = getattr(cls, "databases", ()) if cls else "__all__"
+    found: dict[DatabaseResetter, str] = {}
+    for alias in connections:
+        if allowed == "__all__" or alias in allowed:
+            resetter = get_resetter(alias)
+            if resetter is not None:
+                found.setdefault(resetter, alias)
+    return [(alias, resetter) for resetter, alias in found.items()]
+
+
+def close_resetters() -> None:
     """Give up what this process keeps for its test databases."""
-    for key in _of_this_process():
+    for resetter in _of_this_process():
         # What cannot be given up now has no lock any more when we are gone, and is swept then.
         with suppress(PgsnapError, psycopg.Error):
-            _keepers.pop(key).end()
+            resetter.close()
+    _resetters.clear()
 
 
-def leave_floors() -> None:
-    """Have tests start from the baselines of the whole run again."""
-    for key in _of_this_process():
-        _keepers[key].floor = _keepers[key].base
+def use_run_baselines() -> None:
+    """Have classes start from the baselines of the whole run again."""
+    for resetter in _of_this_process():
+        resetter.class_baseline = resetter.run_baseline
 
 
 @contextmanager
-def on_behalf_of(who: str, alias: str) -> Iterator[None]:
+def explain_errors(who: str, alias: str) -> Iterator[None]:
     """Have errors name the class or test that is to start, and the alias.
 
     Raises:
         PgsnapError: What went wrong.
     """
     try:
-        with server_errors():
+        try:
             yield
+        except psycopg.Error:
+            with server_errors():
+                raise
     except PgsnapError as error:
         raise type(error)(
             f"The baseline for {who} could not be put back in alias {alias!r}: {error.message}",
@@ -316,10 +343,14 @@ def on_behalf_of(who: str, alias: str) -> Iterator[None]:
         ) from error
 
 
-def forget_cached(alias: str) -> None:
-    """Have Django forget what it remembers of the contents that were put back."""
-    clear_caches(alias)
+def _make_resetter(own: OwnDatabase) -> None:
+    if multiprocessing.parent_process() is not None and not _of_this_process():
+        Finalize(None, close_resetters, exitpriority=_EARLY)
+    with explain_errors("tests", own.alias):
+        resetter = DatabaseResetter(get_server(connections[own.alias]), own)
+    for alias in resetter.aliases:
+        _resetters[os.getpid(), alias, own.name] = resetter
 
 
-def _of_this_process() -> list[tuple[int, Server, str]]:
-    return [key for key in _keepers if key[0] == os.getpid()]
+def _of_this_process() -> set[DatabaseResetter]:
+    return {resetter for (pid, *_), resetter in _resetters.items() if pid == os.getpid()}
