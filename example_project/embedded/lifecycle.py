@@ -1,4 +1,7 @@
-"""Make, start and stop the embedded PostgreSQL, one command at a time."""
+"""Make, start and stop the embedded PostgreSQL, one command at a time.
+
+What it needs for that is imported only then, since that takes longer than any command may wait.
+"""
 
 import os
 import shlex
@@ -9,29 +12,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files import locks
 
-from .binaries import Binaries
-from .leftovers import clear_leftovers
 from .server import PORT, EmbeddedServer
+
+if TYPE_CHECKING:
+    from .binaries import Binaries
 
 # The shortest limit of the systems that PostgreSQL runs on: macOS, without the final zero byte.
 MAX_SOCKET_PATH_BYTES = 103
 
 
-def start(server: EmbeddedServer) -> None:
-    """Start *server*, and make it first if it never ran.
+def ensure_running(server: EmbeddedServer) -> None:
+    """Start *server* unless it runs, and make it first if it never ran.
 
     Raises:
         ImproperlyConfigured: It does not start, or its files belong to another user.
     """
+    if server.socket_folder() is not None:
+        return
+    from .binaries import Binaries
+    from .leftovers import clear_leftovers
+
     with _one_at_a_time(server):
         if server.socket_folder() is not None:  # Another command was faster.
             return
         if not server.data.exists():
-            _create(server)
+            unfinished = server.data.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _create(server, unfinished, Binaries(unfinished))
         binaries = Binaries(server.data)
         if server.data.stat().st_uid != binaries.uid:
             raise server.belongs_to_another_user()
@@ -39,8 +51,12 @@ def start(server: EmbeddedServer) -> None:
         _start(server, binaries)
 
 
-def stop(server: EmbeddedServer) -> None:
-    """Stop *server* once its sessions are ended."""
+def stop_server(server: EmbeddedServer) -> None:
+    """Stop *server* once its sessions are ended; nothing happens when it does not run."""
+    if server.socket_folder() is None:
+        return
+    from .binaries import Binaries
+
     with _one_at_a_time(server):
         folder = server.socket_folder()
         if folder is None:  # Another command was faster.
@@ -50,11 +66,8 @@ def stop(server: EmbeddedServer) -> None:
             folder.rmdir()
 
 
-def _create(server: EmbeddedServer) -> None:
+def _create(server: EmbeddedServer, unfinished: Path, binaries: "Binaries") -> None:
     """Make the files beside, then rename: the data directory is complete or does not exist."""
-    unfinished = server.data.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    binaries = Binaries(unfinished)
     binaries.initialise()
     # In single-user mode, so that no other command ever meets a server without the database.
     binaries.run(
@@ -64,7 +77,7 @@ def _create(server: EmbeddedServer) -> None:
     unfinished.rename(server.data)
 
 
-def _start(server: EmbeddedServer, binaries: Binaries) -> None:
+def _start(server: EmbeddedServer, binaries: "Binaries") -> None:
     folder = shlex.quote(str(_socket_folder(server.data, binaries)))
     options = f"-h '' -k {folder} -p {PORT}"
     try:
@@ -79,7 +92,7 @@ def _start(server: EmbeddedServer, binaries: Binaries) -> None:
         ) from None
 
 
-def _socket_folder(data: Path, binaries: Binaries) -> Path:
+def _socket_folder(data: Path, binaries: "Binaries") -> Path:
     path = os.fsencode(data / f".s.PGSQL.{PORT}")
     # Server and clients take a comma for the end of the first of several folders.
     if len(path) <= MAX_SOCKET_PATH_BYTES and b"," not in path:

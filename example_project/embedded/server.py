@@ -1,11 +1,10 @@
-"""Attach to the embedded PostgreSQL, and start it when it does not run.
+"""Where the embedded PostgreSQL is, and whether it runs.
 
 It outlives the command that started it, as a server from the system's packages would;
 `manage.py embedded_server stop` ends it. It listens on a Unix socket only.
 
-Every command imports the settings, so attaching has to be cheap: read where the server says that it
-listens (https://www.postgresql.org/docs/18/storage-file-layout.html, `postmaster.pid`), and connect
-there. That takes a fraction of a millisecond; what starts and stops a server is imported on demand.
+Every command imports the settings, so looking has to be cheap: the server says in `postmaster.pid`
+where it listens (https://www.postgresql.org/docs/18/storage-file-layout.html).
 """
 
 import pwd
@@ -70,24 +69,6 @@ class EmbeddedServer:
             return None
         folder = Path(lines[4])
         return folder if _accepts_connections(folder / f".s.PGSQL.{PORT}") else None
-
-    def ensure_running(self) -> None:
-        """Attach to the server, or start it, and make it first if it never ran.
-
-        Raises:
-            ImproperlyConfigured: The server does not start, or its files belong to another user.
-        """
-        if self.socket_folder() is None:
-            from .lifecycle import start  # The import alone costs more than attaching.
-
-            start(self)
-
-    def stop(self) -> None:
-        """Stop the server once its sessions are ended; nothing happens when it does not run."""
-        if self.socket_folder() is not None:
-            from .lifecycle import stop
-
-            stop(self)
 
     def belongs_to_another_user(self) -> ImproperlyConfigured:
         owner = pwd.getpwuid(self.data.stat().st_uid).pw_name

@@ -7,6 +7,7 @@ from typing import Any
 
 import dj_database_url
 
+from embedded.lifecycle import ensure_running
 from embedded.server import EmbeddedServer
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -27,7 +28,7 @@ else:
     EMBEDDED_SERVER = EmbeddedServer(home=BASE_DIR / ".postgres", database="esign")
     # The command that stops the server must not start it first.
     if "embedded_server" not in sys.argv:
-        EMBEDDED_SERVER.ensure_running()
+        ensure_running(EMBEDDED_SERVER)
     DATABASES = {"default": EMBEDDED_SERVER.django_settings()}
     PGSNAP = {"CLIENT_PATH": EMBEDDED_SERVER.client_path()}
 

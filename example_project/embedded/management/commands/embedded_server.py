@@ -1,12 +1,12 @@
 """Look at the embedded PostgreSQL, or stop it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-if TYPE_CHECKING:
-    from embedded.server import EmbeddedServer
+from embedded.lifecycle import stop_server
+from embedded.server import EmbeddedServer
 
 
 class Command(BaseCommand):
@@ -23,6 +23,6 @@ class Command(BaseCommand):
         if server is None:
             raise CommandError("DATABASE_URL is set, so the embedded PostgreSQL is not used.")
         if action == "stop":
-            server.stop()
+            stop_server(server)
         folder = server.socket_folder()
         self.stdout.write("stopped" if folder is None else f"running, socket in {folder}")
