@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from .doctor.diagnosis import diagnose
     from .doctor.findings import Diagnosis, Finding
     from .errors import PgsnapError
-    from .snapshots.checkpoint import checkpoint
-    from .snapshots.manage import annotate, delete, pin, rename
+    from .snapshots.manage import annotate, delete, pin, refill, rename
     from .snapshots.queries import Overview, get, list_snapshots, overview
-    from .snapshots.refill import refill
-    from .snapshots.restore import restore
+    from .snapshots.restore import checkpoint, restore
     from .snapshots.take import take
     from .snapshots.types import Member, Snapshot, Undo
     from .snapshots.undo import undo
@@ -68,11 +66,9 @@ _HOMES = {
         "doctor.diagnosis": ("diagnose",),
         "doctor.findings": ("Diagnosis", "Finding"),
         "errors": ("PgsnapError",),
-        "snapshots.checkpoint": ("checkpoint",),
-        "snapshots.manage": ("annotate", "delete", "pin", "rename"),
+        "snapshots.manage": ("annotate", "delete", "pin", "refill", "rename"),
         "snapshots.queries": ("Overview", "get", "list_snapshots", "overview"),
-        "snapshots.refill": ("refill",),
-        "snapshots.restore": ("restore",),
+        "snapshots.restore": ("checkpoint", "restore"),
         "snapshots.take": ("take",),
         "snapshots.types": ("Member", "Snapshot", "Undo"),
         "snapshots.undo": ("undo",),

@@ -20,8 +20,8 @@ import psycopg
 from psycopg import sql
 
 from ..postgres.backends import Backend, BlockedTimer, read_backends
-from ..postgres.server import Server
 from ..postgres.session import Query, Session
+from ..postgres.targets import group_by_server
 from .strategy import CopyJob
 
 # However slow the machine is, the server itself gives clients no longer to leave.
@@ -50,7 +50,7 @@ class CopyBarrier:
 
     def __init__(self, jobs: Sequence[CopyJob]) -> None:
         live = [job for job in jobs if job.terminator]
-        self._jobs = _group_jobs(live) if len(live) > 1 else {}
+        self._jobs = group_by_server(live) if len(live) > 1 else {}
         self._holders: list[Session] = []
         self._stack = ExitStack()
         self._blocked = BlockedTimer()
@@ -127,13 +127,6 @@ def _hold_statement(databases: Sequence[str]) -> Query:
     comment = sql.SQL("COMMENT ON DATABASE {} IS NULL")
     held = [comment.format(sql.Identifier(name)) for name in databases]
     return sql.SQL("; ").join([sql.SQL("BEGIN"), *held])
-
-
-def _group_jobs(jobs: Sequence[CopyJob]) -> dict[Server, list[CopyJob]]:
-    groups: dict[Server, list[CopyJob]] = {}
-    for job in jobs:
-        groups.setdefault(job.server, []).append(job)
-    return groups
 
 
 def _sources(jobs: Sequence[CopyJob]) -> list[str]:

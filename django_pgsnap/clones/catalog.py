@@ -243,3 +243,6 @@ class Catalog:
             and not database.trusted
             and self._is_published(database, record)
         ]
+
+
+NO_DATABASES: Final = Catalog((), superuser=False)

@@ -13,7 +13,7 @@ from ..errors import DatabaseBusyError, NothingToUndoError
 from ..postgres.server import Server, server_errors
 from ..postgres.session import DIFF_PURPOSE
 from ..snapshots.queries import choose_snapshot, overview
-from ..snapshots.types import Member, Snapshot, Undo
+from ..snapshots.types import AnyMember, Snapshot, Undo
 from .compare import DatabaseDiff, Options, compare_databases
 from .sides import Side, open_copy
 from .types import Diff, RowChange
@@ -29,8 +29,8 @@ class _Pair:
     alias: str
     server: Server
     source: str
-    before: Member
-    after: Member | None
+    before: AnyMember
+    after: AnyMember | None
 
 
 def diff(

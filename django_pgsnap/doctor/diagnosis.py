@@ -9,13 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-import psycopg
-
-from ..clones.strategy import drop_database
+from ..clones.background import drop_leftovers
 from ..clones.templates import prune_templates
 from ..conf import config
 from ..errors import ConfigurationError, NotEnabledError, PgsnapError, ServerUnavailableError
-from ..postgres.advisory_locks import try_acquire_lock
 from ..postgres.server import Server, server_errors
 from ..postgres.targets import Target, group_by_server, list_targets
 from ..reporting import Reporter
@@ -79,14 +76,8 @@ def fix_findings(server: Server, group: Sequence[Target], reporter: Reporter) ->
     with open_operation("doctor --fix", group, wait_s=config().wait_s, disturbs_live=False) as (
         context,
     ):
-        scene = Scene.look(server, context.watcher, group)
-        for database in scene.leftovers():
-            if not try_acquire_lock(context.main, database.name):
-                continue
-            try:
-                context.main.execute(drop_database(database.name))
-            except psycopg.errors.ObjectInUse as error:
-                reporter.warn(f"Not dropped: {database.name!r}, since {error.diag.message_detail}.")
+        scene = Scene.read(server, context.watcher, group)
+        drop_leftovers(context.main, scene.leftovers(), reporter)
         for source in scene.sources:
             prune_templates(context.main, source)
 
@@ -102,7 +93,7 @@ def _examine(groups: Mapping[Server, Sequence[Target]], *, everything: bool) -> 
                 names = ", ".join(target.name for target in group)
                 found.append(_of_error("unavailable", str(server), names, error))
             else:
-                scenes.append(Scene.look(server, session, group))
+                scenes.append(Scene.read(server, session, group))
         for scene in scenes:
             found += _find_switched_off(scene)
             found += find_live_problems(scene)
@@ -142,7 +133,7 @@ def _fix_all(groups: Mapping[Server, Sequence[Target]], reporter: Reporter) -> N
 def _find_switched_off(scene: Scene) -> Iterator[Finding]:
     try:
         check_enabled(scene.targets)
-        check_server_address(scene.session, scene.targets)
+        check_server_address(scene.watcher, scene.targets)
     except NotEnabledError as error:
         yield scene.finding("switched-off", "note", "PGSNAP['ENABLED']", error.message, error.hint)
 

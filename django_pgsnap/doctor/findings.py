@@ -6,16 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from psycopg import sql
-
-from ..clones.catalog import AnyDatabase, Catalog, Database, RecordT, load_catalog
 from ..clones.names import spare_name
-from ..postgres.advisory_locks import lock_key, read_lock_holders
-from ..postgres.server import Server
-from ..postgres.session import Session
-from ..postgres.targets import Target, live_database_names
-from ..snapshots.context import build_members
-from ..snapshots.types import CopyMember, Member, UndoMember
+from ..postgres.contents import measure_databases
+from ..snapshots.context import ServerContext
 
 Severity = Literal["error", "warning", "note"]
 
@@ -79,76 +72,8 @@ class Diagnosis:
         )
 
 
-# Who may not connect may not see a size either (manual, "Database Object Management Functions").
-_BYTES = sql.SQL(
-    "SELECT coalesce(sum(CASE WHEN has_database_privilege(oid, 'CONNECT')"
-    " OR pg_has_role('pg_read_all_stats', 'USAGE') THEN pg_database_size(oid) END), 0)::bigint"
-    " FROM pg_database WHERE datname = ANY(%s)"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """One server, the live databases on it, and what there is of ours.
-
-    Attributes:
-        targets: The live databases that the doctor was asked about.
-        locked: Keys of the advisory locks that are held.
-    """
-
-    server: Server
-    session: Session
-    targets: tuple[Target, ...]
-    catalog: Catalog
-    locked: frozenset[int]
-
-    @classmethod
-    def look(cls, server: Server, session: Session, about: Iterable[Target]) -> Scene:
-        """Return the server as it is now."""
-        # Whoever works on a database takes its lock first and gives it back last. So what was
-        # free before we look, and is a leftover when we look, is at most about to be dropped.
-        locked = frozenset(read_lock_holders(session))
-        return cls(
-            server=server,
-            session=session,
-            targets=tuple(about),
-            catalog=load_catalog(session),
-            locked=locked | frozenset(read_lock_holders(session)),
-        )
-
-    @property
-    def sources(self) -> list[str]:
-        """Names of the live databases."""
-        return [target.name for target in self.targets]
-
-    @property
-    def present(self) -> list[str]:
-        """Names of those live databases that exist."""
-        return [name for name in self.sources if name in self.catalog]
-
-    def copies(self) -> list[CopyMember]:
-        """Return the members of snapshots of these live databases."""
-        return self._members(self.catalog.copies(self.sources))
-
-    def everyones_copies(self) -> list[CopyMember]:
-        """Return the members of all snapshots on the server, other projects' too."""
-        return self._members(self.catalog.copies())
-
-    def undos(self) -> list[UndoMember]:
-        """Return the members of undos of these live databases."""
-        return self._members(self.catalog.undos(self.sources))
-
-    def leftovers(self) -> list[AnyDatabase]:
-        """Return what interrupted operations left, and nobody is at work on."""
-        return [
-            database
-            for database in self.catalog.leftovers(self.sources, live_database_names())
-            if not self.is_locked(database.name)
-        ]
-
-    def is_locked(self, database: str) -> bool:
-        """Tell whether somebody is at work on a database."""
-        return lock_key(database) in self.locked
+class Scene(ServerContext):
+    """One server as the doctor sees it."""
 
     def finding(
         self,
@@ -171,9 +96,6 @@ class Scene:
             fixable=fixable,
         )
 
-    def _members(self, databases: list[Database[RecordT]]) -> list[Member[RecordT]]:
-        return build_members(self.server, self.targets, self.catalog, databases, self.locked)
-
 
 def measure_usage(scenes: Iterable[Scene]) -> tuple[Usage, ...]:
     """Return what there is of each kind, and what it occupies."""
@@ -184,7 +106,8 @@ def measure_usage(scenes: Iterable[Scene]) -> tuple[Usage, ...]:
             totals[kind] = Usage(
                 kind=kind,
                 databases=before.databases + len(databases),
-                size_bytes=before.size_bytes + int(scene.session.value(_BYTES, [databases])),
+                size_bytes=before.size_bytes
+                + sum(measure_databases(scene.watcher, databases).values()),
             )
     return tuple(totals.values())
 

@@ -59,9 +59,9 @@ def _refusal(
 
 
 _CHECKS: dict[str, Callable[[Scene, str], None]] = {
-    "missing-right": lambda scene, name: check_privileges(scene.session, [name]),
-    "obstacle": lambda scene, name: check_nothing_attached(scene.session, [name]),
-    "collation": lambda scene, name: check_collation(scene.session, name),
+    "missing-right": lambda scene, name: check_privileges(scene.watcher, [name]),
+    "obstacle": lambda scene, name: check_nothing_attached(scene.watcher, [name]),
+    "collation": lambda scene, name: check_collation(scene.watcher, name),
 }
 
 _LACKING_PRIVILEGES = sql.SQL(
@@ -79,6 +79,6 @@ def _sessions_of_others(scene: Scene) -> Iterator[Finding]:
         "cannot-see-sessions": "It may not see what the sessions of other roles do, so it cannot "
         "tell which of them are idle.",
     }
-    for me, kind, role in scene.session.rows(_LACKING_PRIVILEGES):
+    for me, kind, role in scene.watcher.rows(_LACKING_PRIVILEGES):
         remedy = f"If others use the database too, let a superuser run: GRANT {role} TO {me};"
         yield scene.finding(kind, "note", me, lacking[kind], remedy)

@@ -31,7 +31,7 @@ def find_incomplete(scenes: Sequence[Scene]) -> Iterator[Finding]:
     wanted = {member.record.set_id for scene in scenes for member in scene.copies()}
     # Two addresses may lead to the same server, which then shows the same parts twice.
     parts = {
-        member.record.identity: member for scene in scenes for member in scene.everyones_copies()
+        member.record.identity: member for scene in scenes for member in scene.copies(everyone=True)
     }
     for snapshot in snapshots_of(each for each in parts.values() if each.record.set_id in wanted):
         if snapshot.is_complete:

@@ -43,7 +43,7 @@ def find_server_problems(scene: Scene) -> Iterator[Finding]:
 
 
 def _orphans(scene: Scene) -> Iterator[Finding]:
-    if not can_read_data_directory(scene.session):
+    if not can_read_data_directory(scene.watcher):
         yield scene.finding(
             "orphaned-files-unknown",
             "note",
@@ -52,7 +52,7 @@ def _orphans(scene: Scene) -> Iterator[Finding]:
             "Run doctor as a superuser once after a crash of the server.",
         )
         return
-    for orphan in find_orphans(scene.session):
+    for orphan in find_orphans(scene.watcher):
         yield scene.finding(
             "orphaned-files",
             "warning",
@@ -66,7 +66,7 @@ def _orphans(scene: Scene) -> Iterator[Finding]:
 
 
 def _upgrade(scene: Scene) -> Iterator[Finding]:
-    shut = [name for (name,) in scene.session.rows(_SHUT, [_ours(scene)])]
+    shut = [name for (name,) in scene.watcher.rows(_SHUT, [_ours(scene)])]
     if shut:
         yield scene.finding(
             "pg-upgrade",
@@ -80,7 +80,7 @@ def _upgrade(scene: Scene) -> Iterator[Finding]:
 
 
 def _kept_roles(scene: Scene) -> Iterator[Finding]:
-    for role, databases in scene.session.rows(_KEPT_ROLES, [_ours(scene)]):
+    for role, databases in scene.watcher.rows(_KEPT_ROLES, [_ours(scene)]):
         yield scene.finding(
             "kept-role",
             "note",
@@ -91,11 +91,11 @@ def _kept_roles(scene: Scene) -> Iterator[Finding]:
 
 
 def _unsafe_wal_log(scene: Scene) -> Iterator[Finding]:
-    if not is_wal_log_safe(scene.session):
+    if not is_wal_log_safe(scene.watcher):
         yield scene.finding(
             "wal-log-unsafe",
             "warning",
-            f"PostgreSQL {scene.session.server_name}",
+            f"PostgreSQL {scene.watcher.server_name}",
             "Its strategy WAL_LOG can corrupt the database that it copies. It is not used here, "
             "but by every other CREATE DATABASE.",
             "Upgrade to the latest minor release.",
@@ -103,7 +103,7 @@ def _unsafe_wal_log(scene: Scene) -> Iterator[Finding]:
 
 
 def _too_large_for_spares(scene: Scene) -> Iterator[Finding]:
-    largest = int(scene.session.value(_LARGEST, [scene.present]))
+    largest = int(scene.watcher.value(_LARGEST, [scene.present]))
     if largest > config().spare_max_bytes:
         yield scene.finding(
             "no-spare",

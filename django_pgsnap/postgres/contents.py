@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,6 +96,16 @@ _UNLOGGED: Final = sql.SQL(
 )
 
 
-def measure_database(session: Session, database: str) -> int:
-    """Return what a database occupies on disk."""
-    return int(session.value(sql.SQL("SELECT pg_database_size(%s)"), [database]))
+# Who may not connect may not see a size either (manual, "Database Object Management Functions").
+_SIZES: Final = sql.SQL(
+    "SELECT datname, CASE WHEN pg_catalog.has_database_privilege(oid, 'CONNECT')"
+    " OR pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')"
+    " THEN pg_catalog.pg_database_size(oid) END"
+    " FROM pg_catalog.pg_database WHERE datname = ANY(%s)"
+)
+
+
+def measure_databases(session: Session, names: Iterable[str]) -> dict[str, int]:
+    """Return what databases occupy on disk, without those that are gone or may not be measured."""
+    found = session.rows(_SIZES, [list(names)])
+    return {name: int(size) for name, size in found if size is not None}

@@ -5,9 +5,9 @@ Targets: which live databases an operation is about, and on which servers they a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -47,11 +47,22 @@ def list_targets(aliases: Sequence[str] | None = None) -> list[Target]:
     return list(found.values())
 
 
-def group_by_server(chosen: Sequence[Target]) -> dict[Server, list[Target]]:
-    """Return the targets grouped by their servers."""
-    groups: dict[Server, list[Target]] = {}
-    for target in chosen:
-        groups.setdefault(target.server, []).append(target)
+class OnServer(Protocol):
+    """What is on one server."""
+
+    @property
+    def server(self) -> Server:
+        """The server."""
+
+
+OnServerT = TypeVar("OnServerT", bound=OnServer)
+
+
+def group_by_server(found: Iterable[OnServerT]) -> dict[Server, list[OnServerT]]:
+    """Return what is on each server."""
+    groups: dict[Server, list[OnServerT]] = {}
+    for each in found:
+        groups.setdefault(each.server, []).append(each)
     return groups
 
 

@@ -1,34 +1,51 @@
-"""One server's part of an operation: its sessions, and what of ours is on it.
+"""One server in an operation or a look: its sessions, its live databases, and what is ours there.
 
-What every operation begins and ends with: sessions, locks, and a look at the catalog.
+What every operation begins and ends with: sessions, locks, a look at the catalog, and statements
+that the server finishes by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 
 import psycopg
 from psycopg import sql
 
-from ..clones.catalog import AnyDatabase, Catalog, Database, RecordT, load_catalog
+from ..clones.background import BackgroundStatements
+from ..clones.catalog import (
+    NO_DATABASES,
+    AnyDatabase,
+    Catalog,
+    Database,
+    RecordT,
+    load_catalog,
+)
 from ..clones.names import spare_name
-from ..clones.records import Record
+from ..clones.spares import plan_spare, wants_spare
 from ..connections.reconnect import (
     aliases_sharing_database,
     check_not_in_atomic,
     close_connections,
     repair_pools,
 )
-from ..errors import ConfigurationError, DatabaseBusyError, DatabaseMissingError, ObstacleError
+from ..errors import (
+    ConfigurationError,
+    DatabaseBusyError,
+    DatabaseMissingError,
+    ObstacleError,
+    PgsnapError,
+)
 from ..postgres.advisory_locks import (
     HeldTooLongError,
     LockHolder,
     acquire_lock,
     lock_key,
     read_catalog_lock_holders,
+    read_lock_holders,
 )
 from ..postgres.backends import BackendTerminator
 from ..postgres.parallel import start_in_thread
@@ -37,26 +54,45 @@ from ..postgres.session import Session
 from ..postgres.targets import Target, group_by_server, list_targets, live_database_names
 from ..reporting import Reporter
 from ..safety import check_enabled, check_server_address, prefer_test_databases
-from .types import CopyMember, Member, SpareState, UndoMember
+from .types import AnyMember, CopyMember, Member, SpareState, UndoMember
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerContext:
-    """One server's part of an operation.
+    """One server: our sessions on it, the live databases that we ask about, and what is ours.
 
     Attributes:
-        server: The server.
-        targets: The live databases on it that the operation is about.
-        watcher: A session that looks on and ends others.
-        workers: A session per alias; it holds the lock of its live database.
-        catalog: The server's databases once the locks were held.
+        targets: The live databases.
+        watcher: A maintenance session that looks on and ends others.
+        workers: In an operation, a session per alias that holds the lock of its live database.
+        catalog: The server's databases; in an operation as they are once the locks are held.
+        holders: Who holds which advisory lock; in an operation nobody is looked for.
     """
 
     server: Server
     targets: tuple[Target, ...]
     watcher: Session
-    workers: dict[str, Session]
-    catalog: Catalog
+    workers: Mapping[str, Session] = field(default_factory=dict)
+    catalog: Catalog = NO_DATABASES
+    holders: Mapping[int, LockHolder] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, server: Server, watcher: Session, targets: Iterable[Target]) -> Self:
+        """Return a server as it is now."""
+        # Whoever works on a database takes its lock first and gives it back last. So what was
+        # free before we look, and is a leftover when we look, is at most about to be dropped.
+        before = read_lock_holders(watcher)
+        return cls(
+            server=server,
+            watcher=watcher,
+            targets=tuple(targets),
+            catalog=load_catalog(watcher),
+            holders={**before, **read_lock_holders(watcher)},
+        )
+
+    def reloaded(self) -> Self:
+        """Return the same with the catalog as it is now."""
+        return replace(self, catalog=load_catalog(self.watcher))
 
     @property
     def sources(self) -> list[str]:
@@ -64,13 +100,19 @@ class ServerContext:
         return [target.name for target in self.targets]
 
     @property
+    def present(self) -> list[str]:
+        """Names of those live databases that exist."""
+        return [name for name in self.sources if name in self.catalog]
+
+    @property
     def main(self) -> Session:
         """The session that sends what concerns all databases of the server."""
         return self.workers[self.targets[0].alias]
 
-    def reloaded(self) -> ServerContext:
-        """Return the same with the catalog as it is now."""
-        return replace(self, catalog=load_catalog(self.watcher))
+    def worker(self, member: AnyMember) -> Session:
+        """Return the session that holds the lock of a member's live database."""
+        (alias,) = (each.alias for each in self.targets if each.name == member.record.source)
+        return self.workers[alias]
 
     def live(self, target: Target) -> AnyDatabase:
         """Return a live database's catalog row.
@@ -87,48 +129,48 @@ class ServerContext:
             )
         return database
 
-    def copies(self) -> list[CopyMember]:
-        """Return the members of snapshots of these live databases."""
-        return build_members(
-            self.server, self.targets, self.catalog, self.catalog.copies(self.sources)
-        )
+    def copies(self, *, everyone: bool = False) -> list[CopyMember]:
+        """Return the members of snapshots of these live databases, or of all on the server."""
+        return self._members(self.catalog.copies(None if everyone else self.sources))
+
+    def undos(self, *, everyone: bool = False) -> list[UndoMember]:
+        """Return the members of undos of these live databases, or of all on the server."""
+        return self._members(self.catalog.undos(None if everyone else self.sources))
 
     def project_copies(self) -> list[CopyMember]:
         """Return the members of snapshots of all the project's databases on this server."""
         known = [target for target in list_targets() if target.server == self.server]
-        sources = {target.name for target in (*known, *self.targets)}
-        return build_members(self.server, known, self.catalog, self.catalog.copies(sources))
+        here = replace(self, targets=(*known, *self.targets))
+        return here.copies()
 
-    def undos(self) -> list[UndoMember]:
-        """Return the members of undos of these live databases."""
-        present = self.catalog
-        return build_members(self.server, self.targets, present, present.undos(self.sources))
+    def leftovers(self) -> list[AnyDatabase]:
+        """Return what interrupted operations left, and nobody is at work on."""
+        return [
+            database
+            for database in self.catalog.leftovers(self.sources, live_database_names())
+            if not self.is_locked(database.name)
+        ]
 
+    def is_locked(self, database: str) -> bool:
+        """Tell whether somebody is at work on a database."""
+        return lock_key(database) in self.holders
 
-def build_members(
-    server: Server,
-    known: Sequence[Target],
-    present: Catalog,
-    databases: Sequence[Database[RecordT]],
-    building: frozenset[int] = frozenset(),
-) -> list[Member[RecordT]]:
-    """Return published databases as members; ``building`` has the lock keys that are held."""
-    aliases = {target.name: target.alias for target in known}
-    return [
-        Member(
-            alias=aliases.get(database.record.source, database.record.alias),
-            database=database,
-            server=server,
-            spare=_spare_state(database.record, present, building),
-        )
-        for database in databases
-    ]
+    def _members(self, databases: Iterable[Database[RecordT]]) -> list[Member[RecordT]]:
+        aliases = {target.name: target.alias for target in reversed(self.targets)}
+        return [
+            Member(
+                alias=aliases.get(database.record.source, database.record.alias),
+                database=database,
+                server=self.server,
+                spare=self._spare_state(database.record.identity),
+            )
+            for database in databases
+        ]
 
-
-def _spare_state(record: Record, present: Catalog, building: frozenset[int]) -> SpareState:
-    if present.spare(record.identity):
-        return "ready"
-    return "building" if lock_key(spare_name(record.identity)) in building else "none"
+    def _spare_state(self, identity: str) -> SpareState:
+        if self.catalog.spare(identity):
+            return "ready"
+        return "building" if self.is_locked(spare_name(identity)) else "none"
 
 
 def choose_targets(aliases: Sequence[str] | None) -> list[Target]:
@@ -185,55 +227,28 @@ def open_operation(
         ]
         _lock(opened, wait_s, reporter)
         with _lock_errors(opened):
-            contexts = [sessions.context() for sessions in opened]
+            contexts = [context.reloaded() for context in opened]
             for context in contexts:
                 _check_ours(context)
             yield contexts
 
 
-@contextmanager
-def open_for_reading(purpose: str, server: Server, group: Sequence[Target]) -> Iterator[Session]:
-    """Yield a session to look at some live databases on a server, without their locks.
+def read_contexts(purpose: str, about: Sequence[Target]) -> Iterator[ServerContext]:
+    """Yield one server after the other as it is now, without anybody's locks.
 
     Raises:
-        NotEnabledError: The server is at a public address.
-        ServerUnavailableError: It cannot be reached.
+        NotEnabledError: A server is at a public address.
+        ServerUnavailableError: A server cannot be reached.
     """
-    with server_errors(), server.session(purpose) as session:
-        check_server_address(session, group)
-        yield session
-
-
-@dataclass(frozen=True, kw_only=True)
-class _OpenSessions:
-    """The sessions of an operation on one server."""
-
-    server: Server
-    targets: tuple[Target, ...]
-    watcher: Session
-    workers: dict[str, Session]
-
-    def lock_holders(self) -> list[LockHolder]:
-        """Return who else holds locks on our databases' catalog entries."""
-        ours = [worker.pid for worker in self.workers.values()]
-        present = load_catalog(self.watcher)
-        names = [target.name for target in self.targets]
-        databases = [each.name for each in (*present.copies(names), *present.undos(names))]
-        return read_catalog_lock_holders(self.watcher, [*names, *databases], ours)
-
-    def context(self) -> ServerContext:
-        return ServerContext(
-            server=self.server,
-            targets=self.targets,
-            watcher=self.watcher,
-            workers=self.workers,
-            catalog=load_catalog(self.watcher),
-        )
+    for server, group in group_by_server(about).items():
+        with server_errors(), server.session(purpose) as session:
+            check_server_address(session, group)
+            yield ServerContext.read(server, session, group)
 
 
 def _open(
     stack: ExitStack, purpose: str, server: Server, group: Sequence[Target], wait_s: float
-) -> _OpenSessions:
+) -> ServerContext:
     """Open the sessions on one server at the same time; that is much of what a restore takes."""
 
     def session() -> Session:
@@ -245,7 +260,7 @@ def _open(
     watcher = stack.enter_context(session())
     check_server_address(watcher, group)
     workers = {target.alias: each.result() for target, each in zip(group, others, strict=True)}
-    return _OpenSessions(server=server, targets=tuple(group), watcher=watcher, workers=workers)
+    return ServerContext(server=server, targets=tuple(group), watcher=watcher, workers=workers)
 
 
 def _close(opening: Future[Session]) -> None:
@@ -253,28 +268,38 @@ def _close(opening: Future[Session]) -> None:
         opening.result().close()
 
 
-def _lock(opened: Sequence[_OpenSessions], wait_s: float, reporter: Reporter | None) -> None:
+def _lock(opened: Sequence[ServerContext], wait_s: float, reporter: Reporter | None) -> None:
     wanted = [
-        (target.name, str(sessions.server), sessions.workers[target.alias])
-        for sessions in opened
-        for target in sessions.targets
+        (target.name, str(context.server), context.workers[target.alias])
+        for context in opened
+        for target in context.targets
     ]
     for name, _, worker in sorted(wanted, key=lambda each: each[:2]):
         acquire_lock(worker, name, wait_s, reporter)
 
 
 @contextmanager
-def _lock_errors(opened: Sequence[_OpenSessions]) -> Iterator[None]:
+def _lock_errors(opened: Sequence[ServerContext]) -> Iterator[None]:
     """Name who holds what we waited for in vain."""
     try:
         yield
     except (psycopg.errors.LockNotAvailable, HeldTooLongError) as error:
-        holders = "".join(f"\n  {holder}" for each in opened for holder in each.lock_holders())
+        holders = "".join(f"\n  {holder}" for each in opened for holder in _lock_holders(each))
         raise DatabaseBusyError(
             "Another session is copying one of the databases, or has not committed an ALTER "
             f"DATABASE, COMMENT or GRANT of it:{holders or ' it has just ended.'}",
             hint="Commit or end it (SELECT pg_terminate_backend(pid)), or wait longer with --wait.",
         ) from error
+
+
+def _lock_holders(context: ServerContext) -> list[LockHolder]:
+    """Return who else holds locks on the catalog entries of the databases that we work on."""
+    now = context.reloaded()
+    members = (*now.copies(), *now.undos())
+    names = [*now.sources, *(member.database.name for member in members)]
+    return read_catalog_lock_holders(
+        now.watcher, names, [worker.pid for worker in now.workers.values()]
+    )
 
 
 def _check_ours(context: ServerContext) -> None:
@@ -314,3 +339,69 @@ def report_terminated(terminators: Iterable[BackendTerminator], reporter: Report
     )
     if count:
         reporter.note(f"Ended {count} session{'s' if count > 1 else ''} on the live database.")
+
+
+# Each statement beyond the operation's own sessions takes a connection of the server. What is left
+# over the next operation sends off.
+_EXTRA_SESSIONS: Final = 4
+
+
+def finish_operation(
+    contexts: Sequence[ServerContext],
+    *,
+    current: Sequence[CopyMember] = (),
+    drops: Mapping[Server, Sequence[str]],
+    reporter: Reporter,
+) -> None:
+    """Have spares made of the current copies, and have dropped what nobody needs.
+
+    The server finishes both by itself. Leftovers of interrupted operations go along. The
+    operation's sessions are used up, and with them its locks are given back. The operation itself
+    is done by now, so whatever goes wrong here is only reported.
+
+    Args:
+        contexts: The servers' parts of the operation.
+        current: The copies that are to have spares; the other copies' spares are dropped then.
+        drops: Databases that the operation has made superfluous.
+        reporter: Who hears what went wrong.
+    """
+    for context in contexts:
+        here = [member for member in current if member.server == context.server]
+        try:
+            _send_off(context, here, drops.get(context.server, ()))
+        except (PgsnapError, psycopg.Error) as error:
+            reporter.warn(
+                "Done, but the server could not be told to make the spare or to drop what is left "
+                f"over: {str(error).strip()} The next operation makes up for it."
+            )
+
+
+def _send_off(context: ServerContext, current: Sequence[CopyMember], drops: Sequence[str]) -> None:
+    now = context.reloaded()
+    wanted = [member for member in current if wants_spare(member.record)]
+    superfluous = [
+        *drops,
+        *(_other_spares(now, wanted) if wanted else ()),
+        *(left.name for left in now.leftovers()),
+    ]
+    sessions = [context.watcher, *context.workers.values()]
+    most = len(sessions) + _EXTRA_SESSIONS
+    background = BackgroundStatements(context.server, sessions)
+    for member in wanted:
+        if now.catalog.spare(member.record.identity) is None:
+            background.make(plan_spare(member.database))
+    for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
+        background.drop(name)
+    background.send_all()
+
+
+def _other_spares(now: ServerContext, kept: Sequence[CopyMember]) -> list[str]:
+    """Return the spares of copies of these live databases other than those kept."""
+    needed = {member.record.identity for member in kept}
+    # Anyone may call a database like a spare of ours; what the catalog gives is one.
+    return sorted(
+        spare.name
+        for member in now.copies()
+        if member.record.identity not in needed
+        and (spare := now.catalog.spare(member.record.identity)) is not None
+    )

@@ -1,4 +1,4 @@
-"""Housekeeping: rename, pin, annotate and delete snapshots."""
+"""Housekeeping: rename, pin, annotate, refill and delete snapshots."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ..clones import transitions
+from ..clones.copying import copy_databases
 from ..clones.names import spare_name, to_drop_name, validate_name
 from ..clones.records import CopyRecord, validate_note
-from ..clones.spares import cancel_spare, wait_for_spare
-from ..clones.strategy import drop_database
+from ..clones.spares import cancel_spare, obtain_spare, plan_spare, wait_for_spare
+from ..clones.strategy import CopyJob, drop_database
 from ..clones.transitions import join_statements, rewrite_comment
 from ..conf import config
 from ..errors import SnapshotExistsError
 from ..postgres.advisory_locks import try_acquire_lock
-from ..postgres.targets import live_database_names
+from ..postgres.preconditions import check_collation
 from ..reporting import Reporter
-from .context import ServerContext, choose_targets, open_operation
+from . import queries
+from .context import ServerContext, choose_targets, finish_operation, open_operation
 from .queries import find_snapshot_in
-from .types import CopyMember, Snapshot, UndoMember
+from .types import CopyMember, Snapshot, UndoMember, undos_of
 
 
 def rename(old: str, new: str) -> Snapshot:
@@ -107,8 +109,7 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter
     context.main.execute(
         join_statements(transitions.unpublish(member.record) for member in members)
     )
-    now = context.reloaded().catalog
-    left = {database.name for database in now.leftovers(context.sources, live_database_names())}
+    left = {database.name for database in context.reloaded().leftovers()}
     for member in members:
         reporter.step(f"Dropping the copy of {member.record.source} in {member.record.name}")
         to_drop = to_drop_name(member.record.identity)
@@ -152,3 +153,67 @@ def _operation(purpose: str) -> Iterator[list[ServerContext]]:
     about = choose_targets(None)
     with open_operation(purpose, about, wait_s=config().wait_s, disturbs_live=False) as contexts:
         yield contexts
+
+
+def refill(
+    name: str | None = None,
+    *,
+    databases: Sequence[str] | None = None,
+    reporter: Reporter | None = None,
+) -> Snapshot:
+    """Make the spare of a snapshot, unless it is there; other spares are dropped.
+
+    Args:
+        name: The snapshot's name; None for the one last taken or restored.
+        databases: Aliases; None for all that the settings name.
+        reporter: Who hears about progress.
+
+    Returns:
+        The snapshot, whose next restore only has to rename.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name.
+        CopyFailedError: The server could not make the spare.
+    """
+    reporter = reporter or Reporter()
+    about = choose_targets(databases)
+    with open_operation("refill", about, wait_s=config().wait_s, disturbs_live=False) as contexts:
+        copies = [copy for context in contexts for copy in context.copies()]
+        undos = [undo for context in contexts for undo in context.undos()]
+        wanted = current_snapshot(copies, undos) if name is None else name
+        snapshot = find_snapshot_in(contexts, wanted)
+        jobs = [job for context in contexts for job in _jobs(context, snapshot, reporter)]
+        if jobs:
+            copy_databases(jobs, reporter, step=f"Making the spare of {snapshot.name}")
+        finish_operation(contexts, current=snapshot.members, drops={}, reporter=reporter)
+    return queries.get(snapshot.name, databases=databases)
+
+
+def current_snapshot(copies: Sequence[CopyMember], undos: Sequence[UndoMember]) -> str | None:
+    """Return the name of the snapshot last restored, unless another was taken since."""
+    last = undos_of(undos)
+    if not last or any(copy.record.taken_at > last[0].taken_at for copy in copies):
+        return None
+    restored = last[0].name
+    return restored if any(copy.record.name == restored for copy in copies) else None
+
+
+def _jobs(context: ServerContext, snapshot: Snapshot, reporter: Reporter) -> list[CopyJob]:
+    return [
+        _job(context, member)
+        for member in snapshot.members
+        if member.server == context.server
+        and obtain_spare(context.worker(member), context.watcher, member.record, reporter) is None
+    ]
+
+
+def _job(context: ServerContext, member: CopyMember) -> CopyJob:
+    check_collation(context.watcher, member.database.name)
+    return CopyJob(
+        clone=plan_spare(member.database),
+        size_bytes=member.record.size_bytes,
+        session=context.worker(member),
+        watcher=context.watcher,
+        server=context.server,
+        terminator=None,
+    )

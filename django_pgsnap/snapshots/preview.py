@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from django.db import connections
-from psycopg import sql
 
 from ..postgres.backends import Backend, read_backends
-from ..postgres.session import Session
-from ..postgres.targets import Target, group_by_server
-from .context import choose_targets, open_for_reading
+from ..postgres.contents import measure_databases
+from .context import ServerContext, choose_targets, read_contexts
 from .types import Snapshot
-
-_SIZES: Final = sql.SQL(
-    "SELECT datname, CASE WHEN has_database_privilege(oid, 'CONNECT')"
-    " OR pg_has_role('pg_read_all_stats', 'USAGE') THEN pg_database_size(oid) END"
-    " FROM pg_database WHERE datname = ANY(%s)"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +62,14 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
     found: list[LivePreview] = []
     idle: list[str] = []
     busy: list[str] = []
-    for server, group in group_by_server(choose_targets(databases)).items():
-        with open_for_reading("preview", server, group) as session:
-            found += _live_previews(session, group)
-            for backend in _others(session, group):
-                (idle if backend.is_idle and backend.endable else busy).append(str(backend))
+    for context in read_contexts("preview", choose_targets(databases)):
+        sizes = measure_databases(context.watcher, context.sources)
+        found += [
+            LivePreview(alias=target.alias, name=target.name, size_bytes=sizes.get(target.name))
+            for target in context.targets
+        ]
+        for backend in _others(context):
+            (idle if backend.is_idle and backend.endable else busy).append(str(backend))
     return Preview(databases=tuple(found), idle=tuple(idle), busy=tuple(busy))
 
 
@@ -95,18 +89,10 @@ def expected_take_s(earlier: Iterable[Snapshot], size_bytes: int) -> float | Non
     return None
 
 
-def _live_previews(session: Session, group: Sequence[Target]) -> list[LivePreview]:
-    sizes: dict[str, int | None] = dict(session.rows(_SIZES, [[target.name for target in group]]))
-    return [
-        LivePreview(alias=target.alias, name=target.name, size_bytes=sizes.get(target.name))
-        for target in group
-    ]
-
-
-def _others(session: Session, group: Sequence[Target]) -> list[Backend]:
+def _others(context: ServerContext) -> list[Backend]:
     # Where pids of several servers are mixed, one too many may be left out, which does no harm.
     ours = _pids_of_this_thread()
-    present = read_backends(session, [target.name for target in group])
+    present = read_backends(context.watcher, context.sources)
     return [backend for backend in present if backend.pid not in ours]
 
 

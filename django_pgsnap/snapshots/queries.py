@@ -19,17 +19,16 @@ from typing import Final
 
 from psycopg import sql
 
-from ..clones.catalog import Catalog, Database, RecordT, load_catalog
 from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
 from ..errors import SnapshotNotFoundError
-from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
+from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.properties import Privilege, Properties, read_properties
-from ..postgres.server import Server, server_errors
+from ..postgres.server import server_errors
 from ..postgres.session import Session
-from ..postgres.targets import Target, group_by_server
-from .context import ServerContext, build_members, choose_targets, open_for_reading
-from .types import AnyMember, CopyMember, Member, Snapshot, Undo, UndoMember, snapshots_of, undos_of
+from ..postgres.targets import Target
+from .context import ServerContext, choose_targets, read_contexts
+from .types import AnyMember, CopyMember, Snapshot, Undo, UndoMember, snapshots_of, undos_of
 
 # As in: pgsnap take seeded (ada@workstation:4711). The server cuts it after 63 bytes.
 _APPLICATION: Final = re.compile(r"pgsnap (?P<purpose>.*?) *(?:\((?P<who>[^()]*)\)?)?")
@@ -258,13 +257,10 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     copies: list[CopyMember] = []
     undos: list[UndoMember] = []
     at_work: list[RunningOperation] = []
-    for server, group in group_by_server(choose_targets(databases)).items():
-        with open_for_reading("list", server, group) as session:
-            here = _ServerView(server, session, group)
-            sources = None if everyone else [target.name for target in group]
-            copies += here.members(here.catalog.copies(sources))
-            undos += here.members(here.catalog.undos(sources))
-            at_work += here.underway()
+    for context in read_contexts("list", choose_targets(databases)):
+        copies += context.copies(everyone=everyone)
+        undos += context.undos(everyone=everyone)
+        at_work += find_running_operations(context.targets, context.holders)
     return Overview(
         snapshots=tuple(snapshots_of(copies)),
         undos=tuple(undos_of(undos)),
@@ -291,23 +287,6 @@ def get(name: str | None = None, *, databases: Sequence[str] | None = None) -> S
         SnapshotNotFoundError: There is none of that name.
     """
     return choose_snapshot(list_snapshots(databases=databases), name)
-
-
-class _ServerView:
-    """One server, as it is at this moment."""
-
-    def __init__(self, server: Server, session: Session, known: Sequence[Target]) -> None:
-        self._server = server
-        self._known = known
-        self.catalog: Catalog = load_catalog(session)
-        self._holders = read_lock_holders(session)
-
-    def members(self, databases: Sequence[Database[RecordT]]) -> list[Member[RecordT]]:
-        building = frozenset(self._holders)
-        return build_members(self._server, self._known, self.catalog, databases, building)
-
-    def underway(self) -> list[RunningOperation]:
-        return find_running_operations(self._known, self._holders)
 
 
 def _occupied_bytes(member: AnyMember) -> int:

@@ -28,7 +28,7 @@ from ..connections.restore_detection import DatabaseReplaced
 from ..errors import ServerUnavailableError
 from ..postgres.advisory_locks import HeldTooLongError, wait_until_connectable
 from ..postgres.backends import BackendTerminator, end_diffs, open_temporary_session
-from ..postgres.contents import digest_sequences, measure_database
+from ..postgres.contents import digest_sequences, measure_databases
 from ..postgres.counters import is_untouched, read_statistics_epoch
 from ..postgres.parallel import start_in_thread
 from ..postgres.preconditions import check_nothing_attached, check_privileges
@@ -40,7 +40,7 @@ from ..postgres.properties import (
 )
 from ..postgres.server import Server
 from ..postgres.session import Session
-from ..postgres.targets import Target
+from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from .context import ServerContext, report_terminated
 from .types import AnyMember, MemberT, Snapshot
@@ -63,6 +63,11 @@ class IncomingDatabase:
     database: AnyDatabase
     record: Record
     set_up_like: str
+
+    @property
+    def server(self) -> Server:
+        """The server it is on."""
+        return self.context.server
 
     @classmethod
     def of(
@@ -286,8 +291,9 @@ class Replacement:
 
     def _read_facts(self, session: Session) -> dict[str, UndoFacts]:
         epoch = read_statistics_epoch(session)
+        sizes = measure_databases(session, self._names)
         return {
-            name: UndoFacts(size_bytes=measure_database(session, name), statistics_epoch=epoch)
+            name: UndoFacts(size_bytes=sizes.get(name, 0), statistics_epoch=epoch)
             for name in self._names
         }
 
@@ -454,10 +460,7 @@ def _perform_all(work: Sequence[Replacement]) -> None:
 def _by_context(
     incoming: Iterable[IncomingDatabase],
 ) -> list[tuple[ServerContext, list[IncomingDatabase]]]:
-    groups: dict[int, tuple[ServerContext, list[IncomingDatabase]]] = {}
-    for each in incoming:
-        groups.setdefault(id(each.context), (each.context, []))[1].append(each)
-    return list(groups.values())
+    return [(group[0].context, group) for group in group_by_server(incoming).values()]
 
 
 def is_unwritten(

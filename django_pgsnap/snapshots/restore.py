@@ -1,8 +1,9 @@
-"""Restore: bring the live databases back to a snapshot."""
+"""Restore: bring the live databases back to a snapshot; checkpoint: do so after a block of code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.copying import copy_databases
@@ -16,8 +17,7 @@ from ..postgres.preconditions import check_collation
 from ..postgres.targets import Target
 from ..reporting import Reporter
 from ..signals import pre_restore
-from .context import ServerContext, choose_targets, open_operation
-from .follow_up import start_follow_up
+from .context import ServerContext, choose_targets, finish_operation, open_operation
 from .queries import find_snapshot_in
 from .replace_live import (
     IncomingDatabase,
@@ -26,6 +26,7 @@ from .replace_live import (
     replace_live,
     replacements_of,
 )
+from .take import take
 from .types import CopyMember, Snapshot
 
 
@@ -93,14 +94,12 @@ def restore_as(
         drops = replace_live(incoming, request, reporter)
         for context, target, member in matched:
             release_lock(context.workers[target.alias], spare_name(member.record.identity))
-        for context in contexts:
-            start_follow_up(
-                context,
-                current=[m for m in snapshot.members if m.server == context.server],
-                drops=drops.get(context.server, ()),
-                spare=not consume,
-                reporter=reporter,
-            )
+        finish_operation(
+            contexts,
+            current=() if consume else snapshot.members,
+            drops=drops,
+            reporter=reporter,
+        )
     handle_announced_restore(replaced_databases)
     return snapshot
 
@@ -171,3 +170,25 @@ def _job(context: ServerContext, target: Target, member: CopyMember) -> CopyJob:
 
 def _made(context: ServerContext, job: CopyJob) -> AnyDatabase:
     return load_catalog(context.watcher)[job.clone.name]
+
+
+@contextmanager
+def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
+    """Take a snapshot on entry, and restore it on exit, whatever happens in between.
+
+    The copy itself is swapped in, so nothing is copied twice and no snapshot stays behind. What
+    the block did can be had back by `undo`.
+
+    Args:
+        databases: Aliases; None for all that the settings name.
+
+    Raises:
+        PgsnapError: Its subclasses say what stood in the way. If that is on exit, the snapshot
+            stays, under the name that it has in the block.
+    """
+    snapshot = take(f"checkpoint-{new_identity()}", databases=databases, pin=True, spare=False)
+    try:
+        yield snapshot
+    finally:
+        request = ReplaceRequest.of(keep_undo=None, wait_s=None, force=False)
+        restore_as(snapshot.name, snapshot.aliases, request, Reporter(), consume=True)

@@ -37,17 +37,22 @@ from ..errors import ServerUnavailableError, SnapshotExistsError
 from ..git import Checkout, read_checkout
 from ..postgres.advisory_locks import acquire_lock, wait_until_connectable
 from ..postgres.backends import BackendTerminator, open_temporary_session
-from ..postgres.contents import Contents, measure_database, read_contents
+from ..postgres.contents import Contents, measure_databases, read_contents
 from ..postgres.parallel import start_in_thread
 from ..postgres.preconditions import check_collation, check_nothing_attached, check_privileges
 from ..postgres.properties import Properties, apply_properties, read_properties
 from ..postgres.server import Server
 from ..postgres.session import Query, Session
-from ..postgres.targets import Target
+from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from ..signals import post_take, pre_take
-from .context import ServerContext, choose_targets, open_operation, report_terminated
-from .follow_up import start_follow_up
+from .context import (
+    ServerContext,
+    choose_targets,
+    finish_operation,
+    open_operation,
+    report_terminated,
+)
 from .types import CopyMember, Snapshot, snapshots_of
 
 
@@ -148,20 +153,21 @@ def take(
             name=name, note=note, pinned=pin, strategy=strategy, wait_s=wait_s, force=force
         )
         snapshot = _take(contexts, request, replaced, reporter)
-        for context in contexts:
-            start_follow_up(
-                context,
-                current=[member for member in snapshot.members if member.server == context.server],
-                drops=[
-                    to_drop_name(member.record.identity)
-                    for member in replaced
-                    if member.server == context.server
-                ],
-                spare=spare,
-                reporter=reporter,
-            )
+        finish_operation(
+            contexts,
+            current=snapshot.members if spare else (),
+            drops=_drops(replaced),
+            reporter=reporter,
+        )
     post_take.send(sender=Snapshot, snapshot=snapshot)
     return snapshot
+
+
+def _drops(replaced: Sequence[CopyMember]) -> dict[Server, list[str]]:
+    return {
+        server: [to_drop_name(member.record.identity) for member in members]
+        for server, members in group_by_server(replaced).items()
+    }
 
 
 def _settle_name(
@@ -251,10 +257,11 @@ def plan_parts(
         reporter=reporter,
     )
     rates = _known_rates(context)
+    sizes = measure_databases(context.watcher, context.sources)
     for target in context.targets:
         identity = new_identity()
+        size = sizes.get(target.name, 0)
         (present,) = read_properties(context.watcher, target.name)
-        size = measure_database(context.watcher, target.name)
         clone = Clone(
             source=target.name,
             name=unfinished_name(identity),

@@ -8,8 +8,7 @@ from ..connections.restore_detection import announce_restore, handle_announced_r
 from ..errors import NothingToUndoError
 from ..reporting import Reporter
 from ..signals import pre_restore
-from .context import ServerContext, choose_targets, open_operation
-from .follow_up import start_follow_up
+from .context import ServerContext, choose_targets, finish_operation, open_operation
 from .replace_live import (
     IncomingDatabase,
     ReplaceRequest,
@@ -57,14 +56,7 @@ def undo(
         replaced_databases = replacements_of(incoming, None)
         announce_restore(replaced_databases)
         drops = replace_live(incoming, request, reporter)
-        for context in contexts:
-            start_follow_up(
-                context,
-                current=(),
-                drops=drops.get(context.server, ()),
-                spare=False,
-                reporter=reporter,
-            )
+        finish_operation(contexts, drops=drops, reporter=reporter)
     handle_announced_restore(replaced_databases)
     return last
 

@@ -1,17 +1,18 @@
 """Spares: clones of a copy that stand ready, made by statements that nobody waits for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.conf import settings
 from psycopg import sql as pg
 
-from django_pgsnap.clones.catalog import AnyDatabase, load_catalog
+from django_pgsnap.clones.background import BackgroundStatements
+from django_pgsnap.clones.catalog import Database, load_catalog
 from django_pgsnap.clones.names import copy_name, spare_name
-from django_pgsnap.clones.records import Record
+from django_pgsnap.clones.records import CopyRecord
 from django_pgsnap.clones.spares import (
-    BackgroundStatements,
     cancel_spare,
     obtain_spare,
     plan_spare,
@@ -36,7 +37,7 @@ SPARE = spare_name(IDENTITY)
 
 
 @pytest.fixture
-def copy(make_database: MakeDatabase, session: Session) -> Record:
+def copy(make_database: MakeDatabase, session: Session) -> CopyRecord:
     """The record of a published copy."""
     make_database("live")
     record = copy_record(strategy="file_copy")
@@ -50,22 +51,23 @@ def names_of(clean_server: Server) -> Callable[[], list[str]]:
     return lambda: [database.name for database in settle(clean_server)]
 
 
-def database_of(session: Session, record: Record) -> AnyDatabase:
-    return load_catalog(session)[record.database]
+def database_of(session: Session, record: CopyRecord) -> Database[CopyRecord]:
+    (found,) = load_catalog(session).copies()
+    return replace(found, record=record)
 
 
 @pytest.fixture
 def background(session_as: SessionAs, server_as: ServerAs) -> BackgroundStatements:
-    """Errands that begin with one session whose work is done."""
+    """Statements to send off that begin with one session whose work is done."""
     return BackgroundStatements(server_as(), [session_as()])
 
 
 @pytest.mark.parametrize("strategy", ["wal_log", "file_copy", "clone", "", "teleport"])
-def test_spare_of(strategy: str, session: Session, copy: Record) -> None:
+def test_spare_of(strategy: str, session: Session, copy: CopyRecord) -> None:
     """A spare is made from the copy, for its owner, the way the copy was made."""
     record = copy_record(strategy=strategy)
 
-    spare = plan_spare(database_of(session, copy), record)
+    spare = plan_spare(database_of(session, record))
 
     assert spare == Clone(
         source=copy_name(IDENTITY),
@@ -96,7 +98,7 @@ def test_is_wanted(
 
 
 def test_statements(
-    copy: Record,
+    copy: CopyRecord,
     session: Session,
     background: BackgroundStatements,
     make_database: MakeDatabase,
@@ -106,49 +108,49 @@ def test_statements(
     make_database("old")
     make_database("older")
 
-    background.make_spare(database_of(session, copy), copy)
+    background.make(plan_spare(database_of(session, copy)))
     background.drop("old")
     background.drop("older")
-    background.leave()
+    background.send_all()
     session.close()
 
     assert names_of() == ["live", copy.database, SPARE]
 
 
 def test_finished_spare_can_be_used(
-    copy: Record, session: Session, background: BackgroundStatements
+    copy: CopyRecord, session: Session, background: BackgroundStatements
 ) -> None:
     """What was made without us is a spare."""
-    background.make_spare(database_of(session, copy), copy)
-    background.leave()
+    background.make(plan_spare(database_of(session, copy)))
+    background.send_all()
 
     until(lambda: load_catalog(session).spare(IDENTITY) is not None)
 
 
-def test_locks_are_kept_until_the_errands_have_theirs(
-    copy: Record, session: Session, session_as: SessionAs, server_as: ServerAs
+def test_locks_are_kept_until_the_statements_have_theirs(
+    copy: CopyRecord, session: Session, session_as: SessionAs, server_as: ServerAs
 ) -> None:
     """The operation's lock is given back only after those of the background were taken."""
     worker = session_as()
     acquire_lock(worker, "live", 0)
     background = BackgroundStatements(server_as(), [worker])
 
-    background.make_spare(database_of(session, copy), copy)
+    background.make(plan_spare(database_of(session, copy)))
 
     assert read_lock_holder(session, "live") is not None
     assert read_lock_holder(session, SPARE) is not None
-    background.leave()
+    background.send_all()
     assert read_lock_holder(session, "live") is None
     until(lambda: load_catalog(session).spare(IDENTITY) is not None)
 
 
 def test_idle_sessions_are_closed(session_as: SessionAs, server_as: ServerAs, sql: RunSql) -> None:
-    """Sessions that no each needs end, with their locks."""
+    """Sessions that no statement needs end, with their locks."""
     idle = session_as()
     pid = idle.pid
     background = BackgroundStatements(server_as(), [idle])
 
-    background.leave()
+    background.send_all()
 
     until(lambda: not sql("SELECT pid FROM pg_stat_activity WHERE pid = %s", [pid]))
 
@@ -156,7 +158,7 @@ def test_idle_sessions_are_closed(session_as: SessionAs, server_as: ServerAs, sq
 @pytest.mark.parametrize("each", ["make_spare", "drop"])
 def test_what_somebody_else_is_at(
     each: str,
-    copy: Record,
+    copy: CopyRecord,
     session: Session,
     background: BackgroundStatements,
     databases: ListDatabases,
@@ -166,19 +168,19 @@ def test_what_somebody_else_is_at(
     acquire_lock(session, name, 0)
 
     if each == "make_spare":
-        background.make_spare(database_of(session, copy), copy)
+        background.make(plan_spare(database_of(session, copy)))
     else:
         background.drop("live")
-    background.leave()
+    background.send_all()
 
     assert [database.name for database in databases()] == ["live", copy.database]
 
 
-def test_obtain(copy: Record, session: Session, session_as: SessionAs) -> None:
+def test_obtain(copy: CopyRecord, session: Session, session_as: SessionAs) -> None:
     """A spare that stands ready is had, and held by its lock."""
     worker, recorder = session_as(), Recorder()
     missing = obtain_spare(worker, session, copy, recorder)
-    session.execute(plan_spare(database_of(session, copy), copy).statement)
+    session.execute(plan_spare(database_of(session, copy)).statement)
 
     spare = obtain_spare(worker, session, copy, recorder)
 
@@ -190,7 +192,7 @@ def test_obtain(copy: Record, session: Session, session_as: SessionAs) -> None:
     assert holder.pid == worker.pid
 
 
-def test_obtain_waits(copy: Record, session: Session, session_as: SessionAs) -> None:
+def test_obtain_waits(copy: CopyRecord, session: Session, session_as: SessionAs) -> None:
     """A spare that is being made is waited for, and then had."""
     maker, worker, recorder = session_as(), session_as(), Recorder()
     acquire_lock(maker, SPARE, 0)
@@ -198,14 +200,14 @@ def test_obtain_waits(copy: Record, session: Session, session_as: SessionAs) -> 
     waiting = Background(lambda: obtain_spare(worker, watcher, copy, recorder))
     until(lambda: bool(recorder.steps))
 
-    maker.execute(plan_spare(database_of(session, copy), copy).statement)
+    maker.execute(plan_spare(database_of(session, copy)).statement)
     maker.close()
 
     assert waiting.result() == load_catalog(session)[SPARE]
     assert recorder.steps == ["Waiting for the spare of 'seeded', which is being made"]
 
 
-def test_wait_for(copy: Record, session: Session, session_as: SessionAs) -> None:
+def test_wait_for(copy: CopyRecord, session: Session, session_as: SessionAs) -> None:
     """Waiting for the end of the making leaves the lock free."""
     recorder = Recorder()
 
@@ -215,7 +217,7 @@ def test_wait_for(copy: Record, session: Session, session_as: SessionAs) -> None
     assert recorder.steps == []
 
 
-def test_abandon(copy: Record, session: Session, session_as: SessionAs, sql: RunSql) -> None:
+def test_abandon(copy: CopyRecord, session: Session, session_as: SessionAs, sql: RunSql) -> None:
     """The making of a spare is stopped, so that its copy can be renamed."""
     maker = session_as()
     acquire_lock(maker, SPARE, 0)
@@ -232,7 +234,7 @@ def test_abandon(copy: Record, session: Session, session_as: SessionAs, sql: Run
     )
 
 
-def test_abandon_what_nobody_makes(copy: Record, session: Session) -> None:
+def test_abandon_what_nobody_makes(copy: CopyRecord, session: Session) -> None:
     """Where nobody makes a spare there is nothing to stop."""
     cancel_spare(session, copy)
 
@@ -240,7 +242,7 @@ def test_abandon_what_nobody_makes(copy: Record, session: Session) -> None:
 
 
 def test_abandon_of_another_role(
-    copy: Record, role: MakeRole, session: Session, session_as: SessionAs
+    copy: CopyRecord, role: MakeRole, session: Session, session_as: SessionAs
 ) -> None:
     """A maker that our role may not stop is waited for."""
     maker, ordinary = session_as(), session_as(role())

@@ -8,8 +8,7 @@ from django.db import connection
 from django_pgsnap.comparison.diff import diff
 from django_pgsnap.comparison.types import RowChange
 from django_pgsnap.errors import DatabaseBusyError
-from django_pgsnap.snapshots.manage import delete
-from django_pgsnap.snapshots.refill import refill
+from django_pgsnap.snapshots.manage import delete, refill
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo

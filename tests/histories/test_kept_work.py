@@ -9,9 +9,8 @@ from django.db import connection, transaction
 from psycopg import sql as pg
 
 from django_pgsnap.errors import InsideTransactionError, PgsnapError
-from django_pgsnap.snapshots.checkpoint import checkpoint
 from django_pgsnap.snapshots.manage import delete
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import checkpoint, restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql

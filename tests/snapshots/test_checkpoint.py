@@ -7,9 +7,8 @@ import pytest
 from pytest_django import Settings
 
 from django_pgsnap.errors import DatabaseBusyError
-from django_pgsnap.snapshots.checkpoint import checkpoint
 from django_pgsnap.snapshots.queries import list_snapshots, overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import checkpoint, restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 from tests.servers import Server

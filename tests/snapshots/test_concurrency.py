@@ -15,9 +15,8 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from django_pgsnap.errors import PgsnapError, SnapshotExistsError, SnapshotNotFoundError
-from django_pgsnap.snapshots.manage import delete, pin, rename
+from django_pgsnap.snapshots.manage import delete, pin, refill, rename
 from django_pgsnap.snapshots.queries import list_snapshots
-from django_pgsnap.snapshots.refill import refill
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo

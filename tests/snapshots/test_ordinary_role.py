@@ -6,11 +6,9 @@ from psycopg import sql as pg
 
 from django_pgsnap.errors import DatabaseBusyError, MissingRightError, PgsnapError
 from django_pgsnap.postgres.advisory_locks import lock_key
-from django_pgsnap.snapshots.checkpoint import checkpoint
-from django_pgsnap.snapshots.manage import annotate, delete, pin, rename
+from django_pgsnap.snapshots.manage import annotate, delete, pin, refill, rename
 from django_pgsnap.snapshots.queries import list_snapshots, overview
-from django_pgsnap.snapshots.refill import refill
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import checkpoint, restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ROLE_PASSWORD, MakeLive, MakeRole, RunSql

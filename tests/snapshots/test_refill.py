@@ -5,8 +5,8 @@ from pytest_django import Settings
 
 from django_pgsnap.clones.names import spare_name
 from django_pgsnap.errors import SnapshotNotFoundError
+from django_pgsnap.snapshots.manage import refill
 from django_pgsnap.snapshots.queries import get, list_snapshots
-from django_pgsnap.snapshots.refill import refill
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from tests.conftest import ListDatabases

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from django.core.management import call_command
 
-from django_pgsnap.snapshots.checkpoint import checkpoint
+from django_pgsnap.snapshots.restore import checkpoint
 from tests.servers import Server
 from tests.sweep.world import State, Values, values, write
 

@@ -20,7 +20,6 @@ from ...errors import PgsnapError
 from ...formatting import format_ago, format_seconds, format_size, printable
 from ...migration_drift import KnownMigrations
 from ...snapshots import manage, queries
-from ...snapshots.refill import refill
 from ...snapshots.restore import restore
 from ...snapshots.take import take
 from ...snapshots.types import Snapshot
@@ -183,7 +182,7 @@ class Command(BaseCommand):
 
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
-            snapshot = refill(name, databases=databases, reporter=reporter)
+            snapshot = manage.refill(name, databases=databases, reporter=reporter)
         self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts(snapshot))
 
     def _doctor(self, *, fix: bool, databases: Sequence[str] | None) -> None:

@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from ...clones import transitions
+from ...clones.background import drop_leftovers
 from ...clones.catalog import load_catalog
 from ...clones.names import new_identity, spare_name, to_drop_name, unfinished_name
 from ...clones.strategy import Clone, drop_database, is_wal_log_safe
@@ -19,6 +20,7 @@ from ...postgres.properties import apply_properties, read_properties
 from ...postgres.server import Server
 from ...postgres.session import Session
 from ...postgres.targets import live_database_names
+from ...reporting import Reporter
 from . import comments
 from .comments import TestDatabaseComment
 from .own_databases import is_own_name, run_lock_key
@@ -137,11 +139,8 @@ def sweep_dead_runs(session: Session, source: str) -> list[str]:
             continue
         if _drop_if_dead(session, comment):
             swept.append(comment.database)
-    for left in load_catalog(session).leftovers([], spared):
-        # Also what killed operations of other projects left: its lock is free, too.
-        if try_acquire_lock(session, left.name):
-            session.execute(drop_database(left.name))
-            release_lock(session, left.name)
+    # Also what killed operations of other projects left: its lock is free, too.
+    drop_leftovers(session, load_catalog(session).leftovers([], spared), Reporter())
     return swept
 
 
