@@ -33,7 +33,7 @@ def test_summary_and_rows(changed: None, call: Call) -> None:
     ]
     assert lines[2] == "testapp.Author"
     assert lines[3] == "  + id=1  name: Ursula"
-    assert lines[4].startswith(r"  ~ id=101  name: Ada → Ada\x1b[31m xxxx")
+    assert lines[4].startswith("  ~ id=101  name: Ada → Ada\N{REPLACEMENT CHARACTER}[31m xxxx")
     assert " … " in lines[4]
     assert lines[5:] == ["  ... and 1 more"]
 
