@@ -1,0 +1,196 @@
+"""What ``pg_catalog`` has, made once more by others: no statement of ours meets it."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from psycopg import sql as pg
+from pytest_django import Settings
+
+from django_pgsnap.doctor.diagnosis import diagnose
+from django_pgsnap.errors import PgsnapError
+from django_pgsnap.postgres.targets import list_targets
+from django_pgsnap.snapshots.manage import annotate, delete, pin, refill, rename
+from django_pgsnap.snapshots.queries import list_snapshots, overview, read_carried_properties
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.undo import undo
+from tests.conftest import ROLE_PASSWORD, MakeRole, RunSql
+from tests.project import point
+from tests.security.conftest import MALLORY, OPEN, Attacker, victim
+from tests.security.shadows import cast_shadows, caught, lead_into_the_shadow
+from tests.servers import SUPERUSER, Server
+from tests.suites.project import Project
+from tests.watching import authors, settle, write
+
+UNQUALIFIED = pytest.mark.xfail(
+    strict=True, reason="the first statement of each session and many others are not qualified"
+)
+
+COMMITS = """
+    from django.test import TransactionTestCase
+
+    from shop.models import Item
+
+
+    class Commits(TransactionTestCase):
+        def test_once(self):
+            Item.objects.create(name="once")
+
+        def test_again(self):
+            self.assertEqual([item.name for item in Item.objects.all()], ["first"])
+            Item.objects.filter(name="first").delete()
+
+        def test_at_last(self):
+            self.assertEqual([item.name for item in Item.objects.all()], ["first"])
+
+
+    class Others(TransactionTestCase):
+        def test_others(self):
+            self.assertEqual(Item.objects.count(), 1)
+"""
+
+
+def open_session() -> None:
+    """Work from the maintenance database, as a test run does first of all."""
+    list_targets(["default"])[0].server.session("tests").close()
+
+
+def diagnose_aloud() -> None:
+    """Have the doctor's findings raised as the other commands raise theirs."""
+    raise PgsnapError(" ".join(finding.cause for finding in diagnose().problems))
+
+
+@pytest.fixture
+def trap(server: Server, attacker: Attacker) -> Callable[[str], str]:
+    """Makes a database that only waits for others to connect."""
+
+    def make(name: str) -> str:
+        attacker.forge(name, owner=MALLORY, options=OPEN)
+        cast_shadows(server, name, MALLORY)
+        lead_into_the_shadow(server, name, MALLORY)
+        return name
+
+    return make
+
+
+def test_shadows_tell(server: Server, victim_live: str, sql: RunSql) -> None:
+    """The shadows are there, and who comes in by a search path like this meets all kinds."""
+    cast_shadows(server, victim_live, SUPERUSER)
+    lead_into_the_shadow(server, victim_live)
+    before = len(server.log)
+
+    with server.connect(victim_live, victim(), application_name="pgsnap probe") as connection:
+        connection.execute(
+            "SELECT current_setting('port', true), 'x'::text, sum(1) FILTER (WHERE oid <> 0)"
+            " FROM pg_database"
+        )
+
+    seen = {each.split()[0] for each in caught(server.log[before:])}
+    assert seen >= {"current_setting", "text", "sum", "<>", "pg_database"}
+
+
+@UNQUALIFIED
+@pytest.mark.parametrize("become", [None, MALLORY])
+@pytest.mark.parametrize("look", [list_snapshots, diagnose_aloud, take, open_session])
+def test_maintenance_database_of_somebody(
+    look: Callable[[], object],
+    become: str | None,
+    trap: Callable[[str], str],
+    server: Server,
+    sql: RunSql,
+) -> None:
+    """A database called ``pgsnap`` that another role made is refused, and nothing of it runs.
+
+    Nor where it would make us that role, whose database it is, as we come in.
+    """
+    trap("pgsnap")
+    if become:
+        sql(f"ALTER DATABASE pgsnap SET role = {become}", user=MALLORY)
+    point("default", NAME="postgres")
+    before = len(server.log)
+
+    with pytest.raises(PgsnapError) as refused:
+        look()
+
+    assert caught(server.log[before:]) == []
+    assert "'pgsnap'" in str(refused.value)
+    assert f"'{MALLORY}'" in str(refused.value)
+
+
+@UNQUALIFIED
+def test_maintenance_database_that_the_settings_name(
+    trap: Callable[[str], str], server: Server, settings: Settings
+) -> None:
+    """Nor does anything run where the settings name a database of another role."""
+    settings.PGSNAP = {"ENABLED": True, "MAINTENANCE": {"dbname": trap("theirs")}}
+    before = len(server.log)
+
+    with pytest.raises(PgsnapError) as refused:
+        list_snapshots()
+
+    assert caught(server.log[before:]) == []
+    assert "'theirs'" in str(refused.value)
+
+
+@UNQUALIFIED
+def test_live_database(victim_live: str, server: Server, sql: RunSql) -> None:
+    """Every verb goes by what the server brings, whatever is to be found in the live database."""
+    cast_shadows(server, victim_live, SUPERUSER)
+    lead_into_the_shadow(server, victim_live)
+    before = len(server.log)
+
+    write("Ursula")
+    take("first", note="a note")
+    settle(server)
+    write("Stanisław")
+    restore("first")
+    assert authors() == ["Ursula"]
+    undo()
+    assert authors() == ["Stanisław", "Ursula"]
+    take("second")
+    take("second", replace=True)
+    rename("second", "third")
+    annotate("third", "another note")
+    pin("third")
+    refill("first")
+    read_carried_properties(overview(everyone=True).snapshots[0])
+    diagnose(fix=True)
+    delete("first", "third")
+
+    assert victim() in server.log[before:]
+    assert caught(server.log[before:]) == []
+
+
+@pytest.fixture(params=[SUPERUSER, "ordinary"])
+def everywhere(
+    request: pytest.FixtureRequest, server: Server, role: MakeRole, sql: RunSql
+) -> Iterator[str]:
+    """A role that meets the shadows in every database that is made from now on."""
+    name: str = request.param
+    if name != SUPERUSER:
+        role(name)
+    cast_shadows(server, "template1", SUPERUSER)
+    sql(
+        pg.SQL("ALTER ROLE {} SET search_path = evil, pg_catalog, public").format(
+            pg.Identifier(name)
+        )
+    )
+    yield name
+    sql(pg.SQL("ALTER ROLE {} RESET search_path").format(pg.Identifier(name)))
+    sql("DROP SCHEMA evil CASCADE", dbname="template1")
+
+
+@UNQUALIFIED
+def test_test_databases(everywhere: str, project: Project, server: Server) -> None:
+    """Nor does a test run, with templates, clones and resets, meet anything of others."""
+    alias = project.settings["DATABASES"]["default"]
+    if everywhere != SUPERUSER:
+        alias.update(USER=everywhere, PASSWORD=ROLE_PASSWORD)
+    project.write("shop/tests.py", COMMITS)
+    before = len(server.log)
+
+    assert project.test() == ["first"]
+    assert project.test("--parallel", "2") == []
+
+    assert 'CREATE TABLE "shop_item"' in server.log[before:]
+    assert caught(server.log[before:]) == []

@@ -1,0 +1,159 @@
+"""Databases of others under names of ours: none stands in our way, is used, or is dropped."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from django.conf import settings as django_settings
+from psycopg import sql as pg
+
+from django_pgsnap.clones.names import (
+    copy_name,
+    new_identity,
+    spare_name,
+    template_name,
+    to_drop_name,
+    undo_name,
+    unfinished_name,
+)
+from django_pgsnap.doctor.diagnosis import diagnose
+from django_pgsnap.errors import PgsnapError
+from django_pgsnap.snapshots.manage import delete, refill
+from django_pgsnap.snapshots.queries import overview
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.undo import undo
+from tests.conftest import RunSql
+from tests.security.conftest import OPEN, SHUT, Attacker, victim
+from tests.servers import Server
+from tests.watching import authors, oids, settle, write
+
+# What an operation makes or renames is called one of these, with an identity that others can read.
+NAMES = (copy_name, undo_name, spare_name, template_name, unfinished_name, to_drop_name)
+
+
+def squat(attacker: Attacker, server: Server, options: str) -> set[str]:
+    """Take every name that follows from what can be read, and return those that were free."""
+    present = settle(server)
+    identities = {each.name[-16:] for each in present if each.name.startswith("pgsnap_")}
+    identities |= {
+        member.record.set_id
+        for part in (*overview().snapshots, *overview().undos)
+        for member in part.members
+    }
+    free = {name(identity) for identity in identities for name in NAMES} - oids(present).keys()
+    return {
+        attacker.forge(name, owner=owner, options=options)
+        for name, owner in zip(sorted(free), itertools.cycle(attacker.owners), strict=False)
+    }
+
+
+@pytest.mark.parametrize("options", [SHUT, OPEN], ids=["shut", "open"])
+def test_every_name_that_can_be_told(
+    options: str, victim_live: str, attacker: Attacker, server: Server
+) -> None:
+    """All verbs succeed while every name of ours that could be told beforehand is taken."""
+    write("Ursula")
+    take("first", spare=False)
+    taken = squat(attacker, server, options)
+    write("Stanisław")
+    restore("first")
+    assert authors() == ["Ursula"]
+    taken |= squat(attacker, server, options)
+    undo()
+    assert authors() == ["Stanisław", "Ursula"]
+    take("second", spare=False)
+    taken |= squat(attacker, server, options)
+    take("second", replace=True)
+    taken |= squat(attacker, server, options)
+    restore("first")
+    assert authors() == ["Ursula"]
+    delete("first", "second")
+
+    left = settle(server)
+    assert taken <= oids(left).keys()
+    assert {each.name for each in left if each.owner == victim()} == {
+        victim_live,
+        *(undo.members[0].database.name for undo in overview().undos),
+    }
+
+
+def test_name_of_the_spare(attacker: Attacker, server: Server) -> None:
+    """Where the name of a spare is taken, and it is asked for, it is said by what and whose."""
+    copy = take("seeded", spare=False).members[0].record
+    settle(server)
+    spare = attacker.forge(spare_name(copy.identity))
+
+    with pytest.raises(PgsnapError) as caught:
+        refill("seeded")
+
+    assert f"{spare!r}" in str(caught.value)
+    assert f"{attacker.owners[0]!r}" in str(caught.value)
+
+
+def test_doctor_reports_them(attacker: Attacker) -> None:
+    """The doctor names each database of another role under one of our names, and its owner."""
+    taken = {
+        attacker.forge(name(new_identity()), owner=owner): owner
+        for name in NAMES
+        for owner in attacker.owners
+    }
+
+    found = {each.object: each.cause for each in diagnose().problems}
+
+    assert taken.keys() <= found.keys()
+    assert all(f"{owner!r}" in found[name] for name, owner in taken.items())
+
+
+@pytest.mark.parametrize("options", [SHUT, OPEN], ids=["shut", "open"])
+def test_unpublished_names_are_not_swept(options: str, attacker: Attacker, server: Server) -> None:
+    """What is called like a leftover of ours stays; also where a superuser could drop it."""
+    made = {
+        attacker.forge(name(new_identity()), owner=owner, options=options)
+        for name in NAMES
+        for owner in attacker.owners
+    }
+
+    take("seeded")
+    restore("seeded")
+    take("seeded", replace=True)
+    delete("seeded")
+    diagnose(fix=True)
+
+    assert made <= oids(settle(server)).keys()
+
+
+def test_open_database_of_ours_is_not_swept(victim_live: str, sql: RunSql, server: Server) -> None:
+    """Nor does a database of our own go by its name alone: a leftover is shut."""
+    owner = pg.Identifier(django_settings.DATABASES["default"]["USER"])
+    made = {name(new_identity()) for name in NAMES}
+    for name in made:
+        sql(pg.SQL("CREATE DATABASE {} OWNER {}").format(pg.Identifier(name), owner))
+
+    take("seeded")
+    restore("seeded")
+    delete("seeded")
+
+    assert made <= oids(settle(server)).keys()
+
+
+@pytest.mark.parametrize("options", [SHUT, OPEN], ids=["shut", "open"])
+@pytest.mark.parametrize(
+    "ended_by", [lambda: delete("first"), lambda: take("second")], ids=["delete", "take"]
+)
+def test_spare_of_somebody(
+    options: str, ended_by: Callable[[], object], attacker: Attacker, server: Server
+) -> None:
+    """A database of another role that is called like a copy's spare is neither used nor dropped."""
+    write("Ursula")
+    copy = take("first", spare=False).members[0].record
+    settle(server)
+    foreign = attacker.forge(spare_name(copy.identity), options=options)
+    oid = oids(settle(server))[foreign]
+    write("Stanisław")
+
+    restore("first")
+    assert authors() == ["Ursula"]
+    ended_by()
+
+    assert oids(settle(server))[foreign] == oid
