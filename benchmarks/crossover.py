@@ -4,7 +4,7 @@ FILE_COPY makes the server write out all that has changed, before and after it c
 small database is worth. So each strategy is measured on a server that has written out everything,
 and on one that has not: right after rows were changed, up to 64 MB of them.
 
-This is where ``WAL_LOG_MAX_BYTES`` in ``django_pgsnap/cloning.py`` comes from.
+This is where ``WAL_LOG_MAX_BYTES`` in ``django_pgsnap/clones/strategy.py`` comes from.
 """
 
 from __future__ import annotations

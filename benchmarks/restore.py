@@ -23,7 +23,6 @@ from unittest import mock
 from benchmarks import data, figures, project, servers
 from benchmarks.figures import Times
 from benchmarks.servers import Place
-from django_pgsnap.snapshots import restore as restoring
 from django_pgsnap.snapshots.context import finish_operation
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
@@ -73,13 +72,12 @@ def _run(command: list[str]) -> float:
 def _noting_the_swap() -> Iterator[list[float]]:
     """Note when a restore has swapped, and goes on to what the server finishes by itself."""
     moments: list[float] = []
-    send_off = finish_operation
 
     def noted(*arguments: Any, **options: Any) -> None:
         moments.append(time.perf_counter())
-        send_off(*arguments, **options)
+        finish_operation(*arguments, **options)
 
-    with mock.patch.object(restoring, "finish_operation", noted):
+    with mock.patch("django_pgsnap.snapshots.restore.finish_operation", noted):
         yield moments
 
 

@@ -49,7 +49,7 @@ host all all 127.0.0.1/32 scram-sha-256
 """
 
 # Outlives the test run by a moment however it ends, killed or not: the pipe it reads closes then.
-KEEPER = 'read -r _; "$1"/pg_ctl stop -D "$2"/data -m immediate; rm -rf "$2"'
+REAPER = 'read -r _; "$1"/pg_ctl stop -D "$2"/data -m immediate; rm -rf "$2"'
 
 # A clone makes 300 files: 3 ms in memory, up to 150 ms on a disk.
 MEMORY = Path("/dev/shm")
@@ -82,7 +82,7 @@ class Server:
         self.bin_dir = bin_dir
         if self._identity:
             _let_through_to(bin_dir)
-        self._keeper = self._start_keeper()
+        self._reaper = self._start_reaper()
 
     def start(self) -> None:
         """Start the server, at the first time on a free port and with a new data directory.
@@ -130,7 +130,7 @@ class Server:
 
     def remove(self) -> None:
         """End the server and remove all that it wrote."""
-        self._keeper.communicate()
+        self._reaper.communicate()
 
     def connect(
         self, dbname: str = "postgres", user: str = SUPERUSER, **options: Any
@@ -176,9 +176,9 @@ class Server:
             for name, value in (CONFIGURATION | places).items():
                 file.write(f"{name} = '{value}'\n")
 
-    def _start_keeper(self) -> subprocess.Popen[str]:
+    def _start_reaper(self) -> subprocess.Popen[str]:
         options = self._process_options | {"stdin": subprocess.PIPE, "cwd": "/"}
-        command = ["sh", "-c", KEEPER, "keeper", str(self.bin_dir), str(self.root)]
+        command = ["sh", "-c", REAPER, "reaper", str(self.bin_dir), str(self.root)]
         return subprocess.Popen(command, **options, start_new_session=True)
 
     def _pg_ctl(self, *arguments: str) -> None:

@@ -52,13 +52,18 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseDiff:
-    """What changed in one database; the parts of a `Diff`."""
+    """What changed in one database; the parts of a `Diff`.
+
+    Attributes:
+        known: Labels of all its models, and names of all its tables.
+    """
 
     schema: tuple[SchemaChange, ...]
     applied: Migrations
     missing: Migrations
     tables: tuple[TableDiff, ...]
     notes: tuple[str, ...]
+    known: frozenset[str]
 
 
 def compare_databases(alias: str, before: Side, after: Side, options: Options) -> DatabaseDiff:
@@ -76,6 +81,7 @@ def compare_databases(alias: str, before: Side, after: Side, options: Options) -
         missing=tuple(sorted(old_steps - new_steps)),
         tables=tables,
         notes=tuple(_notes(alias, after, news)),
+        known=comparison.known_names(olds, news),
     )
 
 
@@ -135,6 +141,11 @@ class _Comparison:
                 found = self._by_contents(group)
             if found is not None:
                 yield found
+
+    def known_names(self, olds: Tables, news: Tables) -> frozenset[str]:
+        """Return what tables can be called in `Options.models`."""
+        roots = {table.root for side in (olds, news) for table in side.values()}
+        return frozenset(name for root in roots for name in (self._model(root), self._name(root)))
 
     def _is_wanted(self, root: tuple[str, str]) -> bool:
         wanted = self._options.models
@@ -285,11 +296,16 @@ def _fetch(
             into.setdefault(tuple(key), []).append(tuple(values))  # type: ignore[arg-type]
 
 
+def _natural_order(key: Values) -> list[tuple[bool, int, str]]:
+    """Order numbers by their value, and other texts as they are."""
+    return [(each is None, len(each) if each and each.isdigit() else 0, each or "") for each in key]
+
+
 def _paired(
     olds: Mapping[Values, Sequence[Values]], news: Mapping[Values, Sequence[Values]]
 ) -> Iterator[Pair]:
     """Yield rows of one key together; a version that says the same as before is no change."""
-    for key in sorted(olds.keys() | news.keys(), key=str):
+    for key in sorted(olds.keys() | news.keys(), key=_natural_order):
         old, new = list(olds.get(key, ())), list(news.get(key, ()))
         for same in [row for row in old if row in new]:
             old.remove(same)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import psycopg
 
+from ..clones.names import nearest_names
 from ..conf import diff_mask
-from ..errors import DatabaseBusyError, NothingToUndoError
+from ..errors import ConfigurationError, DatabaseBusyError, NothingToUndoError
 from ..postgres.server import Server, server_errors
 from ..postgres.session import DIFF_PURPOSE
 from ..snapshots.queries import choose_snapshot, overview
@@ -60,6 +61,7 @@ def diff(
     Raises:
         SnapshotNotFoundError: There is none of that name.
         NothingToUndoError: ``undo`` is asked for, and no restore has left anything.
+        ConfigurationError: No table belongs to one of the models.
         DatabaseBusyError: An operation needed one of the databases, and ended the comparison.
         PgsnapError: Other subclasses say what stood in the way. Nothing is changed by looking.
     """
@@ -77,6 +79,7 @@ def diff(
     pairs, notes = _pairs(before, after)
     with server_errors():
         parts = [_compare(pair, options) for pair in pairs]
+    _check_known(models, parts)
     return Diff(
         before=UNDO if undo else before.name,
         after=LIVE if after is None else after.name,
@@ -86,6 +89,20 @@ def diff(
         tables=tuple(table for part in parts for table in part.tables),
         notes=(*notes, *(note for part in parts for note in part.notes)),
     )
+
+
+def _check_known(models: Sequence[str], parts: Sequence[DatabaseDiff]) -> None:
+    """Refuse names that no table has, which would look as if nothing had changed."""
+    known = {name for part in parts for name in part.known if name}
+    for name in models:
+        if name not in known:
+            similar = nearest_names(name, known)
+            raise ConfigurationError(
+                f"There is no model or table {name!r} in what was compared.",
+                hint=f"Did you mean {' or '.join(map(repr, similar))}?"
+                if similar
+                else "Name models as in contracts.Signer.",
+            )
 
 
 def _newest_undo(undos: Sequence[Undo]) -> Undo:

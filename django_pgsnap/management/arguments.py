@@ -157,6 +157,21 @@ _REFILL: Final = (
     Argument("name", nargs="?", help="the snapshot (default: the one last taken or restored)"),
     _DATABASE,
 )
+_DIFF: Final = (
+    Argument("name", nargs="?", help="the older state (default: the newest snapshot)"),
+    Argument("other", nargs="?", help="the newer state (default: the databases as they are now)"),
+    _flag("--undo", help="compare with what the last restore replaced, rather than a snapshot"),
+    Argument(
+        "--model",
+        dest="models",
+        action="append",
+        metavar="APP.MODEL",
+        help="only this model, or table; may be repeated",
+    ),
+    Argument("--rows", type=int, default=0, metavar="N", help="show N rows of each model"),
+    _flag("--exit-code", help="exit with 1 where anything differs, as git does"),
+    _DATABASE,
+)
 _DOCTOR: Final = (_flag("--fix", help="drop what interrupted commands left behind"), _DATABASE)
 
 SUBCOMMANDS: Final = {
@@ -167,6 +182,12 @@ SUBCOMMANDS: Final = {
         description="Bring back what the last restore replaced. The state that it leaves is kept "
         "in turn, so a second undo leads back to the restored snapshot.",
         arguments=_WHEN_BUSY,
+    ),
+    "diff": Subcommand(
+        help="show what changed since a snapshot, by model and row",
+        description="Show what changed since a snapshot, or between two snapshots, by model and "
+        "row. With --json each change is an object on a line of its own.",
+        arguments=_DIFF,
     ),
     "list": Subcommand(help="list the snapshots", arguments=_LIST, aliases=("ls",)),
     "show": Subcommand(help="show all that is known of a snapshot", arguments=(_NAME,)),

@@ -30,7 +30,7 @@ from tests.servers import Server
 from tests.watching import Background, until
 
 OLDER = "00112233445566ff"
-DOOMED = "aaaaaaaaaaaaaaaa"
+TO_DROP = "aaaaaaaaaaaaaaaa"
 INCOMING = "pgsnap_spare_bbbbbbbbbbbbbbbb"
 
 Prepare = Callable[..., Swap]
@@ -52,7 +52,7 @@ def prepare(make_database: MakeDatabase, session: Session, sql: RunSql) -> Prepa
             incoming=present[incoming],
             properties=read_properties(session, live)[0],
             undo=undo_record(source=live),
-            drop_identity=DOOMED,
+            drop_identity=TO_DROP,
         )
 
     return make
@@ -135,9 +135,9 @@ def test_without_an_undo(prepare: Prepare, run: Run, databases: ListDatabases) -
 
     run(swap)
 
-    assert names_of(databases) == ["live", to_drop_name(DOOMED)]
+    assert names_of(databases) == ["live", to_drop_name(TO_DROP)]
     assert databases()[1].comment is None
-    assert swap.drops == [to_drop_name(DOOMED)]
+    assert swap.drops == [to_drop_name(TO_DROP)]
 
 
 def test_live_database_is_missing(
@@ -316,7 +316,7 @@ def test_older_undo_is_kept(restored: Swap, run: Run, session: Session) -> None:
 
     (undo,) = load_catalog(session).undos()
     assert undo.record == restored.recomment
-    assert restored.drops == [to_drop_name(DOOMED)]
+    assert restored.drops == [to_drop_name(TO_DROP)]
 
 
 def test_written_meanwhile(restored: Swap, run: Run, databases: ListDatabases, sql: RunSql) -> None:

@@ -25,7 +25,7 @@ from tests.watching import Background, Recorder, timeless, until
 FINISH = "Finish or close them, wait longer with --wait, or end them with --force."
 # Work that takes longer is not expected to be over in a moment.
 LASTS_S = 0.2
-Guest = Callable[..., psycopg.Connection]
+Connect = Callable[..., psycopg.Connection]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def _live(make_database: MakeDatabase) -> None:
 
 
 @pytest.fixture
-def guest(clean_server: Server) -> Iterator[Guest]:
+def connect(clean_server: Server) -> Iterator[Connect]:
     """Opens a client's connection to the live database, and runs something there."""
     with ExitStack() as stack:
 
@@ -100,9 +100,11 @@ def test_nobody_there(session: Session) -> None:
     assert each.ended == set()
 
 
-def test_what_is_seen_of_a_session(session: Session, guest: Guest, clean_server: Server) -> None:
+def test_what_is_seen_of_a_session(
+    session: Session, connect: Connect, clean_server: Server
+) -> None:
     """A session is described by who it is, where it comes from, and what it does."""
-    other = guest("BEGIN", host="127.0.0.1", password=clean_server.password)
+    other = connect("BEGIN", host="127.0.0.1", password=clean_server.password)
 
     (found,) = read_backends(session, ["live", "nowhere"])
 
@@ -144,9 +146,9 @@ def test_parallel_workers_do_not_count(
     assert (found.pid, found.application) == (session.value(leader), "worker")
 
 
-def test_idle_session_is_ended(session: Session, guest: Guest) -> None:
+def test_idle_session_is_ended(session: Session, connect: Connect) -> None:
     """A session with nothing to lose is ended and counted; those on other databases stay."""
-    idle, elsewhere = guest("SELECT 1"), guest("SELECT 1", dbname="other")
+    idle, elsewhere = connect("SELECT 1"), connect("SELECT 1", dbname="other")
     each = terminator(session)
 
     assert each.empty_databases() is True
@@ -164,10 +166,10 @@ def test_idle_session_is_ended(session: Session, guest: Guest) -> None:
     ],
 )
 def test_open_transaction_is_named(
-    statements: list[str], state: str, session: Session, guest: Guest
+    statements: list[str], state: str, session: Session, connect: Connect
 ) -> None:
     """A session inside a transaction is left alone, and named when the time is over."""
-    busy = guest(*statements)
+    busy = connect(*statements)
 
     message, hint = refused(terminator(session))
 
@@ -179,9 +181,9 @@ def test_open_transaction_is_named(
     assert is_open(busy)
 
 
-def test_wait_is_reported(session: Session, guest: Guest) -> None:
+def test_wait_is_reported(session: Session, connect: Connect) -> None:
     """For whom one waits is told whenever that changes, three of them by name."""
-    busy = [guest("BEGIN") for _ in range(5)]
+    busy = [connect("BEGIN") for _ in range(5)]
     recorder = Recorder()
 
     with pytest.raises(DatabaseBusyError):
@@ -197,9 +199,9 @@ def test_wait_is_reported(session: Session, guest: Guest) -> None:
     assert recorder.steps[-1:] == [f"Waiting up to 0.3 s for {named}; 2 more"]
 
 
-def test_failed_transaction_is_named(session: Session, guest: Guest) -> None:
+def test_failed_transaction_is_named(session: Session, connect: Connect) -> None:
     """A transaction that failed still is one."""
-    busy = guest("BEGIN")
+    busy = connect("BEGIN")
     with suppress(psycopg.errors.DivisionByZero):
         busy.execute("SELECT 1/0")
 
@@ -217,9 +219,9 @@ def test_running_query_is_named(session: Session, working: Callable[[str], Backg
     assert hint == FINISH
 
 
-def test_nobody_is_disturbed_in_vain(session: Session, guest: Guest) -> None:
+def test_nobody_is_disturbed_in_vain(session: Session, connect: Connect) -> None:
     """As long as somebody is at work, those that idle are left alone."""
-    idle, busy = guest("SELECT 1"), guest("BEGIN")
+    idle, busy = connect("SELECT 1"), connect("BEGIN")
     until(lambda: max(each.seconds or 0 for each in read_backends(session, ["live"])) > LASTS_S)
 
     refused(terminator(session, wait_s=0.2))
@@ -228,9 +230,9 @@ def test_nobody_is_disturbed_in_vain(session: Session, guest: Guest) -> None:
     assert is_open(busy)
 
 
-def test_work_is_waited_for(session: Session, guest: Guest) -> None:
+def test_work_is_waited_for(session: Session, connect: Connect) -> None:
     """A session that finishes in time is ended after that, with all it did committed."""
-    busy = guest("BEGIN", "CREATE TABLE t (); INSERT INTO t DEFAULT VALUES")
+    busy = connect("BEGIN", "CREATE TABLE t (); INSERT INTO t DEFAULT VALUES")
     each = terminator(session, wait_s=30)
     waiting = Background(each.empty_databases)
     time.sleep(0.05)
@@ -241,12 +243,12 @@ def test_work_is_waited_for(session: Session, guest: Guest) -> None:
     assert waiting.result() is True
     assert still_there
     assert each.ended == {busy.info.backend_pid}
-    assert guest().execute("SELECT count(*) FROM t").fetchone() == (1,)
+    assert connect().execute("SELECT count(*) FROM t").fetchone() == (1,)
 
 
-def test_force(session: Session, guest: Guest, working: Callable[[str], Background]) -> None:
+def test_force(session: Session, connect: Connect, working: Callable[[str], Background]) -> None:
     """With force those that work are ended at once, too."""
-    busy, active = guest("BEGIN"), working("SELECT pg_sleep(60)")
+    busy, active = connect("BEGIN"), working("SELECT pg_sleep(60)")
     each = terminator(session, force=True)
 
     assert each.empty_databases() is True
@@ -257,13 +259,13 @@ def test_force(session: Session, guest: Guest, working: Callable[[str], Backgrou
 
 
 def test_state_that_may_not_be_seen(
-    session_as: SessionAs, role: MakeRole, guest: Guest, sql: RunSql
+    session_as: SessionAs, role: MakeRole, connect: Connect, sql: RunSql
 ) -> None:
     """A role that may end a session but not see its state takes it for one at work."""
     role()
     role("colleague")
     sql("GRANT pg_signal_backend TO ordinary")
-    guest("SELECT 1", user="colleague")
+    connect("SELECT 1", user="colleague")
     session = session_as("ordinary")
 
     message, hint = refused(terminator(session))
@@ -278,25 +280,25 @@ def test_state_that_may_not_be_seen(
 
 
 def test_state_that_may_not_be_seen_is_forced(
-    session_as: SessionAs, role: MakeRole, guest: Guest, sql: RunSql
+    session_as: SessionAs, role: MakeRole, connect: Connect, sql: RunSql
 ) -> None:
     """With force what it does need not be known."""
     role()
     role("colleague")
     sql("GRANT pg_signal_backend TO ordinary")
-    guest("BEGIN", user="colleague")
+    connect("BEGIN", user="colleague")
 
     assert terminator(session_as("ordinary"), force=True).empty_databases() is True
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_session_of_another_role(
-    force: bool, session_as: SessionAs, role: MakeRole, guest: Guest, sql: RunSql
+    force: bool, session_as: SessionAs, role: MakeRole, connect: Connect, sql: RunSql
 ) -> None:
     """Whom our role may not end is named, with the GRANT that helps, and it does."""
     role()
     role("colleague")
-    guest("SELECT 1", user="colleague")
+    connect("SELECT 1", user="colleague")
     session = session_as("ordinary")
 
     message, hint = refused(terminator(session, force=force))
@@ -312,12 +314,12 @@ def test_session_of_another_role(
 
 
 def test_session_of_a_superuser(
-    session_as: SessionAs, role: MakeRole, guest: Guest, sql: RunSql
+    session_as: SessionAs, role: MakeRole, connect: Connect, sql: RunSql
 ) -> None:
     """A superuser's session cannot be ended by anybody else, whatever was granted."""
     role()
     sql("GRANT pg_signal_backend, pg_read_all_stats TO ordinary")
-    other = guest("SELECT 1")
+    other = connect("SELECT 1")
 
     message, hint = refused(terminator(session_as("ordinary"), force=True))
 
@@ -327,24 +329,24 @@ def test_session_of_a_superuser(
 
 
 def test_session_of_a_role_that_we_are(
-    session_as: SessionAs, role: MakeRole, guest: Guest, sql: RunSql
+    session_as: SessionAs, role: MakeRole, connect: Connect, sql: RunSql
 ) -> None:
     """A member may end the sessions of its group's role, and see what they do."""
     role()
     role("group")
     sql('GRANT "group" TO ordinary')
-    other = guest("SELECT 1", user="group")
+    other = connect("SELECT 1", user="group")
 
     assert terminator(session_as("ordinary")).empty_databases() is True
     assert not is_open(other)
 
 
 def test_server_that_lets_nobody_end_sessions(
-    session_as: SessionAs, role: MakeRole, guest: Guest, sql: RunSql
+    session_as: SessionAs, role: MakeRole, connect: Connect, sql: RunSql
 ) -> None:
     """Where the function itself was taken away, sessions that idle are waited for, and named."""
     role()
-    guest("SELECT 1", user="ordinary")
+    connect("SELECT 1", user="ordinary")
     function = "FUNCTION pg_terminate_backend(integer, bigint)"
     sql(f"REVOKE EXECUTE ON {function} FROM PUBLIC")
     try:
@@ -357,9 +359,9 @@ def test_server_that_lets_nobody_end_sessions(
     assert each.ended == set()
 
 
-def test_what_is_no_client(session: Session, guest: Guest) -> None:
+def test_what_is_no_client(session: Session, connect: Connect) -> None:
     """A process of the server's own is named, and left alone even with force."""
-    other = guest(replication="database")
+    other = connect(replication="database")
 
     message, hint = refused(terminator(session, force=True))
 
@@ -371,10 +373,10 @@ def test_what_is_no_client(session: Session, guest: Guest) -> None:
 
 
 def test_session_that_does_not_leave(
-    session: Session, guest: Guest, monkeypatch: pytest.MonkeyPatch
+    session: Session, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session that was told to end need not be gone yet; it is not told twice."""
-    idle = guest("SELECT 1")
+    idle = connect("SELECT 1")
     each = terminator(session, wait_s=30)
 
     each.ended.add(idle.info.backend_pid)

@@ -30,7 +30,7 @@ from tests.ports import free_port
 from tests.project import ROOT
 from tests.watching import until
 
-# So long CREATE DATABASE waits for guests to leave its template.
+# So long CREATE DATABASE waits for clients to leave its template.
 CREATE_WAITS_S = 5
 
 TIMEOUTS = [
@@ -477,7 +477,7 @@ def test_statement_of_a_killed_client_stops(
 ) -> None:
     """A client that is killed in the middle of CREATE DATABASE takes the copy with it."""
     make_database("live")
-    guest = session_as(database="live")
+    client = session_as(database="live")
     running = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE copy%'"
     process = child()
     until(lambda: bool(sql(f"{running} AND state = 'active'")))
@@ -487,5 +487,5 @@ def test_statement_of_a_killed_client_stops(
     killed = time.monotonic()
     until(lambda: not sql(running))
     assert time.monotonic() - killed < CREATE_WAITS_S - 1
-    assert guest.value(pg.SQL("SELECT 1")) == 1
+    assert client.value(pg.SQL("SELECT 1")) == 1
     assert [database.name for database in databases()] == ["live"]

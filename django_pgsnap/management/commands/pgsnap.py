@@ -45,6 +45,12 @@ class _TakeOptions(_WhenBusy):
     strategy: Strategy | None
 
 
+class _DiffOptions(TypedDict):
+    undo: bool
+    rows: int
+    databases: Sequence[str] | None
+
+
 class Command(BaseCommand):
     """Runs one subcommand, and is the only place that turns errors into messages."""
 
@@ -123,6 +129,37 @@ class Command(BaseCommand):
             f"(restore of {undone.name!r}). Run undo again to redo.",
             undo_facts(undone),
         )
+
+    def _diff(
+        self,
+        *,
+        name: str | None,
+        other: str | None,
+        models: Sequence[str] | None,
+        exit_code: bool,
+        **options: Unpack[_DiffOptions],
+    ) -> None:
+        from ...comparison.diff import diff
+        from ..diff_output import diff_facts, print_diff, row_facts
+        from ..output import make_console
+
+        def print_line(facts: object) -> None:
+            self.stdout.write(json.dumps(facts))
+
+        found = diff(
+            name,
+            other,
+            models=models or (),
+            on_row=(lambda row: print_line(row_facts(row))) if self._as_json else None,
+            **options,
+        )
+        if self._as_json:
+            for facts in diff_facts(found):
+                print_line(facts)
+        else:
+            print_diff(make_console(self.stdout, colour=self._colour), found)
+        if exit_code and not found.is_empty:
+            sys.exit(1)
 
     def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
         from ..output import make_console, print_overview
