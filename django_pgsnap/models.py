@@ -6,7 +6,7 @@ restore would rewind it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -27,6 +27,9 @@ class Snapshot(models.Model):
     set_id = models.CharField(_("identity"), max_length=16, primary_key=True)
     name = models.CharField(_("name"), max_length=100)
 
+    # What the admin knows of it beside its fields.
+    facts: Any = None
+
     objects: ClassVar[NoRows] = NoRows()
 
     class Meta:
@@ -37,7 +40,10 @@ class Snapshot(models.Model):
         default_permissions = ("view", "delete")
         permissions = (
             ("take_snapshot", "Can take, rename, annotate and pin snapshots"),
-            ("restore_snapshot", "Can restore snapshots, and undo that"),
+            (
+                "restore_snapshot",
+                "Can restore snapshots and undo that, old rights of users included",
+            ),
         )
 
     def __str__(self) -> str:

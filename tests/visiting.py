@@ -62,8 +62,14 @@ Answer = Any
 
 
 def confirm(client: Client, address: str, **values: Any) -> Answer:
-    """Press the button of an action's page."""
-    return client.post(address, {"confirmed": "yes", **values})
+    """Press the button of a page that asks."""
+    return client.post(address, {"post": "yes", **values})
+
+
+def undo(client: Client) -> Answer:
+    """Look at the page of undo, and press its button."""
+    shown: Answer = client.get(page("undo"))
+    return confirm(client, page("undo"), set_id=shown.context["adminform"].form["set_id"].value())
 
 
 def told(response: Answer) -> list[str]:

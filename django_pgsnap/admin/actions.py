@@ -1,9 +1,4 @@
-"""Actions: what can be done to snapshots, and what a page can say about it beforehand.
-
-The actions that clients of the live databases notice: take, restore and undo.
-
-The actions that nobody but who does them notices: rename, annotate, pin and delete.
-"""
+"""What disturbs the live databases: to take, to restore, to undo. What their pages say, and do."""
 
 from __future__ import annotations
 
@@ -11,78 +6,72 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django import forms
+from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
+from django.db import Error
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import formatting as plain
-from ..clones.names import first_free_name
+from .. import models
 from ..conf import config
-from ..errors import NothingToUndoError
+from ..errors import (
+    DatabaseBusyError,
+    NothingToUndoError,
+    OperationRunningError,
+    PgsnapError,
+    SnapshotExistsError,
+)
+from ..formatting import format_seconds, format_size
 from ..migration_drift import KnownMigrations
-from ..snapshots import manage, preview
+from ..reporting import logger
+from ..snapshots import preview
 from ..snapshots import restore as restoring
 from ..snapshots import undo as undoing
 from ..snapshots.context import choose_targets
-from ..snapshots.preview import Preview, expected_take_s
+from ..snapshots.preview import Preview
 from ..snapshots.queries import Overview
 from ..snapshots.take import take
 from ..snapshots.types import Snapshot, Undo
-from . import text
-from .background import ProgressFile
-from .forms import Confirmation, NoteForm, RenameForm, RestoreForm, TakeForm
-from .session_transfer import Visitor
+from .background import ProgressReporter
+from .forms import TakeForm, UndoForm, WaitForm
+from .session_transfer import SessionTransfer
+from .text import describe_duration, describe_undo, format_moment
+
+# At which field of the form an error stands.
+_ERROR_FIELDS = {
+    SnapshotExistsError: "name",
+    DatabaseBusyError: "force",
+    OperationRunningError: "wait_s",
+}
 
 
 class Action:
-    """One thing to do, for the snapshots that it is about.
+    """One thing to do to the live databases.
 
     Attributes:
-        permission: What it takes: ``take``, ``restore`` or ``delete``.
-        form_class: What can be filled in.
+        permission: What it takes: ``take`` or ``restore``.
         button: What the button says.
-        needs_snapshots: Whether it is about snapshots that there are.
-        dangerous: Whether the button warns.
-        ends_sessions: Whether clients of the live databases lose their connections.
+        replaces_live: Whether what is live now goes.
     """
 
     permission: ClassVar[str]
-    form_class: ClassVar[type[forms.Form]] = Confirmation
     button: Any
-    needs_snapshots: ClassVar[bool] = True
-    dangerous: ClassVar[bool] = False
-    ends_sessions: ClassVar[bool] = False
+    replaces_live: ClassVar[bool] = True
 
-    def __init__(self, overview: Overview, snapshots: Sequence[Snapshot]) -> None:
-        """Take note of what there is, and of the snapshots that it is about."""
+    def __init__(self, overview: Overview, snapshot: Snapshot | None = None) -> None:
+        """Take note of what there is, and of the snapshot that it is about."""
         self.overview = overview
-        self.snapshots = snapshots
+        self._snapshot = snapshot
 
     @property
     def snapshot(self) -> Snapshot:
-        """The snapshot that it is about, for actions on a single one."""
-        return self.snapshots[0]
-
-    @property
-    def name(self) -> str:
-        """That snapshot's name."""
-        return self.snapshot.name
+        """The snapshot that it is about."""
+        assert self._snapshot is not None  # noqa: S101  # its page's address names one
+        return self._snapshot
 
     @property
     def title(self) -> str:
         """Its heading."""
-        raise NotImplementedError
-
-    def consequences(self) -> list[str]:
-        """Return what will happen, a sentence each."""
-        return []
-
-    def form(self, data: Any = None) -> forms.Form:
-        """Return the form, filled with these data."""
-        return self.form_class(data)
-
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
-        """Do it, and return why the visitor has to sign in again, empty where they need not."""
         raise NotImplementedError
 
     @property
@@ -91,160 +80,168 @@ class Action:
         return None
 
     @cached_property
-    def preview(self) -> Preview | None:
+    def preview(self) -> Preview:
         """What it would meet on the live databases."""
-        return preview.preview(databases=self.aliases) if self.ends_sessions else None
+        return preview.preview(databases=self.aliases)
+
+    def describe_consequences(self) -> list[str]:
+        """Return what will happen, a sentence each."""
+        raise NotImplementedError
+
+    def build_form(self, data: Any = None) -> forms.Form:
+        """Return the form, filled with these data."""
+        return WaitForm(data)
+
+    def perform(
+        self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
+    ) -> str:
+        """Do it, and return why the visitor has to sign in again, empty where they need not."""
+        raise NotImplementedError
+
+    @staticmethod
+    def find_field(error: PgsnapError) -> str | None:
+        """Return the field of the form that an error is about."""
+        return _ERROR_FIELDS.get(type(error))
 
 
 class Take(Action):
     """Take a snapshot."""
 
     permission = "take"
-    form_class = TakeForm
     button = gettext_lazy("Take snapshot")
-    needs_snapshots = False
-    ends_sessions = True
+    replaces_live = False
+    may_replace = False
 
     @property
     def title(self) -> str:
         return _("Take a snapshot")
 
-    def form(self, data: Any = None) -> forms.Form:
-        aliases = [target.alias for target in choose_targets(None)]
-        suggestion = first_free_name(each.name for each in self.overview.snapshots)
-        return TakeForm(data, aliases=aliases, suggestion=suggestion)
+    def build_form(self, data: Any = None) -> forms.Form:
+        return TakeForm(
+            data,
+            aliases=[target.alias for target in choose_targets(None)],
+            snapshots=self.overview.snapshots,
+            may_replace=self.may_replace,
+        )
 
-    def consequences(self) -> list[str]:
-        assert self.preview is not None  # noqa: S101  # it ends sessions
+    def describe_consequences(self) -> list[str]:
         size_bytes = self.preview.size_bytes
-        expected_s = expected_take_s(self.overview.snapshots, size_bytes)
-        lines = [
-            _("%(databases)s are copied as of one moment: %(size)s.")
-            % {
-                "databases": ", ".join(live.alias for live in self.preview.databases),
-                "size": plain.format_size(size_bytes),
-            }
-            if len(self.preview.databases) > 1
-            else _("The live database is copied: %(size)s.")
-            % {"size": plain.format_size(size_bytes)}
-        ]
+        facts = {
+            "databases": ", ".join(live.alias for live in self.preview.databases),
+            "size": format_size(size_bytes),
+        }
+        lines = [_("Copied as of one moment: %(databases)s (%(size)s).") % facts]
+        expected_s = preview.expected_take_s(self.overview.snapshots, size_bytes)
         if expected_s is not None:
-            lines.append(_("That takes %s.") % text.duration(expected_s))
-        lines.append(_("Clients that connect meanwhile wait, and then carry on."))
+            lines.append(_("That takes %s.") % describe_duration(expected_s))
+        lines.append(_("Clients that connect meanwhile wait until it is done."))
         return lines
 
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
+    def perform(
+        self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
+    ) -> str:
         snapshot = take(
             values["name"] or None,
             databases=values.get("databases"),
             note=values["note"],
             pin=values["pinned"],
-            replace=values["replace"],
+            replace=bool(values.get("replace")),
+            wait_s=values["wait_s"],
             force=values["force"],
-            reporter=file,
+            reporter=reporter,
         )
         facts = {
             "name": snapshot.name,
-            "size": plain.format_size(snapshot.size_bytes),
-            "seconds": plain.format_seconds(snapshot.seconds),
+            "size": format_size(snapshot.size_bytes),
+            "seconds": format_seconds(snapshot.seconds),
         }
-        file.tell("success", _("Took “%(name)s”: %(size)s in %(seconds)s.") % facts)
-        text.record(visitor, text.keys([snapshot]), text.ADDITION, _("Taken."), file)
+        reporter.tell("success", _("Took “%(name)s”: %(size)s in %(seconds)s.") % facts)
+        log_action(session, ADDITION, snapshot, _("taken"), reporter)
         return ""
-
-
-_STAY_SIGNED_IN = gettext_lazy(
-    "You stay signed in if you are there with the same password. If not, you are asked to log in."
-)
 
 
 class Restore(Action):
     """Bring the live databases back to a snapshot."""
 
     permission = "restore"
-    form_class = RestoreForm
     button = gettext_lazy("Restore")
-    ends_sessions = True
 
     @property
     def title(self) -> str:
-        return _("Restore “%s”") % self.name
+        return _("Restore “%s”") % self.snapshot.name
 
     @property
     def aliases(self) -> Sequence[str] | None:
         return self.snapshot.aliases
 
-    def consequences(self) -> list[str]:
+    def describe_consequences(self) -> list[str]:
+        facts = {
+            "databases": ", ".join(self.snapshot.aliases),
+            "moment": format_moment(self.snapshot.taken_at),
+        }
         return [
-            _("%(databases)s: everything goes back to how it was %(ago)s, at %(moment)s UTC.")
-            % {
-                "databases": ", ".join(self.snapshot.aliases),
-                "ago": text.ago(self.snapshot.taken_at),
-                "moment": f"{self.snapshot.taken_at:%Y-%m-%d %H:%M:%S}",
-            },
-            self._duration(),
-            *self._undo(),
-            *self._drift(),
-            str(_STAY_SIGNED_IN),
+            _("Everything in %(databases)s goes back to how it was then: %(moment)s") % facts,
+            self._describe_duration(),
+            *self._describe_undo(),
+            *self._describe_drift(),
+            *_describe_logins(),
         ]
 
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
+    def perform(
+        self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
+    ) -> str:
         snapshot = restoring.restore(
-            self.name, force=values["force"], reporter=file, last_look=visitor.look
+            self.snapshot.name,
+            wait_s=values["wait_s"],
+            force=values["force"],
+            reporter=reporter,
+            last_look=session.look,
         )
-        signed_out = visitor.arrive()
-        file.tell(
-            "success",
-            _("Restored “%(name)s” of %(ago)s.")
-            % {"name": snapshot.name, "ago": text.ago(snapshot.taken_at)},
-        )
-        text.record(visitor, text.keys([snapshot]), text.CHANGE, _("Restored."), file)
+        signed_out = session.arrive()
+        facts = {"name": snapshot.name, "moment": format_moment(snapshot.taken_at)}
+        reporter.tell("success", _("Restored “%(name)s” (%(moment)s).") % facts)
+        log_action(session, CHANGE, snapshot, _("restored"), reporter)
         return signed_out
 
-    def _duration(self) -> str:
+    def _describe_duration(self) -> str:
         if self.snapshot.spare == "ready":
-            return _("A spare stands ready, so it takes milliseconds.")
+            return _("A ready-made clone stands by, so that takes milliseconds.")
         if self.snapshot.spare == "building":
-            return _("A spare is being made. The restore waits for it.")
-        return _(
-            "No spare stands ready, so %(size)s are copied first, which takes %(duration)s."
-        ) % {
-            "size": plain.format_size(self.snapshot.size_bytes),
-            "duration": text.duration(self.snapshot.seconds),
+            return _("A clone of it is being made. The restore waits for that.")
+        facts = {
+            "size": format_size(self.snapshot.size_bytes),
+            "duration": describe_duration(self.snapshot.seconds),
         }
+        return _("%(size)s are copied first, which takes %(duration)s.") % facts
 
-    def _undo(self) -> list[str]:
+    def _describe_undo(self) -> list[str]:
         if not config().undo:
             return [_("What is live now is lost: the settings say that no undo is kept.")]
-        lines = [_("What is live now becomes the undo.")]
+        lines = [_("What is live now is kept. “Undo” brings it back.")]
         if self.overview.undos:
             lines.append(
-                _("It takes the place of the present undo: %s. That is lost then.")
-                % text.undo(self.overview.undos[0])
+                _("It takes the place of the undo that is there now: %s.")
+                % describe_undo(self.overview.undos[0])
             )
         return lines
 
-    def _drift(self) -> list[str]:
+    def _describe_drift(self) -> list[str]:
         drift = KnownMigrations().drift(self.snapshot.migrations)
         lines = []
         if count := len(drift.missing):
-            lines.append(
-                ngettext(
-                    "It lacks %(count)d migration of this checkout: run migrate afterwards.",
-                    "It lacks %(count)d migrations of this checkout: run migrate afterwards.",
-                    count,
-                )
-                % {"count": count}
+            text = ngettext(
+                "It lacks %(count)d migration of this checkout: run migrate afterwards.",
+                "It lacks %(count)d migrations of this checkout: run migrate afterwards.",
+                count,
             )
+            lines.append(text % {"count": count})
         if count := len(drift.unknown):
-            lines.append(
-                ngettext(
-                    "It has %(count)d migration that this checkout does not know.",
-                    "It has %(count)d migrations that this checkout does not know.",
-                    count,
-                )
-                % {"count": count}
+            text = ngettext(
+                "It has %(count)d migration that this checkout does not know.",
+                "It has %(count)d migrations that this checkout does not know.",
+                count,
             )
+            lines.append(text % {"count": count})
         return lines
 
 
@@ -252,18 +249,12 @@ class UndoLast(Action):
     """Swap back what the last restore replaced."""
 
     permission = "restore"
-    form_class = RestoreForm
-    button = gettext_lazy("Undo the last restore")
-    needs_snapshots = False
-    ends_sessions = True
+    button = gettext_lazy("Undo")
 
     @cached_property
     def _undo(self) -> Undo:
         if not self.overview.undos:
-            raise NothingToUndoError(
-                _("There is nothing to undo: no restore has left an undo."),
-                hint=_("There may be snapshots to restore."),
-            )
+            raise NothingToUndoError(_("There is nothing to undo: no restore has left anything."))
         return self.overview.undos[0]
 
     @property
@@ -274,125 +265,64 @@ class UndoLast(Action):
     def aliases(self) -> Sequence[str] | None:
         return self._undo.aliases
 
-    def consequences(self) -> list[str]:
+    def build_form(self, data: Any = None) -> forms.Form:
+        return UndoForm(data, set_id=self._undo.set_id)
+
+    def describe_consequences(self) -> list[str]:
         return [
-            _("This becomes live again: %s.") % text.undo(self._undo),
+            _("This becomes live again: %s.") % describe_undo(self._undo),
             _("It takes milliseconds."),
-            _("What is live now becomes the undo, so that undoing once more is the redo."),
-            str(_STAY_SIGNED_IN),
+            _("What is live now is kept. To undo once more brings it back."),
+            *_describe_logins(),
         ]
 
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
-        undone = undoing.undo(force=values["force"], reporter=file, last_look=visitor.look)
-        signed_out = visitor.arrive()
-        done = _("Swapped back what was live before “%s” took its place.") % undone.name
-        file.tell("success", _("%s Undo again to redo.") % done)
-        about = [each for each in self.overview.snapshots if each.name == undone.name]
-        keys = text.keys(about) or [(undone.set_id, undone.name)]
-        text.record(visitor, keys[:1], text.CHANGE, done, file)
+    def perform(
+        self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
+    ) -> str:
+        undone = undoing.undo(
+            wait_s=values["wait_s"],
+            force=values["force"],
+            reporter=reporter,
+            last_look=session.look,
+        )
+        signed_out = session.arrive()
+        done = _("Live again: what was there before “%s” was restored.") % undone.name
+        reporter.tell("success", done)
+        log_action(session, CHANGE, undone, _("restore undone"), reporter)
         return signed_out
 
 
-class Rename(Action):
-    """Give a snapshot another name."""
-
-    permission = "take"
-    form_class = RenameForm
-    button = gettext_lazy("Rename")
-
-    @property
-    def title(self) -> str:
-        return _("Rename “%s”") % self.name
-
-    def form(self, data: Any = None) -> forms.Form:
-        return RenameForm(data, initial={"name": self.name})
-
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
-        new = values["name"]
-        snapshot = manage.rename(self.name, new)
-        done = _("Renamed “%(old)s” to “%(new)s”.") % {"old": self.name, "new": new}
-        file.tell("success", done)
-        text.record(visitor, text.keys([snapshot]), text.CHANGE, done, file)
-        return ""
+def _describe_logins() -> list[str]:
+    return [
+        _(
+            "Users, passwords, permissions and sessions come back as they were then: whoever was a "
+            "superuser is one again, and whoever came later is not there."
+        ),
+        _(
+            "You stay signed in if you are there with the same password. If not, you are asked to "
+            "log in."
+        ),
+    ]
 
 
-class Annotate(Action):
-    """Change a snapshot's note."""
+def log_action(
+    session: SessionTransfer,
+    flag: int,
+    about: Snapshot | Undo,
+    done: str,
+    reporter: ProgressReporter,
+) -> None:
+    """Write down who did what: in Python's log, and in the admin's log of the live database.
 
-    permission = "take"
-    form_class = NoteForm
-    button = gettext_lazy("Save note")
-
-    @property
-    def title(self) -> str:
-        return _("Note of “%s”") % self.name
-
-    def form(self, data: Any = None) -> forms.Form:
-        return NoteForm(data, initial={"note": self.snapshot.note})
-
-    def perform(self, values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
-        snapshot = manage.annotate(self.name, values["note"])
-        file.tell("success", _("Changed the note of “%s”.") % self.name)
-        text.record(visitor, text.keys([snapshot]), text.CHANGE, _("Changed the note."), file)
-        return ""
-
-
-class Pin(Action):
-    """Keep a snapshot from being pruned, or allow it again."""
-
-    permission = "take"
-
-    @property
-    def button(self) -> str:
-        return _("Unpin") if self.snapshot.pinned else _("Pin")
-
-    @property
-    def title(self) -> str:
-        return (_("Unpin “%s”") if self.snapshot.pinned else _("Pin “%s”")) % self.name
-
-    def consequences(self) -> list[str]:
-        if self.snapshot.pinned:
-            return [_("It may then be pruned, as snapshots that are not pinned.")]
-        return [_("Pruning then leaves it. Nothing else changes.")]
-
-    def perform(self, _values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
-        snapshot = manage.pin(self.name, pinned=not self.snapshot.pinned)
-        done = (_("Pinned “%s”.") if snapshot.pinned else _("Unpinned “%s”.")) % self.name
-        file.tell("success", done)
-        text.record(visitor, text.keys([snapshot]), text.CHANGE, done, file)
-        return ""
-
-
-class Delete(Action):
-    """Delete snapshots."""
-
-    permission = "delete"
-    button = gettext_lazy("Delete for good")
-    dangerous = True
-
-    @property
-    def title(self) -> str:
-        count = len(self.snapshots)
-        if count == 1:
-            return _("Delete “%s”") % self.name
-        return ngettext("Delete %(count)d snapshot", "Delete %(count)d snapshots", count) % {
-            "count": count
-        }
-
-    def consequences(self) -> list[str]:
-        size = plain.format_size(sum(each.size_bytes for each in self.snapshots))
-        lines = [
-            _("Their copies and spares are dropped, and the disk space is given back: %s.") % size,
-            _("There is no undo for this. The live databases stay as they are."),
-        ]
-        pinned = [each.name for each in self.snapshots if each.pinned]
-        if pinned:
-            lines.append(_("Pinned, and deleted all the same: %s.") % ", ".join(pinned))
-        return lines
-
-    def perform(self, _values: dict[str, Any], visitor: Visitor, file: ProgressFile) -> str:
-        gone = manage.delete(*(each.name for each in self.snapshots), reporter=file)
-        done = _("Deleted %s.") % ", ".join(f"“{each.name}”" for each in gone)
-        file.tell("success", done)
-        text.record(visitor, text.keys(gone), text.DELETION, "", file)
-        return ""
+    Python's log is outside of any database that a restore replaces. The admin's log shows the text
+    in its recent actions. Nothing is written there where the live database does not know the user.
+    """
+    logger.warning("Snapshot %r: %s by %r in the admin", about.name, done, session.username)
+    user_id = getattr(session.user, "pk", None)
+    if user_id is None:
+        return
+    row = models.Snapshot(set_id=about.set_id, name=f"{about.name}: {done}")
+    try:
+        LogEntry.objects.log_actions(user_id, [row], flag, done)
+    except Error as error:
+        reporter.warn(_("Nothing was written into the admin's log: %s") % str(error).strip())

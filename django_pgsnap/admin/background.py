@@ -1,46 +1,53 @@
-"""Progress: what an operation has to say, kept in a file while it runs and until it is heard.
+"""Operations in the background: a thread does the work, and a page shows how far it is.
 
-It cannot be kept in the database, which is being copied or replaced: a client that connects during
-a take waits until the take is over. Memory would do for one process, but the next request may be
-another's.
+Progress is kept in files, by Django's file-based cache. It cannot be kept in the database, which is
+being copied or replaced, nor in memory, since the next request may reach another process.
 
-Work: an operation in a thread of the server process, so that its page need not wait for it.
+Whoever started an operation gets a signed cookie. While the operation is at work, its page needs
+nothing else: no session, no user, no database.
 """
 
 from __future__ import annotations
 
-import atexit
-import json
 import os
 import re
 import secrets
-import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
+from django.core import signing
+from django.core.cache.backends.filebased import FileBasedCache
 from django.db import connections
+from django.http import HttpRequest, HttpResponse, parse_cookie
 from django.utils import translation
 from django.utils.translation import gettext as _
 
+from ..connections.claimed_requests import register_claim
 from ..errors import InsideTransactionError, PgsnapError
 from ..reporting import Reporter
 
-_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
-_PREFIX: Final = "django_pgsnap-"
-# Long enough to come back to the page, and longer than any operation keeps silent.
-_KEEP_S: Final = 24 * 60 * 60.0
+# How long a finished operation can be looked at, and how long its cookie is good for.
+_KEEP_S: Final = 60 * 60
 _WRITE_EVERY_S: Final = 0.25
 # An operation that has written nothing for so long may have died.
 _SILENCE_S: Final = 15.0
 
-_ours: set[Path] = set()
+_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
+_PAGE: Final = re.compile(r"/progress/(?P<token>[0-9a-f]{32})/(cancel/)?$")
+_COOKIE: Final = "pgsnap_progress"
+_SIGNER: Final = "django_pgsnap.progress"
+
+
+class CancelledError(PgsnapError):
+    """Somebody pressed Cancel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +56,27 @@ class Progress:
 
     Attributes:
         title: What it does, as a heading.
+        user: Who asked for it.
         began: When it began, in seconds since the epoch.
+        heard: When it last reported anything, in seconds since the epoch.
         step: What it is at.
         done_bytes: How much has been copied; None where that cannot be known.
         total_bytes: How much there is to copy; None while nothing is copied.
         texts: What there is to tell afterwards: level (a tag of Django's messages) and text.
-        ended: Whether it is over.
-        failed: Whether it ended with an error, which is the last of the texts.
+        error: What it failed with, None where it did not fail.
         signed_out: Why who asked for it is signed out; empty where they are not.
     """
 
     title: str
-    began: float
+    user: Any = None
+    began: float = field(default_factory=time.time)
+    heard: float = field(default_factory=time.time)
     step: str = ""
     done_bytes: int | None = None
     total_bytes: int | None = None
     texts: tuple[tuple[str, str], ...] = ()
     ended: bool = False
-    failed: bool = False
+    error: PgsnapError | None = None
     signed_out: str = ""
 
     @property
@@ -74,33 +84,30 @@ class Progress:
         """How long it has been running."""
         return max(0.0, time.time() - self.began)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it may have died: it has neither ended nor reported anything lately."""
+        return not self.ended and time.time() - self.heard > _SILENCE_S
 
-class ProgressFile(Reporter):
+
+class ProgressReporter(Reporter):
     """Writes down what an operation reports, where other processes find it by its token."""
 
-    def __init__(self, title: str) -> None:
-        """Begin a new one.
-
-        Args:
-            title: What the operation does, as a heading.
-        """
-        _sweep()
+    def __init__(self, title: str, user: Any = None) -> None:
+        """Begin a new operation, asked for by this user."""
         self.token = secrets.token_hex(16)
-        self.progress = Progress(title=title, began=time.time())
-        self._directory = _directory(self.token)
-        # Nobody else may look, or put a link there for us to write through.
-        self._directory.mkdir(mode=0o700)
-        _ours.add(self._directory)
-        self._written = 0.0
-        self._write()
+        self.progress = Progress(title=title, user=_without_password(user))
+        self._change()
 
     def step(self, message: str) -> None:
         """Write down what begins."""
+        self._stop_if_cancelled()
         self._change(step=message, done_bytes=None, total_bytes=None)
 
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
         """Write down how far copying is, a few times a second."""
-        if time.monotonic() - self._written >= _WRITE_EVERY_S:
+        if time.time() - self.progress.heard >= _WRITE_EVERY_S:
+            self._stop_if_cancelled()
             self._change(done_bytes=done_bytes, total_bytes=total_bytes)
 
     def note(self, message: str) -> None:
@@ -115,117 +122,93 @@ class ProgressFile(Reporter):
         """Write down what is to be told afterwards."""
         self._change(texts=(*self.progress.texts, (level, text)))
 
-    def end(self, *, failed: bool = False, signed_out: str = "") -> None:
+    def end(self, *, error: PgsnapError | None = None, signed_out: str = "") -> None:
         """Write down that it is over."""
-        self._change(ended=True, failed=failed, signed_out=signed_out)
-
-    def forget(self) -> None:
-        """Remove the file: everything has been told."""
-        _remove(self._directory)
+        self._change(ended=True, error=error, signed_out=signed_out)
 
     def _change(self, **changes: Any) -> None:
-        self.progress = replace(self.progress, **changes)
-        self._write()
-
-    def _write(self) -> None:
-        new = self._directory / "new"
+        self.progress = replace(self.progress, heard=time.time(), **changes)
         # An operation is not to fail since it cannot be watched.
         with suppress(OSError):
-            new.write_text(json.dumps(asdict(self.progress)))
-            # Whoever reads meanwhile sees the old text or the new one.
-            new.replace(self._directory / "progress")
-        self._written = time.monotonic()
+            _store().set(self.token, vars(self.progress))
+
+    def _stop_if_cancelled(self) -> None:
+        with suppress(OSError):
+            if _store().get(_cancel_key(self.token)):
+                raise CancelledError(_("Cancelled. The databases are as they were."))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What was read, and for how many seconds nothing has been written."""
-
-    progress: Progress
-    silent_s: float
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether it may have died: it has neither ended nor been heard of lately."""
-        return not self.progress.ended and self.silent_s > _SILENCE_S
-
-
-def read(token: str) -> Found | None:
-    """Return an operation's progress, None where this machine knows nothing of it."""
+def read_progress(token: str) -> Progress | None:
+    """Return an operation's progress, None where nothing that can be read is known of it."""
     if not _TOKEN.fullmatch(token):
         return None
-    directory = _directory(token)
-    path = directory / "progress"
     try:
-        if not _is_ours(directory):
-            return None
-        data = json.loads(path.read_text())
-        silent_s = time.time() - path.stat().st_mtime
-    except FileNotFoundError:
+        return Progress(**_store().get(token))
+    except Exception:  # noqa: BLE001  # no file, a broken one, or one of another release
         return None
-    texts = tuple((level, text) for level, text in data.pop("texts"))
-    return Found(progress=Progress(**data, texts=texts), silent_s=silent_s)
 
 
-def _directory(token: str) -> Path:
-    return Path(tempfile.gettempdir(), f"{_PREFIX}{token}")
+def forget_progress(token: str) -> None:
+    """Remove an operation's progress: everything has been told."""
+    with suppress(OSError):
+        _store().delete_many([token, _cancel_key(token)])
 
 
-def _is_ours(directory: Path) -> bool:
-    """Tell whether a directory is what we would have made, so that nobody else wrote into it."""
-    found = directory.lstat()
+def request_cancel(token: str) -> None:
+    """Have an operation stop at its next report, as Ctrl-C stops a command."""
+    _store().set(_cancel_key(token), True)
+
+
+def _cancel_key(token: str) -> str:
+    return f"cancel-{token}"
+
+
+def _store() -> FileBasedCache:
+    """Return the cache, after making sure that nobody else can write what we read."""
     us = getattr(os, "geteuid", int)()  # Windows has no such users, and says 0
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == us
+    directory = Path(tempfile.gettempdir(), f"django_pgsnap-{us}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != us:
+        raise PermissionError(f"{directory} is not ours.")
+    if os.name == "posix" and found.st_mode & 0o077:
+        raise PermissionError(f"{directory} is open to others.")
+    return FileBasedCache(str(directory), {"TIMEOUT": _KEEP_S, "OPTIONS": {"MAX_ENTRIES": 1000}})
 
 
-def _sweep() -> None:
-    """Remove what nobody came back for, and what killed processes left."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(FileNotFoundError):  # somebody else sweeps, too
-            if (
-                _TOKEN.fullmatch(directory.name.removeprefix(_PREFIX))
-                and _is_ours(directory)
-                # Each time that something is written, a file appears in it.
-                and time.time() - directory.lstat().st_mtime > _KEEP_S
-            ):
-                _remove(directory)
-
-
-def _remove(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    _ours.discard(directory)
-
-
-@atexit.register
-def _forget_all() -> None:
-    for directory in list(_ours):
-        _remove(directory)
+def _without_password(user: Any) -> Any:
+    """Return a copy of a user that a file may hold: all that the admin's header asks for."""
+    user = copy(user)
+    if user is not None:
+        user.password = "" if user.has_usable_password() else "!"
+    return user
 
 
 # Does the work, tells what came of it, and returns why the visitor is to be signed out, if so.
-Act = Callable[[ProgressFile], str]
+Work = Callable[[ProgressReporter], str]
 
 
 class Job(Thread):
     """One operation at work. A process that is to stop waits for it to end."""
 
-    def __init__(self, title: str, act: Act) -> None:
+    def __init__(self, title: str, work: Work, user: Any = None) -> None:
         """Start at once.
 
         Args:
             title: What it does, as a heading.
-            act: What does it.
+            work: What does it.
+            user: Who asked for it.
         """
         super().__init__(name="django_pgsnap", daemon=False)
-        self._file = ProgressFile(title)
-        self._act = act
+        self._reporter = ProgressReporter(title, user)
+        self._work = work
         self._language = translation.get_language()
         self.start()
 
     @property
     def token(self) -> str:
         """What its progress is found by."""
-        return self._file.token
+        return self._reporter.token
 
     def run(self) -> None:
         """Do the work, and write down how it ended."""
@@ -240,25 +223,24 @@ class Job(Thread):
         self.join(patience_s)
         if self.is_alive():
             return None
-        self._file.forget()
-        return self._file.progress
+        forget_progress(self.token)
+        return self._reporter.progress
 
     def _run(self) -> None:
         try:
-            signed_out = self._act(self._file)
+            signed_out = self._work(self._reporter)
         except PgsnapError as error:
-            self._file.tell("error", str(error))
-            self._file.end(failed=True)
+            self._reporter.end(error=error)
         except BaseException:
-            self._file.tell("error", _("This failed unexpectedly. The server's log says why."))
-            self._file.end(failed=True)
+            unexpected = _("This failed unexpectedly. The server's log says why.")
+            self._reporter.end(error=PgsnapError(unexpected))
             raise
         else:
-            self._file.end(signed_out=signed_out)
+            self._reporter.end(signed_out=signed_out)
 
 
-def stand_aside() -> None:
-    """Let go of this thread's connections, which would be in the way of the work.
+def release_connections() -> None:
+    """Close this thread's connections, which would be in the way of the work.
 
     Raises:
         InsideTransactionError: This thread is inside ``transaction.atomic``, and would wait for
@@ -272,3 +254,49 @@ def stand_aside() -> None:
                 hint="Take the middleware or decorator away that opens it, for the admin's pages.",
             )
     connections.close_all()
+
+
+def set_progress_cookie(
+    request: HttpRequest, response: HttpResponse, token: str, page: str
+) -> None:
+    """Give whoever started an operation the cookie for it, which its page alone gets to see."""
+    response.set_cookie(
+        _COOKIE,
+        _signer().sign(token),
+        max_age=_KEEP_S,
+        path=page,
+        secure=request.is_secure(),
+        httponly=True,
+        # Another site can make nobody press Cancel.
+        samesite="Strict",
+    )
+
+
+def delete_progress_cookie(response: HttpResponse, page: str) -> None:
+    """Have the cookie for an operation forgotten."""
+    response.delete_cookie(_COOKIE, path=page, samesite="Strict")
+
+
+def has_progress_cookie(cookies: Mapping[str, str], token: str) -> bool:
+    """Tell whether the cookie for the operation of this token is among the cookies."""
+    try:
+        return _signer().unsign(cookies.get(_COOKIE, ""), max_age=_KEEP_S) == token
+    except signing.BadSignature:
+        return False
+
+
+def _signer() -> signing.TimestampSigner:
+    # Not as Django signs cookies: how it makes their salt is its own business.
+    return signing.TimestampSigner(salt=_SIGNER)
+
+
+def _claims(path: str, cookies: str) -> bool:
+    """Claim a request for the page of an operation that is at work, if it has the cookie."""
+    page = _PAGE.search(path)
+    if page is None or not has_progress_cookie(parse_cookie(cookies), page["token"]):
+        return False
+    progress = read_progress(page["token"])
+    return progress is not None and not progress.ended and not progress.is_silent
+
+
+register_claim(_claims)

@@ -1,16 +1,22 @@
-"""What can be filled in before something is done."""
+"""What can be filled in: to take, to restore, and to change a snapshot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from django import forms
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from ..clones.names import validate_name
+from .. import models
+from ..clones.names import first_free_name, validate_name
+from ..conf import config
 from ..errors import InvalidNameError
+from ..snapshots.types import Snapshot
+from .text import describe_loss
 
 _NOTE_MAX = 2000
 
@@ -19,7 +25,12 @@ def _valid_name(name: str) -> None:
     try:
         validate_name(name)
     except InvalidNameError as error:
-        raise ValidationError(str(error)) from error
+        raise ValidationError(
+            gettext(
+                "A name has 1 to 100 letters, digits, “.”, “_”, “-” and “/”, and begins with a "
+                "letter or digit."
+            )
+        ) from error
 
 
 def _name_field(**options: Any) -> forms.CharField:
@@ -27,10 +38,7 @@ def _name_field(**options: Any) -> forms.CharField:
         label=_("Name"),
         max_length=100,
         validators=[_valid_name],
-        help_text=_("Letters, digits, “.”, “_”, “-” and “/”."),
-        widget=forms.TextInput(
-            attrs={"class": "vTextField", "autocomplete": "off", "spellcheck": "false"}
-        ),
+        widget=AdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false"}),
         **options,
     )
 
@@ -40,62 +48,147 @@ def _note_field() -> forms.CharField:
         label=_("Note"),
         required=False,
         max_length=_NOTE_MAX,
-        widget=forms.TextInput(attrs={"class": "vTextField", "autocomplete": "off"}),
+        widget=AdminTextInputWidget(attrs={"autocomplete": "off"}),
     )
 
 
-def _force_field() -> forms.BooleanField:
+def _pinned_field() -> forms.BooleanField:
     return forms.BooleanField(
-        label=_("End busy sessions too"),
+        label=_("Pinned"),
         required=False,
-        help_text=_("What they have not committed is lost. (--force)"),
+        help_text=_("A pinned snapshot stays when old ones are pruned."),
     )
 
 
-class Confirmation(forms.Form):
-    """Nothing to fill in."""
+class WaitForm(forms.Form):
+    """How to treat sessions that are at work."""
+
+    wait_s = forms.FloatField(
+        label=_("Seconds to wait"),
+        required=False,
+        min_value=0,
+        max_value=24 * 60 * 60,
+        help_text=_("How long sessions that are at work may take to finish."),
+    )
+    force = forms.BooleanField(
+        label=_("End sessions that are at work"),
+        required=False,
+        help_text=_("What they have not committed is lost."),
+    )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Propose to wait for as long as the settings say."""
+        super().__init__(*args, **options)
+        self.fields["wait_s"].initial = config().wait_s
 
 
-class TakeForm(forms.Form):
+class UndoForm(WaitForm):
+    """Which undo is confirmed, so that no other one is undone."""
+
+    set_id = forms.CharField(widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, set_id: str, **options: Any) -> None:
+        """Ask about the undo of this set id."""
+        super().__init__(*args, initial={"set_id": set_id}, **options)
+        self._set_id = set_id
+
+    def clean(self) -> None:
+        """Refuse where a restore has come in between."""
+        super().clean()
+        if self.cleaned_data.get("set_id") != self._set_id:
+            self.data = {**self.data, "set_id": self._set_id}
+            raise ValidationError(
+                gettext("Something else was restored meanwhile. Look again at what undo brings.")
+            )
+
+
+class TakeForm(WaitForm):
     """What a new snapshot is to be."""
 
-    name = _name_field(required=False)
+    name = _name_field(
+        required=False, help_text=_("Without a name it is called as the field proposes.")
+    )
     note = _note_field()
     databases = forms.MultipleChoiceField(label=_("Databases"), widget=forms.CheckboxSelectMultiple)
-    pinned = forms.BooleanField(
-        label=_("Pin it"), required=False, help_text=_("Pruning leaves it.")
+    pinned = _pinned_field()
+    # Only there where a snapshot has that name, since only then it can be said what is lost.
+    replace = forms.MultipleChoiceField(
+        label=_("Replace"), required=False, widget=forms.CheckboxSelectMultiple
     )
-    replace = forms.BooleanField(
-        label=_("Take the place of a snapshot of the same name"),
-        required=False,
-        help_text=_("The old one goes when the new one is complete. (--replace)"),
-    )
-    force = _force_field()
+    field_order = ("name", "replace", "note", "databases", "pinned", "wait_s", "force")
 
-    def __init__(self, *args: Any, aliases: Sequence[str], suggestion: str, **options: Any) -> None:
-        """Offer these aliases, all of them chosen, and this name."""
-        super().__init__(*args, **options)
-        self.fields["name"].widget.attrs["placeholder"] = suggestion
-        databases = self.fields["databases"]
-        databases.choices = [(alias, alias) for alias in aliases]  # type: ignore[attr-defined]
+    def __init__(
+        self,
+        data: Any,
+        *,
+        aliases: Sequence[str],
+        snapshots: Sequence[Snapshot],
+        may_replace: bool,
+    ) -> None:
+        """Offer these aliases, all of them chosen.
+
+        Args:
+            data: What was filled in, None for nothing.
+            aliases: Of the live databases.
+            snapshots: Those that there are.
+            may_replace: Whether one of them may be replaced.
+        """
+        super().__init__(data)
+        self.fields["name"].widget.attrs["placeholder"] = first_free_name(
+            each.name for each in snapshots
+        )
+        databases: Any = self.fields["databases"]
+        databases.choices = [(alias, alias) for alias in aliases]
         databases.initial = list(aliases)
         if len(aliases) == 1:
             del self.fields["databases"]
+        name = (data or {}).get("name", "").strip()
+        self._existing = next((each for each in snapshots if each.name == name), None)
+        if self._existing is None or not may_replace:
+            del self.fields["replace"]
+        else:
+            replace: Any = self.fields["replace"]
+            lost = gettext("Delete %s, once the new one is complete")
+            replace.choices = [(self._existing.set_id, lost % describe_loss(self._existing))]
+
+    def clean(self) -> None:
+        """Refuse a name that a snapshot has, unless that one may go."""
+        super().clean()
+        if self._existing is None or self.cleaned_data.get("replace"):
+            return
+        facts = {"name": self._existing.name, "lost": describe_loss(self._existing)}
+        text = gettext("There is a snapshot of this name already: %(lost)s. Choose another name.")
+        if "replace" in self.fields:
+            text = gettext(
+                "There is a snapshot of this name already: %(lost)s. Choose another name, or say "
+                "that it may be replaced."
+            )
+        self.add_error("name", text % facts)
 
 
-class RestoreForm(forms.Form):
-    """How a restore or an undo is to go about it."""
-
-    force = _force_field()
-
-
-class RenameForm(forms.Form):
-    """A snapshot's new name."""
+class SnapshotForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What of a snapshot can be changed."""
 
     name = _name_field()
-
-
-class NoteForm(forms.Form):
-    """A snapshot's new note."""
-
     note = _note_field()
+    pinned = _pinned_field()
+
+    # The names that other snapshots have.
+    taken_names: Collection[str] = ()
+
+    class Meta:
+        model = models.Snapshot
+        fields = ("name",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Begin with what the snapshot has."""
+        super().__init__(*args, **options)
+        snapshot = self.instance.facts.snapshot
+        self.initial.update(note=snapshot.note, pinned=snapshot.pinned)
+
+    def clean_name(self) -> str:
+        """Refuse a name that another snapshot has."""
+        name: str = self.cleaned_data["name"]
+        if name in self.taken_names:
+            raise ValidationError(gettext("There is a snapshot “%s” already.") % name)
+        return name

@@ -1,4 +1,4 @@
-"""The visitor: who asks for a restore, and whether they stay signed in over it.
+"""Session transfer: whether whoever asks for a restore stays signed in over it.
 
 A restored database brings its own users and sessions. The visitor's session is carried over as it
 is right before the swap, and only if Django would accept it there: the same name behind the same
@@ -23,10 +23,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 
-class Visitor:
+class SessionTransfer:
     """Who sent a request, with what is needed to recognise them in another database.
 
     Attributes:
+        username: Their name.
         user: Who that is in the database that is live now, None where it does not know them.
     """
 
@@ -34,7 +35,7 @@ class Visitor:
         """Take note of the request's session and user."""
         self._session: SessionBase = request.session
         self._data: dict[str, Any] = dict(request.session.items())
-        self._username = request.user.get_username()
+        self.username = request.user.get_username()
         self._row: AbstractBaseSession | None = None
         self._holds = True
         self.user: AbstractBaseUser | AnonymousUser | None = request.user
@@ -101,7 +102,7 @@ class Visitor:
         request.session = _Copy(data)  # type: ignore[assignment]
         user = auth.get_user(request)
         # The hash is of the password alone: users without one would all match.
-        if isinstance(user, AnonymousUser) or user.get_username() != self._username:
+        if isinstance(user, AnonymousUser) or user.get_username() != self.username:
             return None
         return user
 
@@ -126,4 +127,6 @@ def leave_alone(request: HttpRequest) -> None:
     """Make a request nobody's, without that its sender is signed out."""
     # With the cookie gone from it, the session's middleware has nothing to save or to delete.
     request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+    if settings.CSRF_USE_SESSIONS:
+        request.META["CSRF_COOKIE_NEEDS_UPDATE"] = False
     sign_out(request)

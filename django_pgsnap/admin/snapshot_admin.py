@@ -1,10 +1,8 @@
-"""What all pages have in common: who may use them, how they are drawn, how they refuse.
+"""Snapshots in Django's admin.
 
-Following: the page that shows how an operation is going, and what it says when that is over.
-
-Acting: the page that says what will happen, and the work itself.
-
-The snapshots in the admin: their addresses, the list, and a page for each.
+The list, the form, the history and the deletion are Django's own, on rows in memory, so that they
+look and work as everything else in the project's admin. Taking, restoring and undoing have a page
+that says what will happen, and one that shows how far the work is.
 """
 
 from __future__ import annotations
@@ -12,41 +10,92 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial, update_wrapper
+from functools import wraps
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import AdminErrorList, AdminForm
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.db import connections, transaction
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST, require_safe
 
 from ..connections.claimed_requests import is_claimed
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
-from ..migration_drift import KnownMigrations
+from ..formatting import format_seconds, format_size, printable
+from ..models import Snapshot as Row
+from ..reporting import Reporter
+from ..snapshots import manage
 from ..snapshots.context import choose_targets
 from ..snapshots.queries import Overview, overview, read_carried_properties
 from ..snapshots.types import Snapshot
-from . import background, progress_access, text
-from . import text as text_module
-from .actions import Action, Annotate, Delete, Pin, Rename, Restore, Take, UndoLast
-from .background import Found, Job, Progress, stand_aside
-from .changelist import ChangeList, Row
-from .progress_access import is_valid, take_back
-from .session_transfer import Visitor, leave_alone, sign_out
+from .actions import Action, Restore, Take, UndoLast
+from .background import (
+    Job,
+    Progress,
+    delete_progress_cookie,
+    forget_progress,
+    has_progress_cookie,
+    read_progress,
+    release_connections,
+    request_cancel,
+    set_progress_cookie,
+)
+from .changelist import BranchFilter, DatabaseFilter, MigrationsFilter, PinnedFilter, SnapshotRows
+from .forms import SnapshotForm
+from .session_transfer import SessionTransfer, leave_alone, sign_out
+from .text import (
+    describe_drift,
+    describe_error,
+    describe_loss,
+    describe_occupied,
+    describe_operation,
+    describe_spare,
+    describe_undo,
+    format_moment,
+)
+
+View = Callable[..., HttpResponse]
 
 PERMISSIONS: Final = ("view", "take", "restore", "delete")
 
+# What is done by then is answered at once; for the rest there is a page that shows its progress.
+_PATIENCE_S: Final = 1.5
+_SHORT_COMMIT: Final = 8
+_LEVELS: Final = {name: level for level, name in messages.constants.DEFAULT_TAGS.items()}
 
-class SnapshotPages(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Permissions and pages of snapshots; Django's own, which expect a table, are not used."""
+
+class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Snapshots in the admin."""
+
+    form = SnapshotForm
+    list_filter = (PinnedFilter, MigrationsFilter, BranchFilter, DatabaseFilter)
+    search_fields = ("name", "note", "branch", "commit")
+    search_help_text = gettext_lazy("Looks into names, notes, branches and commits.")
+    show_facets = admin.ShowFacets.NEVER
+    readonly_fields = (
+        *("taken", "size", "copying", "spare", "code", "identity"),
+        *("databases", "migrations"),
+    )
+
+    # Permissions
+
+    def may(self, request: HttpRequest, permission: str) -> bool:
+        """Tell whether a user has the permission to ``view``, ``take``, ``restore``, ``delete``."""
+        return bool(request.user.has_perm(f"{self.opts.app_label}.{permission}_snapshot"))
 
     def has_view_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
         """Tell whether a user may look: those who may do something, may."""
@@ -56,61 +105,458 @@ class SnapshotPages(admin.ModelAdmin):  # type: ignore[type-arg]
         """Tell whether to offer a take; not where snapshots are switched off."""
         return self.may(request, "take") and _are_on()
 
-    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Tell that nobody edits a snapshot as a form."""
-        return False
+    def has_change_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+        """Tell whether a user may rename, annotate and pin."""
+        return self.may(request, "take")
 
-    def has_delete_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
-        """Tell whether a user may delete snapshots."""
-        return self.may(request, "delete")
+    # Addresses
 
-    def may(self, request: HttpRequest, permission: str) -> bool:
-        """Tell whether a user has the permission to ``view``, ``take``, ``restore``, ``delete``."""
-        return bool(request.user.has_perm(f"{self.opts.app_label}.{permission}_snapshot"))
-
-    def snapshots(self, found: Overview, set_ids: Iterable[str]) -> list[Snapshot]:
-        """Return the snapshots that an address or a form names.
-
-        Raises:
-            Http404: There is none of one of these set ids.
-        """
-        known = {snapshot.set_id: snapshot for snapshot in found.snapshots}
-        wanted = dict.fromkeys(set_ids)
-        if not wanted.keys() <= known.keys():
-            raise Http404(_("There is no such snapshot."))
-        return [known[each] for each in wanted]
-
-    def render(
-        self, request: HttpRequest, template: str, title: str, *, status: int = 200, **facts: Any
-    ) -> TemplateResponse:
-        """Return a page in the look of the admin."""
-        context = {**self._surroundings(request), "opts": self.opts, "title": title, **facts}
-        request.current_app = self.admin_site.name
-        return TemplateResponse(
-            request, f"admin/django_pgsnap/snapshot/{template}.html", context, status=status
-        )
-
-    def _surroundings(self, request: HttpRequest) -> dict[str, Any]:
-        """Return what is on every page, the more of it the more a user may do."""
-        site = self.admin_site
-        if is_claimed(request):
-            return {"site_title": site.site_title, "site_header": site.site_header}
-        may = {permission: self.may(request, permission) for permission in PERMISSIONS}
-        return {**site.each_context(request), "may": may}
+    def get_urls(self) -> list[URLPattern]:
+        """Return Django's own addresses and ours. A snapshot is addressed by its set id."""
+        own: list[tuple[str, str, View]] = [
+            ("undo/", "undo", self.admin_site.admin_view(self.undo_view)),
+            ("<slug:set_id>/restore/", "restore", self.admin_site.admin_view(self.restore_view)),
+            # These ask by themselves who is there: that may not need a database, and says why
+            # somebody is there no more.
+            ("progress/<slug:token>/", "progress", _public(require_safe(self.progress_view))),
+            ("progress/<slug:token>/cancel/", "cancel", _public(require_POST(self.cancel_view))),
+        ]
+        prefix = f"{self.opts.app_label}_{self.opts.model_name}"
+        patterns = [path(route, view, name=f"{prefix}_{name}") for route, name, view in own]
+        patterns += super().get_urls()
+        for pattern in patterns:
+            pattern.callback = self._guard(pattern.callback)
+        return patterns
 
     def url(self, page: str, *arguments: str) -> str:
         """Return the address of one of the pages."""
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
         return reverse(name, args=arguments, current_app=self.admin_site.name)
 
-    def refuse(self, request: HttpRequest, title: str, error: PgsnapError) -> TemplateResponse:
+    def _guard(self, view: View) -> View:
+        """Answer our errors with a page, and have ATOMIC_REQUESTS spare the view.
+
+        A take or a restore would wait for the transaction that ATOMIC_REQUESTS opens.
+        """
+
+        @wraps(view)
+        def guarded(request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+            try:
+                return view(request, *arguments, **options)
+            except PgsnapError as error:
+                return self.refuse(request, error)
+
+        for alias in connections:
+            guarded = transaction.non_atomic_requests(using=alias)(guarded)
+        return guarded
+
+    def render(
+        self, request: HttpRequest, template: str, title: str, *, status: int = 200, **facts: Any
+    ) -> TemplateResponse:
+        """Return a page in the look of the admin."""
+        context = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
+        request.current_app = self.admin_site.name
+        name = f"admin/django_pgsnap/snapshot/{template}.html"
+        return TemplateResponse(request, name, {**context, **facts}, status=status)
+
+    def refuse(self, request: HttpRequest, error: PgsnapError) -> TemplateResponse:
         """Return the page that says why something is not possible, and what to do about it."""
         status = HTTPStatus.CONFLICT
         if isinstance(error, NotEnabledError):
             status = HTTPStatus.FORBIDDEN
         elif isinstance(error, ServerUnavailableError):
             status = HTTPStatus.SERVICE_UNAVAILABLE
-        return self.render(request, "refused", title, status=status, error=error)
+        title = str(self.opts.verbose_name_plural).capitalize()
+        return self.render(request, "refused", title, status=status, error=describe_error(error))
+
+    # The list and the form
+
+    def find_overview(self, request: Any) -> Overview:
+        """Return what there is, looked up once per request."""
+        if not hasattr(request, "pgsnap_overview"):
+            request.pgsnap_overview = overview()
+        return cast(Overview, request.pgsnap_overview)
+
+    def get_queryset(self, request: Any) -> SnapshotRows:
+        """Return all snapshots, looked up once per request."""
+        if not hasattr(request, "pgsnap_rows"):
+            request.pgsnap_rows = SnapshotRows.of_snapshots(self.find_overview(request).snapshots)
+        return cast(SnapshotRows, request.pgsnap_rows)
+
+    def get_object(self, request: HttpRequest, object_id: str, _from: Any = None) -> Row | None:
+        """Return the snapshot of a set id."""
+        return next((row for row in self.get_queryset(request) if row.pk == object_id), None)
+
+    def get_ordering(self, _request: HttpRequest) -> tuple[str, ...]:
+        """Have the newest first."""
+        return ("-taken",)
+
+    def get_search_results(
+        self, _request: HttpRequest, queryset: Any, search_term: str
+    ) -> tuple[Any, bool]:
+        """Return those that have all the words."""
+        return queryset.search(search_term), False
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        """Return the columns: databases where they differ, Restore for whoever may."""
+        found = {row.facts.snapshot.aliases for row in self.get_queryset(request)}
+        return (
+            *("name", "note", "pinned", "age", "size"),
+            *(("aliases",) if len(found) > 1 else ()),
+            *("code", "drift", "spare"),
+            *(("restore",) if self.may(request, "restore") else ()),
+        )
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list, below what is live, what undo would bring and what is at work."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        found = self.find_overview(request)
+        facts = {
+            "title": str(self.opts.verbose_name_plural).capitalize(),
+            "running": list(map(describe_operation, found.underway)),
+            "undo": describe_undo(found.undos[0]) if found.undos else "",
+            "may_restore": self.may(request, "restore"),
+            "occupied": describe_occupied(found),
+            "is_empty": not found.snapshots,
+        }
+        return super().changelist_view(request, {**facts, **(extra_context or {})})
+
+    def get_fieldsets(self, _request: HttpRequest, _obj: Any = None) -> Any:
+        """Return what can be changed, and below it what is known."""
+        return [
+            (None, {"fields": ("name", "note", "pinned")}),
+            (_("Facts"), {"fields": ("taken", "size", "copying", "spare", "code", "identity")}),
+            (_("Databases"), {"fields": ("databases",)}),
+            (_("Migrations"), {"fields": ("migrations",)}),
+        ]
+
+    def get_form(  # type: ignore[override]
+        self, request: HttpRequest, obj: Any = None, **options: Any
+    ) -> Any:
+        """Return the form, which refuses the names of other snapshots."""
+        form = super().get_form(request, obj, **options)
+        others = [row.name for row in self.get_queryset(request) if row.pk != obj.pk]
+        return type(form.__name__, (form,), {"taken_names": others})
+
+    def render_change_form(  # type: ignore[override]
+        self, request: HttpRequest, context: dict[str, Any], **options: Any
+    ) -> HttpResponse:
+        """Say on the form whether it may be restored, and leave it with one primary button."""
+        context["may_restore"] = self.may(request, "restore")
+        context |= {"show_save_and_continue": False, "show_save_and_add_another": False}
+        return super().render_change_form(request, context, **options)
+
+    def save_model(self, request: HttpRequest, obj: Row, form: Any, _change: Any) -> None:
+        """Write what was changed; a snapshot is known by its name until it has another."""
+        snapshot: Snapshot = obj.facts.snapshot
+        self._check_name(request, snapshot)
+        values = form.cleaned_data
+        if "note" in form.changed_data:
+            manage.annotate(snapshot.name, values["note"])
+        if "pinned" in form.changed_data:
+            manage.pin(snapshot.name, pinned=values["pinned"])
+        if "name" in form.changed_data:
+            manage.rename(snapshot.name, values["name"])
+
+    # Deletion
+
+    def get_deleted_objects(self, objs: Iterable[Any], request: HttpRequest) -> Any:
+        """Return what goes with these snapshots, for the pages that ask."""
+        snapshots = [row.facts.snapshot for row in objs]
+        named = [[describe_loss(each), _describe_copies(each)] for each in snapshots]
+        copies = sum(len(each.members) for each in snapshots)
+        counts = {self.opts.verbose_name_plural: len(snapshots), _("databases"): copies}
+        lacking = set() if self.has_delete_permission(request) else {self.opts.verbose_name}
+        return [each for pair in named for each in pair], counts, lacking, []
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Delete a snapshot."""
+        self.delete_queryset(request, SnapshotRows.of([obj]))
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """Delete snapshots, and only then log it."""
+        rows = list(queryset)
+        for row in rows:
+            self._check_name(request, row.facts.snapshot)
+        manage.delete(*(row.name for row in rows), reporter=_Messages(request))
+        super().log_deletions(request, SnapshotRows.of(rows))
+
+    def log_deletions(self, _request: HttpRequest, _queryset: Any) -> list[LogEntry]:
+        """Leave to `delete_queryset` what Django does before anything is deleted."""
+        return []
+
+    def _check_name(self, request: HttpRequest, snapshot: Snapshot) -> None:
+        """Refuse a snapshot whose name also means another one: what is done is done by name."""
+        names = Counter(row.name for row in self.get_queryset(request))
+        if names[snapshot.name] > 1:
+            raise PgsnapError(
+                _("There are two snapshots “%s”, since a replacement was interrupted.")
+                % snapshot.name,
+                hint=_(
+                    "On the command line the newest complete one is meant: delete or rename it."
+                ),
+            )
+
+    # Actions
+
+    def add_view(self, request: HttpRequest, *_arguments: Any, **_options: Any) -> HttpResponse:
+        """Take a snapshot."""
+        self._check_may(request, Take)
+        action = Take(self.find_overview(request))
+        action.may_replace = self.has_delete_permission(request)
+        return self._act(request, action)
+
+    def restore_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
+        """Restore a snapshot."""
+        self._check_may(request, Restore)
+        row = self.get_object(request, set_id)
+        if row is None:
+            messages.warning(request, _("This snapshot is not there any more."))
+            return HttpResponseRedirect(self.url("changelist"))
+        self._check_name(request, row.facts.snapshot)
+        action = Restore(self.find_overview(request), row.facts.snapshot)
+        return self._act(request, action, row)
+
+    def undo_view(self, request: HttpRequest) -> HttpResponse:
+        """Undo the last restore."""
+        self._check_may(request, UndoLast)
+        return self._act(request, UndoLast(self.find_overview(request)))
+
+    def _check_may(self, request: HttpRequest, kind: type[Action]) -> None:
+        if not self.may(request, kind.permission):
+            raise PermissionDenied
+
+    def _act(self, request: HttpRequest, action: Action, row: Row | None = None) -> HttpResponse:
+        """Answer with the page of an action, or do it once it is confirmed."""
+        form = action.build_form(request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            session, values = SessionTransfer(request), form.cleaned_data
+            release_connections()
+            user = request.user
+            job = Job(action.title, lambda out: action.perform(values, session, out), user)
+            ended = job.result(_PATIENCE_S)
+            if ended is None:
+                return self._lead_to_progress(request, job.token)
+            if ended.error is None:
+                return self._conclude(request, ended)
+            field = action.find_field(ended.error)
+            form.add_error(field if field in form.fields else None, describe_error(ended.error))
+        return self._render_action(request, action, form, row)
+
+    def _render_action(
+        self, request: HttpRequest, action: Action, form: Any, row: Row | None
+    ) -> HttpResponse:
+        fields = AdminForm(form, [(None, {"fields": list(form.fields)})], {}, model_admin=self)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": action.title,
+            "original": row,
+            "action": action,
+            # Worked out here, since what goes wrong in a template is no page any more.
+            "consequences": action.describe_consequences(),
+            "preview": action.preview,
+            "adminform": fields,
+            "errors": AdminErrorList(form, []),
+            "media": self.media + fields.media,
+            "inline_admin_formsets": [],
+            "is_popup": False,
+        }
+        response: Any = self.render_change_form(request, context, add=row is None, obj=row)
+        response.template_name = "admin/django_pgsnap/snapshot/action.html"
+        return cast(HttpResponse, response)
+
+    # Progress
+
+    def progress_view(self, request: HttpRequest, token: str) -> HttpResponse:
+        """Show how an operation is going, or how it ended.
+
+        Who started it needs nothing from a database for that: during a take, none would answer.
+        Others have to be signed in.
+        """
+        progress = read_progress(token)
+        is_own = progress is not None and has_progress_cookie(request.COOKIES, token)
+        if progress is not None and is_own and is_claimed(request):
+            request.user = progress.user
+            if self.admin_site.has_permission(request):
+                shown = self._show(request, progress, token).render()
+                leave_alone(request)
+                return cast(HttpResponse, shown)
+        if progress is not None and is_own and progress.ended:
+            if _is_poll(request):
+                return HttpResponse(status=HTTPStatus.NO_CONTENT)
+            if progress.signed_out or self.admin_site.has_permission(request):
+                forget_progress(token)
+                response = self._conclude(request, progress)
+                delete_progress_cookie(response, self.url("progress", token))
+                return response
+        return self.admin_site.admin_view(self._watch)(request, token, progress)
+
+    def cancel_view(self, request: HttpRequest, token: str) -> HttpResponse:
+        """Have whoever started an operation stop it."""
+        if not has_progress_cookie(request.COOKIES, token):
+            raise PermissionDenied
+        request_cancel(token)
+        return HttpResponseRedirect(self.url("progress", token))
+
+    def _lead_to_progress(self, request: HttpRequest, token: str) -> HttpResponse:
+        # Neither session nor messages: they may be in the database that is at work.
+        leave_alone(request)
+        page = self.url("progress", token)
+        response = HttpResponseRedirect(page)
+        set_progress_cookie(request, response, token, page)
+        return response
+
+    def _conclude(self, request: HttpRequest, ended: Progress) -> HttpResponse:
+        """Lead back to the list, or to the login page, with what there is to tell."""
+        if ended.signed_out:
+            sign_out(request)
+        for level, words in ended.texts:
+            messages.add_message(request, _LEVELS[level], words)
+        if ended.error is not None:
+            messages.error(request, describe_error(ended.error))
+        there = self.url("changelist")
+        if not ended.signed_out:
+            return HttpResponseRedirect(there)
+        messages.warning(request, ended.signed_out)
+        return redirect_to_login(there, reverse("admin:login", current_app=self.admin_site.name))
+
+    def _watch(self, request: HttpRequest, token: str, progress: Progress | None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        running = []
+        if progress is None or progress.is_silent:
+            running = list(map(describe_operation, overview().underway))
+        if progress is not None and (running or not progress.is_silent) and not progress.ended:
+            return self._show(request, progress, token)
+        if progress is None and running:
+            return self.render(request, "progress", _("At work"), running=running)
+        if _is_poll(request):
+            return HttpResponse(status=HTTPStatus.NO_CONTENT)
+        if progress is None:
+            messages.info(request, _("It is over."))
+            return HttpResponseRedirect(self.url("changelist"))
+        return self._conclude(
+            request, replace(progress, signed_out="") if progress.ended else _lost(progress)
+        )
+
+    def _show(self, request: HttpRequest, progress: Progress, token: str) -> TemplateResponse:
+        may_cancel = has_progress_cookie(request.COOKIES, token)
+        return self.render(
+            *(request, "progress", progress.title),
+            progress=progress,
+            token=token if may_cancel else "",
+        )
+
+    # Columns and facts
+
+    @admin.display(description=gettext_lazy("note"))
+    def note(self, row: Row) -> str:
+        """Return the note, on one line, and that a part is missing."""
+        note = printable(row.facts.snapshot.note)
+        return note if row.facts.snapshot.is_complete else f"{_('Incomplete.')} {note}"
+
+    @admin.display(description=gettext_lazy("pinned"), boolean=True)
+    def pinned(self, row: Row) -> bool:
+        """Return whether pruning leaves it."""
+        return row.facts.snapshot.pinned  # type: ignore[no-any-return]
+
+    @admin.display(description=gettext_lazy("age"), ordering="-taken")
+    def age(self, row: Row) -> str:
+        """Return how long ago it was taken."""
+        taken_at = row.facts.snapshot.taken_at
+        return format_html(
+            '<time datetime="{}" title="{}">{}</time>',
+            *(taken_at.isoformat(), format_moment(taken_at), timesince(taken_at, depth=1)),
+        )
+
+    @admin.display(description=gettext_lazy("taken"))
+    def taken(self, row: Row) -> str:
+        """Return when it was taken."""
+        return format_moment(row.facts.snapshot.taken_at)
+
+    @admin.display(description=gettext_lazy("size"), ordering="size")
+    def size(self, row: Row) -> str:
+        """Return what its copies occupy."""
+        return format_size(row.facts.snapshot.size_bytes)
+
+    @admin.display(description=gettext_lazy("databases"))
+    def aliases(self, row: Row) -> str:
+        """Return the aliases of its databases."""
+        return ", ".join(map(printable, row.facts.snapshot.aliases))
+
+    @admin.display(description=gettext_lazy("code"), ordering="branch", empty_value="-")
+    def code(self, row: Row) -> str | None:
+        """Return the branch and the commit of the code that it was taken with."""
+        snapshot: Snapshot = row.facts.snapshot
+        if not snapshot.git_commit:
+            return None
+        commit = printable(snapshot.git_commit[:_SHORT_COMMIT])
+        code = f"{row.facts.branch} {commit}".strip()
+        return _("%s with uncommitted changes") % code if snapshot.git_dirty else code
+
+    @admin.display(description=gettext_lazy("migrations"), ordering="migrations")
+    def drift(self, row: Row) -> str:
+        """Return how far its migrations are from this checkout's."""
+        return describe_drift(row.facts.drift)
+
+    @admin.display(description=gettext_lazy("spare"))
+    def spare(self, row: Row) -> str:
+        """Return whether a ready-made clone of it stands by."""
+        return describe_spare(row.facts.snapshot)
+
+    @admin.display(description=gettext_lazy("restore"))
+    def restore(self, row: Row) -> str:
+        """Return the link to its restore."""
+        return format_html(
+            '<a href="{}" aria-label="{}">{}</a>',
+            *(self.url("restore", row.pk), _("Restore “%s”") % row.name, _("Restore")),
+        )
+
+    @admin.display(description=gettext_lazy("copying took"))
+    def copying(self, row: Row) -> str:
+        """Return how long copying took."""
+        return format_seconds(row.facts.snapshot.seconds)
+
+    @admin.display(description=gettext_lazy("identity"))
+    def identity(self, row: Row) -> str:
+        """Return what its copies share, and no other snapshot has."""
+        return row.facts.snapshot.set_id  # type: ignore[no-any-return]
+
+    @admin.display(description=gettext_lazy("databases"))
+    def databases(self, row: Row) -> str:
+        """Return what each copy is, and what it carries."""
+        snapshot: Snapshot = row.facts.snapshot
+        parts = list(zip(snapshot.members, read_carried_properties(snapshot), strict=True))
+        return render_to_string("admin/django_pgsnap/snapshot/databases.html", {"parts": parts})
+
+    @admin.display(description=gettext_lazy("migrations"))
+    def migrations(self, row: Row) -> str:
+        """Return the migrations that it lacks, and those that this checkout does not know."""
+        facts = {"snapshot": row.facts.snapshot, "drift": row.facts.drift}
+        return render_to_string("admin/django_pgsnap/snapshot/migrations.html", facts)
+
+
+class _Messages(Reporter):
+    """Shows what an operation warns of as messages."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    def note(self, message: str) -> None:
+        messages.info(self._request, message)
+
+    def warn(self, message: str) -> None:
+        messages.warning(self._request, message)
+
+
+def _public(view: View) -> View:
+    return csrf_exempt(login_not_required(never_cache(view)))
+
+
+def _is_poll(request: HttpRequest) -> bool:
+    """Tell whether the page's script asks, which follows no redirection."""
+    return "X-Pgsnap-Poll" in request.headers
 
 
 def _are_on() -> bool:
@@ -121,75 +567,12 @@ def _are_on() -> bool:
     return True
 
 
-_LEVELS: Final = {name: level for level, name in messages.constants.DEFAULT_TAGS.items()}
-
-
-class ProgressPages(SnapshotPages):
-    """The pages that lead from an operation that has begun to the list, once it is over."""
-
-    def progress(self, request: HttpRequest, token: str) -> HttpResponse:
-        """Show how an operation is going, or how it ended.
-
-        Who started it needs nothing from a database for that: during a take, none would answer.
-        Others have to be signed in.
-        """
-        found = background.read(token)
-        if found is not None and is_claimed(request):
-            return self._show(request, found)
-        if found is not None and found.progress.ended and is_valid(request.COOKIES, token):
-            response = self.conclude(request, found.progress)
-            take_back(response, self.url("progress", token))
-            return response
-        return self.admin_site.admin_view(self._watch)(request, found)
-
-    def to_progress(self, request: HttpRequest, token: str) -> HttpResponse:
-        """Lead who started an operation to its page."""
-        # Neither session nor messages: they may be in the database that is at work.
-        leave_alone(request)
-        page = self.url("progress", token)
-        response = HttpResponseRedirect(page)
-        progress_access.give(request, response, token, page)
-        return response
-
-    def conclude(self, request: HttpRequest, ended: Progress) -> HttpResponse:
-        """Lead back to the list, or to the login page, with what there is to tell."""
-        if ended.signed_out:
-            sign_out(request)
-        for level, words in ended.texts:
-            messages.add_message(request, _LEVELS[level], words)
-        there = self.url("changelist")
-        if not ended.signed_out:
-            return HttpResponseRedirect(there)
-        messages.warning(request, ended.signed_out)
-        login = reverse("admin:login", current_app=self.admin_site.name)
-        return redirect_to_login(there, login)
-
-    def _watch(self, request: HttpRequest, found: Found | None) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        try:
-            if found is None:
-                return self._look_at_servers(request)
-            if found.is_silent and not overview().underway:
-                found = replace(found, progress=_lost(found.progress))
-        except PgsnapError as error:
-            return self.refuse(request, _("Snapshots"), error)
-        if found.progress.ended:
-            return self.conclude(request, replace(found.progress, signed_out=""))
-        return self._show(request, found)
-
-    def _show(self, request: HttpRequest, found: Found) -> HttpResponse:
-        return self.render(request, "progress", found.progress.title, progress=found.progress)
-
-    def _look_at_servers(self, request: HttpRequest) -> HttpResponse:
-        """Show what is under way in processes that leave no file here."""
-        at_work = overview().underway
-        if not at_work:
-            messages.info(request, _("It is over."))
-            return HttpResponseRedirect(self.url("changelist"))
-        return self.render(
-            request, "progress", _("Under way"), underway=list(map(text_module.underway, at_work))
-        )
+def _describe_copies(snapshot: Snapshot) -> list[str]:
+    """Return the databases that are dropped with a snapshot."""
+    return [
+        _("its copy of %(alias)s: %(name)s") % {"alias": member.alias, "name": member.database.name}
+        for member in snapshot.members
+    ]
 
 
 def _lost(last_heard: Progress) -> Progress:
@@ -199,155 +582,3 @@ def _lost(last_heard: Progress) -> Progress:
         "shall be."
     )
     return replace(last_heard, ended=True, texts=(("warning", text % last_heard.title),))
-
-
-# What is done by then is answered at once; for the rest there is a page that shows its progress.
-_PATIENCE_S: Final = 1.5
-
-
-class ActionPages(ProgressPages):
-    """The pages that do something. A GET only shows what would be done."""
-
-    def act(
-        self, request: HttpRequest, kind: type[Action], set_id: str | None = None
-    ) -> HttpResponse:
-        """Answer with the page of an action, or do it once it is confirmed."""
-        if not self.may(request, kind.permission):
-            raise PermissionDenied
-        try:
-            found = overview()
-            return self._act(request, kind(found, self._chosen(request, found, kind, set_id)))
-        except PgsnapError as error:
-            return self.refuse(request, _("Snapshots"), error)
-
-    def _act(self, request: HttpRequest, action: Action) -> HttpResponse:
-        confirmed = request.method == "POST" and "confirmed" in request.POST
-        form = action.form(request.POST if confirmed else None)
-        if confirmed and form.is_valid():
-            visitor, values = Visitor(request), form.cleaned_data
-            stand_aside()
-            job = Job(action.title, lambda file: action.perform(values, visitor, file))
-            ended = job.result(_PATIENCE_S)
-            if ended is None:
-                return self.to_progress(request, job.token)
-            if not ended.failed:
-                return self.conclude(request, ended)
-            form.add_error(None, ended.texts[-1][1])
-        return self.render(
-            request,
-            "action",
-            action.title,
-            action=action,
-            form=form,
-            # Worked out here, since what goes wrong in a template is no page any more.
-            consequences=action.consequences(),
-            preview=action.preview,
-        )
-
-    def _chosen(
-        self, request: HttpRequest, found: Overview, kind: type[Action], set_id: str | None
-    ) -> list[Snapshot]:
-        """Return the snapshots that a request is about."""
-        if not kind.needs_snapshots:
-            return []
-        chosen = self.snapshots(
-            found, request.POST.getlist("set_id") if set_id is None else [set_id]
-        )
-        if not chosen:
-            raise PgsnapError(_("No snapshot was chosen."), hint=_("Tick some in the list."))
-        _check_names(chosen, found)
-        return chosen
-
-
-def _check_names(chosen: Iterable[Snapshot], found: Overview) -> None:
-    """Refuse a snapshot whose name also means another one: what is done is done by name."""
-    names = Counter(snapshot.name for snapshot in found.snapshots)
-    for snapshot in chosen:
-        if names[snapshot.name] > 1:
-            raise PgsnapError(
-                _("There are two snapshots “%s”, since a replacement was interrupted.")
-                % snapshot.name,
-                hint=_(
-                    "On the command line the newest complete one is meant: delete or rename it."
-                ),
-            )
-
-
-View = Callable[..., HttpResponse]
-
-
-class SnapshotAdmin(ActionPages):
-    """Snapshots in the admin."""
-
-    def get_urls(self) -> list[URLPattern]:
-        """Return the pages' addresses. A snapshot is addressed by its set id, which stays."""
-        pages: list[tuple[str, str, View]] = [
-            ("", "changelist", require_safe(self.changelist_view)),
-            ("add/", "add", self._acting(Take)),
-            ("undo/", "undo", self._acting(UndoLast)),
-            ("delete/", "delete_selected", self._acting(Delete)),
-            ("<slug:set_id>/change/", "change", require_safe(self.detail_view)),
-            ("<slug:set_id>/restore/", "restore", self._acting(Restore)),
-            ("<slug:set_id>/rename/", "rename", self._acting(Rename)),
-            ("<slug:set_id>/note/", "note", self._acting(Annotate)),
-            ("<slug:set_id>/pin/", "pin", self._acting(Pin)),
-            ("<slug:set_id>/delete/", "delete", self._acting(Delete)),
-        ]
-        guarded = [(route, name, self.admin_site.admin_view(view)) for route, name, view in pages]
-        # It asks by itself who is there: that may not need a database, and says why somebody
-        # is there no more.
-        unguarded = login_not_required(never_cache(require_safe(self.progress)))
-        progress = ("progress/<slug:token>/", "progress", unguarded)
-        prefix = f"{self.opts.app_label}_{self.opts.model_name}"
-        return [
-            path(route, _outside_transactions(view), name=f"{prefix}_{name}")
-            for route, name, view in [*guarded, progress]
-        ]
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list of snapshots, or that there are none here."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        title = _("Snapshots")
-        try:
-            found = overview()
-        except NotEnabledError as error:
-            return self.render(request, "refused", title, error=error)
-        except PgsnapError as error:
-            return self.refuse(request, title, error)
-        return self.render(
-            request,
-            "list",
-            title,
-            changelist=ChangeList(found, request.GET),
-            overview=found,
-            underway=list(map(text.underway, found.underway)),
-            undo=text.undo(found.undos[0]) if found.undos else "",
-            occupied=text.occupied(found),
-            **(extra_context or {}),
-        )
-
-    def detail_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
-        """Show all that is known of one snapshot."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        try:
-            snapshot = self.snapshots(overview(), [set_id])[0]
-            parts = zip(snapshot.members, read_carried_properties(snapshot), strict=True)
-        except PgsnapError as error:
-            return self.refuse(request, _("Snapshots"), error)
-        row = Row(snapshot=snapshot, drift=KnownMigrations().drift(snapshot.migrations))
-        return self.render(
-            request, "detail", snapshot.name, row=row, snapshot=snapshot, parts=list(parts)
-        )
-
-    def _acting(self, kind: type[Action]) -> View:
-        view = partial(self.act, kind=kind)
-        return require_http_methods(["GET", "HEAD", "POST"])(update_wrapper(view, self.act))
-
-
-def _outside_transactions(view: View) -> View:
-    """Have ATOMIC_REQUESTS spare a view: a take or a restore would wait for its transaction."""
-    for alias in connections:
-        view = transaction.non_atomic_requests(using=alias)(view)
-    return view

@@ -1,116 +1,121 @@
-"""Facts about snapshots in sentences, translated.
-
-The admin's log: who did what to which snapshot.
-"""
+"""Facts about snapshots in sentences, translated, with times as the user's language writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
-from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
-from django.db import Error
+from django.utils.formats import date_format
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
-from .. import formatting, models
-from ..formatting import format_age, format_size
+from ..errors import PgsnapError
+from ..formatting import format_size, printable
 from ..migration_drift import Drift
 from ..snapshots.queries import Overview, RunningOperation
 from ..snapshots.types import Snapshot, Undo
-from .background import ProgressFile
-from .session_transfer import Visitor
+
+DRIFT_KINDS: Final = {
+    "behind": gettext_lazy("behind this checkout"),
+    "current": gettext_lazy("as in this checkout"),
+    "unknown": gettext_lazy("unknown to this checkout"),
+}
+
+# What the command line calls options are fields here.
+_FIELDS: Final = {
+    "--force": gettext_lazy("End sessions that are at work"),
+    "--wait": gettext_lazy("Seconds to wait"),
+    "--replace": gettext_lazy("Replace the snapshot of this name"),
+    "--database": gettext_lazy("Databases"),
+    "pgsnap list": gettext_lazy("Snapshots"),
+    "pgsnap take": gettext_lazy("Take a snapshot"),
+    "pgsnap delete": gettext_lazy("Delete"),
+}
 
 
-def drift(drift: Drift) -> list[tuple[str, str]]:
-    """Return how far a snapshot's migrations are from this checkout's: kinds, each in words."""
-    badges = []
+def format_moment(moment: datetime) -> str:
+    """Return a moment in local time."""
+    return date_format(localtime(moment), "DATETIME_FORMAT")
+
+
+def describe_error(error: PgsnapError) -> SafeString:
+    """Return what is wrong and what to do about it, in the words of the admin's fields.
+
+    What comes from the server and from the other front doors is English; the page says so to
+    screen readers.
+    """
+    hint = error.hint
+    for option, label in _FIELDS.items():
+        hint = hint.replace(option, f"“{label}”")
+    lines = f"{error.message}\n{hint}".strip().splitlines()
+    shown = format_html_join(SafeString("<br>"), "{}", ((line.strip(),) for line in lines))
+    return format_html('<span lang="en">{}</span>', shown)
+
+
+def describe_drift(drift: Drift) -> str:
+    """Return how far a snapshot's migrations are from this checkout's."""
+    texts = []
     if count := len(drift.missing):
-        text = ngettext("%(count)d behind", "%(count)d behind", count) % {"count": count}
-        badges.append(("behind", text))
+        texts.append(ngettext("%(count)d behind", "%(count)d behind", count) % {"count": count})
     if count := len(drift.unknown):
         text = ngettext("%(count)d unknown here", "%(count)d unknown here", count)
-        badges.append(("unknown", text % {"count": count}))
-    return badges or [("current", _("current"))]
+        texts.append(text % {"count": count})
+    return ", ".join(texts) or _("current")
 
 
-def spare(snapshot: Snapshot) -> str:
+def describe_spare(snapshot: Snapshot) -> str:
     """Return what state a snapshot's spare is in."""
     return {"ready": _("ready"), "building": _("being made"), "none": _("none")}[snapshot.spare]
 
 
-def ago(moment: datetime) -> str:
-    """Return how long ago a moment was, as part of a sentence."""
-    age = format_age(moment)
-    return _("just now") if age == "now" else _("%(age)s ago") % {"age": age}
-
-
-def undo(undo: Undo) -> str:
+def describe_undo(undo: Undo) -> str:
     """Return what an undo holds."""
-    return _("what was live before “%(name)s” took its place %(ago)s (%(size)s)") % {
-        "name": formatting.printable(undo.name),
-        "ago": ago(undo.taken_at),
+    return _("what was live before “%(name)s” took its place on %(moment)s (%(size)s)") % {
+        "name": printable(undo.name),
+        "moment": format_moment(undo.taken_at),
         "size": format_size(undo.size_bytes),
     }
 
 
-def underway(each: RunningOperation) -> str:
+def describe_operation(each: RunningOperation) -> str:
     """Return what an operation does, and for how long."""
     facts = {
-        "purpose": formatting.printable(each.purpose),
-        "who": formatting.printable(each.who),
+        "purpose": printable(each.purpose),
+        "who": printable(each.who),
         "aliases": ", ".join(each.aliases),
     }
     if each.seconds is None:
-        return _("Under way on %(aliases)s: %(purpose)s (%(who)s).") % facts
+        return _("At work on %(aliases)s: %(purpose)s (%(who)s).") % facts
     facts["seconds"] = f"{each.seconds:.0f}"
-    return _("Under way on %(aliases)s: %(purpose)s (%(who)s), for %(seconds)s s.") % facts
+    return _("At work on %(aliases)s for %(seconds)s s: %(purpose)s (%(who)s).") % facts
 
 
-def duration(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
     """Return about how long something takes."""
     if seconds < 1:
         return _("less than a second")
     count = round(seconds)
-    return ngettext("about a second", "about %(count)d seconds", count) % {"count": count}
+    return ngettext("about %(count)d second", "about %(count)d seconds", count) % {"count": count}
 
 
-def occupied(overview: Overview) -> str:
+def describe_occupied(overview: Overview) -> str:
     """Return what everything occupies together, empty where there is nothing."""
     if not overview.occupied_bytes:
         return ""
-    return _("Copies, spares and undo occupy %s.") % format_size(overview.occupied_bytes)
+    size = format_size(overview.occupied_bytes)
+    return _("All snapshots, their spares and the undo occupy %s.") % size
 
 
-__all__ = ["ADDITION", "CHANGE", "DELETION", "keys", "record"]
-
-
-def record(
-    visitor: Visitor,
-    snapshots: Iterable[tuple[str, str]],
-    flag: int,
-    message: str,
-    file: ProgressFile,
-) -> None:
-    """Write what was done into the log of the database that is live now.
-
-    Args:
-        visitor: Who did it; nothing is written where that database does not know them.
-        snapshots: Set id and name of each.
-        flag: ``ADDITION``, ``CHANGE`` or ``DELETION``.
-        message: What was done.
-        file: Where to say that it could not be written.
-    """
-    user_id = getattr(visitor.user, "pk", None)
-    if user_id is None:
-        return
-    objects = [models.Snapshot(set_id=set_id, name=name) for set_id, name in snapshots]
-    try:
-        LogEntry.objects.log_actions(user_id, objects, flag, message)
-    except Error as error:
-        file.warn(_("Nothing was written into the admin's log: %s") % str(error).strip())
-
-
-def keys(snapshots: Iterable[Snapshot]) -> list[tuple[str, str]]:
-    """Return set id and name of each snapshot."""
-    return [(each.set_id, each.name) for each in snapshots]
+def describe_loss(snapshot: Snapshot) -> str:
+    """Return what is lost with a snapshot."""
+    facts = {
+        "name": snapshot.name,
+        "moment": format_moment(snapshot.taken_at),
+        "size": format_size(snapshot.size_bytes),
+    }
+    if snapshot.pinned:
+        return _("“%(name)s” of %(moment)s (%(size)s, pinned)") % facts
+    return _("“%(name)s” of %(moment)s (%(size)s)") % facts

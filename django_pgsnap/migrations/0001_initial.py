@@ -30,7 +30,10 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "snapshots",
                 "permissions": (
                     ("take_snapshot", "Can take, rename, annotate and pin snapshots"),
-                    ("restore_snapshot", "Can restore snapshots, and undo that"),
+                    (
+                        "restore_snapshot",
+                        "Can restore snapshots and undo that, old rights of users included",
+                    ),
                 ),
                 "managed": False,
                 "default_permissions": ("view", "delete"),

@@ -8,21 +8,28 @@ from django.db import connection, transaction
 from django.test import Client
 from pytest_django import Settings
 
+from django_pgsnap.admin.text import describe_loss
 from django_pgsnap.snapshots.queries import get, list_snapshots
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
+from tests.admin.test_session_transfer import restored
 from tests.servers import Server
-from tests.visiting import account, confirm, of, page, superuser, text, told, visit
+from tests.visiting import account, confirm, of, page, superuser, text, told, undo, visit
 from tests.watching import authors, in_transaction, settle, write
 
-ON_ONE = ("restore", "rename", "note", "pin", "delete")
+ON_ONE = ("change", "restore", "delete")
 
 
 @pytest.fixture
 def root(live: str) -> Client:
     """A superuser's browser."""
     return superuser()
+
+
+def errors_at(answer: Any, field: str) -> list[str]:
+    """Return the errors at a field of the form on a page."""
+    return list(answer.context["adminform"].form.errors.get(field, []))
 
 
 def known() -> list[tuple[str, str, bool]]:
@@ -42,7 +49,7 @@ def test_take(root: Client) -> None:
     assert known() == [("seeded", "before the erasure", True)]
     assert told(response)[-1].startswith("Took “seeded”: ")
     (entry,) = LogEntry.objects.all()
-    assert (entry.object_id, str(entry)) == (get("seeded").set_id, "Added “seeded”.")
+    assert (entry.object_id, str(entry)) == (get("seeded").set_id, "Added “seeded: taken”.")
     assert entry.get_admin_url() == of("change", get("seeded"))
 
 
@@ -54,7 +61,7 @@ def test_take_of_chosen_databases(lives: dict[str, str]) -> None:
     confirm(root, page("add"), databases=["other"])
 
     assert offered.count('name="databases"') == offered.count(" checked") == 2
-    assert "default, other are copied as of one moment" in offered
+    assert "Copied as of one moment: default, other (" in offered
     assert [(each.name, each.aliases) for each in list_snapshots()] == [("snap1", ("other",))]
 
 
@@ -67,9 +74,9 @@ def test_restore(root: Client) -> None:
     response = confirm(root, of("restore", snapshot))
 
     assert authors() == ["Ursula"]
-    assert told(response) == ["Restored “seeded” of just now."]
+    assert told(response) == [restored(snapshot)]
     (entry,) = LogEntry.objects.all()
-    assert (entry.user.username, str(entry)) == ("root", "Changed “seeded” — Restored.")
+    assert (entry.user.username, str(entry)) == ("root", "Changed “seeded: restored” — restored")
     assert root.get(page("changelist")).status_code == 200
 
 
@@ -79,74 +86,57 @@ def test_undo_and_redo(root: Client) -> None:
     write("Lem")
     confirm(root, of("restore", snapshot))
 
-    undone = confirm(root, page("undo"))
+    undone = undo(root)
     after_undo = authors()
-    confirm(root, page("undo"))
+    undo(root)
 
-    assert told(undone) == [
-        "Swapped back what was live before “seeded” took its place. Undo again to redo."
-    ]
+    assert told(undone)[-1] == "Live again: what was there before “seeded” was restored."
     assert (after_undo, authors()) == (["Lem"], [])
     assert root.get(page("changelist")).status_code == 200
 
 
-def test_housekeeping(root: Client) -> None:
-    """Rename, note, pin and unpin do that, and say so."""
+def test_undo_of_what_was_not_confirmed(root: Client) -> None:
+    """Where another restore came in between, what it left is not undone unseen."""
+    take("seeded", spare=False)
+    write("Lem")
+    restore("seeded")
+    stale = root.get(page("undo")).context["adminform"].form["set_id"].value()
+    write("Ursula")
+    restore("seeded")
+
+    answer = confirm(root, page("undo"), set_id=stale)
+
+    assert answer.status_code == 200
+    assert "Something else was restored meanwhile." in text(answer)
+    assert authors() == []
+
+
+def test_who_restored_is_in_pythons_log(root: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """The log is outside of any database that a restore replaces."""
     snapshot = take("seeded", spare=False)
+    write("Lem")
 
-    answers = [
-        confirm(root, of("rename", snapshot), name="a/b.c-d_e"),
-        confirm(root, of("note", snapshot), note="for the demo"),
-        confirm(root, of("pin", snapshot)),
+    confirm(root, of("restore", snapshot))
+    undo(root)
+
+    assert [each.getMessage() for each in caplog.records if "admin" in each.getMessage()] == [
+        "Snapshot 'seeded': restored by 'root' in the admin",
+        "Snapshot 'seeded': restore undone by 'root' in the admin",
     ]
-    changed = known()
-    answers.append(confirm(root, of("pin", snapshot)))
-
-    assert changed == [("a/b.c-d_e", "for the demo", True)]
-    assert known() == [("a/b.c-d_e", "for the demo", False)]
-    assert [message for answer in answers for message in told(answer)] == [
-        "Renamed “seeded” to “a/b.c-d_e”.",
-        "Changed the note of “a/b.c-d_e”.",
-        "Pinned “a/b.c-d_e”.",
-        "Unpinned “a/b.c-d_e”.",
-    ]
-    assert root.get(of("change", snapshot)).status_code == 200
-    assert LogEntry.objects.count() == 4
-
-
-def test_delete_several(root: Client, server: Server) -> None:
-    """Those that are chosen in the list are named, and deleted once that is confirmed."""
-    first, second, third = (take(name, spare=False) for name in ("a", "b", "c"))
-    chosen = {"set_id": [first.set_id, third.set_id]}
-
-    asked = root.post(page("delete_selected"), chosen)
-    still_there = [name for name, *_ in known()]
-    answer = confirm(root, page("delete_selected"), **chosen)
-
-    assert "Delete 2 snapshots" in text(asked)
-    assert still_there == ["c", "b", "a"]
-    assert known() == [("b", "", False)]
-    assert told(answer) == ["Deleted “a”, “c”."]
-    assert sorted(map(str, LogEntry.objects.all())) == ["Deleted “a.”", "Deleted “c.”"]
-    assert second.set_id not in asked.content.decode()
 
 
 def test_nothing_happens_unless_it_is_confirmed(root: Client) -> None:
-    """A GET shows what would be done, whatever it carries; so does a POST from elsewhere."""
+    """A GET shows what would be done, whatever it carries."""
     write("Ursula")
     take("older", spare=False)
     restore("older")
     snapshot = take("seeded", spare=False)
     write("Lem")
-    values = {"name": "other", "note": "other", "set_id": [snapshot.set_id]}
+    values = {"post": "yes", "name": "other", "note": "other", "set_id": [snapshot.set_id]}
 
-    for address in [*addresses(snapshot), page("delete_selected")]:
-        statuses = {
-            root.post(address, values).status_code,
-            root.get(address, {"confirmed": "yes", **values}).status_code,
-            root.put(address, {"confirmed": "yes", **values}).status_code,
-        }
-        assert statuses <= {200, 405, 409}, address
+    statuses = {root.get(address, values).status_code for address in addresses(snapshot)}
+
+    assert statuses == {200}
 
     assert [name for name, *_ in known()] == ["seeded", "older"]
     assert authors() == ["Lem", "Ursula"]
@@ -165,43 +155,61 @@ def test_forged_requests_are_refused(live: str) -> None:
 
 
 def test_unknown_snapshots_are_not_found(root: Client) -> None:
-    """An address or a choice that means no snapshot is answered with 404, to a POST too."""
+    """An address that means no snapshot leads elsewhere and says so, to a POST too."""
     take("seeded", spare=False)
 
     for set_id in ("0123456789abcdef", "seeded", "-"):
-        for name in ("change", *ON_ONE):
-            assert root.get(page(name, set_id)).status_code == 404
+        for name in ("history", *ON_ONE):
+            shown = root.get(page(name, set_id))
+            assert shown.status_code == 302
+            assert set_id in told(shown)[-1] or "not there any more" in told(shown)[-1]
         for name in ON_ONE:
-            assert confirm(root, page(name, set_id), name="new").status_code == 404
-        assert confirm(root, page("delete_selected"), set_id=set_id).status_code == 404
+            assert confirm(root, page(name, set_id), name="new").status_code == 302
     assert known() == [("seeded", "", False)]
 
 
-def test_errors_of_the_core_are_shown_beside_the_form(root: Client) -> None:
-    """What cannot be done is said on the page, with what was filled in still there."""
-    taken = take("seeded", spare=False)
-    take("other", spare=False)
+def test_errors_stand_at_their_field(root: Client) -> None:
+    """What cannot be done is said at the field, with what was filled in still there."""
+    take("seeded", spare=False)
 
     existing = confirm(root, page("add"), name="seeded", note="keep me")
     invalid = confirm(root, page("add"), name="no spaces!")
-    renamed = confirm(root, of("rename", taken), name="other")
 
-    assert "There is a snapshot &#x27;seeded&#x27; already" in existing.content.decode()
+    assert errors_at(existing, "name")[0].startswith("There is a snapshot of this name already: ")
+    assert errors_at(invalid, "name")[0].startswith("A name has 1 to 100 letters, digits, ")
     assert 'value="keep me"' in existing.content.decode()
-    assert "A snapshot cannot be called &#x27;no spaces!&#x27;." in invalid.content.decode()
-    assert "There is a snapshot &#x27;other&#x27; already." in renamed.content.decode()
-    assert [answer.status_code for answer in (existing, invalid, renamed)] == [200, 200, 200]
-    assert [name for name, *_ in known()] == ["other", "seeded"]
+    assert [answer.status_code for answer in (existing, invalid)] == [200, 200]
+    assert [name for name, *_ in known()] == ["seeded"]
 
 
-def test_replace(root: Client) -> None:
-    """A take may take the place of a snapshot of the same name."""
+def test_replace_says_what_is_lost(root: Client) -> None:
+    """A take may replace a snapshot that was named with what is lost, and no other one."""
+    first = take("seeded", pin=True, spare=False)
+
+    asked = confirm(root, page("add"), name="seeded")
+    second = list_snapshots()
+    stranger = confirm(root, page("add"), name="seeded", replace="0123456789abcdef")
+    replaced = confirm(root, page("add"), name="seeded", replace=first.set_id)
+
+    assert f"Delete {describe_loss(first)}, once the new one is complete" in text(asked)
+    assert "pinned" in describe_loss(first)
+    assert [each.set_id for each in second] == [first.set_id]
+    assert (stranger.status_code, replaced.status_code) == (200, 302)
+    assert [(each.name, each.set_id == first.set_id) for each in list_snapshots()] == [
+        ("seeded", False)
+    ]
+
+
+def test_replace_takes_the_permission_to_delete(live: str) -> None:
+    """Who may take and not delete is not offered to replace, and cannot."""
     first = take("seeded", spare=False)
+    client = visit(account("ada", permissions=["take"]))
 
-    confirm(root, page("add"), name="seeded", replace="on")
+    answer = confirm(client, page("add"), name="seeded", replace=first.set_id)
 
-    (second,) = list_snapshots()
-    assert second.set_id != first.set_id
+    assert 'name="replace"' not in answer.content.decode()
+    assert "Choose another name." in text(answer)
+    assert [each.set_id for each in list_snapshots()] == [first.set_id]
 
 
 def test_busy_sessions_are_named(
@@ -212,14 +220,16 @@ def test_busy_sessions_are_named(
     snapshot = take("seeded")
     with in_transaction(server, live):
         asked = text(root.get(of("restore", snapshot)))
-        refused = text(confirm(root, of("restore", snapshot)))
+        refused = confirm(root, of("restore", snapshot))
         forced = confirm(root, of("restore", snapshot), force="on")
 
-    assert "1 session is busy." in asked
+    assert "1 session is at work." in asked
     assert "(psql), idle in transaction" in asked
-    assert f"Other sessions are using &#x27;{live}&#x27;" in refused
-    assert "(psql), idle in transaction" in refused
-    assert told(forced)[-1] == "Restored “seeded” of just now."
+    assert f"Other sessions are using &#x27;{live}&#x27;" in str(errors_at(refused, "force"))
+    assert "(psql), idle in transaction" in str(errors_at(refused, "force"))
+    assert "“End sessions that are at work”" in str(errors_at(refused, "force"))
+    assert "--" not in str(errors_at(refused, "force"))
+    assert told(forced)[-1] == restored(snapshot)
 
 
 def test_restore_page_says_what_will_happen(root: Client, live: str, server: Server) -> None:
@@ -230,9 +240,11 @@ def test_restore_page_says_what_will_happen(root: Client, live: str, server: Ser
     with server.connect(live, application_name="psql"):
         asked = text(root.get(of("restore", snapshot)))
 
-    assert "default: everything goes back to how it was just now" in asked
-    assert "A spare stands ready, so it takes milliseconds." in asked
-    assert "It takes the place of the present undo: what was live before “seeded”" in asked
+    assert "Everything in default goes back to how it was then: " in asked
+    assert "A ready-made clone stands by, so that takes milliseconds." in asked
+    assert (
+        "It takes the place of the undo that is there now: what was live before “seeded”" in asked
+    )
     assert "1 session idles and will be ended:" in asked
     assert "(psql), idle" in asked
 
@@ -244,7 +256,7 @@ def test_restore_page_without_spare_and_undo(root: Client, settings: Settings) -
 
     asked = text(root.get(of("restore", snapshot)))
 
-    assert "No spare stands ready, so " in asked
+    assert " are copied first, which takes " in asked
     assert "What is live now is lost" in asked
     assert "Nobody else." in asked
 
@@ -255,14 +267,6 @@ def test_nothing_to_undo(root: Client) -> None:
 
     assert [answer.status_code for answer in answers] == [409, 409]
     assert "There is nothing to undo" in text(answers[0])
-
-
-def test_nothing_chosen(root: Client) -> None:
-    """To delete none of the list is answered with what to do."""
-    answer = root.post(page("delete_selected"))
-
-    assert answer.status_code == 409
-    assert "No snapshot was chosen. Tick some in the list." in text(answer)
 
 
 def test_inside_a_transaction_it_is_refused(root: Client) -> None:
@@ -286,7 +290,7 @@ def test_atomic_requests(live: str, settings: Settings) -> None:
     answers: list[Any] = [confirm(root, page("add"), name="seeded")]
     write("Lem")
     answers.append(confirm(root, of("restore", get("seeded"))))
-    answers.append(confirm(root, page("undo")))
+    answers.append(undo(root))
 
     assert [answer.status_code for answer in answers] == [302, 302, 302]
     assert authors() == ["Lem"]
@@ -305,5 +309,5 @@ def test_drift_is_told_before_a_restore(root: Client) -> None:
 
     assert "It lacks 1 migration of this checkout: run migrate afterwards." in asked
     assert "It has 1 migration that this checkout does not know." in asked
-    assert "In this checkout, not in the snapshot testapp.0002_genres" in shown
-    assert "In the snapshot, not in this checkout testapp.0002_elsewhere" in shown
+    assert "In this checkout, not in the snapshot: testapp.0002_genres" in shown
+    assert "In the snapshot, not in this checkout: testapp.0002_elsewhere" in shown

@@ -1,31 +1,38 @@
 """Operations that take longer than a request should: their page, and how they end."""
 
 import asyncio
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.contrib.admin import AdminSite
 from django.contrib.auth.models import User
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
+from django.urls import path
 from pytest_django import Settings
 
-from django_pgsnap.admin import progress_access, snapshot_admin
-from django_pgsnap.admin.background import Job, ProgressFile, read
+from django_pgsnap.admin import background, snapshot_admin
+from django_pgsnap.admin.background import ProgressReporter, forget_progress
+from django_pgsnap.admin.snapshot_admin import SnapshotAdmin
+from django_pgsnap.models import Snapshot
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.queries import get, list_snapshots
-from django_pgsnap.snapshots.take import take
-from tests.admin.test_restore import SIGNED_OUT, progress_at, snapshot_with, somebody_else
+from tests.admin.test_session_transfer import (
+    SIGNED_OUT,
+    progress_at,
+    restored,
+    snapshot_with,
+    somebody_else,
+)
 from tests.servers import Server
 from tests.staleness import answer, asgi_answer
 from tests.visiting import account, confirm, of, page, superuser, text, told, visit
-from tests.watching import Background, authors, in_transaction, until, write
+from tests.watching import Background, authors, held_up, in_transaction, until, write
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +59,6 @@ def follow(client: Client, address: str) -> Any:
     return answers[-1]
 
 
-def age(directory: Path) -> None:
-    """Make a directory look as if nothing had happened in it for two days."""
-    long_ago = time.time() - 2 * 24 * 60 * 60
-    os.utime(directory, (long_ago, long_ago))
-
-
 def asks_who(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
     """Ask who sends a request, as some middleware does."""
 
@@ -79,11 +80,16 @@ def at_work(server: Server, database: str) -> Iterator[None]:
         other.execute("ROLLBACK")
 
 
-def ticket_for(token: str) -> dict[str, str]:
+def cookies_for(token: str) -> dict[str, str]:
     """Return the cookies of who started the operation of this token."""
     response = HttpResponse()
-    progress_access.give(RequestFactory().get("/"), response, token, "/")
+    background.set_progress_cookie(RequestFactory().get("/"), response, token, "/")
     return {cookie.key: cookie.value for cookie in response.cookies.values()}
+
+
+def begin(title: str) -> ProgressReporter:
+    """Begin an operation that a superuser asked for."""
+    return ProgressReporter(title, User(username="ada", is_staff=True, is_superuser=True))
 
 
 def test_take_that_has_to_wait(root: Client, live: str, server: Server) -> None:
@@ -101,7 +107,7 @@ def test_take_that_has_to_wait(root: Client, live: str, server: Server) -> None:
     assert "Take a snapshot" in text(shown)
     assert "Waiting up to 10 s for pid " in text(shown)
     assert "(psql), idle in transaction…" in text(shown)
-    assert '<meta http-equiv="refresh"' in shown.content.decode()
+    assert "Welcome, root" in text(shown)
     assert "sessionid" not in shown.cookies
     assert asked_nobody
     assert ended["Location"] == page("changelist")
@@ -138,15 +144,15 @@ def test_no_middleware_asks_a_database(
 
 def test_database_at_work_is_not_waited_for(root: Client, live: str, server: Server) -> None:
     """Behind either kind of server the page is there at once, while other clients wait."""
-    file = ProgressFile("Take a snapshot")
+    file = begin("Take a snapshot")
     address = page("progress", file.token)
-    root.cookies.load(ticket_for(file.token))
+    root.cookies.load(cookies_for(file.token))
     header = "; ".join(f"{each.key}={each.value}" for each in root.cookies.values())
 
     with at_work(server, live):
         wsgi = Background(lambda: answer(address, cookies=header)).result()
         asgi = Background(lambda: asyncio.run(asgi_answer(address, cookies=header))).result()
-    file.forget()
+    forget_progress(file.token)
 
     assert (wsgi, asgi) == ({"status": 200}, {"status": 200})
 
@@ -159,10 +165,7 @@ def test_restore_that_takes_its_time(live: str) -> None:
 
     ended = follow(client, confirm(client, of("restore", snapshot))["Location"])
 
-    assert (ended["Location"], told(ended)[-1]) == (
-        page("changelist"),
-        "Restored “snap1” of just now.",
-    )
+    assert (ended["Location"], told(ended)[-1]) == (page("changelist"), restored(snapshot))
     assert authors() == []
     assert client.get(page("changelist")).status_code == 200
 
@@ -183,20 +186,20 @@ def test_login_page_says_why(live: str, settings: Settings) -> None:
     assert SIGNED_OUT in client.get(ended["Location"]).content.decode()
 
 
-def test_errors_are_told_in_the_end(root: Client) -> None:
+def test_errors_are_told_in_the_end(root: Client, live: str, server: Server) -> None:
     """What went wrong is told by the page after the progress."""
-    take("seeded", spare=False)
-
-    ended = follow(root, confirm(root, page("add"), name="seeded")["Location"])
+    with in_transaction(server, live):
+        ended = follow(root, confirm(root, page("add"), wait_s="0.1")["Location"])
 
     assert ended["Location"] == page("changelist")
-    assert told(ended)[-1].startswith("There is a snapshot 'seeded' already, taken ")
-    assert len(list_snapshots()) == 1
+    assert "Other sessions are using &#x27;live" in told(ended)[-1]
+    assert "“End sessions that are at work”" in told(ended)[-1]
+    assert list_snapshots() == ()
 
 
 def test_others_may_watch_if_they_may_look(live: str) -> None:
     """The page is for who started it; others need the permission to look."""
-    file = ProgressFile("Take a snapshot")
+    file = begin("Take a snapshot")
     file.step("Copying live")
     address = page("progress", file.token)
     lookers = [visit(account("a", permissions=["view"])), visit(account("b")), Client()]
@@ -206,31 +209,31 @@ def test_others_may_watch_if_they_may_look(live: str) -> None:
     file.tell("success", "Took “seeded”.")
     file.end(signed_out="You are signed out.")
     ended = lookers[0].get(address)
-    file.forget()
+    forget_progress(file.token)
 
     assert statuses == [200, 403, 302]
     assert "Copying live…" in shown
     assert (ended["Location"], told(ended)) == (page("changelist"), ["Took “seeded”."])
 
 
-def test_ticket_is_for_one_operation_and_one_end(live: str) -> None:
+def test_cookie_is_for_one_operation_and_one_end(live: str) -> None:
     """It opens neither the page of another operation, nor its own once the end has been told."""
-    file, other = ProgressFile("Take a snapshot"), ProgressFile("Restore “secret”")
+    file, other = begin("Take a snapshot"), begin("Restore “secret”")
     stranger = Client()
-    stranger.cookies.load(ticket_for(file.token))
+    stranger.cookies.load(cookies_for(file.token))
     address = page("progress", file.token)
 
     shown = stranger.get(address)
     refused = stranger.get(page("progress", other.token))
-    file.end()
+    file.end(signed_out="You are signed out.")
     concluded = stranger.get(address)
     stranger.cookies.clear()
     again = stranger.get(address)
-    file.forget()
-    other.forget()
+    forget_progress(file.token)
+    forget_progress(other.token)
 
     assert "Take a snapshot" in text(shown)
-    assert concluded["Location"] == page("changelist")
+    assert told(concluded) == ["You are signed out."]
     taken_back = concluded.cookies["pgsnap_progress"]
     assert (taken_back.value, taken_back["path"], taken_back["max-age"]) == ("", address, 0)
     for answer_to_stranger in (refused, again):
@@ -249,13 +252,13 @@ def test_server_that_cannot_be_asked(root: Client, settings: Settings) -> None:
 
 def test_amount_copied(live: str) -> None:
     """While it copies, the page shows how much of how much."""
-    file = ProgressFile("Restore")
-    file._written = 0.0
+    file = begin("Restore")
+    file.progress = replace(file.progress, heard=0.0)
     file.copied(512, 2048)
     file.copied(1024, 2048)
 
     shown = superuser().get(page("progress", file.token)).content.decode()
-    file.forget()
+    forget_progress(file.token)
 
     assert '<progress max="2048" value="512"' in shown
 
@@ -267,126 +270,108 @@ def test_work_of_another_machine(root: Client, live: str, server: Server) -> Non
         connection.execute("SELECT pg_advisory_lock(%s)", [lock_key(live)])
         shown = root.get(address)
 
-    assert "Under way on default: restore big (ada@web2:4711)" in text(shown)
-    assert '<meta http-equiv="refresh"' in shown.content.decode()
+    assert "At work on default" in text(shown)
+    assert "restore big (ada@web2:4711)" in text(shown)
     ended = follow(root, address)
     assert (ended["Location"], told(ended)) == (page("changelist"), ["It is over."])
 
 
 def test_process_that_is_gone(root: Client) -> None:
     """Where nothing has been heard of an operation, and the server knows of none, one is told."""
-    file = ProgressFile("Restore “seeded”")
-    long_ago = time.time() - 60
-    os.utime(file._directory / "progress", (long_ago, long_ago))
+    file = begin("Restore “seeded”")
+    long_ago = replace(file.progress, heard=time.time() - 60)
+    background._store().set(file.token, vars(long_ago))
 
     ended = root.get(page("progress", file.token))
-    file.forget()
+    forget_progress(file.token)
 
     assert ended["Location"] == page("changelist")
     (message,) = told(ended)
     assert message.startswith("Restore “seeded”: the process that did it is gone.")
 
 
-def test_defects_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that nobody expected ends the progress, and is raised for the log."""
-    raised: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", raised.append)
+def test_script_is_told_when_it_is_over(live: str) -> None:
+    """The page's script hears that it is over without the end being told to nobody."""
+    file = begin("Take a snapshot")
+    client = Client()
+    client.cookies.load(cookies_for(file.token))
+    address, poll = page("progress", file.token), {"X-Pgsnap-Poll": "1"}
 
-    def act(_: ProgressFile) -> str:
-        raise ZeroDivisionError
+    during = client.get(address, headers=poll)
+    file.tell("success", "Took “seeded”.")
+    file.end(signed_out="You are signed out.")
+    over = [client.get(address, headers=poll), client.get(address, headers=poll)]
+    concluded = client.get(address)
 
-    ended = Job("Take", act).result(10)
-
-    assert ended is not None
-    assert (ended.failed, ended.texts[-1][0]) == (True, "error")
-    assert [each.exc_type for each in raised] == [ZeroDivisionError]
-
-
-def test_file_is_for_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Progress lies where only our own user may look, and is removed when it has been told."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    file = ProgressFile("Take")
-    (directory,) = tmp_path.iterdir()
-
-    mode = directory.stat().st_mode & 0o777
-    found = read(file.token)
-    file.forget()
-
-    assert mode == 0o700
-    assert found is not None
-    assert found.progress == file.progress
-    assert read(file.token) is None
-    assert list(tmp_path.iterdir()) == []
+    assert [each.status_code for each in (during, *over)] == [200, 204, 204]
+    assert told(concluded) == ["Took “seeded”.", "You are signed out."]
 
 
-def test_old_files_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody came back for goes when the next operation begins an hour later."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    old, recent = ProgressFile("Old"), ProgressFile("Recent")
-    age(old._directory)
+def test_page_needs_no_script(live: str) -> None:
+    """Nothing reloads by itself; where no script runs, a link shows how far it is."""
+    file = begin("Take a snapshot")
+    client = Client()
+    client.cookies.load(cookies_for(file.token))
 
-    new = ProgressFile("New")
+    shown = client.get(page("progress", file.token)).content.decode()
+    forget_progress(file.token)
 
-    assert [read(file.token) is not None for file in (old, recent, new)] == [False, True, True]
-    recent.forget()
-    new.forget()
-
-
-def test_what_killed_processes_left_is_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It goes a day later; what is another's, is called otherwise or leads elsewhere stays."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    left, foreign, named = (
-        tmp_path / f"django_pgsnap-{name}" for name in ("a" * 32, "b" * 32, "notes")
-    )
-    elsewhere, link = tmp_path / "elsewhere", tmp_path / f"django_pgsnap-{'c' * 32}"
-    for directory in (left, foreign, named, elsewhere):
-        directory.mkdir()
-        (directory / "progress").write_text("{}")
-        age(directory)
-    link.symlink_to(elsewhere, target_is_directory=True)
-    os.utime(link, (0, 0), follow_symlinks=False)
-    if os.geteuid() == 0:
-        os.chown(foreign, 65534, 65534)
-    else:
-        foreign.rename(tmp_path / "another user's")
-
-    file = ProgressFile("New")
-
-    assert not left.exists()
-    assert all(kept.exists() for kept in (named, elsewhere / "progress", link))
-    assert os.geteuid() != 0 or foreign.exists()
-    file.forget()
+    assert "http-equiv" not in shown
+    assert '<noscript><p><a href="">See how far it is now</a></p></noscript>' in shown
+    assert 'id="pgsnap-step" role="status"' in shown
 
 
-def test_progress_of_another_user_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What others put where ours would be is not shown to anybody."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    file = ProgressFile("Take")
-    real, link = file._directory, tmp_path / f"django_pgsnap-{'c' * 32}"
-    link.symlink_to(real, target_is_directory=True)
+def test_cancel(root: Client, live: str, server: Server) -> None:
+    """Who started an operation can stop it; the databases are as they were."""
+    write("Ursula")
+    with in_transaction(server, live) as busy, held_up(server, live):
+        started = confirm(root, page("add"), name="seeded")["Location"]
+        until(lambda: "Waiting" in progress_at(started).step)
+        cancelled = root.post(f"{started}cancel/")
+        busy.rollback()
+        ended = follow(root, started)
 
-    assert read(file.token) is not None
-    assert read("c" * 32) is None
-    file.forget()
+    assert cancelled["Location"] == started
+    assert told(ended)[-1] == '<span lang="en">Cancelled. The databases are as they were.</span>'
+    assert (list_snapshots(), authors()) == ((), ["Ursula"])
 
 
-def test_work_goes_on_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where progress cannot be written down, the work is done all the same."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    file = ProgressFile("Take")
-    file.forget()
+def test_cancel_is_for_who_started_it(root: Client) -> None:
+    """Without the cookie nobody cancels, whatever else they may do."""
+    file = begin("Take a snapshot")
 
-    file.step("Copying")
+    answer = root.post(f"{page('progress', file.token)}cancel/")
+    file.step("Copying live")
+    forget_progress(file.token)
+
+    assert answer.status_code == 403
+    assert file.progress.step == "Copying live"
+
+
+@pytest.mark.urls("tests.admin.test_progress")
+def test_site_decides_who_looks(live: str) -> None:
+    """The site's own rule is asked, also while no database answers, and after the end."""
+    file = begin("Restore “secret”")
+    client = Client()
+    client.cookies.load(cookies_for(file.token))
+    address = page("progress", file.token)
+
+    answers = [client.get(address)]
     file.end()
+    answers.append(client.get(address))
+    forget_progress(file.token)
 
-    assert file.progress.ended
+    assert [answer["Location"].partition("?")[0] for answer in answers] == ["/closed/login/"] * 2
 
 
-@pytest.mark.parametrize("token", ["", "..", "x" * 32, "0" * 31, "../../etc/passwd"])
-def test_tokens_that_are_none(token: str) -> None:
-    """No other file is read, whatever is asked for."""
-    assert read(token) is None
+class ClosedSite(AdminSite):
+    """Lets nobody in."""
+
+    def has_permission(self, _request: HttpRequest) -> bool:
+        """Refuse."""
+        return False
+
+
+closed = ClosedSite(name="closed")
+closed.register(Snapshot, SnapshotAdmin)
+urlpatterns = [path("closed/", closed.urls)]

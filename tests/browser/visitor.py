@@ -55,10 +55,6 @@ class Visitor:
             f" | //input[@type='submit' and @value='{text}']",
         ).click()
 
-    def tick(self, label: str) -> None:
-        """Tick the box that a screen reader calls this."""
-        self._wait_for(By.XPATH, f"//input[@type='checkbox' and @aria-label='{label}']").click()
-
     def reads(self, text: str) -> bool:
         """Tell whether a text comes up on the page."""
         WebDriverWait(self.chromium, PATIENCE_S).until(
@@ -91,10 +87,10 @@ class Visitor:
 
     @property
     def sticks_out(self) -> list[str]:
-        """What of our own pages does not fit the window's width."""
+        """What does not fit the window's width, tables that scroll by themselves aside."""
         return list(
             self.chromium.execute_script(
-                "return [...document.querySelectorAll('#content *')]"
+                "return [...document.querySelectorAll('#content *:not(.results *)')]"
                 ".filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
                 ".map(e => e.outerHTML.slice(0, 200))"
             )

@@ -14,14 +14,15 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from django_pgsnap.admin import snapshot_admin
-from django_pgsnap.admin.background import Progress, read
+from django_pgsnap.admin.background import Progress, read_progress
+from django_pgsnap.admin.text import format_moment
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
 from tests.conftest import RunSql
 from tests.project import point
 from tests.servers import Server
-from tests.visiting import PASSWORD, account, confirm, of, page, told, visit
+from tests.visiting import PASSWORD, account, confirm, of, page, told, undo, visit
 from tests.watching import PATIENCE_S, authors, in_transaction, until, write
 
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -69,9 +70,14 @@ def somebody_else(name: str) -> User:
 
 def progress_at(address: str) -> Progress:
     """Return how far the operation at this address is."""
-    found = read(address.split("/")[-2])
-    assert found is not None
-    return found.progress
+    progress = read_progress(address.split("/")[-2])
+    assert progress is not None
+    return progress
+
+
+def restored(snapshot: Snapshot) -> str:
+    """Return what is told after a restore."""
+    return f"Restored “{snapshot.name}” ({format_moment(snapshot.taken_at)})."
 
 
 def is_at_login(client: Client) -> bool:
@@ -87,7 +93,7 @@ def test_same_person_stays_signed_in(live: str, engine: str) -> None:
     client = visit(User.objects.get())
 
     restored = confirm(client, of("restore", snapshot))
-    undone = confirm(client, page("undo"))
+    undone = undo(client)
 
     assert [answer["Location"] for answer in (restored, undone)] == [page("changelist")] * 2
     assert authors() == ["Lem"]
@@ -102,7 +108,7 @@ def test_another_person_with_the_same_key_is_not_signed_in(live: str, engine: st
     answer = confirm(client, of("restore", snapshot))
 
     assert answer["Location"] == f"/admin/login/?next={page('changelist')}"
-    assert told(answer) == ["Restored “snap1” of just now.", SIGNED_OUT]
+    assert told(answer) == [restored(snapshot), SIGNED_OUT]
     assert is_at_login(client)
     assert SIGNED_OUT in client.get(answer["Location"]).content.decode()
     assert [user.username for user in User.objects.all()] == ["eve"]
@@ -179,7 +185,7 @@ def test_session_that_ends_before_the_swap(
 
     # Before that it may tell that it ended the session that has just been closed.
     assert told(concluded)[-2:] == [
-        "Restored “snap1” of just now.",
+        restored(snapshot),
         "You are signed out: your session ended while the restore was at work.",
     ]
     assert is_at_login(client)
@@ -219,7 +225,7 @@ def test_behind_a_pool(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     answer = confirm(client, of("restore", snapshot))
 
-    assert told(answer)[-1] == "Restored “snap1” of just now."
+    assert told(answer)[-1] == restored(snapshot)
     assert authors() == []
     assert client.get(page("changelist")).context["user"].username == "ada"
 
@@ -271,7 +277,7 @@ def test_restored_database_that_lacks_a_table(
 
     answer = confirm(client, of("restore", snapshot))
 
-    assert told(answer)[0] == "Restored “without” of just now."
+    assert told(answer)[0] == restored(snapshot)
     if goes_on:
         assert told(answer)[1].startswith("Nothing was written into the admin's log: ")
         assert client.get(page("changelist")).status_code == 200
@@ -288,7 +294,7 @@ def test_middleware_that_says_who_it_is(live: str, settings: Settings) -> None:
     answer = confirm(Client(), of("restore", snapshot))
 
     assert answer["Location"] == page("changelist")
-    assert told(answer) == ["Restored “snap1” of just now."]
+    assert told(answer) == [restored(snapshot)]
 
 
 def everybody_is_ada(get_response: Handler) -> Handler:
