@@ -29,6 +29,8 @@ class PgsnapConfig(AppConfig):
         if psycopg_problem() is None and not conf.problems(conf.given()):
             from .connections.restore_detection import watch_connections
             from .safety import is_enabled
+            from .snapshots.before_migrate import watch_migrations
 
             if is_enabled():
                 watch_connections()
+            watch_migrations()

@@ -30,6 +30,7 @@ class Config:
         spare: Whether to keep a clone of the snapshot last taken or restored.
         spare_max_bytes: No spare of larger databases, unless the file system shares blocks.
         undo: Whether a restore keeps what it replaced.
+        before_migrate: Whether ``migrate`` takes a snapshot before it applies anything.
         wait_s: How long to wait for busy sessions and for other operations.
         maintenance: Connection parameters that differ for maintenance sessions, by libpq name.
         client_path: Directory of ``pg_dump`` and ``pg_restore``; None to search ``PATH``.
@@ -41,6 +42,7 @@ class Config:
     spare: bool = True
     spare_max_bytes: int = 10 * GIB
     undo: bool = True
+    before_migrate: bool = False
     wait_s: float = 10.0
     maintenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     client_path: str | None = None
@@ -172,6 +174,7 @@ _EXPECTED = {
     "SPARE": ("True or False", _is_bool),
     "SPARE_MAX_BYTES": ("a number of bytes", _is_number),
     "UNDO": ("True or False", _is_bool),
+    "BEFORE_MIGRATE": ("True or False", _is_bool),
     "WAIT_S": ("a number of seconds", _is_number),
     "MAINTENANCE": ("a dict of connection parameters", _is_mapping),
     "CLIENT_PATH": ("a directory or None", _is_optional_str),

@@ -10,12 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .assertions import DatabaseChangesMixin
     from .cases import SnapshotTestCase
     from .runner import SnapshotRunner, SnapshotRunnerMixin
 
-__all__ = ["SnapshotRunner", "SnapshotRunnerMixin", "SnapshotTestCase"]
+__all__ = ["DatabaseChangesMixin", "SnapshotRunner", "SnapshotRunnerMixin", "SnapshotTestCase"]
 
 _HOMES = {
+    "DatabaseChangesMixin": "assertions",
     "SnapshotRunner": "runner",
     "SnapshotRunnerMixin": "runner",
     "SnapshotTestCase": "cases",

@@ -121,6 +121,14 @@ def pgsnap(transactional_db: None) -> Iterator[TestSnapshots]:  # noqa: ARG001  
     snapshots.end()
 
 
+@pytest.fixture
+def assert_database_changes() -> Callable[..., AbstractContextManager[None]]:
+    """Assert what a block does to the database, and that it does nothing else."""
+    from .assertions import check_database_changes
+
+    return check_database_changes
+
+
 @pytest.fixture(scope="class")
 def pgsnap_class(
     django_db_setup: None,  # noqa: ARG001  # for its effect

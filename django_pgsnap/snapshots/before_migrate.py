@@ -1,0 +1,74 @@
+"""The snapshot that ``migrate`` takes by itself, where ``PGSNAP["BEFORE_MIGRATE"]`` says so."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from django.core.management.base import CommandError
+from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
+from django.db.models.signals import pre_migrate
+
+from ..conf import config
+from ..errors import NotEnabledError, PgsnapError
+from ..safety import is_in_tests
+from .manage import delete
+from .queries import list_snapshots
+from .take import take
+from .types import Snapshot
+
+_PREFIX: Final = "before-migrate-"
+# How many of these snapshots stay; those that are pinned do not count.
+_KEPT: Final = 3
+_NOTE: Final = "taken automatically before migrate"
+
+# The plan of the last run of migrate that was seen: Django tells of it once for each app.
+_seen: list[object] = [None]
+
+
+def watch_migrations() -> None:
+    """Have a snapshot taken before each ``migrate`` that has something to apply."""
+    pre_migrate.connect(_take_before, dispatch_uid="django_pgsnap.before_migrate")
+
+
+def _take_before(*, using: str, **told: Any) -> None:
+    """Take the snapshot of a database that is about to be migrated, and say how to go back.
+
+    Raises:
+        CommandError: It could not be taken, so the migrations do not run either.
+    """
+    plan = told.get("plan")
+    if not plan or plan is _seen[0] or is_in_tests() or not config().before_migrate:
+        return
+    _seen[0] = plan
+    connection = connections[using]
+    if connection.vendor != "postgresql" or not MigrationRecorder(connection).applied_migrations():
+        return  # there is nothing to go back to
+    name = f"{_PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S.%f}"
+    try:
+        take(name, databases=[using], note=_NOTE)
+        _rotate(using)
+    except NotEnabledError:
+        return
+    except PgsnapError as error:
+        raise CommandError(
+            f"No migration was applied, since no snapshot could be taken before: {error}"
+        ) from error
+    if (stdout := told.get("stdout")) is not None and told.get("verbosity", 1):
+        stdout.write(f"Took {name!r}. To go back: ./manage.py pgsnap restore {name}")
+
+
+def _rotate(using: str) -> None:
+    taken = [each for each in list_snapshots(databases=[using]) if _is_automatic(each, using)]
+    if old := [each.name for each in taken[_KEPT:]]:
+        delete(*old)
+
+
+def _is_automatic(snapshot: Snapshot, using: str) -> bool:
+    return (
+        snapshot.name.startswith(_PREFIX)
+        and snapshot.note == _NOTE
+        and snapshot.aliases == (using,)
+        and not snapshot.pinned
+    )

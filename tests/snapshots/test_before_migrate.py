@@ -1,0 +1,84 @@
+"""The snapshot that ``migrate`` takes by itself."""
+
+import pytest
+from django.core.management.base import CommandError
+from django.db import connection
+from pytest_django import Settings
+
+from django_pgsnap.conf import TEST_DATABASES
+from django_pgsnap.snapshots.manage import pin
+from django_pgsnap.snapshots.queries import list_snapshots
+from django_pgsnap.snapshots.restore import restore
+from tests.conftest import Call
+from tests.servers import Server
+from tests.testapp.models import Genre
+
+
+@pytest.fixture
+def wanted(live: str, settings: Settings) -> str:
+    """A live database of a project that wants it."""
+    settings.PGSNAP = {**settings.PGSNAP, "BEFORE_MIGRATE": True}
+    return live
+
+
+def test_taken_before_anything_is_applied(wanted: str, call: Call) -> None:
+    """The snapshot holds what the migration changed, and the output says how to go back."""
+    genres = Genre.objects.count()
+    printed = call("migrate", "testapp", "zero").stdout
+    assert "testapp_genre" not in connection.introspection.table_names()
+
+    (snapshot,) = list_snapshots()
+    assert f"To go back: ./manage.py pgsnap restore {snapshot.name}" in printed
+    restore(snapshot.name)
+    assert Genre.objects.count() == genres > 0
+
+
+@pytest.mark.parametrize("arguments", [("testapp",), ("testapp", "0001", "--plan")])
+def test_nothing_to_apply(wanted: str, call: Call, arguments: tuple[str, ...]) -> None:
+    """Where nothing is applied, nothing is taken."""
+    call("migrate", *arguments)
+
+    assert list_snapshots() == ()
+
+
+def test_only_where_it_is_wanted(live: str, call: Call) -> None:
+    """Without the setting there is none."""
+    call("migrate", "sites", "zero")
+
+    assert list_snapshots() == ()
+
+
+def test_the_last_ones_stay(wanted: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest goes when there are more than three, a pinned one stays."""
+    monkeypatch.setattr("django_pgsnap.snapshots.before_migrate._KEPT", 1)
+    taken = []
+    for target in ("zero", "0002", "zero"):
+        call("migrate", "sites", target, verbosity=0)
+        taken.append(list_snapshots()[0].name)
+        if len(taken) == 1:
+            pin(taken[0])
+
+    assert [each.name for each in list_snapshots()] == [taken[2], taken[0]]
+
+
+def test_never_in_tests(wanted: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test run that migrates its databases takes none."""
+    with monkeypatch.context() as patch:
+        patch.setenv(TEST_DATABASES, "[]")
+        call("migrate", "sites", "zero")
+
+    assert list_snapshots() == ()
+
+
+def test_no_migration_without_it(
+    wanted: str, call: Call, server: Server, settings: Settings
+) -> None:
+    """Where it cannot be taken, nothing is applied."""
+    settings.PGSNAP = {**settings.PGSNAP, "WAIT_S": 0}
+    connection.close()
+    with server.connect(wanted) as other:
+        other.execute("BEGIN")
+        with pytest.raises(CommandError, match="No migration was applied"):
+            call("migrate", "sites", "zero")
+
+    assert "django_site" in connection.introspection.table_names()
