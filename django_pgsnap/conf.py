@@ -33,8 +33,6 @@ class Config:
         before_migrate: Whether ``migrate`` takes a snapshot before it applies anything.
         wait_s: How long to wait for busy sessions and for other operations.
         maintenance: Connection parameters that differ for maintenance sessions, by libpq name.
-        client_path: Directory of ``pg_dump`` and ``pg_restore``; None to search ``PATH``.
-        storage: Alias in ``STORAGES`` to push to and pull from.
     """
 
     enabled: bool | None = None
@@ -45,8 +43,6 @@ class Config:
     before_migrate: bool = False
     wait_s: float = 10.0
     maintenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    client_path: str | None = None
-    storage: str | None = None
     diff: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
 
@@ -160,10 +156,6 @@ def _is_aliases(value: object) -> bool:
     )
 
 
-def _is_optional_str(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
 def _is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
 
@@ -177,8 +169,6 @@ _EXPECTED = {
     "BEFORE_MIGRATE": ("True or False", _is_bool),
     "WAIT_S": ("a number of seconds", _is_number),
     "MAINTENANCE": ("a dict of connection parameters", _is_mapping),
-    "CLIENT_PATH": ("a directory or None", _is_optional_str),
-    "STORAGE": ("an alias in STORAGES or None", _is_optional_str),
     "DIFF": ("a dict whose MASK is a list of texts", _is_diff),
     "TEST": ("a dict", _is_mapping),
 }

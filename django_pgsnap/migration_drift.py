@@ -39,7 +39,8 @@ class KnownMigrations:
         """Read the migrations of all installed apps."""
         loader = MigrationLoader(None, load=False)
         loader.load_disk()
-        self._on_disk = set(loader.disk_migrations)
+        # Ours only says which permissions there are; no data hangs on it.
+        self._on_disk = {key for key in loader.disk_migrations if key[0] != "django_pgsnap"}
         self._replaced = {
             key: set(migration.replaces)
             for key, migration in loader.disk_migrations.items()
@@ -58,7 +59,7 @@ class KnownMigrations:
         known = self._on_disk.union(*self._replaced.values())
         return Drift(
             missing=tuple(sorted(missing)),
-            unknown=tuple(sorted(set(applied) - known)),
+            unknown=tuple(sorted(key for key in set(applied) - known if key[0] != "django_pgsnap")),
         )
 
     def _with_squashed(self, present: set[MigrationKey]) -> set[MigrationKey]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from django.conf import settings
 from django.db import connections
@@ -24,11 +26,22 @@ _TESTS_HINT = (
 # (alias, database) pairs that a test runner of this process created. They are exempt by that
 # fact, never by what they are called.
 _created_here: set[tuple[str, str]] = set()
+_allowed_here = ContextVar("_allowed_here", default=False)
 
 
 def exempt_test_database(alias: str, database: str) -> None:
     """Remember that this process created a database for its tests."""
     _created_here.add((alias, database))
+
+
+@contextmanager
+def allow_here() -> Iterator[None]:
+    """Allow what the settings or the server's address forbid, for looking or after a question."""
+    token = _allowed_here.set(True)
+    try:
+        yield
+    finally:
+        _allowed_here.reset(token)
 
 
 def is_in_tests() -> bool:
@@ -62,7 +75,7 @@ def check_enabled(targets: Sequence[Target]) -> None:
             "which is not a test database of this run.",
             hint=_ALIAS_HINT if _created_here else _TESTS_HINT,
         )
-    if is_enabled() or not others:
+    if is_enabled() or not others or _allowed_here.get():
         return
     reason = "PGSNAP['ENABLED'] is off" if config().enabled is False else "DEBUG is off"
     raise NotEnabledError(f"Snapshots are switched off here, since {reason}.", hint=_HINT)
@@ -74,7 +87,12 @@ def check_server_address(session: Session, targets: Sequence[Target]) -> None:
     Raises:
         NotEnabledError: The server is neither on this machine nor at a private address.
     """
-    if config().enabled or _is_nearby(session.address) or all(map(_is_exempt, targets)):
+    if (
+        config().enabled
+        or _allowed_here.get()
+        or _is_nearby(session.address)
+        or all(map(_is_exempt, targets))
+    ):
         return
     raise NotEnabledError(
         f"The database {targets[0].name!r} is on a server at the public address "

@@ -20,8 +20,6 @@ VALUES: dict[str, Any] = {
     "BEFORE_MIGRATE": True,
     "WAIT_S": 2.5,
     "MAINTENANCE": {"dbname": "template1"},
-    "CLIENT_PATH": "/usr/lib/postgresql/18/bin",
-    "STORAGE": "snapshots",
     "DIFF": {"MASK": ["pin"]},
     "TEST": {"BASELINE": "flushed"},
 }
@@ -41,8 +39,6 @@ def test_defaults(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
         before_migrate=False,
         wait_s=10.0,
         maintenance={},
-        client_path=None,
-        storage=None,
         diff={},
         test={},
     )
@@ -87,8 +83,6 @@ def test_is_read_at_each_use(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASES", ()),
         ("SPARE_MAX_BYTES", 0),
         ("WAIT_S", 0),
-        ("CLIENT_PATH", None),
-        ("STORAGE", None),
     ],
 )
 def test_good_values(key: str, value: object) -> None:
@@ -108,8 +102,6 @@ def test_good_values(key: str, value: object) -> None:
         ("WAIT_S", -1, "a number of seconds"),
         ("WAIT_S", float("nan"), "a number of seconds"),
         ("WAIT_S", None, "a number of seconds"),
-        ("CLIENT_PATH", ["/usr/bin"], "a directory or None"),
-        ("STORAGE", 1, "an alias in STORAGES or None"),
         ("DIFF", {"MASK": "pin"}, "a dict whose MASK is a list of texts"),
         ("DIFF", {"HIDE": []}, "a dict whose MASK is a list of texts"),
         ("TEST", [], "a dict"),

@@ -59,7 +59,7 @@ def test_picture_is_that_of_the_code() -> None:
     found = PICTURE.search(DESIGN.read_text())
 
     assert found is not None
-    assert found[0] == draw()
+    assert found[0] == draw(), "run: python -m tests.rooms"
 
 
 def test_facade_is_there_before_settings() -> None:

@@ -13,6 +13,7 @@ from django.db.migrations.loader import MigrationLoader
 from django_pgsnap.migration_drift import Drift, KnownMigrations, Migrations
 
 APP = "testapp"
+OWN = "django_pgsnap"
 ONE, TWO, THREE, FOUR = "0001_one", "0002_two", "0003_three", "0004_four"
 SQUASHED = "0001_squashed_0003"
 SQUASHED_AGAIN = "0001_squashed_0004"
@@ -65,7 +66,16 @@ def test_real_project() -> None:
     code = KnownMigrations()
 
     assert code.drift(on_disk) == Drift()
-    assert code.drift(()) == Drift(missing=on_disk)
+    assert code.drift(()) == Drift(missing=tuple(key for key in on_disk if key[0] != OWN))
+
+
+def test_own_migration_does_not_count() -> None:
+    """The app's own migration makes permissions only, so nothing of a snapshot hangs on it."""
+    own = ((OWN, "0001_initial"), (OWN, "0099_of_another_release"))
+    others = tuple(sorted(key for key in MigrationLoader(None).disk_migrations if key[0] != OWN))
+
+    assert KnownMigrations().drift(others) == Drift()
+    assert KnownMigrations().drift((*others, *own)) == Drift()
 
 
 @pytest.mark.parametrize(

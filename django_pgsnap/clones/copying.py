@@ -174,7 +174,7 @@ def _explain_error(job: CopyJob, error: BaseException) -> BaseException:
         return CopyFailedError(
             f"The server's disk is full: no room for another {job.size_bytes:,} bytes to copy "
             f"{clone.source!r}. Nothing has changed.",
-            hint="Delete snapshots that you do not need (pgsnap list, pgsnap delete), "
+            hint="Delete snapshots that you do not need (./manage.py pgsnap delete), "
             "or keep no spares (PGSNAP['SPARE'] = False).",
         )
     if isinstance(error, psycopg.Error) and error.sqlstate:

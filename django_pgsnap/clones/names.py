@@ -10,7 +10,17 @@ from typing import Final
 
 from ..errors import InvalidNameError
 
+# On the command line they would be taken for something else.
+SUBCOMMAND_NAMES: Final = frozenset(
+    (
+        *("annotate", "completion", "delete", "diff", "doctor", "list", "ls", "pin", "prune"),
+        *("purge", "refill", "rename", "restore", "rm", "save", "show", "status", "take"),
+        *("undo", "unpin"),
+    )
+)
 _SNAPSHOT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+_UNUSABLE: Final = re.compile(r"[^A-Za-z0-9._/-]+")
+_MAX_LENGTH: Final = 100
 _IDENTITY: Final = re.compile(r"[0-9a-f]{16}")
 _UNPUBLISHED: Final = re.compile(r"pgsnap_(?:new|drop)_[0-9a-f]{16}")
 _SPARE: Final = re.compile(r"pgsnap_spare_([0-9a-f]{16})")
@@ -22,17 +32,24 @@ def is_valid_name(name: str) -> bool:
 
 
 def validate_name(name: str) -> str:
-    """Return the name.
+    """Return the name of a new snapshot.
 
     Raises:
         InvalidNameError: It is not 1-100 letters, digits, ``.``, ``_``, ``-`` or ``/`` that start
-            with a letter or digit.
+            with a letter or digit, or it is that of a subcommand.
     """
     if not is_valid_name(name):
+        similar = _UNUSABLE.sub("-", name).strip("._-/")[:_MAX_LENGTH]
+        suggestion = f" For example: {similar!r}." if is_valid_name(similar) else ""
         raise InvalidNameError(
             f"A snapshot cannot be called {name!r}.",
-            hint="Use 1-100 letters (a-z), digits, '.', '_', '-' or '/', "
-            "starting with a letter or digit.",
+            hint="Use 1-100 letters (A-Z, a-z), digits, '.', '_', '-' or '/', "
+            f"starting with a letter or digit.{suggestion}",
+        )
+    if name in SUBCOMMAND_NAMES:
+        raise InvalidNameError(
+            f"A snapshot cannot be called {name!r}: that is a subcommand of pgsnap.",
+            hint="Use another name.",
         )
     return name
 

@@ -109,7 +109,7 @@ def _newest_undo(undos: Sequence[Undo]) -> Undo:
     if not undos:
         raise NothingToUndoError(
             "There is nothing to compare with: no restore has left an undo.",
-            hint="See pgsnap list for snapshots to compare with.",
+            hint="See ./manage.py pgsnap list for snapshots to compare with.",
         )
     return undos[0]
 

@@ -108,7 +108,7 @@ def open_copy(server: Server, database: str) -> Iterator[Session]:
         except psycopg.errors.InvalidCatalogName as error:
             raise ObstacleError(
                 f"The copy {database!r} has just been dropped.",
-                hint="See pgsnap list for what there is.",
+                hint="See ./manage.py pgsnap list for what there is.",
             ) from error
         with session:
             yield session

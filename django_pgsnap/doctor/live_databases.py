@@ -30,7 +30,7 @@ def _missing(scene: Scene) -> Iterator[Finding]:
                 "error",
                 target.name,
                 f"The database of the alias {target.alias!r} does not exist.",
-                "Restore a snapshot of it: pgsnap restore."
+                "Restore a snapshot of it: ./manage.py pgsnap restore."
                 if known
                 else "Create it (createdb, then manage.py migrate).",
             )

@@ -86,7 +86,7 @@ def _kept_roles(scene: Scene) -> Iterator[Finding]:
             "note",
             role,
             f"DROP ROLE would fail only for what it has in {_listed(sorted(databases))}.",
-            "Before dropping it, delete those snapshots (see pgsnap list) or take them anew.",
+            "Before dropping it, delete those snapshots or take them anew.",
         )
 
 

@@ -94,7 +94,8 @@ def summarize_problems(diagnosis: Diagnosis) -> str:
     count = len(diagnosis.problems)
     fixable = sum(finding.fixable for finding in diagnosis.problems)
     left = f"{count} {'thing needs' if count == 1 else 'things need'} to be put right"
-    return f"{left}, {fixable} of them by pgsnap doctor --fix." if fixable else f"{left}."
+    by_itself = f", {fixable} of them by ./manage.py pgsnap doctor --fix" if fixable else ""
+    return f"{left}{by_itself}."
 
 
 def _describe_undo(undo: Undo) -> str:

@@ -218,5 +218,6 @@ def server_errors() -> Iterator[None]:
         raise ServerError(
             f"The server refused, or the connection was lost: {cause}{code}. Each live database "
             "is as it was, or as it shall be.",
-            hint=error.diag.message_hint or "See the server's log, and what pgsnap list shows.",
+            hint=error.diag.message_hint
+            or "See the server's log, and what ./manage.py pgsnap list shows.",
         ) from error

@@ -30,6 +30,8 @@ from ..postgres.targets import Target
 from .context import ServerContext, choose_targets, read_contexts
 from .types import AnyMember, CopyMember, Snapshot, Undo, UndoMember, snapshots_of, undos_of
 
+# As many as can be looked over in a line.
+_NAMES_SHOWN: Final = 10
 # As in: pgsnap take seeded (ada@workstation:4711). The server cuts it after 63 bytes.
 _APPLICATION: Final = re.compile(r"pgsnap (?P<purpose>.*?) *(?:\((?P<who>[^()]*)\)?)?")
 
@@ -215,14 +217,18 @@ def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
         return (complete or matching)[0]
     if not found:
         wanted = "There is no snapshot yet" if name is None else f"There is no snapshot {name!r}"
-        raise SnapshotNotFoundError(f"{wanted}.", hint="Take one with pgsnap take.")
+        raise SnapshotNotFoundError(f"{wanted}.", hint="Take one: ./manage.py pgsnap take.")
     similar = nearest_names(name or "", [snapshot.name for snapshot in found])
     raise SnapshotNotFoundError(
         f"There is no snapshot {name!r}.",
-        hint=f"Did you mean {' or '.join(map(repr, similar))}?"
-        if similar
-        else f"There are: {', '.join(snapshot.name for snapshot in found)}.",
+        hint=f"Did you mean {' or '.join(map(repr, similar))}?" if similar else _name_some(found),
     )
+
+
+def _name_some(found: Sequence[Snapshot]) -> str:
+    names = ", ".join(snapshot.name for snapshot in found[:_NAMES_SHOWN])
+    more = len(found) - _NAMES_SHOWN
+    return f"There are: {names} and {more} more." if more > 0 else f"There are: {names}."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,6 @@ def _last_undo(contexts: Sequence[ServerContext]) -> Undo:
         databases = ", ".join(repr(name) for context in contexts for name in context.sources)
         raise NothingToUndoError(
             f"There is nothing to undo: no restore of {databases} has left an undo.",
-            hint="See pgsnap list for snapshots to restore.",
+            hint="See ./manage.py pgsnap list for snapshots to restore.",
         )
     return found[0]

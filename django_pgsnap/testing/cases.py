@@ -93,7 +93,7 @@ def _migrate(alias: str, snapshot: str) -> None:
     except Exception as error:
         error.add_note(
             f"So the snapshot {snapshot!r} cannot be brought to the state of the code, in alias "
-            f"{alias!r}.\nTake it again: manage.py pgsnap take {snapshot} --replace"
+            f"{alias!r}.\nTake it again: ./manage.py pgsnap take {snapshot} --replace"
         )
         raise
 

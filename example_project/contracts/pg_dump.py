@@ -67,7 +67,7 @@ def _check(program: str) -> None:
 
 
 def _path(program: str) -> str | None:
-    return shutil.which(program, path=settings.PGSNAP.get("CLIENT_PATH"))
+    return shutil.which(program, path=settings.CLIENT_PATH)
 
 
 def _run(program: str, *arguments: str, database: str | None = None) -> float:

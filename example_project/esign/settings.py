@@ -18,19 +18,20 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 
 EMBEDDED_SERVER: EmbeddedServer | None
 DATABASES: dict[str, Any]
-PGSNAP: dict[str, Any]
+# Where the demo finds pg_dump; None to search PATH.
+CLIENT_PATH: str | None
 
 if "DATABASE_URL" in os.environ:
     EMBEDDED_SERVER = None
     DATABASES = {"default": dj_database_url.config()}
-    PGSNAP = {}
+    CLIENT_PATH = None
 else:
     EMBEDDED_SERVER = EmbeddedServer(home=BASE_DIR / ".postgres", database="esign")
     # The command that stops the server must not start it first.
     if "embedded_server" not in sys.argv:
         ensure_running(EMBEDDED_SERVER)
     DATABASES = {"default": EMBEDDED_SERVER.django_settings()}
-    PGSNAP = {"CLIENT_PATH": EMBEDDED_SERVER.client_path()}
+    CLIENT_PATH = EMBEDDED_SERVER.client_path()
 
 INSTALLED_APPS = [
     "django.contrib.admin",

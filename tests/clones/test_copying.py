@@ -296,7 +296,7 @@ def test_disk_full(make_job: MakeJob, databases: ListDatabases) -> None:
         "Nothing has changed."
     )
     assert caught.value.hint == (
-        "Delete snapshots that you do not need (pgsnap list, pgsnap delete), "
+        "Delete snapshots that you do not need (./manage.py pgsnap delete), "
         "or keep no spares (PGSNAP['SPARE'] = False)."
     )
     assert names_of(databases) == ["live"]

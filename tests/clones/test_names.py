@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_pgsnap.clones.names import (
+    SUBCOMMAND_NAMES,
     copy_name,
     first_free_name,
     is_identity,
@@ -23,6 +24,7 @@ from django_pgsnap.clones.names import (
     validate_name,
 )
 from django_pgsnap.errors import InvalidNameError
+from django_pgsnap.management.arguments import SUBCOMMANDS
 from django_pgsnap.postgres.advisory_locks import lock_key
 
 FIRST = string.ascii_letters + string.digits
@@ -45,7 +47,7 @@ NAMERS = [
 def test_takes_valid_names(name: str) -> None:
     """1 to 100 letters, digits and ``._-/`` that start with a letter or digit are a name."""
     assert is_valid_name(name)
-    assert validate_name(name) == name
+    assert name in SUBCOMMAND_NAMES or validate_name(name) == name
 
 
 @given(st.text() | st.text(ALLOWED, max_size=110))
@@ -70,8 +72,26 @@ def test_says_what_a_name_may_be() -> None:
 
     assert caught.value.message == "A snapshot cannot be called 'my snapshot'."
     assert caught.value.hint == (
-        "Use 1-100 letters (a-z), digits, '.', '_', '-' or '/', starting with a letter or digit."
+        "Use 1-100 letters (A-Z, a-z), digits, '.', '_', '-' or '/', starting with a letter or "
+        "digit. For example: 'my-snapshot'."
     )
+
+
+def test_suggests_nothing_where_nothing_is_left() -> None:
+    """A name without any letter or digit has none that looks like it."""
+    with pytest.raises(InvalidNameError) as caught:
+        validate_name("?!")
+
+    assert caught.value.hint.endswith("starting with a letter or digit.")
+
+
+def test_names_of_subcommands_are_refused() -> None:
+    """Nothing new is called like a subcommand, and the list of these is complete."""
+    words = {word for name, each in SUBCOMMANDS.items() for word in (name, *each.aliases)}
+
+    assert words <= SUBCOMMAND_NAMES
+    with pytest.raises(InvalidNameError, match="'list': that is a subcommand of pgsnap"):
+        validate_name("list")
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_live_database_that_is_missing(live: str, sql: RunSql) -> None:
     finding = the(diagnose(), "live-missing")
 
     assert (finding.severity, finding.object) == ("error", live)
-    assert finding.remedy == "Restore a snapshot of it: pgsnap restore."
+    assert finding.remedy == "Restore a snapshot of it: ./manage.py pgsnap restore."
 
 
 def test_live_database_that_is_half_dropped(live: str, sql: RunSql) -> None:
@@ -376,7 +376,10 @@ def test_command_prints_findings_and_fails_while_any_is_left(
         call("pgsnap", "doctor")
     printed = call("pgsnap", "doctor", "--fix").stdout
 
-    assert str(failure.value) == "1 thing needs to be put right, 1 of them by pgsnap doctor --fix."
+    assert (
+        str(failure.value)
+        == "1 thing needs to be put right, 1 of them by ./manage.py pgsnap doctor --fix."
+    )
     assert f"fixed: {name}\n    It is a clone that an interrupted command" in printed
 
 

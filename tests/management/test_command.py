@@ -402,7 +402,7 @@ def test_status_and_streams(live: str, manage: Manage) -> None:
     assert (failed.returncode, failed.stdout, failed.stderr) == (
         1,
         "",
-        "CommandError: There is no snapshot 'seeded'.\nTake one with pgsnap take.\n",
+        "CommandError: There is no snapshot 'seeded'.\nTake one: ./manage.py pgsnap take.\n",
     )
     assert (misspelt.returncode, misspelt.stdout) == (2, "")
     assert "invalid choice: 'shwo'" in misspelt.stderr

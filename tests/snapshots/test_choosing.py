@@ -49,4 +49,6 @@ def test_strangers_snapshot_of_another_name(
     with pytest.raises(SnapshotNotFoundError) as caught:
         restore("another")
 
-    assert str(caught.value) == "There is no snapshot 'another'.\nTake one with pgsnap take."
+    assert (
+        str(caught.value) == "There is no snapshot 'another'.\nTake one: ./manage.py pgsnap take."
+    )

@@ -19,7 +19,7 @@ from tests.watching import authors, held_up, is_waiting, settle, until, write
 INTERRUPTED = (
     130,
     "",
-    "CommandError: Interrupted. Nothing is left half done; pgsnap list shows what there is.\n",
+    "CommandError: Interrupted. Nothing is left half done; see ./manage.py pgsnap list.\n",
 )
 
 

@@ -409,5 +409,5 @@ def test_nothing_taken_yet(live: str, databases: ListDatabases) -> None:
     with pytest.raises(SnapshotNotFoundError) as caught:
         restore()
 
-    assert str(caught.value) == "There is no snapshot yet.\nTake one with pgsnap take."
+    assert str(caught.value) == "There is no snapshot yet.\nTake one: ./manage.py pgsnap take."
     assert databases() == before

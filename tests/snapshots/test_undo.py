@@ -81,7 +81,7 @@ def test_nothing_to_undo(live: str, databases: ListDatabases) -> None:
 
     assert str(caught.value) == (
         f"There is nothing to undo: no restore of {live!r} has left an undo.\n"
-        "See pgsnap list for snapshots to restore."
+        "See ./manage.py pgsnap list for snapshots to restore."
     )
     assert databases() == before
 

@@ -328,7 +328,7 @@ def test_snapshot_that_cannot_be_migrated(project: Project, sql: RunSql) -> None
     assert "Ran 1 test" in ended.stderr
     assert (
         "So the snapshot 'seeded' cannot be brought to the state of the code, in alias 'default'.\n"
-        "Take it again: manage.py pgsnap take seeded --replace"
+        "Take it again: ./manage.py pgsnap take seeded --replace"
     ) in ended.stderr
 
 
@@ -345,7 +345,7 @@ def test_missing_snapshot(project: Project) -> None:
     """Without the snapshot the class is skipped, with the reason; or fails, where that is set."""
     project.write("shop/tests.py", SNAPSHOTS.format(names=[]))
     reason = "There is no snapshot 'seeded' of the database 'shop'."
-    remedy = "Take it: manage.py pgsnap take seeded"
+    remedy = "Take it: ./manage.py pgsnap take seeded"
 
     skipped = project.run("test", "-v2")
     project.settings["PGSNAP"] = {"TEST": {"REQUIRE_SNAPSHOTS": True}}

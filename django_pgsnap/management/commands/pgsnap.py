@@ -82,8 +82,7 @@ class Command(BaseCommand):
             raise CommandError(_printable_lines(str(error))) from error
         except KeyboardInterrupt:
             raise CommandError(
-                "Interrupted. Nothing is left half done; ./manage.py pgsnap list shows what there "
-                "is.",
+                "Interrupted. Nothing is left half done; see ./manage.py pgsnap list.",
                 returncode=_INTERRUPTED,
             ) from None
         except BrokenPipeError:

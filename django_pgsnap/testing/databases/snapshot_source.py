@@ -43,7 +43,7 @@ def describe_missing_snapshot(session: Session, alias: str, snapshot: str) -> Sn
     return SnapshotNotFoundError(
         f"There is no snapshot {snapshot!r} of the database {own.source if own else alias!r}."
         f"{instead}",
-        hint=f"Take it: manage.py pgsnap take {snapshot}",
+        hint=f"Take it: ./manage.py pgsnap take {snapshot}",
     )
 
 
