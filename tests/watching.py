@@ -101,6 +101,23 @@ def is_locked(server: Server, database: str) -> bool:
         return connection.execute(query, [lock_key(database)]).fetchone() is not None
 
 
+def is_sleeping(server: Server) -> bool:
+    """Tell whether a session is in pg_sleep."""
+    with server.connect() as watcher:
+        query = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        return watcher.execute(query).fetchone() is not None
+
+
+def is_held(server: Server, database: str) -> bool:
+    """Tell whether somebody copies a database."""
+    with server.connect() as connection:
+        query = (
+            "SELECT FROM pg_locks WHERE locktype = 'object' AND mode = 'ShareLock' AND granted"
+            " AND objid = (SELECT oid FROM pg_database WHERE datname = %s)"
+        )
+        return connection.execute(query, [database]).fetchone() is not None
+
+
 def is_waiting(server: Server, application: str) -> bool:
     """Tell whether a session of that application waits for a lock."""
     with server.connect() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -223,18 +224,20 @@ class BackendTerminator:
         Raises:
             DatabaseBusyError: Some still work, or may not be ended by us, when the time is over.
         """
-        calm_since = time.monotonic()
+        calm_since = math.inf
         while present := read_backends(self._session, self._databases):
+            now = time.monotonic()
             working = [backend for backend in present if not self._may_end(backend)]
             if working and self.is_overdue:
                 raise self.busy_error(working)
-            lasting = [backend for backend in working if self._lasts(backend)]
+            lasting = [backend for backend in working if self._lasts(backend, now)]
             if lasting:
                 self._report_wait(lasting)
-                calm_since = time.monotonic()
-            elif time.monotonic() - calm_since > _BRIEF_S:
+                calm_since = now
+            elif now - calm_since > _BRIEF_S:
                 return False
             else:
+                calm_since = min(calm_since, now)
                 self._end_all(present)
             time.sleep(_TERMINATE_POLL_S)
         return True
@@ -303,9 +306,8 @@ class BackendTerminator:
             self.ended.add(backend.pid)
         return True
 
-    def _lasts(self, backend: Backend) -> bool:
+    def _lasts(self, backend: Backend, now: float) -> bool:
         """Tell whether a backend that may not be ended has been busy for long."""
-        now = time.monotonic()
         seen_for = now - self._first_seen.setdefault(backend.pid, now)
         # One that we cannot see or cannot end may be between two of many short transactions.
         known = backend.seconds if backend.endable else None

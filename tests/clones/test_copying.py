@@ -1,7 +1,9 @@
 """Making clones: several at once, as of one moment, with another try where that can help."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any
@@ -202,6 +204,54 @@ def test_copies_several_as_of_one_moment(
         sql(pg.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(pg.Identifier(name)))
         found.append(sql("SELECT coalesce(max(n), 0) FROM t", dbname=name)[0][0])
     assert found[0] - found[1] in {0, 1}
+
+
+def test_session_that_is_starting(
+    make_job: MakeJob, clean_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that is still starting may come to write, so no copy begins before it is there."""
+    jobs = [make_job(), make_job("other")]
+    was_open: list[bool] = []
+    look = barrier.CopyBarrier.open_if_still
+
+    def look_and_tell(self: barrier.CopyBarrier) -> None:
+        look(self)
+        was_open.append(self.is_open)
+
+    monkeypatch.setattr(barrier.CopyBarrier, "open_if_still", look_and_tell)
+    with _starting(clean_server, "live"):
+        copying = Background(lambda: copy_databases(jobs, Reporter()))
+        until(lambda: len(was_open) >= 3)
+        assert not any(was_open)
+    copying.result()
+
+    assert any(was_open)
+
+
+@contextmanager
+def _starting(server: Server, database: str) -> Iterator[None]:
+    """Have a session begin, and pause after the server has let it pass."""
+    starting = (
+        "SELECT pid FROM pg_locks WHERE locktype = 'object' AND mode = 'RowExclusiveLock'"
+        " AND objid = (SELECT oid FROM pg_database WHERE datname = %s)"
+    )
+
+    def connect() -> None:
+        with suppress(psycopg.OperationalError):
+            server.connect(database).close()
+
+    with server.connect() as blocker:
+        blocker.execute("BEGIN; LOCK TABLE pg_db_role_setting IN ACCESS EXCLUSIVE MODE")
+        client = Background(connect)
+        until(lambda: blocker.execute(starting, [database]).fetchone() is not None)
+        ((pid,),) = blocker.execute(starting, [database]).fetchall()
+        os.kill(pid, signal.SIGSTOP)
+        blocker.execute("ROLLBACK")
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    client.result()
 
 
 def test_tries_again_for_one_moment(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from threading import Event
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from django_pgsnap.postgres import backends
 from django_pgsnap.postgres.backends import (
     Backend,
     BackendTerminator,
+    BlockedTimer,
     open_temporary_session,
     read_backends,
 )
@@ -244,6 +246,76 @@ def test_work_is_waited_for(session: Session, connect: Connect) -> None:
     assert still_there
     assert each.ended == {busy.info.backend_pid}
     assert connect().execute("SELECT count(*) FROM t").fetchone() == (1,)
+
+
+def test_work_that_ends_in_idling(session: Session, connect: Connect) -> None:
+    """Who has worked for long, and idles then, is ended: nobody was disturbed meanwhile."""
+    client = connect("BEGIN")
+    recorder = Recorder()
+    each = BackendTerminator(session, ["live"], wait_s=20, force=False, reporter=recorder)
+    emptying = Background(each.empty_databases)
+    until(lambda: bool(recorder.steps))
+
+    client.execute("COMMIT")
+
+    assert emptying.result() is True
+    assert not is_open(client)
+
+
+def test_client_that_has_just_begun(
+    session: Session, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who begins a transaction between our look and our word is not ended."""
+    client = connect("SELECT 1")
+    looked: list[list[Backend]] = []
+
+    def look_then_begin(*arguments: Any) -> list[Backend]:
+        found = read_backends(*arguments)
+        if not looked:
+            client.execute("BEGIN")
+        looked.append(found)
+        return found
+
+    monkeypatch.setattr(backends, "read_backends", look_then_begin)
+
+    message, _ = refused(terminator(session))
+
+    assert looked[0][0].is_idle
+    assert "idle in transaction" in message
+    assert is_open(client)
+
+
+def test_short_transactions_of_another_role(
+    session_as: SessionAs, role: MakeRole, connect: Connect, sql: RunSql
+) -> None:
+    """Of a role whose sessions we may not end, one short transaction after the other is work."""
+    sql("GRANT pg_read_all_stats TO {}".format(role()))  # noqa: UP032
+    client = connect("SELECT 1")
+    stop = Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            client.execute("BEGIN; SELECT pg_sleep(0.001); COMMIT")
+
+    working = Background(work)
+    try:
+        message, _ = refused(terminator(session_as("ordinary"), wait_s=0.5))
+    finally:
+        stop.set()
+        working.result()
+
+    assert str(client.info.backend_pid) in message
+
+
+def test_blocked_timer(session: Session, connect: Connect) -> None:
+    """Its time is over when somebody has been there for long, and begins anew without them."""
+    connect("BEGIN")
+    present = read_backends(session, ["live"])
+    timer = BlockedTimer()
+
+    assert timer.is_over(present) is False
+    until(lambda: timer.is_over(present))
+    assert timer.is_over([]) is False
 
 
 def test_force(session: Session, connect: Connect, working: Callable[[str], Background]) -> None:

@@ -3,10 +3,12 @@
 import pytest
 
 from django_pgsnap.errors import ServerUnavailableError
+from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.take import take
 from tests.conftest import MakeLive, MakeRole, RunSql
+from tests.project import point
 from tests.servers import Server
-from tests.watching import settle
+from tests.watching import Background, is_locked, is_waiting, settle, until
 
 
 def test_no_session_stays_where_another_is_refused(
@@ -21,3 +23,18 @@ def test_no_session_stays_where_another_is_refused(
         take("seeded")
 
     assert [database.name for database in settle(server)] == lives
+
+
+def test_locks_are_taken_in_one_order(lives: dict[str, str], server: Server) -> None:
+    """A project that names the same databases in another order never waits with one in hand."""
+    first, second = lives["default"], lives["other"]
+    assert first < second
+    point("default", NAME=second)
+    point("other", NAME=first)
+
+    with server.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", [lock_key(first)])
+        taking = Background(lambda: take("seeded", wait_s=30, spare=False))
+        until(lambda: is_waiting(server, "pgsnap take"))
+        assert not is_locked(server, second)
+    taking.result()

@@ -1,9 +1,12 @@
 """Renaming, pinning, annotating and deleting snapshots."""
 
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
 from psycopg import sql as pg
+from pytest_django import Settings
 
 from django_pgsnap.clones.names import spare_name
 from django_pgsnap.errors import InvalidNameError, SnapshotExistsError, SnapshotNotFoundError
@@ -15,7 +18,17 @@ from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
 from tests.conftest import ListDatabases
 from tests.servers import Server
-from tests.watching import Background, Recorder, authors, oids, settle, until, write
+from tests.watching import (
+    Background,
+    Recorder,
+    authors,
+    is_held,
+    is_sleeping,
+    oids,
+    settle,
+    until,
+    write,
+)
 
 VERBS: dict[str, Callable[[str], object]] = {
     "annotate": lambda name: annotate(name, "a note"),
@@ -195,7 +208,7 @@ def test_delete_stops_the_making_of_a_spare(live: str, server: Server) -> None:
     with server.connect() as maker:
         maker.execute("SELECT pg_advisory_lock(%s)", [lock_key(spare)])
         busy = Background(lambda: maker.execute("SELECT pg_sleep(60)"))
-        until(lambda: _is_sleeping(server))
+        until(lambda: is_sleeping(server))
         deleting = Background(lambda: delete("seeded"))
         busy.join(30)
         assert not busy.is_alive()
@@ -203,6 +216,29 @@ def test_delete_stops_the_making_of_a_spare(live: str, server: Server) -> None:
 
     assert list_snapshots() == ()
     assert oids(settle(server)).keys() == {live}
+
+
+@pytest.mark.parametrize("verb", ["rename", "pin", "annotate"])
+def test_spare_that_is_being_made_is_waited_for(
+    verb: str, live: str, server: Server, settings: Settings, checkpointer: int
+) -> None:
+    """While the server copies a copy, it cannot be changed; that lasts longer than WAIT_S."""
+    copy = take("seeded", spare=False, strategy="wal_log").members[0]
+    settings.PGSNAP = {"ENABLED": True, "WAIT_S": 0.05}
+    spare = spare_name(copy.record.identity)
+    create = pg.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+        pg.Identifier(spare), pg.Identifier(copy.database.name)
+    )
+    with server.connect() as maker:
+        maker.execute("SELECT pg_advisory_lock(%s)", [lock_key(spare)])
+        making = Background(lambda: maker.execute(create))
+        until(lambda: is_held(server, copy.database.name))
+        changing = Background(lambda: VERBS[verb]("seeded"))
+        changing.join(1)
+        assert changing.is_alive()
+        os.kill(checkpointer, signal.SIGCONT)
+        making.result()
+    changing.result()
 
 
 def test_deleted_name_is_free(live: str) -> None:
@@ -232,9 +268,3 @@ def test_half_dropped_copy_is_removed_later(live: str, server: Server) -> None:
     take("other", spare=False)
 
     assert copy not in oids(settle(server))
-
-
-def _is_sleeping(server: Server) -> bool:
-    with server.connect() as watcher:
-        query = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        return watcher.execute(query).fetchone() is not None

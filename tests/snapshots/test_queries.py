@@ -179,6 +179,20 @@ def test_part_that_was_dropped_by_other_means(lives: dict[str, str], sql: RunSql
     assert snapshot.aliases == ("default",)
 
 
+def test_two_of_one_name(lives: dict[str, str], sql: RunSql) -> None:
+    """Of two snapshots of one name the newest complete one is meant."""
+    older, newer, newest = (take(name, spare=False) for name in ("older", "newer", "newest"))
+    for member in (*newer.members, *newest.members):
+        record = replace(member.record, name="older")
+        comment = pg.SQL("COMMENT ON DATABASE {} IS {}")
+        sql(comment.format(pg.Identifier(record.database), pg.Literal(encode_record(record))))
+    assert get("older").set_id == newest.set_id
+
+    sql(pg.SQL("DROP DATABASE {}").format(pg.Identifier(newest.members[0].database.name)))
+
+    assert get("older").set_id == newer.set_id != older.set_id
+
+
 def test_parts_are_in_order(lives: dict[str, str]) -> None:
     """The parts of a snapshot are in the order of their aliases, whichever copy was first."""
     snapshot = take("both", spare=False)

@@ -1,5 +1,6 @@
 """Restoring snapshots."""
 
+import psycopg
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.contenttypes.models import ContentType
@@ -20,6 +21,7 @@ from tests.project import close_connections, point
 from tests.servers import Server
 from tests.testapp.models import Author, Genre
 from tests.watching import (
+    PATIENCE_S,
     Background,
     Recorder,
     authors,
@@ -134,6 +136,27 @@ def test_last_look(live: str, server: Server) -> None:
     assert (seen_before_it_is_gone, seen) == ([], [["at work"]])
     assert authors() == []
     assert recorder.notes == []
+
+
+def test_last_look_again_after_a_visit(live: str, server: Server) -> None:
+    """Who comes in between the look and the swap is waited for, and then it is looked again."""
+    take("seeded", spare=False)
+    visitors: list[psycopg.Connection] = []
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        seen.append(authors())
+        if not visitors:
+            visitors.append(server.connect(live))
+            visitors[0].execute("BEGIN; INSERT INTO testapp_author (name) VALUES ('visitor')")
+
+    restoring = Background(lambda: restore("seeded", last_look=look, wait_s=PATIENCE_S))
+    until(lambda: "being accessed by other users" in server.log[-4000:])
+    visitors[0].execute("COMMIT AND CHAIN")
+    visitors[0].close()
+    restoring.result()
+
+    assert seen == [[], ["visitor"]]
 
 
 def test_undo_holds_what_was_replaced(live: str, server: Server) -> None:

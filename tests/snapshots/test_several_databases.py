@@ -14,11 +14,14 @@ from django_pgsnap.errors import (
     DatabaseBusyError,
     ServerUnavailableError,
 )
+from django_pgsnap.postgres.session import Query, Session
+from django_pgsnap.snapshots import replace_live
 from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
-from tests.conftest import RunSql
+from tests.conftest import ROLE_PASSWORD, MakeRole, RunSql
+from tests.project import point
 from tests.servers import Server
 from tests.state import databases as databases_of
 from tests.watching import (
@@ -162,6 +165,103 @@ def test_earlier_server_is_put_back(
     assert [authors(alias) for alias in live_pair] == [[], []]
 
 
+def test_put_back_without_a_property(
+    two_servers: Server, server: Server, live_pair: dict[str, str], role: MakeRole, sql: RunSql
+) -> None:
+    """What is put back need not be set up like what is live: our role may lack the right to that.
+
+    The restored database has come without a setting that only a superuser may make.
+    """
+    first = live_pair["default"]
+    sql(pg.SQL("ALTER DATABASE {} OWNER TO {}").format(*map(pg.Identifier, (first, role()))))
+    point("default", USER="ordinary", PASSWORD=ROLE_PASSWORD)
+    take("both", spare=False)
+    sql(pg.SQL("ALTER DATABASE {} SET log_min_messages = 'error'").format(pg.Identifier(first)))
+    before = oids(settle(server))[first]
+    with held_up(server, first) as blocker:
+        restoring = Background(lambda: restore("both"))
+        until(lambda: is_waiting(server, "pgsnap restore"))
+        (clone,) = (name for name in oids(databases_of(two_servers)) if "pgsnap_new_" in name)
+        _run(two_servers, pg.SQL("ALTER DATABASE {} RENAME TO stolen").format(pg.Identifier(clone)))
+        blocker.execute("ROLLBACK")
+
+    with pytest.raises(ChangedMeanwhileError):
+        restoring.result()
+
+    assert oids(settle(server))[first] == before
+    assert sql("SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = %s", [before]) == [
+        (["log_min_messages=error"],)
+    ]
+
+
+def test_undo_of_two_servers_is_one(two_servers: Server, live_pair: dict[str, str]) -> None:
+    """Where only one of two databases was written, what was replaced is one complete undo."""
+    take("both")
+    write("Ursula", alias="other")
+
+    restore("both")
+
+    assert [undo.aliases for undo in overview().undos] == [("default", "other")]
+    undo()
+    assert [authors(alias) for alias in live_pair] == [[], ["Ursula"]]
+
+
+def test_interrupt_when_all_servers_have_swapped(
+    two_servers: Server, live_pair: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after the last swap finds the restore done, and takes nothing back."""
+    take("both")
+    for alias in live_pair:
+        write("Ursula", alias=alias)
+    _interrupt_after(monkeypatch, replace_live, "perform_swaps", live_pair)
+
+    with pytest.raises(KeyboardInterrupt):
+        restore("both")
+
+    assert [authors(alias) for alias in live_pair] == [[], []]
+    undo()
+    assert [authors(alias) for alias in live_pair] == [["Ursula"], ["Ursula"]]
+
+
+def test_interrupt_when_all_servers_have_published(
+    two_servers: Server, live_pair: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after the last commit of a take finds the snapshot there, and takes nothing back."""
+    execute = Session.execute
+    seen = []
+
+    def interrupted(session: Session, query: Query) -> None:
+        execute(session, query)
+        if '"kind":"copy"' in query.as_string(None):
+            seen.append(query)
+            if len(seen) == len(live_pair):
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        take("both")
+    monkeypatch.undo()
+
+    (snapshot,) = list_snapshots()
+    assert (snapshot.is_complete, snapshot.aliases) == (True, ("default", "other"))
+
+
+def test_spares_are_made_again(lives: dict[str, str], server: Server) -> None:
+    """A restore of two databases uses up two spares, and has both made anew."""
+    take("both")
+    settle(server)
+    first = oids(databases_of(server))
+
+    restore("both")
+
+    settle(server)
+    assert list_snapshots()[0].spare == "ready"
+    second = oids(databases_of(server))
+    spares = [name for name in second if name.startswith("pgsnap_spare_")]
+    assert len(spares) == 2
+    assert all(first[name] != second[name] for name in spares)
+
+
 def test_one_server_down(two_servers: Server, server: Server, live_pair: dict[str, str]) -> None:
     """When one of the servers is down, nothing happens on the other."""
     take("both")
@@ -225,6 +325,21 @@ def _inserted(server: Server, name: str, number: int) -> bool:
             connection.close()
         return True
     return False
+
+
+def _interrupt_after(
+    monkeypatch: pytest.MonkeyPatch, module: object, name: str, lives: dict[str, str]
+) -> None:
+    """Raise KeyboardInterrupt when a function has been called for each of the servers."""
+    function, calls = getattr(module, name), []
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        function(*arguments, **options)
+        calls.append(name)
+        if len(calls) == len(lives):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, interrupted)
 
 
 def _highest(sql: RunSql, database: str) -> int:

@@ -3,11 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 import django
+import psycopg
 import pytest
 from django.db import connection
 from pytest_django import Settings
 
 from django_pgsnap.clones import strategy
+from django_pgsnap.clones.names import spare_name, unfinished_name
 from django_pgsnap.clones.records import Strategy, decode_record
 from django_pgsnap.clones.strategy import CopyRates, parse_strategy
 from django_pgsnap.errors import (
@@ -16,6 +18,7 @@ from django_pgsnap.errors import (
     ObstacleError,
     SnapshotExistsError,
 )
+from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
@@ -25,8 +28,10 @@ from tests.watching import (
     Background,
     Recorder,
     authors,
+    held_up,
     in_transaction,
     is_locked,
+    is_sleeping,
     oids,
     settle,
     until,
@@ -227,6 +232,33 @@ def test_failed_replacement_keeps_the_old(live: str, server: Server) -> None:
     assert list_snapshots()[0].spare == "ready"
 
 
+def test_replacing_is_one_transaction(live: str, server: Server) -> None:
+    """Where the old snapshot cannot go, the new one does not appear, and its clone is gone."""
+    old = take("seeded", spare=False)
+
+    with held_up(server, old.members[0].database.name), pytest.raises(DatabaseBusyError):
+        take("seeded", replace=True, spare=False, wait_s=0.5)
+
+    assert [each.set_id for each in list_snapshots()] == [old.set_id]
+    assert len(settle(server)) == 2  # the live database and the old copy
+
+
+def test_replacing_stops_the_making_of_a_spare(live: str, server: Server) -> None:
+    """A snapshot whose spare is just being made can be replaced all the same."""
+    old = take("seeded", spare=False)
+    with server.connect() as maker:
+        spare = spare_name(old.members[0].record.identity)
+        maker.execute("SELECT pg_advisory_lock(%s)", [lock_key(spare)])
+        making = Background(lambda: maker.execute("SELECT pg_sleep(60)"))
+        until(lambda: is_sleeping(server))
+        replacing = Background(lambda: take("seeded", replace=True, spare=False))
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            making.result()
+    replacing.result()
+
+    assert [each.set_id for each in list_snapshots()] != [old.set_id]
+
+
 def test_replacing_part_of_a_snapshot_is_refused(
     lives: dict[str, str], databases: ListDatabases
 ) -> None:
@@ -315,6 +347,21 @@ def test_leftover_of_an_interrupted_take_is_removed(live: str, server: Server, s
     names = oids(settle(server))
     assert "pgsnap_new_0123456789abcdef" not in names
     assert {"pgsnap_new_fedcba9876543210", "pgsnap_new_mine"} <= names.keys()
+
+
+def test_many_leftovers_need_few_sessions(
+    live: str, server: Server, sql: RunSql, checkpointer: int
+) -> None:
+    """Twenty leftovers are dropped from a handful of sessions, the others next time."""
+    for number in range(20):
+        name = unfinished_name(f"{number:016x}")
+        sql(f"CREATE DATABASE {name} ALLOW_CONNECTIONS false CONNECTION LIMIT 0")
+
+    take("seeded", spare=False, strategy="wal_log")
+
+    dropping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DROP DATABASE%%'"
+    ((count,),) = sql(dropping)
+    assert 1 <= count <= 8
 
 
 def test_obstacle_found_before_anybody_is_disturbed(live: str, server: Server, sql: RunSql) -> None:
