@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .doctor.findings import Diagnosis, Finding
     from .errors import PgsnapError
     from .snapshots.manage import annotate, delete, pin, refill, rename
+    from .snapshots.prune import prune
     from .snapshots.queries import Overview, get, list_snapshots, overview
     from .snapshots.restore import checkpoint, restore
     from .snapshots.take import take
@@ -51,6 +52,7 @@ __all__ = [
     "list_snapshots",
     "overview",
     "pin",
+    "prune",
     "refill",
     "rename",
     "restore",
@@ -67,6 +69,7 @@ _HOMES = {
         "doctor.findings": ("Diagnosis", "Finding"),
         "errors": ("PgsnapError",),
         "snapshots.manage": ("annotate", "delete", "pin", "refill", "rename"),
+        "snapshots.prune": ("prune",),
         "snapshots.queries": ("Overview", "get", "list_snapshots", "overview"),
         "snapshots.restore": ("checkpoint", "restore"),
         "snapshots.take": ("take",),

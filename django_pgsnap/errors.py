@@ -45,6 +45,10 @@ class SnapshotExistsError(PgsnapError):
     """A snapshot of that name exists already."""
 
 
+class SnapshotPinnedError(PgsnapError):
+    """A snapshot that is pinned shall be deleted."""
+
+
 class NothingToUndoError(PgsnapError):
     """No restore left an undo behind."""
 

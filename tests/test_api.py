@@ -159,7 +159,7 @@ def test_housekeeping_and_looking_send_nothing(live: str, heard: Heard) -> None:
     django_pgsnap.annotate("sown", "a note")
     django_pgsnap.refill("sown")
     overview()
-    django_pgsnap.delete("sown")
+    django_pgsnap.delete("sown", force=True)
 
     assert heard == []
 

@@ -279,7 +279,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         rows = list(queryset)
         for row in rows:
             self._check_name(request, row.facts.snapshot)
-        manage.delete(*(row.name for row in rows), reporter=_Messages(request))
+        manage.delete(*(row.name for row in rows), force=True, reporter=_Messages(request))
         super().log_deletions(request, SnapshotRows.of(rows))
 
     def log_deletions(self, _request: HttpRequest, _queryset: Any) -> list[LogEntry]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from django.core.management.base import CommandParser
@@ -88,6 +89,33 @@ def _seconds(text: str) -> float:
 _seconds.__name__ = "number of seconds"  # argparse says: invalid number of seconds value
 
 
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(text)
+    return int(text)
+
+
+def _age(text: str) -> timedelta:
+    number, unit = _split(text)
+    return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[unit]: number})
+
+
+def _size(text: str) -> int:
+    number, unit = _split(text.upper().removesuffix("B"))
+    return int(number * 1024 ** ("KMGT".index(unit) + 1))
+
+
+def _split(text: str) -> tuple[float, str]:
+    if not text or "-" in text:
+        raise ValueError(text)
+    return float(text[:-1]), text[-1]
+
+
+_count.__name__ = "number"
+_age.__name__ = "age such as 12h, 7d or 2w"
+_size.__name__ = "size such as 500MB or 10GB"
+
+
 def _flag(*flags: str, **settings: Any) -> Argument:
     return Argument(*flags, action="store_true", **settings)
 
@@ -150,9 +178,24 @@ _RENAME: Final = (
     Argument("new", help="its new name"),
 )
 _DELETE: Final = (
-    Argument("names", nargs="+", metavar="name", help="name of a snapshot"),
+    Argument("names", nargs="*", metavar="name", help="name of a snapshot, or 'snap*' for several"),
+    _flag("--all", dest="everything", help="all snapshots of this project"),
+    _flag("--force", help="pinned ones, too"),
     _NO_INPUT,
 )
+_PRUNE: Final = (
+    Argument("--keep", type=_count, metavar="N", help="keep the N newest in any case"),
+    Argument("--older-than", type=_age, metavar="AGE", help="delete those older than 12h, 7d, 2w"),
+    Argument(
+        "--max-size",
+        dest="max_bytes",
+        type=_size,
+        metavar="SIZE",
+        help="delete the oldest until the others occupy no more than 500MB, 10GB",
+    ),
+    _flag("--dry-run", help="only say which would go"),
+)
+_ANNOTATE: Final = (_NAME, Argument("text", metavar="note", help="the new remark; '' for none"))
 _REFILL: Final = (
     Argument("name", nargs="?", help="the snapshot (default: the one last taken or restored)"),
     _DATABASE,
@@ -192,9 +235,17 @@ SUBCOMMANDS: Final = {
     "list": Subcommand(help="list the snapshots", arguments=_LIST, aliases=("ls",)),
     "show": Subcommand(help="show all that is known of a snapshot", arguments=(_NAME,)),
     "rename": Subcommand(help="give a snapshot another name", arguments=_RENAME),
+    "annotate": Subcommand(help="change the remark of a snapshot", arguments=_ANNOTATE),
     "pin": Subcommand(help="protect a snapshot from being pruned", arguments=(_NAME,)),
     "unpin": Subcommand(help="allow a snapshot to be pruned again", arguments=(_NAME,)),
     "delete": Subcommand(help="delete snapshots", arguments=_DELETE, aliases=("rm",)),
+    "prune": Subcommand(
+        help="delete snapshots that are too many, too old or too large",
+        description="Delete snapshots that are not pinned, the oldest first. With --older-than or "
+        "--max-size, these say which go, and --keep protects the newest. With --keep alone, all "
+        "but the newest go.",
+        arguments=_PRUNE,
+    ),
     "refill": Subcommand(
         help="prepare the clone that makes the next restore fast",
         description="Prepare the clone that makes the next restore fast, and wait until it is "

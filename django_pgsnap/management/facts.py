@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from ..doctor.findings import Diagnosis
+from ..errors import PgsnapError
 from ..migration_drift import Drift
 from ..snapshots.types import AnyMember, Snapshot, Undo
 
@@ -40,6 +41,11 @@ def undo_facts(undo: Undo) -> dict[str, Any]:
         "size_bytes": undo.size_bytes,
         "members": _members(undo.members),
     }
+
+
+def error_facts(error: PgsnapError) -> dict[str, Any]:
+    """Return what went wrong, by its class, and what to do about it."""
+    return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
 def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..clones.spares import cancel_spare, obtain_spare, plan_spare, wait_for_spa
 from ..clones.strategy import CopyJob, drop_database
 from ..clones.transitions import join_statements, rewrite_comment
 from ..conf import config
-from ..errors import SnapshotExistsError
+from ..errors import SnapshotExistsError, SnapshotPinnedError
 from ..postgres.advisory_locks import try_acquire_lock
 from ..postgres.preconditions import check_collation
 from ..reporting import Reporter
@@ -71,16 +71,17 @@ def annotate(name: str, note: str) -> Snapshot:
         return _rewritten(contexts, snapshot, lambda record: replace(record, note=note))
 
 
-def delete(*unwanted: str, reporter: Reporter | None = None) -> list[Snapshot]:
+def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None) -> list[Snapshot]:
     """Delete snapshots, their spares included, and give their disk space back.
 
-    1. All names are looked up; if one is unknown, nothing happens.
+    1. All names are looked up; if one is unknown or pinned, nothing happens.
     2. One transaction per server makes the snapshots none any more. If it stops after this, the
        next operation drops what is left of them.
     3. Their databases are dropped.
 
     Args:
         unwanted: Names of the snapshots.
+        force: Whether to delete pinned ones, too.
         reporter: Who hears about progress.
 
     Returns:
@@ -88,17 +89,29 @@ def delete(*unwanted: str, reporter: Reporter | None = None) -> list[Snapshot]:
 
     Raises:
         SnapshotNotFoundError: There is none of one of the names.
+        SnapshotPinnedError: One is pinned.
     """
-    reporter = reporter or Reporter()
     with _operation(f"delete {' '.join(unwanted)}") as contexts:
         to_drop = [find_snapshot_in(contexts, name) for name in dict.fromkeys(unwanted)]
-        for context in contexts:
-            _delete_here(
-                context,
-                [m for snapshot in to_drop for m in snapshot.members if m.server == context.server],
-                reporter,
+        pinned = [repr(snapshot.name) for snapshot in to_drop if snapshot.pinned]
+        if pinned and not force:
+            raise SnapshotPinnedError(
+                f"{'This snapshot is' if len(pinned) == 1 else 'These snapshots are'} pinned: "
+                f"{', '.join(pinned)}.",
+                hint="Unpin it first, or delete it all the same with --force.",
             )
+        delete_in(contexts, to_drop, reporter or Reporter())
     return to_drop
+
+
+def delete_in(
+    contexts: Sequence[ServerContext], to_drop: Sequence[Snapshot], reporter: Reporter
+) -> None:
+    """Delete snapshots in the course of an operation."""
+    members = [member for snapshot in to_drop for member in snapshot.members]
+    for context in contexts:
+        here = [member for member in members if member.server == context.server]
+        _delete_here(context, here, reporter)
 
 
 def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter: Reporter) -> None:

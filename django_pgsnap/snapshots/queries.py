@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Final
 
 from psycopg import sql
@@ -223,6 +224,29 @@ def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
         f"There is no snapshot {name!r}.",
         hint=f"Did you mean {' or '.join(map(repr, similar))}?" if similar else _name_some(found),
     )
+
+
+def select_snapshots(*patterns: str) -> list[Snapshot]:
+    """Return the snapshots that names and patterns such as ``snap*`` mean, each once.
+
+    Raises:
+        SnapshotNotFoundError: Nothing has one of the names, or is like one of the patterns.
+    """
+    found = list_snapshots()
+    selected: dict[str, Snapshot] = {}
+    for pattern in patterns:
+        # No name has these characters.
+        if not set(pattern) & set("*?["):
+            matching = [choose_snapshot(found, pattern)]
+        else:
+            matching = [each for each in found if fnmatchcase(each.name, pattern)]
+        if not matching:
+            raise SnapshotNotFoundError(
+                f"There is no snapshot like {pattern!r}.",
+                hint=_name_some(found) if found else "There are no snapshots.",
+            )
+        selected |= {each.set_id: each for each in matching}
+    return list(selected.values())
 
 
 def _name_some(found: Sequence[Snapshot]) -> str:

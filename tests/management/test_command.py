@@ -6,6 +6,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.checks import Error, register, registry
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -30,7 +31,9 @@ SUBCOMMANDS = [
     "rename",
     "pin",
     "unpin",
+    "annotate",
     "delete",
+    "prune",
     "refill",
 ]
 
@@ -330,6 +333,129 @@ def test_delete_with_consent(live: str, manage: Manage) -> None:
 
     assert list_snapshots() == ()
     assert _plain(terminal.lines[-1]) == "Deleted 'seeded': SIZE less."
+
+
+def test_delete_of_a_pinned_one(live: str, manage: Manage, call: Call) -> None:
+    """A pinned snapshot needs --force, or a yes to the question that says that it is pinned."""
+    take("seeded", pin=True, spare=False)
+    take("other", pin=True, spare=False)
+
+    with pytest.raises(CommandError) as caught:
+        call("pgsnap", "delete", "seeded", "other", "-y")
+    with on_terminal(manage, "pgsnap", "delete", "seeded") as terminal:
+        terminal.expect("seeded  (pinned)  ")
+        terminal.expect("Delete for good? [y/N] ")
+        terminal.type("y\n")
+        assert terminal.end() == 0
+    call("pgsnap", "rm", "other", "--force", "-y")
+
+    assert str(caught.value) == (
+        "These snapshots are pinned: 'seeded', 'other'.\n"
+        "Unpin it first, or delete it all the same with --force."
+    )
+    assert list_snapshots() == ()
+
+
+def test_delete_by_patterns(live: str, call: Call) -> None:
+    """A pattern means every snapshot that is like it, --all means all, and neither is an error."""
+    for name in ("snap1", "snap2", "seeded"):
+        take(name, spare=False)
+
+    with pytest.raises(CommandError) as caught:
+        call("pgsnap", "delete", "x*")
+    first = call("pgsnap", "delete", "snap*", "snap1").stdout
+    second = call("pgsnap", "delete", "--all").stdout
+    with pytest.raises(CommandError) as usage:
+        call("pgsnap", "delete")
+
+    assert str(caught.value) == (
+        "There is no snapshot like 'x*'.\nThere are: seeded, snap2, snap1."
+    )
+    assert _plain(first) == "Deleted 'snap2', 'snap1': SIZE less.\n"
+    assert _plain(second) == "Deleted 'seeded': SIZE less.\n"
+    assert (str(usage.value), usage.value.returncode) == (
+        "Name snapshots to delete, or give --all.",
+        2,
+    )
+
+
+def test_looking_and_deleting_where_snapshots_are_off(live: str, manage: Manage) -> None:
+    """Looking harms nobody, and a question protects as well as the settings; nothing else goes."""
+    take("seeded", spare=False)
+    settings.PGSNAP = {"ENABLED": False}
+    try:
+        assert "seeded" in manage("pgsnap", "list").stdout
+        assert manage("pgsnap", "show", "seeded").returncode == 0
+        assert "PGSNAP['ENABLED'] is off" in manage("pgsnap", "delete", "seeded", "-y").stderr
+        assert "PGSNAP['ENABLED'] is off" in manage("pgsnap", "restore", "seeded").stderr
+        with on_terminal(manage, "pgsnap", "delete", "seeded") as terminal:
+            terminal.expect("Delete for good? [y/N] ")
+            terminal.type("y\n")
+            assert terminal.end() == 0
+    finally:
+        settings.PGSNAP = {"ENABLED": True}
+
+    assert list_snapshots() == ()
+
+
+def test_errors_as_json(live: str, manage: Manage) -> None:
+    """With --json an error is JSON on stdout, and a sentence on stderr as ever."""
+    failed = manage("pgsnap", "show", "seeded", "--json")
+
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout) == {
+        "error": {
+            "kind": "SnapshotNotFoundError",
+            "message": "There is no snapshot 'seeded'.",
+            "hint": "Take one: ./manage.py pgsnap take.",
+        }
+    }
+    assert failed.stderr.startswith("CommandError: There is no snapshot 'seeded'.")
+
+
+@pytest.mark.parametrize(
+    ("limits", "usage"),
+    [
+        (["--older-than", "7"], "invalid age such as 12h, 7d or 2w value: '7'"),
+        (["--max-size", "-1GB"], "argument --max-size: expected one argument"),
+        (["--max-size", "1X"], "invalid size such as 500MB or 10GB value: '1X'"),
+        (["--keep", "two"], "invalid number value: 'two'"),
+        ([], "Give --keep, --older-than or --max-size."),
+    ],
+)
+def test_limits_that_make_no_sense(
+    limits: list[str], usage: str, live: str, manage: Manage
+) -> None:
+    """A limit that cannot be read, or none, is a mistake in the command line: status 2."""
+    ended = manage("pgsnap", "prune", *limits)
+
+    assert ended.returncode == 2
+    assert usage in ended.stderr
+
+
+def test_prune(live: str, call: Call) -> None:
+    """Pruning says what would go, and then has it go."""
+    for name in ("first", "second", "third"):
+        take(name, spare=False)
+
+    would = call("pgsnap", "prune", "--keep", "1", "--dry-run").stdout
+    did = call("pgsnap", "prune", "--keep", "1", "--older-than", "0h").stdout
+    nothing = call("pgsnap", "prune", "--max-size", "1.5TB").stdout
+
+    assert _plain(would) == "Would delete 'second', 'first': SIZE less.\n"
+    assert _plain(did) == "Deleted 'first', 'second': SIZE less.\n"
+    assert _plain(nothing) == "Deleted nothing: SIZE less.\n"
+    assert [each.name for each in list_snapshots()] == ["third"]
+
+
+def test_annotate(live: str, call: Call) -> None:
+    """A remark is changed, and taken away again."""
+    take("seeded", note="old", spare=False)
+
+    said = call("pgsnap", "annotate", "seeded", "new").stdout
+
+    assert said == "Noted on 'seeded': new\n"
+    assert get("seeded").note == "new"
 
 
 def test_delete_does_not_ask_when_told(live: str, manage: Manage) -> None:

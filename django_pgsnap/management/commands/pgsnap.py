@@ -7,6 +7,8 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import timedelta
 from io import TextIOWrapper
 from typing import Any, TypedDict, Unpack
 
@@ -19,15 +21,18 @@ from ...conf import CHECKS_TAG
 from ...errors import PgsnapError
 from ...formatting import format_ago, format_seconds, format_size, printable
 from ...migration_drift import KnownMigrations
+from ...safety import allow_here
 from ...snapshots import manage, queries
+from ...snapshots.prune import prune
 from ...snapshots.restore import restore
 from ...snapshots.take import take
 from ...snapshots.types import Snapshot
 from ...snapshots.undo import undo as undo_restore
 from ..arguments import SUBCOMMANDS, add_subcommands
-from ..facts import diagnosis_facts, snapshot_facts, undo_facts
+from ..facts import diagnosis_facts, error_facts, snapshot_facts, undo_facts
 from ..progress import CommandReporter
 
+_USAGE = 2
 _INTERRUPTED = 130
 
 
@@ -79,6 +84,8 @@ class Command(BaseCommand):
             getattr(self, f"_{subcommand}")(**{name: options[name] for name in wanted})
             self.stdout.flush()
         except PgsnapError as error:
+            if self._as_json:
+                self._print_json({"error": error_facts(error)})
             raise CommandError(_printable_lines(str(error))) from error
         except KeyboardInterrupt:
             raise CommandError(
@@ -163,7 +170,8 @@ class Command(BaseCommand):
     def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
         from ..output import make_console, print_overview
 
-        overview = queries.overview(databases=databases, everyone=everyone)
+        with allow_here():
+            overview = queries.overview(databases=databases, everyone=everyone)
         code = KnownMigrations()
         if self._as_json:
             self._print_json(
@@ -183,7 +191,8 @@ class Command(BaseCommand):
     def _show(self, *, name: str) -> None:
         from ..output import make_console, print_snapshot
 
-        snapshot = queries.get(name)
+        with allow_here():
+            snapshot = queries.get(name)
         drift = KnownMigrations().drift(snapshot.migrations)
         if self._as_json:
             self._print_json(snapshot_facts(snapshot, drift))
@@ -202,19 +211,46 @@ class Command(BaseCommand):
         snapshot = manage.pin(name, pinned=False)
         self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts(snapshot))
 
-    def _delete(self, *, names: Sequence[str], interactive: bool) -> None:
-        if interactive and sys.stdin.isatty() and self.stdout.isatty():
-            unwanted = [queries.get(name) for name in dict.fromkeys(names)]
-            if not self._confirm(unwanted):
+    def _annotate(self, *, name: str, text: str) -> None:
+        snapshot = manage.annotate(name, text)
+        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts(snapshot))
+
+    def _delete(
+        self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
+    ) -> None:
+        if everything == bool(names):
+            raise CommandError("Name snapshots to delete, or give --all.", returncode=_USAGE)
+        can_ask = interactive and sys.stdin.isatty() and self.stdout.isatty()
+        # A question protects as well as the settings do, which are for what happens unasked.
+        with allow_here() if can_ask else nullcontext(), self._reporter() as reporter:
+            unwanted = queries.select_snapshots(*(["*"] if everything else names))
+            if can_ask and not self._confirm(unwanted):
                 self.stderr.write("Nothing deleted.", str)
                 return
+            deleted = manage.delete(
+                *(each.name for each in unwanted), force=force or can_ask, reporter=reporter
+            )
+        self._print_deleted("Deleted", deleted)
+
+    def _prune(
+        self,
+        *,
+        keep: int | None,
+        older_than: timedelta | None,
+        max_bytes: int | None,
+        dry_run: bool,
+    ) -> None:
+        if keep is None and older_than is None and max_bytes is None:
+            raise CommandError("Give --keep, --older-than or --max-size.", returncode=_USAGE)
         with self._reporter() as reporter:
-            deleted = manage.delete(*names, reporter=reporter)
-        size = format_size(sum(each.size_bytes for each in deleted))
-        self._print_result(
-            f"Deleted {', '.join(repr(each.name) for each in deleted)}: {size} less.",
-            [snapshot_facts(each) for each in deleted],
-        )
+            pruned = prune(
+                keep=keep,
+                older_than=older_than,
+                max_bytes=max_bytes,
+                dry_run=dry_run,
+                reporter=reporter,
+            )
+        self._print_deleted("Would delete" if dry_run else "Deleted", pruned)
 
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
@@ -248,9 +284,10 @@ class Command(BaseCommand):
 
     def _confirm(self, unwanted: Sequence[Snapshot]) -> bool:
         for each in unwanted:
+            pinned = "  (pinned)" if each.pinned else ""
             self.stdout.write(
-                f"  {each.name}  {format_ago(each.taken_at)}  {format_size(each.size_bytes)}  "
-                f"{printable(each.note)}"
+                f"  {each.name}{pinned}  {format_ago(each.taken_at)}  "
+                f"{format_size(each.size_bytes)}  {printable(each.note)}"
             )
         try:
             answer = input("Delete for good? [y/N] ")
@@ -268,6 +305,13 @@ class Command(BaseCommand):
             self._print_json(facts)
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
+
+    def _print_deleted(self, verb: str, deleted: Sequence[Snapshot]) -> None:
+        names = ", ".join(repr(each.name) for each in deleted) or "nothing"
+        size = format_size(sum(each.size_bytes for each in deleted))
+        self._print_result(
+            f"{verb} {names}: {size} less.", [snapshot_facts(each) for each in deleted]
+        )
 
     def _print_json(self, facts: object) -> None:
         self.stdout.write(json.dumps(facts, indent=2))

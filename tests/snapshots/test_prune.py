@@ -1,0 +1,70 @@
+"""Pruning: which snapshots go, and which stay."""
+
+from datetime import timedelta
+
+import pytest
+
+from django_pgsnap.errors import ConfigurationError
+from django_pgsnap.snapshots.prune import prune
+from django_pgsnap.snapshots.queries import list_snapshots
+from django_pgsnap.snapshots.take import take
+
+NAMES = ["first", "second", "third", "fourth"]
+
+
+@pytest.fixture
+def size_bytes(live: str) -> int:
+    """Four snapshots of the same size, which this is; the second is pinned."""
+    taken = [take(name, pin=name == "second", spare=False) for name in NAMES]
+    return taken[0].size_bytes
+
+
+def left() -> list[str]:
+    return [snapshot.name for snapshot in reversed(list_snapshots())]
+
+
+def test_keeps_the_newest(size_bytes: int) -> None:
+    """With a number alone all but the newest go; pinned ones stay and are not counted."""
+    gone = prune(keep=1)
+
+    assert [snapshot.name for snapshot in gone] == ["third", "first"]
+    assert left() == ["second", "fourth"]
+
+
+def test_deletes_old_ones_but_keeps_the_newest(size_bytes: int) -> None:
+    """What is older than the limit goes, but for the newest that are protected."""
+    assert prune(older_than=timedelta(days=1)) == []
+
+    prune(older_than=timedelta(0), keep=1)
+
+    assert left() == ["second", "fourth"]
+
+
+def test_deletes_the_oldest_until_the_rest_fits(size_bytes: int) -> None:
+    """No more goes than has to, the oldest first."""
+    assert prune(max_bytes=4 * size_bytes) == []
+
+    prune(max_bytes=4 * size_bytes - 1)
+
+    assert left() == ["second", "third", "fourth"]
+
+
+def test_pinned_ones_stay_whatever_they_occupy(size_bytes: int) -> None:
+    """A limit that the pinned ones alone exceed takes all the others."""
+    prune(max_bytes=0)
+
+    assert left() == ["second"]
+
+
+def test_dry_run_only_tells(size_bytes: int) -> None:
+    """What would go is returned, and nothing goes."""
+    would = prune(keep=0, dry_run=True)
+
+    assert [snapshot.name for snapshot in would] == ["fourth", "third", "first"]
+    assert left() == NAMES
+
+
+def test_needs_a_limit(live: str) -> None:
+    """Without any limit nothing is pruned, and it is an error."""
+    with pytest.raises(ConfigurationError, match="Pruning needs a limit"):
+        prune()
