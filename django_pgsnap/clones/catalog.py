@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from psycopg import sql
 
 from ..postgres.session import Session
-from .names import copy_name, is_unpublished, spare_identity, spare_name
+from .names import copy_name, is_managed_name, is_unpublished, spare_identity, spare_name
 from .records import (
     MAX_CHARACTERS,
     CopyRecord,
@@ -38,7 +38,8 @@ class Database(Generic[RecordT_co]):
         oid: Its object identifier, which stays through a rename.
         name: Its name.
         owner: Name of the role that owns it.
-        trusted: Whether our role owns it, or may act as its owner without being a superuser.
+        trusted: Whether our own role owns it. Being a member of its owner is not enough, since
+            others can make our role one.
         is_shut: Whether no client may connect: neither allowed nor any slot left.
         is_valid: False after a ``DROP DATABASE`` that was interrupted.
         record: What its comment says, None if it is not one of ours.
@@ -58,14 +59,12 @@ AnyDatabase = Database[Record | None]
 
 _DATABASES: Final = sql.SQL(
     "SELECT d.oid, d.datname, pg_get_userbyid(d.datdba),"
-    " pg_get_userbyid(d.datdba) = current_user"
-    "   OR (NOT me.is_superuser AND pg_has_role(d.datdba, 'USAGE')),"
+    " pg_get_userbyid(d.datdba) = current_user,"
     " NOT d.datallowconn AND d.datconnlimit IN (0, %(invalid)s), d.datconnlimit <> %(invalid)s,"
     # One that is too long to be ours would only take memory.
-    " CASE WHEN length(c.description) <= %(longest)s THEN c.description END, me.is_superuser"
+    " CASE WHEN length(c.description) <= %(longest)s THEN c.description END"
     " FROM pg_database d LEFT JOIN pg_shdescription c"
     "   ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass"
-    " CROSS JOIN (SELECT current_setting('is_superuser')::bool AS is_superuser) me"
     " ORDER BY d.oid"
 )
 
@@ -84,18 +83,16 @@ def load_catalog(session: Session) -> Catalog:
                 is_valid=is_valid,
                 record=decode_record(comment),
             )
-            for oid, name, owner, trusted, is_shut, is_valid, comment, _ in rows
-        ],
-        superuser=any(row[-1] for row in rows),
+            for oid, name, owner, trusted, is_shut, is_valid, comment in rows
+        ]
     )
 
 
 class Catalog:
     """The databases of a server at one moment, and what they are to us."""
 
-    def __init__(self, databases: Iterable[AnyDatabase], *, superuser: bool) -> None:
+    def __init__(self, databases: Iterable[AnyDatabase]) -> None:
         self._by_name = {database.name: database for database in databases}
-        self._superuser = superuser
 
     def __getitem__(self, name: str) -> AnyDatabase:
         return self._by_name[name]
@@ -128,23 +125,14 @@ class Catalog:
         ]
 
     def untrusted(self) -> list[AnyDatabase]:
-        """Return databases that look published, but belong to a role that we do not trust."""
+        """Return databases under names of ours that belong to a role that we do not trust."""
         return [
             database
             for database in self._by_name.values()
-            if (record := database.record) is not None
-            and self._is_published(database, record)
-            and not self._is_trusted(database, record)
+            if is_managed_name(database.name)
+            and not database.trusted
+            and not self._is_right(database)
         ]
-
-    def disputed(self, source: str) -> list[AnyDatabase]:
-        """Return what looks published, of a live database that is gone, and has several owners.
-
-        Only a superuser, who may act as all of them, has to be told.
-        """
-        if source in self._by_name or not (self._superuser and self._is_disputed(source)):
-            return []
-        return self._claiming(source)
 
     def spare(self, identity: str) -> AnyDatabase | None:
         """Return the spare of the copy with this identity, None if there is none to use."""
@@ -152,7 +140,11 @@ class Catalog:
         copy = self.get(copy_name(identity))
         if spare is None or copy is None or not (spare.is_valid and spare.is_shut):
             return None
-        return spare if spare.owner == copy.owner or spare.trusted else None
+        return spare if spare.owner == copy.owner else None
+
+    def taken_spare_name(self, identity: str) -> AnyDatabase | None:
+        """Return the database that has the name of a copy's spare, but is none to use."""
+        return None if self.spare(identity) else self.get(spare_name(identity))
 
     def spares(self) -> list[AnyDatabase]:
         """Return all usable spares."""
@@ -182,11 +174,30 @@ class Catalog:
             and self._is_leftover(database)
         ]
 
-    def _has_spare(self, identity: str) -> bool:
-        # That of a template is named after what the template was published with.
-        return copy_name(identity) in self._by_name or any(
-            isinstance(database.record, TemplateRecord) and database.record.set_id == identity
-            for database in self._by_name.values()
+    def _original(self, spare: AnyDatabase, identity: str) -> AnyDatabase | None:
+        """Return the copy or template of the same owner that a spare is one of."""
+        for database in self._by_name.values():
+            if database.owner != spare.owner:
+                continue
+            record = database.record
+            # The spare of a template is named after what the template was published with.
+            if database.name == copy_name(identity) or (
+                isinstance(record, TemplateRecord) and record.set_id == identity
+            ):
+                return database
+        return None
+
+    def _is_right(self, database: AnyDatabase) -> bool:
+        """Tell whether a database is what its name says, as far as can be seen."""
+        identity = spare_identity(database.name)
+        if identity is not None:
+            original = self._original(database, identity)
+            return original is not None and self._is_right(original)
+        record = database.record
+        return (
+            record is not None
+            and self._is_published(database, record)
+            and self._is_trusted(database, record)
         )
 
     def _is_leftover(self, database: AnyDatabase) -> bool:
@@ -194,7 +205,7 @@ class Catalog:
             return True
         identity = spare_identity(database.name)
         if identity is not None:
-            return not database.is_valid or not self._has_spare(identity)
+            return not database.is_valid or self._original(database, identity) is None
         record = database.record
         return not database.is_valid and record is not None and record.database == database.name
 
@@ -217,32 +228,9 @@ class Catalog:
         return database.is_valid and record.database == database.name
 
     def _is_trusted(self, database: AnyDatabase, record: Record) -> bool:
-        """Tell whether a copy's owner is its live database's, or a role that we may act as.
-
-        A superuser may act as anyone, which would make everyone's imitations count. So for a
-        superuser it is the live database's owner, or itself. Only where the live database is
-        gone, nobody is left to compare with; then all must have the same owner.
-        """
-        if database.trusted:
-            return True
+        """Tell whether a database belongs to our own role, or to its live database's owner."""
         live = self._by_name.get(record.source)
-        if live is None:
-            return self._superuser and not self._is_disputed(record.source)
-        return database.owner == live.owner
-
-    def _is_disputed(self, source: str) -> bool:
-        return len({database.owner for database in self._claiming(source)}) > 1
-
-    def _claiming(self, source: str) -> list[AnyDatabase]:
-        """Return databases of other roles that look like published ones of a live database."""
-        return [
-            database
-            for database in self._by_name.values()
-            if (record := database.record) is not None
-            and record.source == source
-            and not database.trusted
-            and self._is_published(database, record)
-        ]
+        return database.trusted or (live is not None and database.owner == live.owner)
 
 
-NO_DATABASES: Final = Catalog((), superuser=False)
+NO_DATABASES: Final = Catalog(())

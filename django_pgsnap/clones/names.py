@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 import secrets
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ _UNUSABLE: Final = re.compile(r"[^A-Za-z0-9._/-]+")
 _MAX_LENGTH: Final = 100
 _IDENTITY: Final = re.compile(r"[0-9a-f]{16}")
 _UNPUBLISHED: Final = re.compile(r"pgsnap_(?:new|drop)_[0-9a-f]{16}")
+_MANAGED: Final = re.compile(r"pgsnap_(?:(?:undo|spare|template|new|drop)_)?[0-9a-f]{16}")
 _SPARE: Final = re.compile(r"pgsnap_spare_([0-9a-f]{16})")
 
 
@@ -108,9 +110,23 @@ def unfinished_name(identity: str) -> str:
     return f"pgsnap_new_{identity}"
 
 
+# Only this process knows it.
+_KEY: Final = secrets.token_bytes(16)
+
+
 def to_drop_name(identity: str) -> str:
-    """Name of a database that is published no longer and waits to be dropped."""
-    return f"pgsnap_drop_{identity}"
+    """Name of a database that is published no longer and waits to be dropped.
+
+    Nobody can tell it beforehand, since another database of this name would be in our way. It
+    follows from the identity, which every role can read, and a key of this process.
+    """
+    digest = hashlib.blake2s(identity.encode(), key=_KEY, digest_size=8)
+    return f"pgsnap_drop_{digest.hexdigest()}"
+
+
+def is_managed_name(database: str) -> bool:
+    """Tell whether this is exactly the name of a database of ours, of any kind."""
+    return _MANAGED.fullmatch(database) is not None
 
 
 def is_unpublished(database: str) -> bool:

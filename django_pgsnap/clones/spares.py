@@ -37,6 +37,14 @@ def plan_spare(copy: Database[Record]) -> Clone:
     )
 
 
+def describe_taken_name(copy: Record, taken: AnyDatabase) -> str:
+    """Return why a copy gets no spare, where another database has its spare's name."""
+    return (
+        f"The spare of {copy.name!r} cannot be made, since a database of the role "
+        f"{taken.owner!r} has its name, {taken.name!r}."
+    )
+
+
 def wants_spare(record: Record) -> bool:
     """Tell whether the settings want a spare of a copy like this."""
     settings = config()

@@ -90,8 +90,8 @@ def _untrusted(scene: Scene) -> Iterator[Finding]:
             "untrusted",
             "warning",
             database.name,
-            f"It looks like one of ours, but belongs to the role {database.owner!r}, which is "
-            "neither the live database's owner nor one that your role may act as. It is ignored.",
-            "If it is yours, give it to the live database's owner: "
-            f"ALTER DATABASE {quoted} OWNER TO …; otherwise ask that role what it is.",
+            f"It is called like one of ours, but belongs to the role {database.owner!r}, which is "
+            "neither yours nor the live database's owner. It is ignored.",
+            "Ask that role what it is. If you know it to be what it says, give it to the live "
+            f"database's owner: ALTER DATABASE {quoted} OWNER TO …;",
         )

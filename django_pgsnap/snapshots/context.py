@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 import psycopg
-from psycopg import sql
 
 from ..clones.background import BackgroundStatements
 from ..clones.catalog import (
@@ -25,7 +24,7 @@ from ..clones.catalog import (
     load_catalog,
 )
 from ..clones.names import spare_name
-from ..clones.spares import plan_spare, wants_spare
+from ..clones.spares import describe_taken_name, plan_spare, wants_spare
 from ..connections.reconnect import (
     aliases_sharing_database,
     check_not_in_atomic,
@@ -36,7 +35,6 @@ from ..errors import (
     ConfigurationError,
     DatabaseBusyError,
     DatabaseMissingError,
-    ObstacleError,
     PgsnapError,
 )
 from ..postgres.advisory_locks import (
@@ -303,11 +301,10 @@ def _lock_holders(context: ServerContext) -> list[LockHolder]:
 
 
 def _check_ours(context: ServerContext) -> None:
-    """Refuse where it is not clear which databases are ours to rename and drop.
+    """Refuse where ``DATABASES`` names what is ours to rename and drop.
 
     Raises:
         ConfigurationError: ``DATABASES`` names a copy, a spare or an undo.
-        ObstacleError: The live database is gone, and several roles claim to have copies of it.
     """
     present = context.catalog
     named = live_database_names()
@@ -320,15 +317,6 @@ def _check_ours(context: ServerContext) -> None:
             raise ConfigurationError(
                 f"DATABASES names {database.name!r}, which holds a snapshot, a spare or an undo.",
                 hint="Take that alias out: snapshots are there to be renamed and dropped.",
-            )
-    for source in context.sources:
-        if disputed := present.disputed(source):
-            claims = ", ".join(f"{each.name!r} of {each.owner!r}" for each in disputed)
-            raise ObstacleError(
-                f"The database {source!r} is gone, and several roles have what looks like copies "
-                f"of it: {claims}.",
-                hint=f"Say whose count: CREATE DATABASE {sql.Identifier(source).as_string(None)} "
-                "OWNER …; then try again.",
             )
 
 
@@ -368,7 +356,7 @@ def finish_operation(
     for context in contexts:
         here = [member for member in current if member.server == context.server]
         try:
-            _send_off(context, here, drops.get(context.server, ()))
+            _send_off(context, here, drops.get(context.server, ()), reporter)
         except (PgsnapError, psycopg.Error) as error:
             reporter.warn(
                 "Done, but the server could not be told to make the spare or to drop what is left "
@@ -376,7 +364,12 @@ def finish_operation(
             )
 
 
-def _send_off(context: ServerContext, current: Sequence[CopyMember], drops: Sequence[str]) -> None:
+def _send_off(
+    context: ServerContext,
+    current: Sequence[CopyMember],
+    drops: Sequence[str],
+    reporter: Reporter,
+) -> None:
     now = context.reloaded()
     wanted = [member for member in current if wants_spare(member.record)]
     superfluous = [
@@ -388,7 +381,9 @@ def _send_off(context: ServerContext, current: Sequence[CopyMember], drops: Sequ
     most = len(sessions) + _EXTRA_SESSIONS
     background = BackgroundStatements(context.server, sessions)
     for member in wanted:
-        if now.catalog.spare(member.record.identity) is None:
+        if taken := now.catalog.taken_spare_name(member.record.identity):
+            reporter.warn(describe_taken_name(member.record, taken))
+        elif now.catalog.spare(member.record.identity) is None:
             background.make(plan_spare(member.database))
     for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
         background.drop(name)

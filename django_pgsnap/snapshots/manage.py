@@ -10,11 +10,17 @@ from ..clones import transitions
 from ..clones.copying import copy_databases
 from ..clones.names import spare_name, to_drop_name, validate_name
 from ..clones.records import CopyRecord, validate_note
-from ..clones.spares import cancel_spare, obtain_spare, plan_spare, wait_for_spare
+from ..clones.spares import (
+    cancel_spare,
+    describe_taken_name,
+    obtain_spare,
+    plan_spare,
+    wait_for_spare,
+)
 from ..clones.strategy import CopyJob, drop_database
 from ..clones.transitions import join_statements, rewrite_comment
 from ..conf import config
-from ..errors import SnapshotExistsError, SnapshotPinnedError
+from ..errors import ObstacleError, SnapshotExistsError, SnapshotPinnedError
 from ..postgres.advisory_locks import try_acquire_lock
 from ..postgres.preconditions import check_collation
 from ..reporting import Reporter
@@ -187,6 +193,7 @@ def refill(
     Raises:
         SnapshotNotFoundError: There is none of that name.
         CopyFailedError: The server could not make the spare.
+        ObstacleError: Another database has the spare's name.
     """
     reporter = reporter or Reporter()
     about = choose_targets(databases)
@@ -221,6 +228,11 @@ def _jobs(context: ServerContext, snapshot: Snapshot, reporter: Reporter) -> lis
 
 
 def _job(context: ServerContext, member: CopyMember) -> CopyJob:
+    if taken := context.reloaded().catalog.taken_spare_name(member.record.identity):
+        raise ObstacleError(
+            describe_taken_name(member.record, taken),
+            hint="Let that role drop or rename it. A restore works meanwhile, and copies afresh.",
+        )
     check_collation(context.watcher, member.database.name)
     return CopyJob(
         clone=plan_spare(member.database),

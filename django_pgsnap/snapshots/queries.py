@@ -22,10 +22,10 @@ from psycopg import sql
 
 from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
-from ..errors import SnapshotNotFoundError
+from ..errors import ObstacleError, SnapshotNotFoundError
 from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.properties import Privilege, Properties, read_properties
-from ..postgres.server import server_errors
+from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import Target
 from .context import ServerContext, choose_targets, read_contexts
@@ -186,17 +186,21 @@ def _check_strangers(context: ServerContext, name: str | None) -> None:
         record = database.record
         if not isinstance(record, CopyRecord) or record.source not in context.sources:
             continue
+        if name not in (None, record.name):
+            continue
         live = context.catalog.get(record.source)
-        if live is not None and name in (None, record.name):
-            adopt = sql.SQL("ALTER DATABASE {} OWNER TO {};").format(
-                sql.Identifier(database.name), sql.Identifier(live.owner)
-            )
-            raise SnapshotNotFoundError(
-                f"There is no snapshot {record.name!r} of {live.name!r} that counts: the database "
-                f"{database.name!r} says it is one, but belongs to the role {database.owner!r}, "
-                f"while the live database belongs to {live.owner!r}.",
-                hint=f"If you know it to be yours, run: {adopt.as_string(None)}",
-            )
+        if live is None:
+            why = "and the live database is gone, whose owner would count"
+            statement, names = "CREATE DATABASE {} OWNER {};", (record.source, database.owner)
+        else:
+            why = f"while the live database belongs to {live.owner!r}"
+            statement, names = "ALTER DATABASE {} OWNER TO {};", (database.name, live.owner)
+        adopt = sql.SQL(statement).format(*map(sql.Identifier, names)).as_string(None)
+        raise SnapshotNotFoundError(
+            f"There is no snapshot {record.name!r} of {record.source!r} that counts: the database "
+            f"{database.name!r} says it is one, but belongs to the role {database.owner!r}, {why}.",
+            hint=f"If you know it to be what it says, run: {adopt}",
+        )
 
 
 def find_snapshot(members: Iterable[CopyMember], name: str | None) -> Snapshot:
@@ -209,13 +213,20 @@ def find_snapshot(members: Iterable[CopyMember], name: str | None) -> Snapshot:
 
 
 def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
-    """Return the snapshot that a name means among these, newest first; arguments as for `find`."""
-    # Two of one name exist only where a replacement across servers was interrupted. The newest
-    # complete one is meant then.
+    """Return the snapshot that a name means among these, which are newest first.
+
+    Raises:
+        ObstacleError: Several roles have one of that name.
+        SnapshotNotFoundError: There is none of that name.
+    """
+    # Two of one name and owner exist only where a replacement across servers was interrupted. The
+    # newest complete one is meant then.
     matching = [snapshot for snapshot in found if name is None or snapshot.name == name]
     complete = [snapshot for snapshot in matching if snapshot.is_complete]
     if matching:
-        return (complete or matching)[0]
+        chosen = (complete or matching)[0]
+        _check_one_owner([each for each in found if each.name == chosen.name])
+        return chosen
     if not found:
         wanted = "There is no snapshot yet" if name is None else f"There is no snapshot {name!r}"
         raise SnapshotNotFoundError(f"{wanted}.", hint="Take one: ./manage.py pgsnap take.")
@@ -255,6 +266,23 @@ def _name_some(found: Sequence[Snapshot]) -> str:
     return f"There are: {names} and {more} more." if more > 0 else f"There are: {names}."
 
 
+def _check_one_owner(same_name: Sequence[Snapshot]) -> None:
+    """Refuse snapshots of one name whose copies of one live database have several owners."""
+    by_live: dict[tuple[Server, str], list[CopyMember]] = {}
+    for member in (member for snapshot in same_name for member in snapshot.members):
+        by_live.setdefault((member.server, member.record.source), []).append(member)
+    for members in by_live.values():
+        if len({member.database.owner for member in members}) > 1:
+            claims = ", ".join(
+                f"{member.database.name!r} of {member.database.owner!r}" for member in members
+            )
+            raise ObstacleError(
+                f"Several roles have a snapshot {same_name[0].name!r}: {claims}.",
+                hint="Drop the one that you do not want (DROP DATABASE …), or give both to one "
+                "role (ALTER DATABASE … OWNER TO …).",
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Overview:
     """What there is.
@@ -278,8 +306,7 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
 
     Args:
         databases: Aliases; None for all that the settings name.
-        everyone: Whether to include those of other projects on the same servers, as far as our
-            role may act as their owners.
+        everyone: Whether to include those of other projects on the same servers.
 
     Raises:
         PgsnapError: Snapshots are switched off, or a server cannot be reached.

@@ -210,8 +210,8 @@ def test_untrusted_imitation_is_named_and_left(
 
     assert finding.object == copy
     assert finding.cause == (
-        "It looks like one of ours, but belongs to the role 'mallory', which is neither the live "
-        "database's owner nor one that your role may act as. It is ignored."
+        "It is called like one of ours, but belongs to the role 'mallory', which is neither yours "
+        "nor the live database's owner. It is ignored."
     )
     assert copy in [database.name for database in databases()]
 

@@ -1,6 +1,5 @@
 """The attacker, a colleague with the rights that every project's role has, and the attacked."""
 
-import re
 from dataclasses import dataclass
 from typing import Self
 
@@ -82,26 +81,3 @@ def victim() -> str:
 def major(server: Server) -> int:
     """Return the server's major version."""
     return int(server.version.partition(".")[0])
-
-
-# What is known to fail, by a pattern of the test's name, and which fault that is.
-FAULTS = {
-    r"test_(copy|undo|live_database_is_gone)\[.*ordinary"
-    r"|test_(spare_of_a_template|template)\[ordinary(-False)?\]"
-    r"|test_(unpublished_names_are_not_swept|spare_of_somebody)\[ordinary.*shut": (
-        "whoever our role is a member of is trusted"
-    ),
-    r"test_live_database_is_gone\[.*superuser|test_live_database_is_gone_and_only|test_same_name": (
-        "a superuser counts everybody's copies where the live database is gone"
-    ),
-    r"test_template\[superuser-False": "a superuser's run drops others' databases",
-    r"test_every_name|test_name_of_the_spare": "names follow from what everybody can read",
-    r"test_doctor_reports_them": "the doctor goes by comments only",
-}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for pattern, fault in FAULTS.items():
-            if "tests/security/" in item.nodeid and re.match(pattern, item.name):
-                item.add_marker(pytest.mark.xfail(strict=True, reason=fault))

@@ -129,13 +129,16 @@ def test_live_database_is_gone_and_only_others_have_copies(
 
     assert caught.value.message == (
         f"There is no snapshot 'seeded' of '{live}' that counts: the database '{copy}' says it is "
-        f"one, but belongs to the role 'ordinary', and the live database is gone."
+        "one, but belongs to the role 'ordinary', and the live database is gone, whose owner would "
+        "count."
     )
-    adopt = f'ALTER DATABASE "{copy}" OWNER TO "postgres";'
-    assert caught.value.hint == f"If you know it to be yours, run: {adopt}"
+    adopt = f'CREATE DATABASE "{live}" OWNER "ordinary";'
+    assert caught.value.hint == f"If you know it to be what it says, run: {adopt}"
     sql(adopt)
     restore()
     assert authors() == ["Ursula"]
+    (found,) = (each for each in settle(server) if each.name == live)
+    assert found.owner == "ordinary"
 
 
 @pytest.mark.parametrize("victim_live", ["superuser"], indirect=True)

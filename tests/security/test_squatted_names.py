@@ -7,15 +7,7 @@ import pytest
 from django.conf import settings as django_settings
 from psycopg import sql as pg
 
-from django_pgsnap.clones.names import (
-    copy_name,
-    new_identity,
-    spare_name,
-    template_name,
-    to_drop_name,
-    undo_name,
-    unfinished_name,
-)
+from django_pgsnap.clones.names import new_identity, spare_name
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import PgsnapError
 from django_pgsnap.snapshots.manage import delete, refill
@@ -28,8 +20,10 @@ from tests.security.conftest import OPEN, SHUT, Attacker, victim
 from tests.servers import Server
 from tests.watching import authors, oids, settle, write
 
-# What an operation makes or renames is called one of these, with an identity that others can read.
-NAMES = (copy_name, undo_name, spare_name, template_name, unfinished_name, to_drop_name)
+# What an operation makes or renames begins with one of these; an identity follows, and those of
+# published databases can be read by everybody.
+PREFIXES = ("", "undo_", "spare_", "template_", "new_", "drop_")
+NAMES = [f"pgsnap_{prefix}{{}}" for prefix in PREFIXES]
 
 
 def squat(attacker: Attacker, server: Server, options: str) -> set[str]:
@@ -41,7 +35,9 @@ def squat(attacker: Attacker, server: Server, options: str) -> set[str]:
         for part in (*overview().snapshots, *overview().undos)
         for member in part.members
     }
-    free = {name(identity) for identity in identities for name in NAMES} - oids(present).keys()
+    free = {name.format(identity) for identity in identities for name in NAMES} - oids(
+        present
+    ).keys()
     return {
         attacker.forge(name, owner=owner, options=options)
         for name, owner in zip(sorted(free), itertools.cycle(attacker.owners), strict=False)
@@ -94,7 +90,7 @@ def test_name_of_the_spare(attacker: Attacker, server: Server) -> None:
 def test_doctor_reports_them(attacker: Attacker) -> None:
     """The doctor names each database of another role under one of our names, and its owner."""
     taken = {
-        attacker.forge(name(new_identity()), owner=owner): owner
+        attacker.forge(name.format(new_identity()), owner=owner): owner
         for name in NAMES
         for owner in attacker.owners
     }
@@ -109,7 +105,7 @@ def test_doctor_reports_them(attacker: Attacker) -> None:
 def test_unpublished_names_are_not_swept(options: str, attacker: Attacker, server: Server) -> None:
     """What is called like a leftover of ours stays; also where a superuser could drop it."""
     made = {
-        attacker.forge(name(new_identity()), owner=owner, options=options)
+        attacker.forge(name.format(new_identity()), owner=owner, options=options)
         for name in NAMES
         for owner in attacker.owners
     }
@@ -126,7 +122,7 @@ def test_unpublished_names_are_not_swept(options: str, attacker: Attacker, serve
 def test_open_database_of_ours_is_not_swept(victim_live: str, sql: RunSql, server: Server) -> None:
     """Nor does a database of our own go by its name alone: a leftover is shut."""
     owner = pg.Identifier(django_settings.DATABASES["default"]["USER"])
-    made = {name(new_identity()) for name in NAMES}
+    made = {name.format(new_identity()) for name in NAMES}
     for name in made:
         sql(pg.SQL("CREATE DATABASE {} OWNER {}").format(pg.Identifier(name), owner))
 

@@ -139,7 +139,7 @@ def publish_template(
     statements: list[Query] = [publish_copy(unfinished, record)]
     doomed = []
     present = load_catalog(session).get(record.database)
-    if present is not None and isinstance(present.record, TemplateRecord):
+    if present is not None and present.trusted and isinstance(present.record, TemplateRecord):
         # Under a name of its own: that of this identity may be taken by an earlier one.
         doomed.append(replace(present.record, identity=new_identity()))
         statements.insert(0, _retire(present.name, doomed[0]))
