@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.checks import register
 from django.utils.translation import gettext_lazy as _
 
@@ -19,8 +21,10 @@ class PgsnapConfig(AppConfig):
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
         from . import conf
         from .checks import check_settings, psycopg_problem
-        from .conf import CHECKS_TAG, TEST_DATABASES
+        from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES
 
+        for alias, name in json.loads(os.environ.get(RUN_DATABASES, "{}")).items():
+            settings.DATABASES[alias]["NAME"] = name
         if TEST_DATABASES in os.environ:
             from .testing import creation
 

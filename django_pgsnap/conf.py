@@ -15,6 +15,9 @@ GIB = 1024**3
 CHECKS_TAG = "django_pgsnap"
 # The environment variable by which a test run leads the processes that its tests start.
 TEST_DATABASES = "PGSNAP_TEST_DATABASES"
+
+# The environment variable by which ``pgsnap run`` leads a command to its clones.
+RUN_DATABASES = "PGSNAP_RUN_DATABASES"
 _SECRETS = ("password", "secret", "token", "api_key", "private_key")
 
 SETTINGS_HINT = "See the settings in django_pgsnap's README."

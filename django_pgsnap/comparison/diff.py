@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -25,13 +25,14 @@ UNDO = "undo"
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """One database on both sides: an older copy, and a newer one, or None for the live one."""
+    """One database on both sides: an older copy, and a newer copy or an open database."""
 
     alias: str
     server: Server
     source: str
     before: AnyMember
-    after: AnyMember | None
+    after: str
+    is_open: bool
 
 
 def diff(
@@ -39,6 +40,7 @@ def diff(
     other: str | None = None,
     *,
     undo: bool = False,
+    clones: Mapping[str, str] | None = None,
     databases: Sequence[str] | None = None,
     models: Sequence[str] = (),
     rows: int = 0,
@@ -53,6 +55,7 @@ def diff(
         name: The older state: a snapshot's name; None for the newest snapshot.
         other: The newer state: another snapshot's name; None for the live databases.
         undo: Whether the older state is what the last restore replaced, rather than a snapshot.
+        clones: Names of open databases to compare with in place of the live ones, by alias.
         databases: Aliases; None for all that the settings name.
         models: Labels of models (``contracts.Signer``) or names of tables; empty for all.
         rows: How many row changes of each table to keep in the result.
@@ -76,7 +79,7 @@ def diff(
         mask=diff_mask(),
         on_row=on_row or (lambda _: None),
     )
-    pairs, notes = _pairs(before, after)
+    pairs, notes = _pairs(before, after, clones or {})
     with server_errors():
         parts = [_compare(pair, options) for pair in pairs]
     _check_known(models, parts)
@@ -114,19 +117,23 @@ def _newest_undo(undos: Sequence[Undo]) -> Undo:
     return undos[0]
 
 
-def _pairs(before: Snapshot | Undo, after: Snapshot | None) -> tuple[list[_Pair], list[str]]:
+def _pairs(
+    before: Snapshot | Undo, after: Snapshot | None, clones: Mapping[str, str]
+) -> tuple[list[_Pair], list[str]]:
     """Return the databases that both states have, and say which only one has."""
-    newer = {} if after is None else {(m.server, m.record.source): m for m in after.members}
+    copies = {} if after is None else {(m.server, m.record.source): m for m in after.members}
     pairs = [
         _Pair(
             alias=member.alias,
             server=member.server,
             source=member.record.source,
             before=member,
-            after=newer.get((member.server, member.record.source)),
+            after=copy.database.name if copy else clones.get(member.alias, member.record.source),
+            is_open=copy is None,
         )
         for member in before.members
-        if after is None or (member.server, member.record.source) in newer
+        for copy in [copies.get((member.server, member.record.source))]
+        if copy is not None or after is None
     ]
     compared = {pair.alias for pair in pairs}
     members = (*before.members, *(after.members if after else ()))
@@ -150,8 +157,8 @@ def _sides(pair: _Pair) -> Iterator[tuple[Side, Side]]:
     with ExitStack() as stack:
         older = stack.enter_context(open_copy(pair.server, pair.before.database.name))
         newer = stack.enter_context(
-            pair.server.session_on(pair.source, DIFF_PURPOSE)
-            if pair.after is None
-            else open_copy(pair.server, pair.after.database.name)
+            pair.server.session_on(pair.after, DIFF_PURPOSE)
+            if pair.is_open
+            else open_copy(pair.server, pair.after)
         )
         yield Side.begin(older), Side.begin(newer)

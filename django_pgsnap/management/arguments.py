@@ -25,6 +25,20 @@ class Argument:
         self.destination = settings.get("dest") or flags[0].lstrip("-").replace("-", "_")
 
 
+class _Subparser(CommandParser):
+    """A parser that leaves what follows ``--`` to the command that is named there."""
+
+    def parse_known_args(  # type: ignore[override]  # argparse has overloads for other namespaces
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse what stands before ``--``, and keep the rest as ``command``."""
+        given = list(args or ())
+        end = given.index("--") if "--" in given else len(given)
+        parsed, unknown = super().parse_known_args(given[:end], namespace)
+        parsed.command = given[end + 1 :]
+        return parsed, unknown
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subcommand:
     """What a subcommand does, and which arguments it takes beside ``--json``.
@@ -42,7 +56,12 @@ class Subcommand:
 
 def add_subcommands(parser: CommandParser) -> None:
     """Add all subcommands to the command's parser."""
-    subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(
+        dest="subcommand",
+        required=True,
+        metavar="COMMAND",
+        parser_class=_Subparser,
+    )
     for name, subcommand in SUBCOMMANDS.items():
         sentence = f"{subcommand.help[0].upper()}{subcommand.help[1:]}."
         subparser = subparsers.add_parser(
@@ -215,6 +234,14 @@ _DIFF: Final = (
     _flag("--exit-code", help="exit with 1 where anything differs, as git does"),
     _DATABASE,
 )
+_RUN: Final = (
+    Argument("name", nargs="?", help="the snapshot (default: the newest)"),
+    _flag("--live", help="run it on the live databases, then ask whether to keep what it did"),
+    _flag("--keep", help="keep the clone when the command is done"),
+    _flag("--diff", help="show what the command changed"),
+    _NO_INPUT,
+    _DATABASE,
+)
 _DOCTOR: Final = (_flag("--fix", help="drop what interrupted commands left behind"), _DATABASE)
 
 SUBCOMMANDS: Final = {
@@ -231,6 +258,14 @@ SUBCOMMANDS: Final = {
         description="Show what changed since a snapshot, or between two snapshots, by model and "
         "row. With --json each change is an object on a line of its own.",
         arguments=_DIFF,
+    ),
+    "run": Subcommand(
+        help="try a command on a clone of a snapshot: pgsnap run NAME -- migrate",
+        description="Run a management command, which follows after --, on a clone of a snapshot "
+        "that is dropped afterwards: the live databases stay as they are. With --live it runs on "
+        "the live databases, and you are asked whether to keep what it did or to go back. The exit "
+        "status is the command's.",
+        arguments=_RUN,
     ),
     "list": Subcommand(help="list the snapshots", arguments=_LIST, aliases=("ls",)),
     "show": Subcommand(help="show all that is known of a snapshot", arguments=(_NAME,)),

@@ -86,7 +86,7 @@ def restore_as(
         f"restore {name or ''}", about, wait_s=request.wait_s, reporter=reporter
     ) as contexts:
         snapshot = find_snapshot_in(contexts, name)
-        _check_complete(snapshot, databases)
+        check_complete(snapshot, databases)
         matched = list(match_with_live(contexts, snapshot.members))
         incoming = _consumed(matched) if consume else _clones(matched, reporter)
         replaced_databases = replacements_of(incoming, snapshot)
@@ -104,7 +104,7 @@ def restore_as(
     return snapshot
 
 
-def _check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
+def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
     if databases is None and not snapshot.is_complete:
         raise ObstacleError(
             f"Of the snapshot {snapshot.name!r} only the part of {', '.join(snapshot.aliases)} "

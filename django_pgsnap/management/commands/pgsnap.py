@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from io import TextIOWrapper
@@ -16,6 +16,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser, no_translations
 from django.core.management.color import no_style
 
+from ...clones.names import new_identity
 from ...clones.records import Strategy
 from ...conf import CHECKS_TAG
 from ...errors import PgsnapError
@@ -26,14 +27,19 @@ from ...snapshots import manage, queries
 from ...snapshots.prune import prune
 from ...snapshots.restore import restore
 from ...snapshots.take import take
+from ...snapshots.throwaway import open_throwaway
 from ...snapshots.types import Snapshot
 from ...snapshots.undo import undo as undo_restore
 from ..arguments import SUBCOMMANDS, add_subcommands
 from ..facts import diagnosis_facts, error_facts, snapshot_facts, undo_facts
 from ..progress import CommandReporter
+from ..run import run_command
 
 _USAGE = 2
 _INTERRUPTED = 130
+_YES = ("y", "yes")
+_NO = ("n", "no")
+_ROWS_AFTER_RUN = 5
 
 
 class _WhenBusy(TypedDict):
@@ -72,6 +78,7 @@ class Command(BaseCommand):
         """Run a subcommand: the method of its name, with its own options as keywords."""
         self._verbosity: int = options["verbosity"]
         self._as_json: bool = options["as_json"]
+        self._command: Sequence[str] = options.get("command") or ()
         self._colour = not (options["no_color"] or os.environ.get("NO_COLOR"))
         if not self._colour:
             self.style = no_style()
@@ -166,6 +173,56 @@ class Command(BaseCommand):
             print_diff(make_console(self.stdout, colour=self._colour), found)
         if exit_code and not found.is_empty:
             sys.exit(1)
+
+    def _run(
+        self,
+        *,
+        name: str | None,
+        live: bool,
+        keep: bool,
+        diff: bool,
+        interactive: bool,
+        databases: Sequence[str] | None,
+    ) -> None:
+        if not self._command:
+            raise CommandError("Name the command after --: ./manage.py pgsnap run NAME -- migrate")
+        if live:
+            status = self._run_live(databases, interactive=interactive)
+        else:
+            with open_throwaway(name, databases=databases, keep=keep) as clones:
+                status = run_command(self._command, clones)
+                if diff:
+                    self._print_diff(name, databases, clones)
+            if keep:
+                kept = ", ".join(f"{each} ({alias})" for alias, each in clones.items())
+                self.stdout.write(f"Kept: {kept}. Drop it when you are done: dropdb.")
+        if status:
+            sys.exit(status)
+
+    def _run_live(self, databases: Sequence[str] | None, *, interactive: bool) -> int:
+        with self._reporter() as reporter:
+            name = f"before-run-{new_identity()}"
+            snapshot = take(name, databases=databases, pin=True, spare=False, reporter=reporter)
+        status = run_command(self._command, {})
+        self._print_diff(name, snapshot.aliases, None)
+        if interactive and sys.stdin.isatty() and self._answer("Keep it? [Y/n] ") in _NO:
+            restore(name, databases=snapshot.aliases)
+            self.stdout.write("Went back to what was there before; undo brings the changes again.")
+        manage.delete(name)
+        return status
+
+    def _print_diff(
+        self,
+        name: str | None,
+        databases: Sequence[str] | None,
+        clones: Mapping[str, str] | None,
+    ) -> None:
+        from ...comparison.diff import diff
+        from ..diff_output import print_diff
+        from ..output import make_console
+
+        found = diff(name, clones=clones, databases=databases, rows=_ROWS_AFTER_RUN)
+        print_diff(make_console(self.stdout, colour=self._colour), found)
 
     def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
         from ..output import make_console, print_overview
@@ -289,12 +346,14 @@ class Command(BaseCommand):
                 f"  {each.name}{pinned}  {format_ago(each.taken_at)}  "
                 f"{format_size(each.size_bytes)}  {printable(each.note)}"
             )
+        return self._answer("Delete for good? [y/N] ") in _YES
+
+    def _answer(self, question: str) -> str:
         try:
-            answer = input("Delete for good? [y/N] ")
+            return input(question).strip().lower()
         except EOFError:
             self.stdout.write("")
-            return False
-        return answer.strip().lower() in ("y", "yes")
+            return ""
 
     def _reporter(self) -> CommandReporter:
         verbosity = 0 if self._as_json else self._verbosity

@@ -1,0 +1,63 @@
+"""Running a management command as a process of its own, on databases of our choice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from django.utils.autoreload import get_child_arguments
+
+from ..conf import RUN_DATABASES
+
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def run_command(command: Sequence[str], databases: Mapping[str, str]) -> int:
+    """Run a management command of this project, and return its exit status.
+
+    Args:
+        command: Its name and arguments.
+        databases: Names of the databases that it works on, by alias; the others are as usual.
+    """
+    environment = {**os.environ}
+    if databases:
+        environment[RUN_DATABASES] = json.dumps(dict(databases))
+    own_arguments = len(sys.argv) - 1
+    program = get_child_arguments()
+    program = program[: len(program) - own_arguments]
+    with (
+        _termination_as_exit(),
+        subprocess.Popen([*program, *command], env=environment) as process,  # noqa: S603  # as given
+    ):
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # A terminal has told the command, too. How it ends is the command's decision.
+            if not sys.stdin.isatty():
+                process.send_signal(signal.SIGINT)
+            return process.wait()
+        except SystemExit:
+            process.terminate()
+            process.wait()
+            raise
+
+
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Have SIGTERM end the block as an exception, so that what was opened is closed."""
+
+    def leave(_: int, __: FrameType | None) -> NoReturn:
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

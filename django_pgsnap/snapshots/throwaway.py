@@ -1,0 +1,161 @@
+"""Throwaway clones: a command works on a clone of a snapshot, and the live databases stay alone.
+
+The clones are open, since the command comes by connections of its own. So they are known by an
+exact name, their owner and an exact comment, and are in use as long as somebody holds the lock of
+their name; whoever makes others drops those that nobody uses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from ..clones.copying import copy_databases
+from ..clones.names import new_identity, unfinished_name
+from ..clones.strategy import Clone, CopyJob, parse_strategy
+from ..clones.transitions import comment_on_database, join_statements, rename_database
+from ..conf import config
+from ..errors import CopyFailedError
+from ..postgres.advisory_locks import release_lock, try_acquire_lock
+from ..postgres.properties import apply_properties, read_properties
+from ..postgres.server import Server, server_errors
+from ..postgres.session import Session
+from ..reporting import Reporter
+from .context import ServerContext, choose_targets, open_operation
+from .queries import find_snapshot_in
+from .replace_live import match_with_live
+from .restore import check_complete
+from .types import CopyMember
+
+_NAME: Final = re.compile(r"pgsnap_run_[0-9a-f]{16}")
+_COMMENT: Final = "A throwaway clone that pgsnap run made; it goes when its command is done."
+_FOUND: Final = sql.SQL(
+    "SELECT d.datname FROM pg_database d WHERE d.datdba = (SELECT oid FROM pg_roles"
+    " WHERE rolname = current_user) AND shobj_description(d.oid, 'pg_database') = {}"
+).format(sql.Literal(_COMMENT))
+
+
+@contextmanager
+def open_throwaway(
+    name: str | None,
+    *,
+    databases: Sequence[str] | None = None,
+    keep: bool = False,
+    reporter: Reporter | None = None,
+) -> Iterator[dict[str, str]]:
+    """Yield the names of clones of a snapshot's copies by alias; they are dropped afterwards.
+
+    1. The copies are cloned, under names that say "unfinished". If it stops here, the next
+       operation drops the clones.
+    2. They get their names, and are opened. If it stops here, the next throwaway does.
+    3. Whatever the caller did, they are dropped, with the sessions that are left on them.
+
+    Args:
+        name: The snapshot's name; None for the newest.
+        databases: Aliases; None for all that the snapshot holds.
+        keep: Whether the clones stay; then they are databases like any other.
+        reporter: Who hears about progress.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name.
+        PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
+    """
+    reporter = reporter or Reporter()
+    about = choose_targets(databases)
+    with server_errors(), ExitStack() as stack:
+        holders: dict[Server, Session] = {}
+        found: dict[str, str] = {}
+        with open_operation(
+            f"run {name or ''}", about, wait_s=config().wait_s, disturbs_live=False
+        ) as contexts:
+            snapshot = find_snapshot_in(contexts, name)
+            check_complete(snapshot, databases)
+            for context in contexts:
+                holders[context.server] = stack.enter_context(context.server.session("run"))
+                _drop_abandoned(holders[context.server])
+            matched = list(match_with_live(contexts, snapshot.members))
+            jobs = [_job(context, member) for context, _, member in matched]
+            copy_databases(jobs, reporter, step=f"Cloning {snapshot.name}")
+            for (context, target, member), job in zip(matched, jobs, strict=True):
+                session = holders[context.server]
+                found[target.alias] = _open(session, context, member, job, reporter)
+                if not keep:
+                    stack.callback(_drop, session, found[target.alias])
+        yield found
+
+
+def _job(context: ServerContext, member: CopyMember) -> CopyJob:
+    clone = Clone(
+        source=member.database.name,
+        name=unfinished_name(new_identity()),
+        owner=context.watcher.value(sql.SQL("SELECT current_user")),
+        strategy=parse_strategy(member.record.strategy),
+    )
+    try_acquire_lock(context.worker(member), clone.name)
+    return CopyJob(
+        clone=clone,
+        size_bytes=member.record.size_bytes,
+        session=context.worker(member),
+        watcher=context.watcher,
+        server=context.server,
+        terminator=None,
+    )
+
+
+def _open(
+    session: Session,
+    context: ServerContext,
+    member: CopyMember,
+    job: CopyJob,
+    reporter: Reporter,
+) -> str:
+    """Give a finished clone its name, what the copy is set up with, and open it."""
+    unfinished = job.clone.name
+    name = f"pgsnap_run_{new_identity()}"
+    if not try_acquire_lock(session, name):
+        raise CopyFailedError(
+            f"Somebody holds the lock of the new name {name!r}.", hint="Try again."
+        )
+    wanted, present = read_properties(context.watcher, member.database.name, unfinished)
+    wanted = replace(wanted, owner=present.owner)
+    for each in apply_properties(context.watcher, wanted, present, unfinished):
+        reporter.note(str(each))
+    session.execute(
+        join_statements(
+            [
+                rename_database(unfinished, name),
+                comment_on_database(name, _COMMENT),
+                sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(
+                    sql.Identifier(name)
+                ),
+            ]
+        )
+    )
+    release_lock(context.worker(member), unfinished)
+    return name
+
+
+def _drop_abandoned(session: Session) -> None:
+    """Drop the throwaway clones whose command is gone, however it went."""
+    for (name,) in session.rows(_FOUND):
+        if _NAME.fullmatch(name) and try_acquire_lock(session, name):
+            _drop(session, name)
+
+
+def _drop(session: Session, name: str) -> None:
+    if session.broken:
+        return  # the next throwaway drops it
+    try:
+        session.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+    except psycopg.errors.InsufficientPrivilege:
+        # Somebody whom we may not end is on it; when they have left, the next throwaway drops it.
+        return
+    release_lock(session, name)

@@ -1,0 +1,101 @@
+"""Running a command on a clone of a snapshot: the live database stays as it is."""
+
+import signal
+
+import pytest
+
+from django_pgsnap.snapshots.take import take
+from tests.conftest import ListDatabases
+from tests.project import Manage
+from tests.servers import Server
+from tests.watching import authors, settle, until, write
+
+WRITE = "from tests.testapp.models import Author; Author.objects.create(name='by command')"
+
+
+@pytest.fixture
+def names(server: Server, databases: ListDatabases, live: str) -> list[str]:
+    """Takes a snapshot, and tells which databases there are."""
+    write("Ursula")
+    take("seeded")
+    settle(server)
+    return [database.name for database in databases()]
+
+
+def test_live_database_stays(names: list[str], manage: Manage, databases: ListDatabases) -> None:
+    """The command works on the clone, whose changes are shown, and which is gone afterwards."""
+    run = manage("pgsnap", "run", "seeded", "--diff", "--", "shell", "-c", WRITE)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "+ id=2  name: by command" in run.stdout
+    assert authors() == ["Ursula"]
+    assert [database.name for database in databases()] == names
+
+
+def test_exit_status_is_the_commands(names: list[str], manage: Manage) -> None:
+    """Scripts see how the command ended, and so does the user."""
+    run = manage("pgsnap", "run", "seeded", "--", "shell", "-c", "raise SystemExit(7)")
+
+    assert run.returncode == 7
+
+
+def test_no_command(names: list[str], manage: Manage) -> None:
+    """What is missing is said, with an example."""
+    run = manage("pgsnap", "run", "seeded")
+
+    assert run.returncode == 1
+    assert "Name the command after --" in run.stderr
+
+
+def test_kept(names: list[str], manage: Manage, databases: ListDatabases) -> None:
+    """A clone that is kept is a database like any other, until it is dropped."""
+    run = manage("pgsnap", "run", "seeded", "--keep", "--", "check")
+
+    (kept,) = {database.name for database in databases()} - set(names)
+    assert f"Kept: {kept} (default)." in run.stdout
+
+
+def test_migration_on_yesterdays_data(names: list[str], manage: Manage) -> None:
+    """Migrations run on the clone, and the diff says so."""
+    run = manage("pgsnap", "run", "seeded", "--diff", "--", "migrate", "sites", "zero")
+
+    assert run.returncode == 0
+    assert "Migrations missing now: sites.0001_initial, sites.0002" in run.stdout
+    assert "- table django_site" in run.stdout
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopped(
+    names: list[str], manage: Manage, server: Server, databases: ListDatabases, stop: signal.Signals
+) -> None:
+    """Ctrl-C and SIGTERM end the command, and the clone goes."""
+    process = manage.start("pgsnap", "run", "seeded", "--", "shell", "-c", SLEEP)
+    wait_for_clone(server)
+
+    process.send_signal(stop)
+    process.wait(timeout=30)
+
+    assert [database.name for database in databases()] == names
+
+
+def test_killed(names: list[str], manage: Manage, server: Server, databases: ListDatabases) -> None:
+    """What a killed process leaves the next one drops."""
+    process = manage.start("pgsnap", "run", "seeded", "--", "shell", "-c", SLEEP)
+    wait_for_clone(server)
+    process.kill()
+    process.wait(timeout=30)
+
+    run = manage("pgsnap", "run", "seeded", "--", "check")
+
+    assert run.returncode == 0
+    assert [database.name for database in databases()] == names
+
+
+SLEEP = "import time; from django.db import connection; connection.cursor(); time.sleep(60)"
+
+
+def wait_for_clone(server: Server) -> None:
+    """Wait until the command is on its clone."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'pgsnap\\_run\\_%'"
+    with server.connect() as connection:
+        until(lambda: connection.execute(query).fetchone() != (0,))
