@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db.migrations.loader import MigrationLoader
@@ -30,6 +31,18 @@ class Drift:
         if self.unknown:
             parts.append(f"{len(self.unknown)} not in this code")
         return ", ".join(parts)
+
+
+def describe_drift(drift: Drift) -> Iterator[str]:
+    """Yield what to do about the difference, a sentence for each side of it."""
+    if count := len(drift.missing):
+        yield f"{_count(count)} behind: run migrate, or restore with --migrate."
+    if count := len(drift.unknown):
+        yield f"{_count(count)} that this code does not have: those of another branch, usually."
+
+
+def _count(count: int) -> str:
+    return f"{count} migration{'' if count == 1 else 's'}"
 
 
 class KnownMigrations:

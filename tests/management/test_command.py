@@ -118,6 +118,24 @@ def test_list_says_how_far_the_code_is(live: str, call: Call) -> None:
     assert "not here testapp.0003_on_another_branch" in lines
 
 
+def test_restore_says_how_far_the_code_is(live: str, call: Call) -> None:
+    """After a restore one is told which migrations to run, unless they are run at once."""
+    recorder = MigrationRecorder(connection)
+    recorder.record_unapplied("testapp", "0002_genres")
+    recorder.record_applied("testapp", "0003_on_another_branch")
+    connection.cursor().execute("DELETE FROM testapp_genre")
+    take("old", spare=False)
+
+    said = call("pgsnap", "restore", "old").stdout.splitlines()
+    migrated = call("pgsnap", "restore", "old", "--migrate").stdout
+
+    assert said[1:] == [
+        "1 migration behind: run migrate, or restore with --migrate.",
+        "1 migration that this code does not have: those of another branch, usually.",
+    ]
+    assert "behind" not in migrated
+
+
 def test_show(live: str, call: Call) -> None:
     """A snapshot is shown with all that is known of it."""
     snapshot = take("seeded", note="a note", pin=True, spare=False)

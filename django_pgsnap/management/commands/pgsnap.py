@@ -21,7 +21,7 @@ from ...clones.records import Strategy
 from ...conf import CHECKS_TAG
 from ...errors import PgsnapError
 from ...formatting import format_ago, format_seconds, format_size, printable
-from ...migration_drift import KnownMigrations
+from ...migration_drift import KnownMigrations, describe_drift
 from ...safety import allow_here
 from ...snapshots import manage, queries
 from ...snapshots.prune import prune
@@ -129,10 +129,13 @@ class Command(BaseCommand):
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
             f"{', '.join(snapshot.aliases)} in {format_seconds(time.monotonic() - began)}.",
-            snapshot_facts(snapshot),
+            snapshot_facts(snapshot, drift := KnownMigrations().drift(snapshot.migrations)),
         )
         if migrate:
             self._migrate(snapshot)
+        elif self._verbosity and not self._as_json:
+            for sentence in describe_drift(drift):
+                self.stdout.write(sentence)
 
     def _undo(self, **options: Unpack[_WhenBusy]) -> None:
         with self._reporter() as reporter:
