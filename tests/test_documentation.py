@@ -27,6 +27,13 @@ def test_links_lead_to_files(page: Path) -> None:
     assert page.name != "README.md" or ours == []
 
 
+def test_module_for_files_is_the_tested_one() -> None:
+    """What docs/files.md says to copy is what the example project uses."""
+    code = (ROOT / "example_project/contracts/media.py").read_text()
+
+    assert f"```python\n{code}```" in (ROOT / "docs/files.md").read_text()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_files_exist(page: Path) -> None:
     """Files of this repository that a page names are there."""

@@ -67,7 +67,7 @@ def run_in(folder: Path, *command: str, **environment: str) -> subprocess.Comple
 
 
 @pytest.fixture
-def python(sql: RunSql, clean_server: Server) -> Run:
+def python(sql: RunSql, clean_server: Server, tmp_path: Path) -> Run:
     """Runs Python in the example's folder, on an empty, migrated database of the test's server."""
     sql(pg.SQL("CREATE DATABASE {}").format(pg.Identifier(DATABASE)))
     given = clean_server.parameters()
@@ -79,12 +79,17 @@ def python(sql: RunSql, clean_server: Server) -> Run:
             *command,
             DATABASE_URL=f"{url}/{DATABASE}",
             DJANGO_SETTINGS_MODULE="esign.settings",
+            MEDIA_ROOT=str(tmp_path / "media"),
             PATH=f"{clean_server.bin_dir}:{os.environ['PATH']}",
         )
 
     migrated = run("manage.py", "migrate", "--verbosity", "0")
     assert migrated.returncode == 0, migrated.stderr
     return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*.pdf")}
 
 
 @pytest.fixture
@@ -106,7 +111,9 @@ def embedded(tmp_path: Path) -> Iterator[Run]:
         pytest.skip(f"runs on PostgreSQL {EMBEDDED_VERSION} of its own, whatever the others run on")
     folder = tmp_path / "example_project"
     shutil.copytree(
-        ROOT / "example_project", folder, ignore=shutil.ignore_patterns(".postgres", "__pycache__")
+        ROOT / "example_project",
+        folder,
+        ignore=shutil.ignore_patterns(".postgres", "media", "media-kept", "__pycache__"),
     )
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -182,6 +189,27 @@ def test_erase_signer_leaves_nothing_personal(example: Run, esign: Query) -> Non
     assert esign("SELECT md5(string_agg(t::text, '')) FROM contracts_contract t") == [(contracts,)]
 
 
+def test_files_follow_the_database(example: Run, esign: Query, tmp_path: Path) -> None:
+    """What an erasure deleted comes back by a restore, is gone after undo, and back by the redo."""
+    example("seed", "--contracts", "30")
+    seeded = contents(tmp_path / "media")
+    example("pgsnap", "take", "seeded")
+    [(email,)] = esign(
+        "SELECT email FROM contracts_signer s JOIN contracts_signature g ON g.signer_id = s.id"
+        " JOIN contracts_document d USING (contract_id) ORDER BY s.id LIMIT 1"
+    )
+    example("erase_signer", email)
+    erased = contents(tmp_path / "media")
+    assert erased.items() < seeded.items()
+
+    states = []
+    for words in (["restore", "seeded"], ["undo"], ["undo"]):
+        assert example("pgsnap", *words).returncode == 0
+        states.append(contents(tmp_path / "media"))
+
+    assert states == [seeded, erased, seeded]
+
+
 def test_erased_signer_can_be_attested(example: Run, esign: Query) -> None:
     """Who brings the address finds the signer by the first 14 bytes of its SHA-256."""
     example("seed", "--contracts", "3")
@@ -224,8 +252,8 @@ def test_demo_fails_when_a_proof_fails(python: Run) -> None:
 
     assert result.returncode == 1
     assert result.stderr == (
-        "CommandError: Not true that every row is back: contracts_auditevent, "
-        "contracts_signature, contracts_signer differ.\n"
+        "CommandError: Not true that every row and file is back: contracts_auditevent, "
+        "contracts_document, contracts_signature, contracts_signer, files in MEDIA_ROOT differ.\n"
     )
 
 

@@ -6,7 +6,7 @@ Django's admin classes take type arguments in the stubs only, hence the ignores.
 from django.contrib import admin
 from django.http import HttpRequest
 
-from .models import AuditEvent, Company, Contract, Signature, Signer
+from .models import AuditEvent, Company, Contract, Document, Signature, Signer
 
 
 @admin.register(Company)
@@ -31,6 +31,10 @@ class SignatureInline(admin.TabularInline):  # type: ignore[type-arg]
     autocomplete_fields = ["signer"]
 
 
+class DocumentInline(admin.StackedInline):  # type: ignore[type-arg]
+    model = Document
+
+
 @admin.register(Contract)
 class ContractAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ["reference", "title", "company", "status", "created_at"]
@@ -38,7 +42,7 @@ class ContractAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_select_related = ["company"]
     search_fields = ["reference", "title"]
     autocomplete_fields = ["company"]
-    inlines = [SignatureInline]
+    inlines = [SignatureInline, DocumentInline]
 
 
 @admin.register(AuditEvent)

@@ -1,6 +1,7 @@
 """Erase a person: the destructive code under development.
 
-What has no purpose any more is deleted: invitations to contracts that were never completed. What
+What has no purpose any more is deleted: invitations to contracts that were never completed, and the
+PDF files of those that were. What
 proves a contract stays, with every personal value replaced by the beginning of its SHA-256: who
 brings an address can still attest that it signed, while the database no longer says whose it is.
 """
@@ -14,7 +15,7 @@ from typing import Any
 from django.db import connection, models, transaction
 from django.utils import timezone
 
-from .models import AuditEvent, Contract, Signature, Signer
+from .models import AuditEvent, Contract, Document, Signature, Signer
 
 HASH_BYTES = 14
 EVENTS_PER_UPDATE = 500
@@ -37,9 +38,10 @@ class Erasure:
 @transaction.atomic
 def erase(signer: Signer) -> Erasure:
     """Erase *signer* from every table, in one transaction."""
+    documents = _delete_documents(signer)
     invitations, _ = signer.signatures.exclude(contract__status=Contract.Status.COMPLETED).delete()
     return Erasure(
-        deleted={"signatures": invitations},
+        deleted={"signatures": invitations, "documents": documents},
         redacted={
             "signatures": _redact_signatures(signer),
             "audit events": _redact_events(signer),
@@ -51,6 +53,15 @@ def erase(signer: Signer) -> Erasure:
 def redacted(value: str) -> str:
     """Return what takes the place of a personal *value*: the same for the same value."""
     return sha256(value.encode()).digest()[:HASH_BYTES].hex()
+
+
+def _delete_documents(signer: Signer) -> int:
+    """Delete the PDF files that show the person's name."""
+    documents = list(Document.objects.filter(contract__signatures__signer=signer))
+    for document in documents:
+        document.file.delete(save=False)
+        document.delete()
+    return len(documents)
 
 
 def _redact_signatures(signer: Signer) -> int:

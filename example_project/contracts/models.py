@@ -113,6 +113,16 @@ class Signature(models.Model):
         return f"{self.contract_id}/{self.position} {state}"
 
 
+class Document(models.Model):
+    """The signed contract as a PDF file, which shows who signed it."""
+
+    contract = models.OneToOneField(Contract, on_delete=models.PROTECT, related_name="document")
+    file = models.FileField(upload_to="contracts")
+
+    def __str__(self) -> str:
+        return self.file.name or ""
+
+
 class AppendOnlyError(PermissionDenied):
     """Somebody tried to change or delete what has been recorded."""
 

@@ -12,7 +12,7 @@ from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 
-from .digests import TableDigest, changed_tables, digest_database
+from .digests import TableDigest, changed_tables, digest_everything
 from .models import Signer
 from .tables import Step, changes_table
 
@@ -43,17 +43,17 @@ class Play:
             ProofFailedError: A step did not do what it says.
         """
         self._build(contracts)
-        seeded = digest_database()
+        seeded = digest_everything()
         self._take()
         self._erase()
-        erased = digest_database()
+        erased = digest_everything()
         self._show_loss(seeded, erased)
         self._restore()
-        self._prove(seeded, "every row is back")
+        self._prove(seeded, "every row and file is back")
         self._undo("Look at the erased state once more: undo the restore.")
         self._prove(erased, "this is what the erasure left")
         self._undo("And back again: undo the undo.")
-        self._prove(seeded, "every row is back")
+        self._prove(seeded, "every row and file is back")
 
     def _build(self, contracts: int) -> None:
         self._say("Build up a realistic database.")
@@ -95,11 +95,13 @@ class Play:
             undo()
 
     def _prove(self, expected: Mapping[str, TableDigest], claim: str) -> None:
-        found = digest_database()
+        found = digest_everything()
         if changed := changed_tables(expected, found):
             raise ProofFailedError(f"Not true that {claim}: {', '.join(changed)} differ.")
         rows = sum(table.rows for table in found.values())
-        self._console.print(f"[green]Proved:[/] {claim} ({rows:,} rows, the MD5 of each table).")
+        self._console.print(
+            f"[green]Proved:[/] {claim} ({rows:,} rows and files, the MD5 of each table)."
+        )
 
     def _say(self, line: str) -> None:
         self._console.print(f"\n[bold]{line}[/]")

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from django.db import connection, transaction
 from factory.random import randgen, reseed_random
 
+from .documents import delete_all_documents, write_document
 from .factories import CompanyFactory, ContractFactory, SignerFactory
-from .models import AuditEvent, Company, Contract, Signature, Signer
+from .models import AuditEvent, Company, Contract, Document, Signature, Signer
 from .story import Story
 
 CONTRACTS_PER_COMPANY = 40
@@ -34,13 +35,14 @@ def seed_database(*, contracts: int, seed: int) -> Iterator[int]:
 
 
 def empty_database() -> None:
-    """Delete every row that `seed_database` makes, and start the ids from 1 again."""
+    """Delete every row and file that `seed_database` makes, and start the ids from 1 again."""
     tables = ", ".join(
         connection.ops.quote_name(model._meta.db_table)  # noqa: SLF001 - public, in spite of its name
-        for model in (AuditEvent, Signature, Contract, Signer, Company)
+        for model in (AuditEvent, Document, Signature, Contract, Signer, Company)
     )
     with connection.cursor() as cursor:
         cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+    delete_all_documents()
 
 
 def _reset_chance(seed: int) -> None:
@@ -63,6 +65,11 @@ def _add_contracts(number: int, signers: list[Signer]) -> None:
     Contract.objects.bulk_create(story.contract for story in stories)
     Signature.objects.bulk_create(one for story in stories for one in story.signatures)
     AuditEvent.objects.bulk_create(one for story in stories for one in story.events)
+    Document.objects.bulk_create(
+        write_document(story.contract, story.signatures)
+        for story in stories
+        if story.contract.status == Contract.Status.COMPLETED
+    )
 
 
 def _story(signers: list[Signer]) -> Story:

@@ -1,5 +1,8 @@
 """One page that shows at a glance which data there is."""
 
+from pathlib import Path
+
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
@@ -16,6 +19,7 @@ def home(request: HttpRequest) -> HttpResponse:
             ("Signers", Signer.objects.count()),
             ("Contracts", Contract.objects.count()),
             ("Signatures", Signature.objects.count()),
+            ("Documents", sum(1 for _ in Path(settings.MEDIA_ROOT).rglob("*.pdf"))),
             ("Audit events", AuditEvent.objects.count()),
         ],
         "events": AuditEvent.objects.select_related("contract", "signer")[:EVENTS_SHOWN],

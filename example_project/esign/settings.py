@@ -41,7 +41,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_pgsnap",
-    "contracts",
+    "contracts.apps.ContractsConfig",
     "embedded",
 ]
 
@@ -74,5 +74,9 @@ WSGI_APPLICATION = "esign.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TIME_ZONE = "UTC"
 USE_TZ = True
+MEDIA_ROOT = Path(os.environ.get("MEDIA_ROOT", BASE_DIR / "media"))
+# Where `contracts.media` keeps what snapshots and undos may need again.
+KEPT_MEDIA_ROOT = MEDIA_ROOT.with_name(f"{MEDIA_ROOT.name}-kept")
+MEDIA_URL = "media/"
 USE_THOUSAND_SEPARATOR = True
 STATIC_URL = "static/"

@@ -1,5 +1,7 @@
-"""Two pages: the state of the data, and the admin to change it."""
+"""The state of the data, the admin to change it, and the signed contracts."""
 
+from django.conf import settings
+from django.conf.urls.static import static
 from django.contrib import admin
 from django.urls import path
 
@@ -8,4 +10,5 @@ from contracts.views import home
 urlpatterns = [
     path("", home, name="home"),
     path("admin/", admin.site.urls),
+    *static(settings.MEDIA_URL, document_root=settings.MEDIA_ROOT),
 ]
