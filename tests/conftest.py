@@ -118,7 +118,7 @@ TESTS = Path(__file__).parent
 VERSIONS = {
     *("test_apps.py", "test_checks.py"),
     *("connections/test_reconnect.py", "connections/test_restore_detection.py"),
-    *("admin/test_model.py", "admin/test_session_transfer.py"),
+    *("admin/test_model.py", "admin/test_session_transfer.py", "browser/test_accessibility.py"),
     "testing/test_migrate_signals.py",
 }
 

@@ -84,7 +84,6 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     form = SnapshotForm
     list_filter = (PinnedFilter, MigrationsFilter, BranchFilter, DatabaseFilter)
     search_fields = ("name", "note", "branch", "commit")
-    search_help_text = gettext_lazy("Looks into names, notes, branches and commits.")
     show_facets = admin.ShowFacets.NEVER
     readonly_fields = (
         *("taken", "size", "copying", "spare", "code", "identity"),
@@ -154,7 +153,13 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         self, request: HttpRequest, template: str, title: str, *, status: int = 200, **facts: Any
     ) -> TemplateResponse:
         """Return a page in the look of the admin."""
-        context = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": title,
+            "original": title,
+            "has_view_permission": True,
+        }
         request.current_app = self.admin_site.name
         name = f"admin/django_pgsnap/snapshot/{template}.html"
         return TemplateResponse(request, name, {**context, **facts}, status=status)
@@ -166,8 +171,11 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             status = HTTPStatus.FORBIDDEN
         elif isinstance(error, ServerUnavailableError):
             status = HTTPStatus.SERVICE_UNAVAILABLE
-        title = str(self.opts.verbose_name_plural).capitalize()
-        return self.render(request, "refused", title, status=status, error=describe_error(error))
+        return self.render(
+            *(request, "refused", _("This is not possible")),
+            status=status,
+            error=describe_error(error),
+        )
 
     # The list and the form
 

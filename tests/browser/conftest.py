@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -14,7 +15,7 @@ from selenium.webdriver.chrome.service import Service
 
 from tests.browser.visitor import Visitor
 from tests.ports import free_port
-from tests.project import Manage
+from tests.project import ROOT, Manage
 
 PATIENCE_S = 30
 
@@ -34,14 +35,31 @@ ARGUMENTS = (
 )
 
 
+# Where `npm install axe-core` puts it.
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core; without it the test is skipped, and fails on CI."""
+    path = Path(os.environ.get("PGSNAP_AXE", AXE))
+    if not path.exists():
+        give_up(f"{path} is not there (npm install axe-core)")
+    return path.read_text()
+
+
+def give_up(reason: str) -> NoReturn:
+    """Skip a test for want of something, and fail on CI."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def find(program: str) -> str:
     """Return where a program is; without it the test is skipped, and fails on CI."""
     path = shutil.which(program)
     if path is None:
-        reason = f"{program} is not installed (on Debian: apt install chromium chromium-driver)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        give_up(f"{program} is not installed (on Debian: apt install chromium chromium-driver)")
     return path
 
 

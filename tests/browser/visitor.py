@@ -96,6 +96,22 @@ class Visitor:
             )
         )
 
+    def find_violations(self, script: str) -> list[str]:
+        """Return what axe finds wrong with the page: rule, element and why.
+
+        Args:
+            script: The source of axe-core.
+        """
+        self.chromium.execute_script(script)
+        found = self.chromium.execute_async_script(
+            "const done = arguments[0]; axe.run().then(found => done(found.violations))"
+        )
+        return [
+            f"{each['id']}: {node['html']} {node['failureSummary']}"
+            for each in found
+            for node in each["nodes"]
+        ]
+
     def keep(self, name: str) -> None:
         """Leave a screenshot, where they are wanted."""
         if self._screenshots:
