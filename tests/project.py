@@ -69,9 +69,13 @@ def forget_wrapper(alias: str) -> None:
             del connections[alias]
 
 
-def child_environment() -> dict[str, str]:
-    """Return the environment in which a child process has the settings that hold here and now."""
-    values = {name: getattr(settings, name) for name in HANDED_ON}
+def child_environment(**changes: Any) -> dict[str, str]:
+    """Return the environment in which a child process has the settings that hold here and now.
+
+    Args:
+        changes: Settings that are others there.
+    """
+    values = {name: getattr(settings, name) for name in HANDED_ON} | changes
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",

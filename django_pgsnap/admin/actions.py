@@ -35,7 +35,7 @@ from ..snapshots.types import Snapshot, Undo
 from .background import ProgressReporter
 from .forms import TakeForm, UndoForm, WaitForm
 from .session_transfer import SessionTransfer
-from .text import describe_duration, describe_undo, format_moment
+from .text import describe_duration, describe_snapshot, describe_undo, format_moment
 
 # At which field of the form an error stands.
 _ERROR_FIELDS = {
@@ -177,10 +177,10 @@ class Restore(Action):
     def describe_consequences(self) -> list[str]:
         facts = {
             "databases": ", ".join(self.snapshot.aliases),
-            "moment": format_moment(self.snapshot.taken_at),
+            "snapshot": describe_snapshot(self.snapshot),
         }
         return [
-            _("Everything in %(databases)s goes back to how it was then: %(moment)s") % facts,
+            _("All that is in %(databases)s goes back to %(snapshot)s.") % facts,
             self._describe_duration(),
             *self._describe_undo(),
             *self._describe_drift(),

@@ -16,7 +16,7 @@ from ..clones.names import first_free_name, validate_name
 from ..conf import config
 from ..errors import InvalidNameError
 from ..snapshots.types import Snapshot
-from .text import describe_loss
+from .text import describe_snapshot
 
 _NOTE_MAX = 2000
 
@@ -149,14 +149,14 @@ class TakeForm(WaitForm):
         else:
             replace: Any = self.fields["replace"]
             lost = gettext("Delete %s, once the new one is complete")
-            replace.choices = [(self._existing.set_id, lost % describe_loss(self._existing))]
+            replace.choices = [(self._existing.set_id, lost % describe_snapshot(self._existing))]
 
     def clean(self) -> None:
         """Refuse a name that a snapshot has, unless that one may go."""
         super().clean()
         if self._existing is None or self.cleaned_data.get("replace"):
             return
-        facts = {"name": self._existing.name, "lost": describe_loss(self._existing)}
+        facts = {"name": self._existing.name, "lost": describe_snapshot(self._existing)}
         text = gettext("There is a snapshot of this name already: %(lost)s. Choose another name.")
         if "replace" in self.fields:
             text = gettext(

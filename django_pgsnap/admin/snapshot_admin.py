@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import wraps
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import AdminErrorList, AdminForm
@@ -22,6 +22,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -35,7 +36,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from ..connections.claimed_requests import is_claimed
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
-from ..formatting import format_seconds, format_size, printable
+from ..formatting import format_seconds, printable
 from ..models import Snapshot as Row
 from ..reporting import Reporter
 from ..snapshots import manage
@@ -60,9 +61,9 @@ from .session_transfer import SessionTransfer, leave_alone, sign_out
 from .text import (
     describe_drift,
     describe_error,
-    describe_loss,
     describe_occupied,
     describe_operation,
+    describe_snapshot,
     describe_spare,
     describe_undo,
     format_moment,
@@ -85,10 +86,15 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_filter = (PinnedFilter, MigrationsFilter, BranchFilter, DatabaseFilter)
     search_fields = ("name", "note", "branch", "commit")
     show_facets = admin.ShowFacets.NEVER
+    # django-unfold shows no link to add something without it.
+    show_add_link = True
     readonly_fields = (
         *("taken", "size", "copying", "spare", "code", "identity"),
         *("databases", "migrations"),
     )
+
+    class Media:
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("django_pgsnap/admin.css",)}
 
     # Permissions
 
@@ -209,10 +215,12 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Return the columns: databases where they differ, Restore for whoever may."""
         found = {row.facts.snapshot.aliases for row in self.get_queryset(request)}
         return (
-            *("name", "note", "pinned", "age", "size"),
+            "name",
+            # Early in the row, so that it is there on narrow screens.
+            *(("restore",) if self.may(request, "restore") else ()),
+            *("age", "size", "note", "pinned"),
             *(("aliases",) if len(found) > 1 else ()),
             *("code", "drift", "spare"),
-            *(("restore",) if self.may(request, "restore") else ()),
         )
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -272,7 +280,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_deleted_objects(self, objs: Iterable[Any], request: HttpRequest) -> Any:
         """Return what goes with these snapshots, for the pages that ask."""
         snapshots = [row.facts.snapshot for row in objs]
-        named = [[describe_loss(each), _describe_copies(each)] for each in snapshots]
+        named = [[describe_snapshot(each), _describe_copies(each)] for each in snapshots]
         copies = sum(len(each.members) for each in snapshots)
         counts = {self.opts.verbose_name_plural: len(snapshots), _("databases"): copies}
         lacking = set() if self.has_delete_permission(request) else {self.opts.verbose_name}
@@ -464,10 +472,10 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         note = printable(row.facts.snapshot.note)
         return note if row.facts.snapshot.is_complete else f"{_('Incomplete.')} {note}"
 
-    @admin.display(description=gettext_lazy("pinned"), boolean=True)
-    def pinned(self, row: Row) -> bool:
+    @admin.display(description=gettext_lazy("pinned"))
+    def pinned(self, row: Row) -> str:
         """Return whether pruning leaves it."""
-        return row.facts.snapshot.pinned  # type: ignore[no-any-return]
+        return _("Yes") if row.facts.snapshot.pinned else _("No")
 
     @admin.display(description=gettext_lazy("age"), ordering="-taken")
     def age(self, row: Row) -> str:
@@ -486,7 +494,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=gettext_lazy("size"), ordering="size")
     def size(self, row: Row) -> str:
         """Return what its copies occupy."""
-        return format_size(row.facts.snapshot.size_bytes)
+        return filesizeformat(row.facts.snapshot.size_bytes)
 
     @admin.display(description=gettext_lazy("databases"))
     def aliases(self, row: Row) -> str:
@@ -501,7 +509,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             return None
         commit = printable(snapshot.git_commit[:_SHORT_COMMIT])
         code = f"{row.facts.branch} {commit}".strip()
-        return _("%s with uncommitted changes") % code if snapshot.git_dirty else code
+        return f"{code} ({_('changed')})" if snapshot.git_dirty else code
 
     @admin.display(description=gettext_lazy("migrations"), ordering="migrations")
     def drift(self, row: Row) -> str:

@@ -109,8 +109,8 @@ def describe_occupied(overview: Overview) -> str:
     return _("All snapshots, their spares and the undo occupy %s.") % size
 
 
-def describe_loss(snapshot: Snapshot) -> str:
-    """Return what is lost with a snapshot."""
+def describe_snapshot(snapshot: Snapshot) -> str:
+    """Return which snapshot it is, for whoever is to lose or restore it."""
     facts = {
         "name": snapshot.name,
         "moment": format_moment(snapshot.taken_at),

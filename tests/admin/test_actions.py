@@ -8,7 +8,7 @@ from django.db import connection, transaction
 from django.test import Client
 from pytest_django import Settings
 
-from django_pgsnap.admin.text import describe_loss
+from django_pgsnap.admin.text import describe_snapshot
 from django_pgsnap.snapshots.queries import get, list_snapshots
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
@@ -191,8 +191,8 @@ def test_replace_says_what_is_lost(root: Client) -> None:
     stranger = confirm(root, page("add"), name="seeded", replace="0123456789abcdef")
     replaced = confirm(root, page("add"), name="seeded", replace=first.set_id)
 
-    assert f"Delete {describe_loss(first)}, once the new one is complete" in text(asked)
-    assert "pinned" in describe_loss(first)
+    assert f"Delete {describe_snapshot(first)}, once the new one is complete" in text(asked)
+    assert "pinned" in describe_snapshot(first)
     assert [each.set_id for each in second] == [first.set_id]
     assert (stranger.status_code, replaced.status_code) == (200, 302)
     assert [(each.name, each.set_id == first.set_id) for each in list_snapshots()] == [
@@ -240,7 +240,7 @@ def test_restore_page_says_what_will_happen(root: Client, live: str, server: Ser
     with server.connect(live, application_name="psql"):
         asked = text(root.get(of("restore", snapshot)))
 
-    assert "Everything in default goes back to how it was then: " in asked
+    assert f"All that is in default goes back to {describe_snapshot(snapshot)}." in asked
     assert "A ready-made clone stands by, so that takes milliseconds." in asked
     assert (
         "It takes the place of the undo that is there now: what was live before “seeded”" in asked

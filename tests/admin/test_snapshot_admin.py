@@ -5,7 +5,7 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
-from django_pgsnap.admin.text import describe_loss
+from django_pgsnap.admin.text import describe_snapshot
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
@@ -87,7 +87,7 @@ def test_deletion_names_what_goes(root: Client, snapshot: Snapshot) -> None:
     asked = root.get(of("delete", snapshot))
     answer = confirm(root, of("delete", snapshot))
 
-    assert describe_loss(snapshot) in text(asked)
+    assert describe_snapshot(snapshot) in text(asked)
     assert snapshot.members[0].database.name in text(asked)
     assert (known(), answer["Location"]) == ([], page("changelist"))
     assert told(answer) == ["The snapshot “seeded” was deleted successfully."]

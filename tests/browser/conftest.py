@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -15,7 +15,7 @@ from selenium.webdriver.chrome.service import Service
 
 from tests.browser.visitor import Visitor
 from tests.ports import free_port
-from tests.project import ROOT, Manage
+from tests.project import ROOT, Manage, child_environment
 
 PATIENCE_S = 30
 
@@ -79,10 +79,18 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
 
 
 @pytest.fixture
-def address(live: str, manage: Manage) -> str:
+def changed_settings() -> dict[str, Any]:
+    """The settings that are others in the served project than here."""
+    return {}
+
+
+@pytest.fixture
+def address(live: str, manage: Manage, changed_settings: dict[str, Any]) -> str:
     """The address of the project, served by a process of its own."""
     address = f"http://127.0.0.1:{free_port()}"
-    manage.start("runserver", "--noreload", "--insecure", address.removeprefix("http://"))
+    place = address.removeprefix("http://")
+    environment = child_environment(**changed_settings)
+    manage.start("runserver", "--noreload", "--insecure", place, env=environment)
     deadline = time.monotonic() + PATIENCE_S
     while not answers(f"{address}/admin/login/"):
         assert time.monotonic() < deadline, "the server does not answer"

@@ -37,7 +37,7 @@ def test_story(live: str, visitor: Visitor) -> None:
 
     write("Lem")
     visitor.press("Restore")
-    visitor.reads("goes back to how it was then")
+    visitor.reads("All that is in default goes back to “seeded” of ")
     visitor.keep("restore")
     visitor.press("Restore")
     visitor.reads("Restored “seeded”")

@@ -35,9 +35,10 @@ class Visitor:
 
     def log_in(self, name: str) -> None:
         """Fill in the login page."""
-        self.fill("Username:", name)
-        self.fill("Password:", PASSWORD)
-        self.press("Log in")
+        self._wait_for(By.NAME, "username").send_keys(name)
+        password = self._wait_for(By.NAME, "password")
+        password.send_keys(PASSWORD)
+        password.submit()
 
     def fill(self, label: str, text: str) -> None:
         """Type into the field with this label."""
@@ -61,6 +62,14 @@ class Visitor:
             lambda _: text in self.text, f"{text!r} is not on the page: {self.text}"
         )
         return True
+
+    def sees(self, text: str) -> bool:
+        """Tell whether a text is on the page, as such or on a button, however it is spelt."""
+        script = (
+            "return [...document.querySelectorAll('input[type=submit]')].map(e => e.value)"
+            ".concat(document.body.innerText).join(' ')"
+        )
+        return text.casefold() in str(self.chromium.execute_script(script)).casefold()
 
     @property
     def text(self) -> str:
