@@ -35,7 +35,8 @@ class Config:
         undo: Whether a restore keeps what it replaced.
         before_migrate: Whether ``migrate`` takes a snapshot before it applies anything.
         wait_s: How long to wait for busy sessions and for other operations.
-        maintenance: Connection parameters that differ for maintenance sessions, by libpq name.
+        maintenance: Connection parameters that differ for maintenance sessions, by libpq name;
+            or a dict of them for each alias that has some.
     """
 
     enabled: bool | None = None
@@ -159,6 +160,12 @@ def _is_aliases(value: object) -> bool:
     )
 
 
+def _is_overrides(value: object) -> bool:
+    return isinstance(value, Mapping) and (
+        len({isinstance(each, Mapping) for each in value.values()}) < 2  # noqa: PLR2004
+    )
+
+
 def _is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
 
@@ -171,7 +178,7 @@ _EXPECTED = {
     "UNDO": ("True or False", _is_bool),
     "BEFORE_MIGRATE": ("True or False", _is_bool),
     "WAIT_S": ("a number of seconds", _is_number),
-    "MAINTENANCE": ("a dict of connection parameters", _is_mapping),
+    "MAINTENANCE": ("a dict of connection parameters, or of such dicts by alias", _is_overrides),
     "DIFF": ("a dict whose MASK is a list of texts", _is_diff),
     "TEST": ("a dict", _is_mapping),
 }

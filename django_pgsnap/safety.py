@@ -14,7 +14,7 @@ from django.db import connections
 from .conf import TEST_DATABASES, config
 from .errors import NotEnabledError
 from .postgres.session import Session
-from .postgres.targets import Target
+from .postgres.targets import Target, check_server
 
 _HINT = "Set PGSNAP = {'ENABLED': True} in the settings of a system whose data may be replaced."
 _ALIAS_HINT = "Name the alias in the databases of the test, so that it gets one."
@@ -81,12 +81,14 @@ def check_enabled(targets: Sequence[Target]) -> None:
     raise NotEnabledError(f"Snapshots are switched off here, since {reason}.", hint=_HINT)
 
 
-def check_server_address(session: Session, targets: Sequence[Target]) -> None:
+def check_server_allowed(session: Session, targets: Sequence[Target]) -> None:
     """Refuse a server at a public address, unless the settings switch the app on by name.
 
     Raises:
-        NotEnabledError: The server is neither on this machine nor at a private address.
+        ConfigurationError: It is a standby, or not the server that Django connects to.
+        NotEnabledError: It is neither on this machine nor at a private address.
     """
+    check_server(session, targets)
     if (
         config().enabled
         or _allowed_here.get()

@@ -25,7 +25,14 @@ from django_pgsnap.clones.names import spare_name
 from django_pgsnap.postgres import server as maintenance
 from django_pgsnap.postgres.session import Session
 from tests import ctrl_c
-from tests.project import Manage, aliases_put_back, child_environment, forget_wrapper, point
+from tests.project import (
+    Manage,
+    aliases_put_back,
+    build_server,
+    child_environment,
+    forget_wrapper,
+    point,
+)
 from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
 from tests.settings import HANDED_ON_IN
 from tests.state import Database, databases, remove_leftovers
@@ -318,8 +325,7 @@ def server_as(clean_server: Server) -> ServerAs:
         defaults: dict[str, Any] = {"role": "", "maintenance": "postgres", **given}
         fields = {**defaults, **values}
         password = clean_server.password if user == SUPERUSER else ROLE_PASSWORD
-        parameters = {name: fields[name] for name in given} | {"password": password}
-        return maintenance.Server(parameters=parameters, **fields)
+        return build_server(password=password, **fields)
 
     return make
 

@@ -17,6 +17,7 @@ from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 
 from django_pgsnap.connections import restore_detection
+from django_pgsnap.postgres.server import Server
 from tests.settings import HANDED_ON_IN
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +31,20 @@ def point(alias: str, **values: Any) -> None:
     """Change an alias' settings in place, so that each new connection of any thread follows."""
     close_connections()
     settings.DATABASES[alias].update(values)
+
+
+def build_server(**values: str) -> Server:
+    """Return a server as the package sees it, with some of a `Server`'s fields and a password."""
+    settings: dict[str, Any] = {
+        "HOST": values["host"],
+        "PORT": values["port"],
+        "USER": values.get("user", ""),
+        "PASSWORD": values.pop("password", ""),
+        "OPTIONS": {},
+        "TIME_ZONE": None,
+    }
+    defaults = {"user": "", "role": "", "maintenance": "postgres"}
+    return Server(wrapper=DatabaseWrapper, settings=settings, **{**defaults, **values})
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class Server:
 
     def __init__(self, bin_dir: Path, *, parent: Path | None = None) -> None:
         """Prepare a server, not yet started, in memory where there is room, or below *parent*."""
-        self._identity = _unprivileged_identity()
+        self._identity = unprivileged_identity()
         self.root = Path(tempfile.mkdtemp(prefix="pgsnap-test-", dir=parent or _memory()))
         self._give_away(self.root)
         self.data_dir = self.root / "data"
@@ -148,6 +148,11 @@ class Server:
             "password": self.password,
             "dbname": dbname,
         }
+
+    def give_away_all(self) -> None:
+        """Have all files of the data directory belong to the server's user."""
+        for path in (self.data_dir, *self.data_dir.rglob("*")):
+            self._give_away(path)
 
     @property
     def log(self) -> str:
@@ -248,7 +253,7 @@ def _bin_dir_of_pg_config() -> list[Path]:
     return [Path(subprocess.check_output([program, "--bindir"], text=True).strip())]
 
 
-def _unprivileged_identity() -> dict[str, Any]:
+def unprivileged_identity() -> dict[str, Any]:
     """PostgreSQL refuses to run as root; return what makes `subprocess` leave root."""
     if os.geteuid() != 0:
         return {}

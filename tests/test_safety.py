@@ -9,11 +9,11 @@ from django.conf import settings
 from django_pgsnap import safety
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import NotEnabledError
-from django_pgsnap.postgres.session import Session
+from django_pgsnap.postgres.session import ServerIdentity, Session
 from django_pgsnap.postgres.targets import Target, list_targets
 from django_pgsnap.safety import (
     check_enabled,
-    check_server_address,
+    check_server_allowed,
     exempt_test_database,
     is_enabled,
     prefer_test_databases,
@@ -100,7 +100,7 @@ def test_databases_of_a_test_run_are_exempt(
     exempt_test_database("other", "test_other")
 
     check_enabled(about)
-    check_server_address(far(), about)
+    check_server_allowed(far(), about)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_exemption_is_by_fact(
     with pytest.raises(NotEnabledError):
         check_enabled(about)
     with pytest.raises(NotEnabledError):
-        check_server_address(far(), about)
+        check_server_allowed(far(), about)
 
 
 def test_exemption_ends_with_the_name(
@@ -194,7 +194,7 @@ def test_server_on_this_machine(
     session = session_as(**({"host": host} if host else {}))
 
     assert session.address == (host or "")
-    check_server_address(session, about)
+    check_server_allowed(session, about)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_private_address(
     """A server in a private network, such as a container's, is nobody's production."""
     switch(monkeypatch, None, debug=True)
 
-    check_server_address(far(address), about)
+    check_server_allowed(far(address), about)
 
 
 @pytest.mark.parametrize("address", [PUBLIC, "2606:2800:220:1::1", "172.32.0.1"])
@@ -216,7 +216,7 @@ def test_public_address(address: str, about: list[Target], monkeypatch: pytest.M
     switch(monkeypatch, None, debug=True)
 
     with pytest.raises(NotEnabledError) as caught:
-        check_server_address(far(address), about)
+        check_server_allowed(far(address), about)
 
     assert caught.value.message == (
         f"The database 'test_live' is on a server at the public address {address}, "
@@ -231,13 +231,15 @@ def test_public_address_allowed_by_name(
     """With ENABLED somebody has taken the responsibility."""
     switch(monkeypatch, enabled=True, debug=False)
 
-    check_server_address(far(), about)
+    check_server_allowed(far(), about)
 
 
 def far(address: str = PUBLIC) -> Session:
     """Return a session on a server somewhere else, of which only the address is asked."""
 
     class Far(Session):
+        identity = ServerIdentity(system=1, started="1", is_standby=False)
+
         def __init__(self) -> None:
             pass
 

@@ -11,14 +11,21 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..aliases import iter_postgresql_wrappers
 from ..errors import InsideTransactionError
 from ..postgres.backends import wait_until_backends_gone
+from ..postgres.server import are_known_as_one
 from ..postgres.session import Session
+from ..postgres.targets import get_server
 
 
 def aliases_sharing_database(aliases: Iterable[str]) -> list[str]:
     """Return every alias, mirrors included, that leads to the live database of one of these."""
     wanted = set(aliases)
-    places = {_place(wrapper) for wrapper in iter_postgresql_wrappers() if wrapper.alias in wanted}
-    return [wrapper.alias for wrapper in iter_postgresql_wrappers() if _place(wrapper) in places]
+    places = {wrapper.alias: _place(wrapper) for wrapper in iter_postgresql_wrappers()}
+    leading = [place for alias, place in places.items() if alias in wanted]
+    return [
+        alias
+        for alias, (address, name) in places.items()
+        if any(name == each and are_known_as_one(address, other) for other, each in leading)
+    ]
 
 
 def check_not_in_atomic(aliases: Iterable[str]) -> None:
@@ -93,12 +100,5 @@ def get_open_pool(wrapper: BaseDatabaseWrapper) -> Any:
     return None if pool is None or pool.closed else pool
 
 
-def _place(wrapper: BaseDatabaseWrapper) -> tuple[str, ...]:
-    settings = wrapper.settings_dict
-    options = settings["OPTIONS"]
-    return (
-        str(options.get("service", "")),
-        str(settings["HOST"] or options.get("host", "")),
-        str(settings["PORT"] or options.get("port", "")),
-        str(settings["NAME"]),
-    )
+def _place(wrapper: BaseDatabaseWrapper) -> tuple[tuple[str, str, str], str]:
+    return get_server(wrapper).address, str(wrapper.settings_dict["NAME"])

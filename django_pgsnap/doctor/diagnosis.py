@@ -12,11 +12,17 @@ from dataclasses import replace
 from ..clones.background import drop_leftovers
 from ..clones.templates import prune_templates
 from ..conf import config
-from ..errors import ConfigurationError, NotEnabledError, PgsnapError, ServerUnavailableError
+from ..errors import (
+    ConfigurationError,
+    MissingRightError,
+    NotEnabledError,
+    PgsnapError,
+    ServerUnavailableError,
+)
 from ..postgres.server import Server, server_errors
-from ..postgres.targets import Target, group_by_server, list_targets
+from ..postgres.targets import Target, group_by_server, list_targets, merge_servers
 from ..reporting import Reporter
-from ..safety import check_enabled, check_server_address
+from ..safety import check_enabled, check_server_allowed
 from ..snapshots.context import open_operation
 from .findings import Diagnosis, Finding, Scene, measure_usage
 from .live_databases import find_live_problems
@@ -49,8 +55,10 @@ def diagnose(
         ConfigurationError: One of the aliases cannot be used.
     """
     try:
-        groups = group_by_server(list_targets(databases))
-    except ConfigurationError as error:
+        groups = group_by_server(
+            merge_servers(list_targets(databases), are_named=databases is not None)
+        )
+    except (ConfigurationError, ServerUnavailableError) as error:
         if databases is not None:
             raise
         return Diagnosis(findings=(_of_error("settings", "", "DATABASES", error),), usage=())
@@ -89,7 +97,7 @@ def _examine(groups: Mapping[Server, Sequence[Target]], *, everything: bool) -> 
         for server, group in groups.items():
             try:
                 session = stack.enter_context(server.session("doctor"))
-            except ServerUnavailableError as error:
+            except (MissingRightError, ServerUnavailableError) as error:
                 names = ", ".join(target.name for target in group)
                 found.append(_of_error("unavailable", str(server), names, error))
             else:
@@ -133,7 +141,7 @@ def _fix_all(groups: Mapping[Server, Sequence[Target]], reporter: Reporter) -> N
 def _find_switched_off(scene: Scene) -> Iterator[Finding]:
     try:
         check_enabled(scene.targets)
-        check_server_address(scene.watcher, scene.targets)
+        check_server_allowed(scene.watcher, scene.targets)
     except NotEnabledError as error:
         yield scene.finding("switched-off", "note", "PGSNAP['ENABLED']", error.message, error.hint)
 

@@ -34,7 +34,7 @@ def read_contents(session: Session) -> Contents:
     return Contents(
         migrations=_migrations(session),
         sequences=digest_sequences(session),
-        unlogged=tuple(name for (name,) in session.rows(_UNLOGGED)),
+        unlogged=tuple(name for (name,) in session.rows(_UNLOGGED, [list(session.schemas)])),
     )
 
 
@@ -74,10 +74,12 @@ def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:
 
 def _migrations(session: Session) -> Migrations:
     # Django finds the table by the search path, and so does this.
-    if session.value(sql.SQL("SELECT to_regclass('django_migrations')")) is None:
+    schema = session.value(_MIGRATIONS, {"schemas": list(session.schemas)})
+    if schema is None:
         return ()
+    query = sql.SQL("SELECT DISTINCT app, name FROM {}")
     try:
-        rows = session.rows(sql.SQL("SELECT DISTINCT app, name FROM django_migrations"))
+        rows = session.rows(query.format(sql.Identifier(schema, "django_migrations")))
     except psycopg.errors.InsufficientPrivilege:
         return ()
     return tuple(sorted((app, name) for app, name in rows))
@@ -85,13 +87,21 @@ def _migrations(session: Session) -> Migrations:
 
 _SEQUENCES_PER_QUERY: Final = 200
 
+_MIGRATIONS: Final = sql.SQL(
+    "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.relname = 'django_migrations' AND n.nspname = ANY(%(schemas)s)"
+    " ORDER BY array_position(%(schemas)s::text[], n.nspname::text) LIMIT 1"
+)
+
 _LIST_SEQUENCES: Final = sql.SQL(
     "SELECT c.oid, n.nspname, c.relname FROM pg_class c"
     " JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.relkind = 'S' AND c.relpersistence <> 't' ORDER BY c.oid"
 )
 _UNLOGGED: Final = sql.SQL(
-    "SELECT c.oid::regclass::text FROM pg_class c"
+    "SELECT CASE WHEN n.nspname = ANY(%s) THEN '' ELSE quote_ident(n.nspname) || '.' END"
+    " || quote_ident(c.relname)"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.relpersistence = 'u' AND c.relkind = 'r' ORDER BY 1"
 )
 

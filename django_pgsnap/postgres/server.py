@@ -1,37 +1,45 @@
 """Servers: where they are, and how to get a session on one of their databases.
 
-This is the only place that opens connections.
+This is the only place that opens connections. It does so as Django does for a database that no
+alias names: by a copy of the alias' wrapper, so whatever a backend does to get in, it does here.
 """
 
 from __future__ import annotations
 
 import getpass
+import itertools
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow, tuple_row
 
 from ..errors import MissingRightError, ServerError, ServerUnavailableError
-from .session import APPLICATION_PREFIX, Session
+from .session import APPLICATION_PREFIX, PoolerError, ServerIdentity, Session
 
 _MAINTENANCE: Final = "postgres"
 # A live database may itself be called postgres, as in Docker's image. A session on template1
 # instead would make everybody's CREATE DATABASE fail.
-_OWN_MAINTENANCE: Final = "pgsnap"
+_OWN_MAINTENANCE: Final = ("pgsnap", "pgsnap_maintenance")
 
-# On the maintenance database only what the server brings is to be found. On others Django's own
-# view counts.
-_CATALOG_ONLY: Final = {"search_path": "pg_catalog"}
 _MAX_MILLISECONDS: Final = 2**31 - 1
 _MOMENT_S: Final = 0.1
+
+# The copy of a wrapper gets an alias that nobody has: pools are known by their aliases, and one
+# would give a connection to whichever database was asked for first.
+_numbers: Final = itertools.count(1)
+
+# By which address this process last met which server.
+_met: Final[dict[tuple[str, str, str], ServerIdentity]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,49 +47,74 @@ class Server:
     """A PostgreSQL server as one role of ours sees it.
 
     Attributes:
+        service: Name of a libpq service, or empty.
         host: Host name, socket directory, or empty for libpq's default.
         port: Port as text, or empty for libpq's default.
         user: Role that connects, or empty for libpq's default.
         role: Role that is assumed after connecting (``OPTIONS["assume_role"]``), or empty.
         maintenance: Name of the maintenance database.
-        parameters: All connection parameters but the database's name, the password among them.
+        wrapper: Class of Django's wrapper of the alias.
+        settings: The alias' settings, with what ``PGSNAP["MAINTENANCE"]`` changes.
     """
 
+    service: str = ""
     host: str
     port: str
     user: str
     role: str
     maintenance: str
-    parameters: Mapping[str, Any] = field(compare=False, repr=False)
+    wrapper: type[BaseDatabaseWrapper] = field(compare=False, repr=False)
+    settings: Mapping[str, Any] = field(compare=False, repr=False)
 
     def __str__(self) -> str:
-        where = f"{self.host or 'the local socket'}{':' if self.port else ''}{self.port}"
+        default = f"the service {self.service!r}" if self.service else "the local socket"
+        where = f"{self.host or default}{':' if self.port else ''}{self.port}"
         return f"{where} as {self.user}" if self.user else where
 
-    def session(self, purpose: str, *, lock_timeout_s: float | None = None) -> Session:
+    @property
+    def address(self) -> tuple[str, str, str]:
+        """By which strings it is reached; others may lead to the same server."""
+        return self.service, self.host, self.port
+
+    def session(
+        self,
+        purpose: str,
+        *,
+        lock_timeout_s: float | None = None,
+        before_creating: Callable[[Session], object] | None = None,
+    ) -> Session:
         """Open a maintenance session.
 
         Args:
             purpose: What it is for, shown to others in ``pg_stat_activity``.
             lock_timeout_s: How long a statement may wait for a lock, in seconds; None for ever.
-                Who does not want to wait waits for a moment, too: many locks are held for less.
+                At least a moment, for many locks are held for less.
+            before_creating: Is given a session, and may refuse, before the maintenance database is
+                created. Without it none is, and where it is missing the session is on ``postgres``.
 
         Raises:
+            MissingRightError: The maintenance database is somebody else's, or cannot be created.
             ServerUnavailableError: The server cannot be reached or does not let us in.
         """
-        settings = dict(_CATALOG_ONLY)
+        settings: dict[str, str] = {}
         if lock_timeout_s is not None:
             settings["lock_timeout"] = milliseconds(max(lock_timeout_s, _MOMENT_S))
-        try:
+        if self.maintenance not in _OWN_MAINTENANCE:
             return self._open(self.maintenance, purpose, settings)
+        try:
+            return self._open_own(purpose, settings)
         except ServerUnavailableError:
-            if self.maintenance != _OWN_MAINTENANCE:
+            # Only a live database called postgres brings us here, so there is one.
+            session = self._open(_MAINTENANCE, purpose, settings)
+            if session.rows(_EXISTS, [self.maintenance]):
+                session.close()
                 raise
-        # It may not be there yet. Only a live database called postgres brings us here, so there
-        # is a postgres to make it from.
-        with self._open(_MAINTENANCE, purpose) as session:
-            _create_maintenance_database(session, _OWN_MAINTENANCE)
-        return self._open(_OWN_MAINTENANCE, purpose, settings)
+        if before_creating is None:
+            return session
+        with session:
+            before_creating(session)
+            _create_maintenance_database(session, self.maintenance)
+        return self._open_own(purpose, settings)
 
     def session_on(self, database: str, purpose: str) -> Session:
         """Open a session on another database of the server, the live one for instance.
@@ -91,31 +124,86 @@ class Server:
         """
         return self._open(database, purpose)
 
+    def identify(self, database: str) -> tuple[ServerIdentity, int]:
+        """Return which server a database is on, and its oid, without setting anything there.
+
+        Raises:
+            ServerUnavailableError: The server cannot be reached or does not let us in.
+        """
+        # A pooler may keep its session on the database, which is then to be ended like any other.
+        with Session(self._connect(database, "django_pgsnap, comparing servers")) as session:
+            try:
+                return session.identify()
+            except psycopg.Error as error:
+                raise _explained(error, self, database) from error
+
+    def is_same_as(self, other: Server) -> bool:
+        """Tell whether another address leads the same role to the same server, as far as known."""
+        roles_match = (self.user, self.role) == (other.user, other.role)
+        return roles_match and are_known_as_one(self.address, other.address)
+
+    def _open_own(self, purpose: str, settings: Mapping[str, str]) -> Session:
+        session = self._open(self.maintenance, purpose, settings)
+        if session.foreign_owner is not None:
+            session.close()
+            raise MissingRightError(
+                f"The database {self.maintenance!r}, which we would work from, belongs to the role "
+                f"{session.foreign_owner}, who could have prepared it to act in our name.",
+                hint=f"Let a superuser run: DROP DATABASE {self.maintenance}; or name another "
+                "database in PGSNAP['MAINTENANCE'], as {'dbname': '…'}.",
+            )
+        return session
+
     def _open(
         self, database: str, purpose: str, settings: Mapping[str, str] = MappingProxyType({})
     ) -> Session:
-        try:
-            connection = psycopg.connect(
-                # No variable holds them: pages that explain errors show variables.
-                **{
-                    **self.parameters,
-                    "dbname": database,
-                    "application_name": _application_name(purpose),
-                },
-                autocommit=True,
-                row_factory=tuple_row,
-                # Behind a pooler, a prepared statement may meet a server that never saw it.
-                prepare_threshold=None,
-            )
-        except (psycopg.Error, UnicodeError) as error:
-            raise _explained(error, self, database) from _without_frames(error)
-        session = Session(connection)
+        session = Session(self._connect(database, _application_name(purpose)))
         try:
             session.prepare(settings, self.role)
         except psycopg.Error as error:
             session.close()
             raise _explained(error, self, database) from error
+        except PoolerError:
+            session.close()
+            raise ServerUnavailableError(
+                f"Between us and the server at {self} is a connection pooler such as PgBouncer, "
+                "which may give each statement another session.",
+                hint="Lead maintenance sessions past it, to the server itself: "
+                "PGSNAP = {'MAINTENANCE': {'host': '…', 'port': '…'}}.",
+            ) from None
+        _met[self.address] = session.identity
         return session
+
+    def _connect(self, database: str, application_name: str) -> psycopg.Connection[TupleRow]:
+        # No variable holds passwords: pages that explain errors show variables.
+        try:
+            wrapper = self._copy_wrapper(database, application_name)
+            found = wrapper.get_new_connection(wrapper.get_connection_params())
+        except Exception as error:  # noqa: BLE001  # a backend of others may raise anything
+            raise _explained(error, self, database) from _without_frames(error)
+        if hasattr(found, "driver_connection"):  # SQLAlchemy's pools give proxies
+            found.detach()
+            found = found.driver_connection
+        if not isinstance(found, psycopg.Connection):
+            found.close()
+            raise ServerUnavailableError(
+                f"The backend of the server at {self} connects by {type(found).__module__}.",
+                hint="Use a database backend that connects by psycopg 3.",
+            )
+        found.autocommit = True
+        # Otherwise psycopg's BEGIN would name what the alias' OPTIONS say.
+        found.isolation_level = None
+        # Behind a pooler, a prepared statement may meet a server that never saw it.
+        found.prepare_threshold = None
+        found.cursor_factory = psycopg.Cursor
+        found.row_factory = tuple_row
+        return found
+
+    def _copy_wrapper(self, database: str, application_name: str) -> BaseDatabaseWrapper:
+        options = {**self.settings["OPTIONS"], "application_name": application_name}
+        options.pop("pool", None)
+        settings = {**self.settings, "NAME": database, "OPTIONS": options}
+        return self.wrapper(settings, f"__pgsnap_{next(_numbers)}__")
 
 
 def milliseconds(seconds: float) -> str:
@@ -127,7 +215,16 @@ def maintenance_name(live_names: Sequence[str], overrides: Mapping[str, Any]) ->
     """Return which database maintenance sessions go to, given the live databases' names."""
     if "dbname" in overrides:
         return str(overrides["dbname"])
-    return _OWN_MAINTENANCE if _MAINTENANCE in live_names else _MAINTENANCE
+    candidates = (_MAINTENANCE, *_OWN_MAINTENANCE)
+    return next(name for name in candidates if name not in live_names)
+
+
+def are_known_as_one(first: tuple[str, str, str], second: tuple[str, str, str]) -> bool:
+    """Tell whether two addresses are the same, or this process has met one server by both."""
+    return first == second or (first in _met and _met[first] == _met.get(second))
+
+
+_EXISTS: Final = sql.SQL("SELECT oid FROM pg_database WHERE datname = %s")
 
 
 def _create_maintenance_database(session: Session, name: str) -> None:
@@ -179,19 +276,21 @@ def _without_frames(error: Exception) -> Exception:
 
 
 def _explained(error: Exception, server: Server, database: str) -> ServerUnavailableError:
-    text = str(error).strip()
+    text = str(error).strip() or type(error).__name__
     return ServerUnavailableError(
         f"Cannot connect to database {database!r} of the server at {server}: {text}",
-        hint=_connection_hint(text),
+        hint=_connection_hint(error, text),
     )
 
 
 _ROLE_TROUBLE: Final = re.compile(r'role ".*" (does not exist|is not permitted to log in)')
 
 
-def _connection_hint(text: str) -> str:
+def _connection_hint(error: Exception, text: str) -> str:
     # libpq has no error codes for a failed connection, so its words must do. Where the server
     # speaks another language, the last hint is shown.
+    if isinstance(error, SynchronousOnlyOperation):
+        return "Call it by sync_to_async, or in a thread."
     if "set role" in text:
         return "Check USER and OPTIONS['assume_role'] of the alias in DATABASES."
     if "password" in text or _ROLE_TROUBLE.search(text):

@@ -1,17 +1,20 @@
 """A connection to a server: its statements, and what it puts aside that would get in our way.
 
-A session is in autocommit, carries no timeouts, whatever its role or database sets, and stops its
-statement when we are killed.
+A session is in autocommit, carries no timeouts, whatever its role or database sets, finds nothing
+but what the server brings unless a statement names the schema, and stops its statement when we are
+killed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
@@ -34,42 +37,115 @@ _SETTINGS: Final = {
     "default_transaction_read_only": "off",
     # Otherwise the checks in a message would not see what was committed since it began.
     "default_transaction_isolation": "read committed",
+    # From now on every function, operator and type is the server's own.
+    "search_path": "pg_catalog",
 }
 # The server ends a statement soon after the process that sent it has died.
 _STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}
 
+_SET_KNOWN: Final = sql.SQL(
+    "CASE WHEN pg_catalog.current_setting({0}, true) IS NOT NULL"
+    " THEN pg_catalog.set_config({0}, {1}, false) END"
+)
+# The first statement of a session may meet functions that somebody else has put into the database
+# under the names of the server's. So it qualifies all that it uses, and sets nothing where it did
+# not meet the process that was promised: what is set in a pooler's session, others get.
+_IDENTITY: Final = sql.SQL(
+    "(SELECT system_identifier FROM pg_catalog.pg_control_system()),"
+    " extract(epoch FROM pg_catalog.pg_postmaster_start_time())::pg_catalog.text,"
+    " pg_catalog.pg_is_in_recovery()"
+)
+_FIRST_STATEMENT: Final = sql.SQL(
+    "SELECT {identity}, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid},"
+    " pg_catalog.current_schemas(true)::pg_catalog.text[],"
+    " (SELECT pg_catalog.quote_ident(r.rolname)"
+    " FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r"
+    " ON r.oid OPERATOR(pg_catalog.=) d.datdba WHERE NOT r.rolsuper AND d.datname"
+    " OPERATOR(pg_catalog.=) pg_catalog.current_database() AND r.rolname"
+    " OPERATOR(pg_catalog.<>) ALL (ARRAY[session_user, {role}::pg_catalog.name])),"
+    " CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"
+    " THEN ROW({settings}) END"
+)
+
+_IDENTIFY: Final = sql.SQL(
+    "SELECT {}, (SELECT oid FROM pg_catalog.pg_database WHERE datname"
+    " OPERATOR(pg_catalog.=) pg_catalog.current_database())"
+).format(_IDENTITY)
+
+
+class PoolerError(Exception):
+    """A connection pooler is between us and the server."""
+
+
+class ServerIdentity(NamedTuple):
+    """Which server a session has met, whatever the address by which it came.
+
+    Attributes:
+        system: Identifier of the cluster; a standby's is that of its primary.
+        started: When the server was started, in seconds since the epoch.
+        is_standby: Whether it is in recovery, and so read-only.
+    """
+
+    system: int
+    started: str
+    is_standby: bool
+
 
 class Session:
-    """One connection, in autocommit, used by one thread at a time."""
+    """One connection, in autocommit, used by one thread at a time.
+
+    Attributes:
+        identity: The server that it is on.
+        schemas: The search path of the database, as the role has it.
+        foreign_owner: The database's owner, quoted, if that is neither a superuser nor our role.
+    """
+
+    identity: ServerIdentity
+    schemas: Sequence[str]
+    foreign_owner: str | None
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
         self._connection = connection
 
     def prepare(self, settings: Mapping[str, str], role: str) -> None:
-        """Put aside what would get in our way, set parameters, and assume a role if it is named."""
+        """Put aside what would get in our way, set parameters, and assume a role if it is named.
+
+        Raises:
+            PoolerError: The session is not ours alone.
+        """
+        # Names, comments and settings of others are in whatever encoding their writer had.
+        for name in ("text", "name", "varchar"):
+            self._connection.adapters.register_loader(name, _AnyTextLoader)
         settings = {**_SETTINGS, **settings}
         try:
-            self.configure({**settings, **_STOP_WHEN_WE_DIE})
+            self._prepare({**settings, **_STOP_WHEN_WE_DIE}, role)
         except psycopg.errors.InvalidParameterValue:
             # Servers on Windows cannot tell whether a client lives (manual,
             # client_connection_check_interval).
-            self.configure(settings)
+            self._prepare(settings, role)
         if role:
             self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
 
+    def _prepare(self, settings: Mapping[str, str], role: str) -> None:
+        statement = _FIRST_STATEMENT.format(
+            identity=_IDENTITY,
+            pid=sql.Literal(self.pid),
+            role=sql.Literal(role),
+            settings=_set_all(settings),
+        )
+        ((*identity, is_ours, self.schemas, self.foreign_owner, _),) = self.rows(statement)
+        if not is_ours:
+            raise PoolerError
+        self.identity = ServerIdentity(*identity)
+
+    def identify(self) -> tuple[ServerIdentity, int]:
+        """Return which server the session is on, and its database's oid; nothing is set."""
+        ((*identity, oid),) = self.rows(_IDENTIFY)
+        return ServerIdentity(*identity), oid
+
     def configure(self, values: Mapping[str, str]) -> None:
         """Set parameters for this session, those that the server knows."""
-        one = (
-            "CASE WHEN current_setting({0}, true) IS NOT NULL THEN set_config({0}, {1}, false) END"
-        )
-        self.rows(
-            sql.SQL("SELECT {}").format(
-                sql.SQL(", ").join(
-                    sql.SQL(one).format(sql.Literal(name), sql.Literal(value))
-                    for name, value in values.items()
-                )
-            )
-        )
+        self.rows(sql.SQL("SELECT {}").format(_set_all(values)))
 
     def __enter__(self) -> Self:
         return self
@@ -222,3 +298,16 @@ class Session:
     def close(self) -> None:
         """End the session, and with it its advisory locks."""
         self._connection.close()
+
+
+class _AnyTextLoader(Loader):
+    """Loads what may not be UTF-8; it cannot be sent back, and need not be: it is not ours."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode(errors="surrogateescape")
+
+
+def _set_all(values: Mapping[str, str]) -> sql.Composed:
+    return sql.SQL(", ").join(
+        _SET_KNOWN.format(sql.Literal(name), sql.Literal(value)) for name, value in values.items()
+    )

@@ -1,24 +1,22 @@
-"""Aliases: Django's wrappers of the databases that the settings name.
-
-Targets: which live databases an operation is about, and on which servers they are.
-"""
+"""Targets: which live databases an operation is about, and on which servers they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final, Protocol, TypeVar
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg import sql
 
 from ..aliases import iter_postgresql_wrappers
 from ..conf import config
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, MissingRightError, ServerUnavailableError
+from ..reporting import logger
 from .server import Server, maintenance_name
-
-# How Django's cursors behave is no business of a maintenance session.
-_DJANGO_ONLY: Final = ("cursor_factory", "context", "dbname", "prepare_threshold")
+from .session import ServerIdentity, Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +38,85 @@ def list_targets(aliases: Sequence[str] | None = None) -> list[Target]:
     Raises:
         ConfigurationError: An alias is unknown, a mirror, or not PostgreSQL, or none is left.
     """
-    found: dict[tuple[str, str, str], Target] = {}
+    found: dict[tuple[object, str], Target] = {}
     for alias in _chosen_aliases(aliases):
         target = _target(connections[alias])
-        found.setdefault((target.server.host, target.server.port, target.name), target)
+        found.setdefault((_usual_server(alias).address, target.name), target)
     return list(found.values())
+
+
+def merge_servers(targets: Sequence[Target], *, are_named: bool) -> list[Target]:
+    """Return targets so that each database comes once, and each server with one address.
+
+    Several addresses can lead to one server, and only the server can say so. One that cannot be
+    reached is taken for another one: whoever goes on with it will hear why.
+
+    Args:
+        targets: What to work on.
+        are_named: Whether somebody asked for just these; otherwise standbys are left out.
+
+    Raises:
+        ConfigurationError: ``PGSNAP["MAINTENANCE"]`` does not lead where Django connects to.
+    """
+    if len({_usual_server(target.alias).address for target in targets}) == 1:
+        return list(targets)
+    met: dict[tuple[str, str, str], ServerIdentity] = {}
+    for server, there in group_by_server(targets).items():
+        try:
+            session = server.session("comparing servers")
+        except (MissingRightError, ServerUnavailableError):
+            continue
+        with session:
+            met[server.address] = session.identity
+            for target in there:
+                _check_same_database(session, target)
+    servers: dict[tuple[object, str, str], Server] = {}
+    merged: dict[tuple[object, str], Target] = {}
+    for target in targets:
+        address = target.server.address
+        if not are_named and address in met and met[address].is_standby:
+            _leave_out(target)
+            continue
+        identity = met.get(address, address)
+        key = (identity, target.server.user, target.server.role)
+        server = servers.setdefault(key, target.server)
+        merged.setdefault((identity, target.name), replace(target, server=server))
+    return list(merged.values())
+
+
+def check_server(session: Session, targets: Sequence[Target]) -> None:
+    """Refuse a standby, and maintenance sessions that meet another server than Django does.
+
+    Raises:
+        ConfigurationError: Names the alias, and both ways.
+        ServerUnavailableError: Django's way leads nowhere.
+    """
+    for target in targets:
+        if session.identity.is_standby:
+            raise ConfigurationError(
+                f"The alias {target.alias!r} leads to a standby, which is read-only.",
+                hint="Choose the alias of its primary with --database or PGSNAP['DATABASES'].",
+            )
+        _check_same_database(session, target)
+
+
+def _check_same_database(session: Session, target: Target) -> None:
+    usual = _usual_server(target.alias)
+    if usual.address == target.server.address or not _overrides(target.alias):
+        return
+    oid = session.value(sql.SQL("SELECT oid FROM pg_database WHERE datname = %s"), [target.name])
+    try:
+        met = usual.identify(target.name)
+    except ServerUnavailableError:
+        # It may be gone or shut, which is no reason not to restore it.
+        met = (usual.identify(target.server.maintenance)[0], oid)
+    if met != (session.identity, oid):
+        raise ConfigurationError(
+            f"Django connects the alias {target.alias!r} to {usual}, but the way in "
+            f"PGSNAP['MAINTENANCE'], to {target.server}, does not lead to the same database.",
+            hint="Give each alias its own: PGSNAP = {'MAINTENANCE': "
+            f"{{{target.alias!r}: {{'host': '…', 'port': '…'}}}}}}.",
+        )
 
 
 class OnServer(Protocol):
@@ -64,6 +136,13 @@ def group_by_server(found: Iterable[OnServerT]) -> dict[Server, list[OnServerT]]
     for each in found:
         groups.setdefault(each.server, []).append(each)
     return groups
+
+
+@cache
+def _leave_out(target: Target) -> None:
+    logger.warning(
+        "The alias %r leads to a standby, which is read-only; it is left out.", target.alias
+    )
 
 
 def live_database_names() -> set[str]:
@@ -108,7 +187,8 @@ def _check_alias(alias: str) -> None:
 
 
 def _is_mirror(wrapper: BaseDatabaseWrapper) -> bool:
-    return bool(wrapper.settings_dict["TEST"].get("MIRROR"))
+    # An alias that was added at run time may lack it.
+    return bool(wrapper.settings_dict.get("TEST", {}).get("MIRROR"))
 
 
 def _database_name(settings: Mapping[str, Any]) -> str:
@@ -127,25 +207,47 @@ def _target(wrapper: BaseDatabaseWrapper) -> Target:
     return Target(alias=wrapper.alias, name=name, server=get_server(wrapper))
 
 
+def _usual_server(alias: str) -> Server:
+    """Return the server that Django itself connects an alias to."""
+    return _build_server(connections[alias], {})
+
+
 def get_server(wrapper: BaseDatabaseWrapper) -> Server:
-    """Return the server that an alias leads to."""
-    # The same whatever was chosen, so that all operations on a server meet at the same locks.
-    maintenance = maintenance_name(sorted(live_database_names()), config().maintenance)
-    parameters = _parameters(wrapper)
+    """Return the server that an alias leads to, by the way that maintenance sessions take."""
+    return _build_server(wrapper, _overrides(wrapper.alias))
+
+
+def _build_server(wrapper: BaseDatabaseWrapper, overrides: Mapping[str, Any]) -> Server:
+    settings = _overridden(wrapper.settings_dict, overrides)
+    options = settings["OPTIONS"]
     return Server(
-        host=str(parameters.get("host", "")),
-        port=str(parameters.get("port", "")),
-        user=str(parameters.get("user", "")),
-        role=str(wrapper.settings_dict["OPTIONS"].get("assume_role", "")),
-        maintenance=maintenance,
-        parameters=parameters,
+        service=str(options.get("service", "")),
+        host=str(settings["HOST"] or options.get("host", "")),
+        port=str(settings["PORT"] or options.get("port", "")),
+        user=str(settings["USER"] or options.get("user", "")),
+        role=str(options.get("assume_role", "")),
+        # The same whatever was chosen, so that all operations on a server meet at the same locks.
+        maintenance=maintenance_name(sorted(live_database_names()), overrides),
+        wrapper=type(wrapper),
+        settings=settings,
     )
 
 
-def _parameters(wrapper: BaseDatabaseWrapper) -> dict[str, Any]:
+def _overrides(alias: str) -> Mapping[str, Any]:
+    """Return what ``PGSNAP["MAINTENANCE"]`` says for an alias."""
+    given = config().maintenance
+    by_alias = any(isinstance(value, Mapping) for value in given.values())
+    return given.get(alias, {}) if by_alias else given
+
+
+_SETTING_OF: Final = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
+
+
+def _overridden(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     # No variable holds passwords while this can fail: pages that explain errors show variables.
+    more = {key: value for key, value in overrides.items() if key not in {*_SETTING_OF, "dbname"}}
     return {
-        key: value
-        for key, value in {**wrapper.get_connection_params(), **config().maintenance}.items()
-        if key not in _DJANGO_ONLY
+        **settings,
+        **{_SETTING_OF[key]: value for key, value in overrides.items() if key in _SETTING_OF},
+        "OPTIONS": {**settings["OPTIONS"], **more},
     }

@@ -49,9 +49,15 @@ from ..postgres.backends import BackendTerminator
 from ..postgres.parallel import start_in_thread
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
-from ..postgres.targets import Target, group_by_server, list_targets, live_database_names
+from ..postgres.targets import (
+    Target,
+    group_by_server,
+    list_targets,
+    live_database_names,
+    merge_servers,
+)
 from ..reporting import Reporter
-from ..safety import check_enabled, check_server_address, prefer_test_databases
+from ..safety import check_enabled, check_server_allowed, prefer_test_databases
 from .types import AnyMember, CopyMember, Member, SpareState, UndoMember
 
 
@@ -137,7 +143,7 @@ class ServerContext:
 
     def project_copies(self) -> list[CopyMember]:
         """Return the members of snapshots of all the project's databases on this server."""
-        known = [target for target in list_targets() if target.server == self.server]
+        known = [target for target in list_targets() if target.server.is_same_as(self.server)]
         here = replace(self, targets=(*known, *self.targets))
         return here.copies()
 
@@ -182,7 +188,7 @@ def choose_targets(aliases: Sequence[str] | None) -> list[Target]:
     if aliases is None:
         found = prefer_test_databases(found)
     check_enabled(found)
-    return found
+    return merge_servers(found, are_named=aliases is not None)
 
 
 @contextmanager
@@ -220,7 +226,7 @@ def open_operation(
             close_connections(aliases)
             stack.callback(repair_pools, aliases)
         opened = [
-            _open(stack, purpose, server, group, wait_s)
+            _open(stack, purpose, server, group, wait_s, may_create=disturbs_live)
             for server, group in group_by_server(about).items()
         ]
         _lock(opened, wait_s, reporter)
@@ -240,23 +246,33 @@ def read_contexts(purpose: str, about: Sequence[Target]) -> Iterator[ServerConte
     """
     for server, group in group_by_server(about).items():
         with server_errors(), server.session(purpose) as session:
-            check_server_address(session, group)
+            check_server_allowed(session, group)
             yield ServerContext.read(server, session, group)
 
 
 def _open(
-    stack: ExitStack, purpose: str, server: Server, group: Sequence[Target], wait_s: float
+    stack: ExitStack,
+    purpose: str,
+    server: Server,
+    group: Sequence[Target],
+    wait_s: float,
+    *,
+    may_create: bool,
 ) -> ServerContext:
     """Open the sessions on one server at the same time; that is much of what a restore takes."""
 
+    def check(session: Session) -> None:
+        check_server_allowed(session, group)
+
     def session() -> Session:
-        return server.session(purpose, lock_timeout_s=wait_s)
+        before_creating = check if may_create else None
+        return server.session(purpose, lock_timeout_s=wait_s, before_creating=before_creating)
 
     others = [start_in_thread(session) for _ in group]
     for each in others:
         stack.callback(each.add_done_callback, _close)
     watcher = stack.enter_context(session())
-    check_server_address(watcher, group)
+    check(watcher)
     workers = {target.alias: each.result() for target, each in zip(group, others, strict=True)}
     return ServerContext(server=server, targets=tuple(group), watcher=watcher, workers=workers)
 

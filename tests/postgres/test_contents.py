@@ -17,8 +17,10 @@ MIGRATIONS = """
 
 @pytest.fixture
 def inside(make_database: MakeDatabase, session_as: SessionAs) -> Session:
-    """A session on the live database."""
-    return session_as(database=make_database("live"))
+    """A session on the live database, which names what is in it without its schema."""
+    session = session_as(database=make_database("live"))
+    session.execute(pg.SQL("SET search_path = public"))
+    return session
 
 
 def digest_after(session: Session, *statements: str) -> str:
@@ -46,15 +48,15 @@ def test_migrations(inside: Session) -> None:
     )
 
 
-def test_migrations_in_another_schema(inside: Session, sql: RunSql) -> None:
+def test_migrations_in_another_schema(inside: Session, sql: RunSql, session_as: SessionAs) -> None:
     """Migrations are found where the search path leads, as Django finds them."""
     sql("CREATE SCHEMA app; SET search_path = app;" + MIGRATIONS, dbname="live")
     before = read_contents(inside).migrations
 
-    inside.execute(pg.SQL("SET search_path = app"))
+    sql("ALTER DATABASE live SET search_path = nowhere, app")
 
     assert before == ()
-    assert len(read_contents(inside).migrations) == 3
+    assert len(read_contents(session_as(database="live")).migrations) == 3
 
 
 def test_what_may_not_be_read(inside: Session, role: MakeRole, session_as: SessionAs) -> None:

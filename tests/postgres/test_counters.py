@@ -30,7 +30,7 @@ def undo(
     """The undo that a restore has left which put a fresh, unwritten database in place."""
     make_database("filled")
     with session_as(database="filled") as inside:
-        inside.execute(pg.SQL(FILL))
+        inside.execute(pg.SQL("SET search_path = public; " + FILL))
         digest = digest_sequences(inside)
     session.execute(pg.SQL("CREATE DATABASE live TEMPLATE filled STRATEGY FILE_COPY"))
     return undo_record(

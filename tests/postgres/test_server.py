@@ -27,7 +27,7 @@ from tests.conftest import (
     SessionAs,
 )
 from tests.ports import free_port
-from tests.project import ROOT
+from tests.project import ROOT, build_server, child_environment
 from tests.watching import until
 
 # So long CREATE DATABASE waits for clients to leave its template.
@@ -45,32 +45,20 @@ SHOW = pg.SQL("SELECT current_setting(%s)")
 
 CREATE_IN_A_CHILD = """
 import sys
+import django
 from psycopg import sql
-from django_pgsnap.postgres.server import Server
+django.setup()
+from tests.project import build_server
 _, host, port, user = sys.argv
-parameters = {"host": host, "port": port, "user": user}
-server = Server(**parameters, role="", maintenance="postgres", parameters=parameters)
+server = build_server(host=host, port=port, user=user)
 with server.session("copy in a child") as session:
     session.execute(sql.SQL("CREATE DATABASE copy TEMPLATE live"))
 """
 
 
 def over_tcp(server: servers.Server, **values: str) -> Server:
-    parameters = {
-        "host": "127.0.0.1",
-        "port": str(server.port),
-        "user": "ordinary",
-        "password": ROLE_PASSWORD,
-        **values,
-    }
-    return Server(
-        host=parameters["host"],
-        port=parameters["port"],
-        user=parameters["user"],
-        role="",
-        maintenance="postgres",
-        parameters=parameters,
-    )
+    defaults = {"user": "ordinary", "password": ROLE_PASSWORD}
+    return build_server(host="127.0.0.1", port=str(server.port), **{**defaults, **values})
 
 
 def refused(server: Server, database: str = "") -> tuple[str, str]:
@@ -90,7 +78,9 @@ def child(clean_server: servers.Server) -> Iterator[Child]:
     def start() -> "subprocess.Popen[bytes]":
         where = [str(clean_server.root), str(clean_server.port), "postgres"]
         children.append(
-            subprocess.Popen([sys.executable, "-c", CREATE_IN_A_CHILD, *where], cwd=ROOT)
+            subprocess.Popen(
+                [sys.executable, "-c", CREATE_IN_A_CHILD, *where], cwd=ROOT, env=child_environment()
+            )
         )
         return children[-1]
 
@@ -151,14 +141,17 @@ def test_maintenance_session_sees_the_catalog_only(
         assert session.value(SHOW, ["lock_timeout"]) == "1500ms"
 
 
-def test_session_on_a_live_database_has_its_search_path(
+def test_session_on_a_live_database_sees_the_catalog_only(
     make_database: MakeDatabase, sql: RunSql, session_as: SessionAs
 ) -> None:
-    """Inside a live database names are found as Django finds them."""
+    """Inside a live database nothing is mistaken, either; the search path of Django is known."""
     make_database("live")
     sql("ALTER DATABASE live SET search_path = app, public")
 
-    assert session_as(database="live").value(SHOW, ["search_path"]) == "app, public"
+    session = session_as(database="live")
+
+    assert session.value(SHOW, ["search_path"]) == "pg_catalog"
+    assert session.schemas == ["pg_catalog", "public"]
 
 
 @pytest.mark.parametrize(
@@ -327,10 +320,7 @@ def test_role_that_may_not_log_in(ordinary: str, sql: RunSql, server_as: ServerA
 
 def test_server_down(unused_port: str) -> None:
     """A server that does not answer is to be started, or is somewhere else."""
-    parameters = {"host": "127.0.0.1", "port": unused_port}
-    server = Server(**parameters, user="", role="", maintenance="postgres", parameters=parameters)
-
-    message, hint = refused(server)
+    message, hint = refused(build_server(host="127.0.0.1", port=unused_port))
 
     assert f"of the server at 127.0.0.1:{unused_port}: connection failed" in message
     assert hint == "Start the server, or correct HOST and PORT of the alias in DATABASES."
@@ -388,7 +378,10 @@ def test_own_maintenance_database(
     """Where postgres is live, an ordinary role makes a small database to work from, once."""
     server = server_as(ordinary, maintenance="pgsnap")
 
-    with server.session("one") as one, server.session("two") as two:
+    with (
+        server.session("one", before_creating=bool) as one,
+        server.session("two") as two,
+    ):
         connected = {each.value(pg.SQL("SELECT current_database()")) for each in (one, two)}
 
     assert connected == {"pgsnap"}
@@ -407,7 +400,7 @@ def test_own_maintenance_database_is_made_once(
     server = server_as(maintenance="pgsnap")
 
     def connect(_: int) -> str:
-        with server.session("test") as session:
+        with server.session("test", before_creating=bool) as session:
             return str(session.value(pg.SQL("SELECT current_database()")))
 
     with ThreadPoolExecutor(4) as pool:
@@ -420,7 +413,7 @@ def test_own_maintenance_database_cannot_be_made(role: MakeRole, server_as: Serv
     role(options="NOCREATEDB")
 
     with pytest.raises(MissingRightError) as caught:
-        server_as("ordinary", maintenance="pgsnap").session("test")
+        server_as("ordinary", maintenance="pgsnap").session("test", before_creating=bool)
 
     assert caught.value.message == (
         "The role may not create the database 'pgsnap', which it would work from."
@@ -434,7 +427,7 @@ def test_fired_statement_is_finished(
     """The server finishes what was fired, however long it takes, though the client is gone."""
     make_database("live")
     session = session_as(database="live")
-    statement = "DO $$ BEGIN PERFORM pg_sleep(0.7); CREATE TABLE finished (); END $$"
+    statement = "DO $$ BEGIN PERFORM pg_sleep(0.7); CREATE TABLE public.finished (); END $$"
 
     session.fire(pg.SQL(statement))
 

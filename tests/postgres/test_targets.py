@@ -128,20 +128,15 @@ def test_same_name_elsewhere_is_no_duplicate(set_alias: SetAlias, different: Any
 
 
 def test_connection_parameters(set_alias: SetAlias) -> None:
-    """All that leads to the server is known; what is Django's own business is left out."""
-    set_alias("default", OPTIONS={"sslmode": "require", "assume_role": "owner"})
+    """All that leads to the server is known."""
+    options = {"sslmode": "require", "assume_role": "owner"}
+    set_alias("default", OPTIONS=options)
 
     server = list_targets(["default"])[0].server
 
     assert (server.host, server.port, server.user, server.role) == ("db", "5433", "ada", "owner")
-    assert dict(server.parameters) == {
-        "host": "db",
-        "port": "5433",
-        "user": "ada",
-        "password": "x",
-        "sslmode": "require",
-        "client_encoding": "UTF8",
-    }
+    assert server.settings["PASSWORD"] == "x"
+    assert server.settings["OPTIONS"] == options
 
 
 def test_password_is_not_shown() -> None:
@@ -154,15 +149,23 @@ def test_password_is_not_shown() -> None:
 
 def test_maintenance_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maintenance sessions may go another way, past a pooler for instance."""
-    overrides = {"host": "direct", "port": 5432, "dbname": "admin"}
+    overrides = {"host": "direct", "port": 5432, "dbname": "admin", "sslmode": "disable"}
     monkeypatch.setattr(settings, "PGSNAP", {"MAINTENANCE": overrides})
 
     server = list_targets()[0].server
 
     assert (server.host, server.port, server.user) == ("direct", "5432", "ada")
     assert server.maintenance == "admin"
-    assert server.parameters["port"] == 5432
-    assert "dbname" not in server.parameters
+    assert server.settings["PORT"] == 5432
+    assert server.settings["OPTIONS"] == {"sslmode": "disable"}
+
+
+def test_maintenance_overrides_of_one_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the overrides are given by alias, each has its own, or none."""
+    overrides = {"other": {"host": "direct"}}
+    monkeypatch.setattr(settings, "PGSNAP", {"MAINTENANCE": overrides})
+
+    assert [target.server.host for target in list_targets()] == ["db", "direct"]
 
 
 @pytest.mark.parametrize("name", [None, "postgres"])

@@ -135,7 +135,7 @@ def get_lock_session(server: Server) -> Session:
     key = (os.getpid(), server)
     lost = key in _sessions and _sessions[key].broken
     if key not in _sessions or lost:
-        _sessions[key] = server.session("tests")
+        _sessions[key] = server.session("tests", before_creating=bool)
         # A server that crashes may forget the last names and marks: the next run sweeps the rest.
         _sessions[key].configure({"synchronous_commit": "off"})
     if lost:
