@@ -155,9 +155,9 @@ class Catalog:
     def leftovers(self, sources: Sequence[str], live_names: Iterable[str]) -> list[AnyDatabase]:
         """Return what interrupted operations left, and nobody can need any more.
 
-        That is: unfinished databases, those to drop, spares whose copy or template is gone, and
-        what a ``DROP DATABASE`` was interrupted on. Whoever drops one must hold its
-        lock, which says that no operation is still at work on it.
+        That is: unfinished databases, those to drop, spares whose copy or template is gone,
+        templates made of a snapshot that is gone, and what a ``DROP DATABASE`` was interrupted on.
+        Whoever drops one must hold its lock, which says that nobody is still at work on it.
 
         Args:
             sources: The live databases whose owners we trust, beside our own role.
@@ -207,7 +207,17 @@ class Catalog:
         if identity is not None:
             return not database.is_valid or self._original(database, identity) is None
         record = database.record
-        return not database.is_valid and record is not None and record.database == database.name
+        if record is None or record.database != database.name:
+            return False
+        return not database.is_valid or self._outlives_snapshot(record)
+
+    def _outlives_snapshot(self, record: Record) -> bool:
+        """Tell whether a template was made of a snapshot that is deleted, whose data it holds."""
+        return (
+            isinstance(record, TemplateRecord)
+            and bool(record.snapshot)
+            and copy_name(record.snapshot) not in self._by_name
+        )
 
     def _published(
         self, kind: type[RecordT], sources: Iterable[str] | None

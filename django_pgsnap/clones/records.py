@@ -214,6 +214,7 @@ class TemplateRecord(Record):
     """A migrated test database that others are cloned from.
 
     Attributes:
+        snapshot: Identity of the snapshot's copy that it was made of, or empty.
         migrations: Applied migrations as (app, name), sorted.
         environment: Digest of all that it depends on but its migrations.
         history: Digest of its migrations in the order in which they ran.
@@ -226,6 +227,7 @@ class TemplateRecord(Record):
 
     kind = "template"
 
+    snapshot: str = ""
     migrations: Migrations = field(default=(), repr=False)
     environment: str = ""
     history: str = ""

@@ -8,6 +8,7 @@ from psycopg import sql
 
 from ..clones.catalog import AnyDatabase
 from ..clones.names import spare_identity, unfinished_name
+from ..clones.records import TemplateRecord
 from ..clones.templates import find_superfluous_templates
 from ..snapshots.types import snapshots_of
 from .findings import Finding, Scene
@@ -52,6 +53,11 @@ def _leftover(database: AnyDatabase) -> tuple[str, str]:
         return "half-dropped", "A DROP DATABASE of it was interrupted."
     if spare_identity(database.name):
         return "spare-without-copy", "It is the spare of a copy that is gone."
+    if isinstance(database.record, TemplateRecord):
+        return "template-without-snapshot", (
+            f"It is a template for tests, made of the snapshot {database.record.name!r}, which is "
+            "deleted. It holds that snapshot's data."
+        )
     if database.name.startswith(unfinished_name("")):
         return "unfinished", "It is a clone that an interrupted command never published."
     return "not-dropped", "An operation no longer needs it, and was interrupted before the drop."

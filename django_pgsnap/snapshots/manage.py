@@ -78,7 +78,7 @@ def annotate(name: str, note: str) -> Snapshot:
 
 
 def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None) -> list[Snapshot]:
-    """Delete snapshots, their spares included, and give their disk space back.
+    """Delete snapshots, their spares and the templates made of them, and give their space back.
 
     1. All names are looked up; if one is unknown or pinned, nothing happens.
     2. One transaction per server makes the snapshots none any more. If it stops after this, the
@@ -128,15 +128,33 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter
     context.main.execute(
         join_statements(transitions.unpublish(member.record) for member in members)
     )
-    left = {database.name for database in context.reloaded().leftovers()}
+    identities = [member.record.identity for member in members]
+    templates = [
+        template.record
+        for template in context.catalog.templates()
+        if template.record.snapshot in identities
+    ]
     for member in members:
         reporter.step(f"Dropping the copy of {member.record.source} in {member.record.name}")
-        to_drop = to_drop_name(member.record.identity)
-        spare = spare_name(member.record.identity)
-        # What is called like its spare need not be ours.
-        for name in [to_drop, spare] if spare in left else [to_drop]:
-            if try_acquire_lock(context.main, name):
-                context.main.execute(drop_database(name))
+        identity = member.record.identity
+        _drop_leftovers(context, [to_drop_name(identity), spare_name(identity)])
+    _drop_leftovers(context, [record.database for record in templates])
+    _drop_leftovers(context, [spare_name(record.set_id) for record in templates])
+    left = context.reloaded().catalog
+    for record in templates:
+        if record.database in left:
+            reporter.warn(
+                f"The template {record.database!r}, made of {record.name!r}, is in use by a test "
+                "run. The next operation after that run drops it."
+            )
+
+
+def _drop_leftovers(context: ServerContext, names: Sequence[str]) -> None:
+    """Drop databases of these names, if they are leftovers of ours and nobody uses them."""
+    left = {database.name for database in context.reloaded().leftovers()} if names else set()
+    for name in names:
+        if name in left and try_acquire_lock(context.main, name):
+            context.main.execute(drop_database(name))
 
 
 def _rewritten(

@@ -8,7 +8,11 @@ import pytest
 from psycopg import sql as pg
 from pytest_django import Settings
 
-from django_pgsnap.clones.names import spare_name
+from django_pgsnap.clones.names import spare_name, unfinished_name
+from django_pgsnap.clones.records import TemplateRecord
+from django_pgsnap.clones.strategy import Clone
+from django_pgsnap.clones.transitions import publish_copy
+from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import InvalidNameError, SnapshotExistsError, SnapshotNotFoundError
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.manage import annotate, delete, pin, rename
@@ -16,8 +20,9 @@ from django_pgsnap.snapshots.queries import get, list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
-from tests.conftest import ListDatabases
-from tests.servers import Server
+from tests.conftest import ListDatabases, SessionAs
+from tests.records import template_record
+from tests.servers import SUPERUSER, Server
 from tests.watching import (
     Background,
     Recorder,
@@ -164,6 +169,54 @@ def test_delete(live: str, server: Server) -> None:
     assert [each.name for each in list_snapshots()] == ["other"]
     assert len(oids(settle(server))) == 2
     assert recorder.steps == [f"Dropping the copy of {live} in seeded"]
+
+
+@pytest.fixture
+def made_of_seeded(live: str, session_as: SessionAs, server: Server) -> TemplateRecord:
+    """A template, with its spare, made of the snapshot that was called "seeded" at that time."""
+    copy = take("seeded", spare=False).members[0].record
+    settle(server)
+    template = template_record(source=live, snapshot=copy.identity, name="seeded")
+    rename("seeded", "sown")
+    unfinished = unfinished_name(template.identity)
+    with session_as() as session:
+        for name in (unfinished, spare_name(template.set_id)):
+            clone = Clone(source=copy.database, name=name, owner=SUPERUSER, strategy="wal_log")
+            session.execute(clone.statement)
+        session.execute(publish_copy(unfinished, template))
+    return template
+
+
+def test_delete_takes_templates_of_tests_along(
+    made_of_seeded: TemplateRecord, server: Server
+) -> None:
+    """A template made of a snapshot holds its data, and goes with it, whatever it is called now."""
+    delete("sown")
+
+    left = oids(settle(server))
+    assert not {made_of_seeded.database, spare_name(made_of_seeded.set_id)} & left.keys()
+
+
+def test_delete_while_a_test_run_uses_a_template(
+    made_of_seeded: TemplateRecord, session_as: SessionAs, server: Server
+) -> None:
+    """A template in use is named, and dropped by the next operation after that run."""
+    name = made_of_seeded.database
+    heard = Recorder()
+
+    with session_as() as run:
+        run.rows(pg.SQL("SELECT pg_advisory_lock_shared(%s)"), [lock_key(name)])
+        delete("sown", reporter=heard)
+        assert diagnose().problems == ()
+
+    (warning,) = heard.warnings
+    assert warning == (
+        f"The template '{name}', made of 'seeded', is in use by a test run. "
+        "The next operation after that run drops it."
+    )
+    assert [each.kind for each in diagnose().problems] == ["template-without-snapshot"]
+    take("next")
+    assert name not in oids(settle(server))
 
 
 def test_delete_several(lives: dict[str, str], server: Server) -> None:

@@ -92,6 +92,7 @@ def _prepare(
             source=record.source,
             ancestor=None,
             name=record.name,
+            snapshot=record.identity,
             files=files,
         )
     return resetter.start_from(made.database)

@@ -102,6 +102,7 @@ def publish_template(
     source: str,
     ancestor: TemplateRecord | None,
     name: str = "template",
+    snapshot: str = "",
     files: Files = (),
 ) -> TemplateRecord:
     """Keep the state of a migrated test database as a template.
@@ -121,6 +122,7 @@ def publish_template(
         set_id=new_identity(),
         members=1,
         name=name,
+        snapshot=snapshot,
         alias=alias,
         source=source,
         taken_at=born,
