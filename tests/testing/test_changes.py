@@ -42,7 +42,7 @@ def changed(inside: Session, sql: RunSql) -> Changed:
         wait_until_alone(inside)
         found = find_changes(before, read_table_counters(inside))
         tables = {names[oid] for oid in found.tables if oid in names and oid >= 16384}
-        return found.has_ddl, tables, {names[oid] for oid in found.sequences if oid in names}
+        return bool(found.catalogs), tables, {names[oid] for oid in found.sequences if oid in names}
 
     return run
 
@@ -118,4 +118,4 @@ def test_own_writing(inside: Session) -> None:
 
     found = find_changes(before, read_table_counters(inside))
 
-    assert (len(found.tables), found.has_ddl) == (1, False)
+    assert (len(found.tables), bool(found.catalogs)) == (1, False)

@@ -81,23 +81,32 @@ ROWS = [
     "SELECT setval('called', 7)",
     "ANALYZE parent",
 ]
-OTHERS = [
+UNDONE = [
     "TRUNCATE child",
     "TRUNCATE parent RESTART IDENTITY CASCADE",
+    "CREATE TABLE extra (id serial PRIMARY KEY, at int REFERENCES parent); DROP TABLE extra",
+    "BEGIN; ALTER TABLE parent ADD COLUMN more int; ROLLBACK",
+    "CREATE INDEX extra ON parent (name); DROP INDEX extra",
+    "ALTER TABLE parent ADD CONSTRAINT new CHECK (id > 0); ALTER TABLE parent DROP CONSTRAINT new",
+    "CREATE FUNCTION extra() RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION extra()",
+    "SELECT lo_unlink(lo_create(0))",
+    "ALTER SEQUENCE counter RESTART WITH 50",
+    "VACUUM FULL parent",
+]
+OTHERS = [
     "CREATE TABLE extra (id serial)",
+    "ALTER TABLE child DROP COLUMN at; ALTER TABLE child ADD COLUMN at timestamptz DEFAULT now()",
+    "ALTER SEQUENCE counter INCREMENT BY 2",
     "ALTER TABLE parent ADD COLUMN more int DEFAULT 1",
     "DROP TABLE child",
     "GRANT SELECT ON parent TO PUBLIC",
     "COMMENT ON TABLE parent IS 'commented'",
-    "CREATE TEMPORARY TABLE passing (id int)",
     "INSERT INTO ruled VALUES (2)",
     "INSERT INTO watched VALUES (2)",
     "REFRESH MATERIALIZED VIEW summary",
     "SELECT lo_from_bytea(0, 'another')",
     "SELECT lo_put((SELECT oid FROM pg_largeobject_metadata LIMIT 1), 0, 'X')",
-    "ALTER SEQUENCE counter RESTART WITH 50",
     "INSERT INTO unlogged SELECT generate_series(1, 300000)",
-    "VACUUM FULL parent",
     "SELECT pg_stat_reset()",
 ]
 
@@ -212,7 +221,7 @@ def try_to(write: Writer, statement: str) -> None:
         st.lists(
             st.tuples(
                 st.sampled_from(["django", "thread", "client", "idle client"]),
-                st.sampled_from(ROWS + OTHERS),
+                st.sampled_from(ROWS + UNDONE + OTHERS),
             ),
             max_size=4,
         ),
@@ -237,10 +246,10 @@ def test_exactly(
 
 
 def test_rows_are_put_back_in_place(resetter: DatabaseResetter, held: Held, oid: Oid) -> None:
-    """Where only rows were written and sequences moved, the database stays."""
+    """Where only rows were written, and whatever else was done is undone, the database stays."""
     before, place = held(), oid()
 
-    for statement in ROWS:
+    for statement in ROWS + UNDONE:
         by_django(statement)
         resetter.reset()
 
@@ -258,6 +267,18 @@ def test_all_else_takes_a_clone(resetter: DatabaseResetter, held: Held, oid: Oid
 
         assert (statement, held()) == (statement, before)
         assert (statement, oid()) != (statement, place)
+
+
+def test_temporary_tables(resetter: DatabaseResetter, held: Held, oid: Oid) -> None:
+    """They are gone with their session; the empty schema that the server keeps for them stays."""
+    before, place = held(), oid()
+    by_django("CREATE TEMPORARY TABLE passing (id serial)")
+
+    resetter.reset()
+
+    after = held()
+    assert {name for name in before if after[name] != before[name]} == {"pg_namespace"}
+    assert oid() == place
 
 
 def test_nobody_has_been_there(resetter: DatabaseResetter, oid: Oid, clean_server: Server) -> None:

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from ...postgres.contents import read_sequence_positions
 from ...postgres.session import Session
+from .catalogs import CatalogDigests, read_catalog_digests
 from .changes import Changes, TableCounters
 
 # A sequence's last value, and whether that was given out.
@@ -38,6 +39,7 @@ class Baseline:
         rows: The rows of small tables that have any, as ``COPY`` gives them, by oid.
         positions: Where the sequences are, by oid.
         needs_full_clone: Oids of the tables that cannot be put back row by row.
+        catalogs: Digests of the system catalogs.
     """
 
     origin: str
@@ -47,6 +49,13 @@ class Baseline:
     rows: Mapping[int, bytes]
     positions: Mapping[int, Position]
     needs_full_clone: frozenset[int]
+    catalogs: CatalogDigests
+
+    def has_schema(self, inside: Session, changes: Changes) -> bool:
+        """Tell whether a database has the baseline's schema and large objects after changes."""
+        written = changes.catalogs
+        expected = {oid: self.catalogs[oid] for oid in written if oid in self.catalogs}
+        return written <= expected.keys() and read_catalog_digests(inside, written) == expected
 
     def find_differences(self, other: Baseline) -> frozenset[int]:
         """Return the oids of what another baseline of the same origin holds differently."""
@@ -76,6 +85,7 @@ def read_baseline(inside: Session, origin: str, counters: TableCounters) -> Base
         rows=rows,
         positions=_read_positions(inside),
         needs_full_clone=unread | {oid for (oid,) in inside.rows(_NEEDS_FULL_CLONE)},
+        catalogs=read_catalog_digests(inside),
     )
 
 
@@ -85,7 +95,7 @@ def extend_baseline(inside: Session, below: Baseline, changes: Changes) -> Basel
     Returns:
         None if clones of that other one's origin cannot be brought there row by row.
     """
-    if changes.has_ddl or changes.tables & below.needs_full_clone:
+    if changes.tables & below.needs_full_clone or not below.has_schema(inside, changes):
         return None
     rows, unread = _read_rows(inside, {oid: below.tables[oid] for oid in changes.tables})
     if unread:

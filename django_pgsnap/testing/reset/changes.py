@@ -5,7 +5,7 @@ transactions that were rolled back, too (manual, pg_stat_all_tables). It counts 
 sequence's only block (pg_statio_all_sequences), which nextval and setval cannot do without. What a
 session counted is complete once its backend is gone, so nobody else may be connected when the
 counters are read. TRUNCATE gives a table another file. DDL and large objects write to the system
-catalogs.
+catalogs, and `read_catalog_digests` tells whether it was undone again.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Changes:
     """What was written between two readings of the counters.
 
     Attributes:
-        has_ddl: Whether it was more than rows and sequences: DDL, large objects.
+        catalogs: Oids of the system catalogs, which DDL and large objects write to.
         tables: Oids of the tables.
         sequences: Oids of the sequences that may have moved.
         rows: How many rows were written in the tables.
     """
 
-    has_ddl: bool
+    catalogs: frozenset[int]
     tables: frozenset[int]
     sequences: frozenset[int]
     rows: int
@@ -81,12 +81,14 @@ def read_table_counters(inside: Session, oids: Iterable[int] | None = None) -> T
 
 def find_changes(before: TableCounters, now: TableCounters) -> Changes:
     """Return what was written between two readings."""
-    differing = {oid for oid, counter in now.items() if before.get(oid) != counter}
-    tables = frozenset(oid for oid in differing if not now[oid].is_sequence)
+    differing = frozenset(oid for oid, counter in now.items() if before.get(oid) != counter)
+    catalogs = frozenset(oid for oid in differing if oid < _FIRST_USER_OID)
+    sequences = frozenset(oid for oid in differing if now[oid].is_sequence)
+    tables = differing - catalogs - sequences
     return Changes(
-        has_ddl=before.keys() != now.keys() or any(oid < _FIRST_USER_OID for oid in differing),
+        catalogs=catalogs,
         tables=tables,
-        sequences=frozenset(differing - tables),
+        sequences=sequences,
         rows=sum(now[oid].written - before[oid].written for oid in tables if oid in before),
     )
 

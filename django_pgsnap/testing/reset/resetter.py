@@ -190,7 +190,7 @@ class DatabaseResetter:
             counters = read_table_counters(inside)
             changes = find_changes(last.counters, counters)
             differing = changes.relations | last.baseline.find_differences(wanted)
-            if changes.has_ddl or not wanted.needs_full_clone.isdisjoint(differing):
+            if differing & wanted.needs_full_clone or not wanted.has_schema(inside, changes):
                 return False
             if differing:
                 are_few = changes.rows <= _FEW_ROWS
@@ -248,7 +248,7 @@ class DatabaseResetter:
         with self._connections.open_session() as inside:
             counters = read_table_counters(inside)
             changes = find_changes(last.counters, counters)
-            has_changed = changes.has_ddl or changes.tables or changes.sequences
+            has_changed = changes.catalogs or changes.relations
             found = (
                 extend_baseline(inside, last.baseline, changes) if has_changed else last.baseline
             )
