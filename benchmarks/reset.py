@@ -1,11 +1,12 @@
 """How long a test database takes to be put back after a test: by us, and by Django's flush.
 
 A project of so many tables runs classes of ``TransactionTestCase`` whose tests write to five
-tables, or change the schema, or only read. Measured is what a case does between two tests, with
-both runners in turn:
+tables, or create a table and drop it, or change the schema, or only read. Measured is what a case
+does between two tests, with both runners in turn:
 
 - flush: stock Django;
 - rows: what was written is put back;
+- undone: the test created a table and dropped it again, which is found to be no change;
 - clone: the test changed the schema, so that a clone takes the database's place;
 - nothing: the test only read.
 """
@@ -26,6 +27,7 @@ from benchmarks.figures import Times
 from benchmarks.servers import Place
 
 MIGRATIONS: Final = 10
+_KINDS: Final = ("rows", "undone", "clone", "nothing")
 
 _TESTS: Final = """
 import time
@@ -60,13 +62,20 @@ class Nothing(Timed):
         self.assertFalse(models.Model0.objects.exists())
 
 @repeat(COUNT)
+class Undone(Timed):
+    def work(self):
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE extra (id serial PRIMARY KEY)")
+            cursor.execute("DROP TABLE extra")
+
+@repeat(COUNT)
 class Clone(Timed):
     def work(self):
         with connection.cursor() as cursor:
-            cursor.execute("CREATE TABLE extra (id integer)")
+            cursor.execute("CREATE FUNCTION extra() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
         if Timed._fixture_teardown.__globals__["STOCK"]:
             with connection.cursor() as cursor:
-                cursor.execute("DROP TABLE extra")
+                cursor.execute("DROP FUNCTION extra()")
 """
 
 
@@ -123,11 +132,11 @@ def main() -> None:
         figures.show(
             place,
             f"Putting a test database back after a test: {figures.MEDIANS}",
-            ("tables", "flush", "rows", "clone", "nothing", "flush / rows", "flush / clone"),
+            ("tables", "flush", *_KINDS, "flush / rows", "flush / clone"),
             [
                 (
                     str(tables),
-                    *map(times.show, ("flush", "rows", "clone", "nothing")),
+                    *map(times.show, ("flush", *_KINDS)),
                     f"{times['flush'] / times['rows']:.0f}",
                     f"{times['flush'] / times['clone']:.1f}",
                 )

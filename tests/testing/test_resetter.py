@@ -81,6 +81,15 @@ ROWS = [
     "SELECT setval('called', 7)",
     "ANALYZE parent",
 ]
+# What can be undone by dropping what is new.
+CREATED = [
+    "CREATE TABLE extra (id serial PRIMARY KEY, at int REFERENCES parent)",
+    "CREATE TABLE base (id int); CREATE TABLE extra () INHERITS (base); CREATE SEQUENCE loose",
+    "CREATE TABLE base (id int); CREATE VIEW shown AS SELECT * FROM base",
+    "CREATE MATERIALIZED VIEW extra AS SELECT * FROM parent",
+    "CREATE VIEW extra AS SELECT * FROM parent",
+    "CREATE TABLE base (id int) PARTITION BY LIST (id); CREATE TABLE one PARTITION OF base DEFAULT",
+]
 UNDONE = [
     "TRUNCATE child",
     "TRUNCATE parent RESTART IDENTITY CASCADE",
@@ -89,12 +98,12 @@ UNDONE = [
     "CREATE INDEX extra ON parent (name); DROP INDEX extra",
     "ALTER TABLE parent ADD CONSTRAINT new CHECK (id > 0); ALTER TABLE parent DROP CONSTRAINT new",
     "CREATE FUNCTION extra() RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION extra()",
+    "ALTER TABLE parent DISABLE TRIGGER noted; ALTER TABLE parent ENABLE TRIGGER noted",
     "SELECT lo_unlink(lo_create(0))",
     "ALTER SEQUENCE counter RESTART WITH 50",
     "VACUUM FULL parent",
 ]
 OTHERS = [
-    "CREATE TABLE extra (id serial)",
     "ALTER TABLE child DROP COLUMN at; ALTER TABLE child ADD COLUMN at timestamptz DEFAULT now()",
     "ALTER SEQUENCE counter INCREMENT BY 2",
     "ALTER TABLE parent ADD COLUMN more int DEFAULT 1",
@@ -221,7 +230,7 @@ def try_to(write: Writer, statement: str) -> None:
         st.lists(
             st.tuples(
                 st.sampled_from(["django", "thread", "client", "idle client"]),
-                st.sampled_from(ROWS + UNDONE + OTHERS),
+                st.sampled_from(ROWS + UNDONE + CREATED + OTHERS),
             ),
             max_size=4,
         ),
@@ -249,7 +258,7 @@ def test_rows_are_put_back_in_place(resetter: DatabaseResetter, held: Held, oid:
     """Where only rows were written, and whatever else was done is undone, the database stays."""
     before, place = held(), oid()
 
-    for statement in ROWS + UNDONE:
+    for statement in ROWS + UNDONE + CREATED:
         by_django(statement)
         resetter.reset()
 

@@ -51,9 +51,8 @@ class Baseline:
     needs_full_clone: frozenset[int]
     catalogs: CatalogDigests
 
-    def has_schema(self, inside: Session, changes: Changes) -> bool:
-        """Tell whether a database has the baseline's schema and large objects after changes."""
-        written = changes.catalogs
+    def has_schema(self, inside: Session, written: frozenset[int]) -> bool:
+        """Tell whether system catalogs that were written to hold what they do in the baseline."""
         expected = {oid: self.catalogs[oid] for oid in written if oid in self.catalogs}
         return written <= expected.keys() and read_catalog_digests(inside, written) == expected
 
@@ -95,7 +94,9 @@ def extend_baseline(inside: Session, below: Baseline, changes: Changes) -> Basel
     Returns:
         None if clones of that other one's origin cannot be brought there row by row.
     """
-    if changes.tables & below.needs_full_clone or not below.has_schema(inside, changes):
+    if changes.tables & below.needs_full_clone:
+        return None
+    if changes.catalogs and not below.has_schema(inside, changes.catalogs):
         return None
     rows, unread = _read_rows(inside, {oid: below.tables[oid] for oid in changes.tables})
     if unread:

@@ -17,6 +17,9 @@ from ...postgres.session import Session
 # Of each catalog, by oid: how many rows it has, and a hash of them all.
 CatalogDigests = Mapping[int, tuple[int, int]]
 
+# Rows of these are often updated and then updated back. They are few.
+_COMPARED_BY_VALUE: Final = ("pg_class", "pg_sequence", "pg_trigger")
+
 _ROW_VERSION: Final = "pg_catalog.hashtidextended(t.ctid, t.xmin::pg_catalog.text::pg_catalog.int8)"
 
 # TRUNCATE and VACUUM change where rows are stored. The flags that tell whether a table has or had
@@ -42,13 +45,26 @@ def read_catalog_digests(
     return {oid: (count, digest) for oid, count, digest in rows}
 
 
+def drop_relations(inside: Session, oids: Collection[int]) -> None:
+    """Drop tables, views and sequences, and what depends on them.
+
+    Raises:
+        psycopg.Error: Our role may not.
+    """
+    statements = [
+        sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(kind), sql.Identifier(schema, name))
+        for kind, schema, name in inside.rows(_RELATIONS, [list(oids)])
+    ]
+    inside.execute(sql.SQL("; ").join(statements))
+
+
 def _digest(oid: int, name: str, columns: list[str]) -> sql.Composed:
     query = sql.SQL(
         "SELECT {}::pg_catalog.oid, pg_catalog.count(*), pg_catalog.bit_xor({}) FROM {} t WHERE {}"
     )
     version: sql.Composable = sql.SQL(_ROW_VERSION)
     condition = sql.SQL("true")
-    if name in ("pg_class", "pg_sequence"):
+    if name in _COMPARED_BY_VALUE:
         kept = [sql.Identifier("t", column) for column in columns if column not in _STORED]
         version = sql.SQL("pg_catalog.hashtextextended(ROW({})::pg_catalog.text, 0)").format(
             sql.SQL(", ").join(kept)
@@ -69,4 +85,11 @@ _CATALOGS: Final = sql.SQL(
     "   'pg_catalog.pg_statistic_ext_data']::pg_catalog.regclass[])"
     " AND pg_catalog.has_table_privilege(c.oid, 'SELECT')"
     " AND c.oid = ANY (coalesce(%s::pg_catalog.oid[], ARRAY[c.oid]))"
+)
+
+_RELATIONS: Final = sql.SQL(
+    "SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'm' THEN 'MATERIALIZED VIEW'"
+    "   WHEN 'v' THEN 'VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, n.nspname, c.relname"
+    " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.oid = ANY (%s::pg_catalog.oid[])"
 )

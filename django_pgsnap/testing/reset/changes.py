@@ -24,7 +24,7 @@ _FIRST_USER_OID: Final = 16384
 
 @dataclass(frozen=True, kw_only=True)
 class RelationCounter:
-    """What the server has counted of a table, a materialized view or a sequence.
+    """What the server has counted of a table, a view or a sequence.
 
     Attributes:
         written: How many rows were ever written; of a sequence, how often it was looked at.
@@ -46,12 +46,14 @@ class Changes:
 
     Attributes:
         catalogs: Oids of the system catalogs, which DDL and large objects write to.
+        created: Oids of the tables, views and sequences that were not there before.
         tables: Oids of the tables.
         sequences: Oids of the sequences that may have moved.
         rows: How many rows were written in the tables.
     """
 
     catalogs: frozenset[int]
+    created: frozenset[int]
     tables: frozenset[int]
     sequences: frozenset[int]
     rows: int
@@ -87,6 +89,7 @@ def find_changes(before: TableCounters, now: TableCounters) -> Changes:
     tables = differing - catalogs - sequences
     return Changes(
         catalogs=catalogs,
+        created=frozenset(now.keys() - before.keys()),
         tables=tables,
         sequences=sequences,
         rows=sum(now[oid].written - before[oid].written for oid in tables if oid in before),
@@ -96,6 +99,7 @@ def find_changes(before: TableCounters, now: TableCounters) -> Changes:
 _FLUSH_COUNTS: Final = sql.SQL("SELECT pg_catalog.pg_stat_force_next_flush()")
 
 # ANALYZE writes statistics, which change no result.
+# What stores no rows is here to be seen when it is new.
 _COUNTS: Final = sql.SQL(
     "SELECT c.oid, c.relkind = 'S', CASE WHEN c.relkind = 'S'"
     " THEN pg_catalog.pg_stat_get_blocks_fetched(c.oid)"
@@ -103,7 +107,8 @@ _COUNTS: Final = sql.SQL(
     "   + pg_catalog.pg_stat_get_tuples_updated(c.oid)"
     "   + pg_catalog.pg_stat_get_tuples_deleted(c.oid) END, c.relfilenode"
     " FROM pg_catalog.pg_class c"
-    " WHERE c.relkind IN ('r', 'm', 'S') AND NOT c.relisshared AND c.relpersistence <> 't'"
+    " WHERE c.relkind IN ('r', 'm', 'S', 'p', 'v', 'f')"
+    " AND NOT c.relisshared AND c.relpersistence <> 't'"
     " AND c.oid <> ALL (ARRAY['pg_catalog.pg_statistic', 'pg_catalog.pg_statistic_ext_data']"
     "   ::pg_catalog.regclass[])"
     " AND c.oid = ANY (coalesce(%s::pg_catalog.oid[], ARRAY[c.oid]))"

@@ -13,27 +13,32 @@ from typing import Final
 import psycopg
 
 from ...clones.names import new_identity, unfinished_name
-from ...clones.strategy import Clone, drop_database
+from ...clones.strategy import drop_database
 from ...postgres.advisory_locks import release_lock, try_acquire_lock
 from ...postgres.server import Server
 from ...postgres.session import Query, Session
 from ..databases import clones, own_databases
 from ..databases.clones import drop_shut_in_background, make_shut_clone
 
+# So many clones are made ahead once one was asked for before it was complete.
+_MAX_AHEAD: Final = 2
+
+# So many sessions drop databases: those that drop at the same time share the checkpoints.
+_DROPPERS: Final = 2
+
 # So many databases may wait to be dropped; then a reset waits, too.
-_MAX_TO_DROP: Final = 4
+_MAX_TO_DROP: Final = 8
 
 
 class ClonePool:
-    """Makes clones ahead, on one server, one at a time."""
+    """Makes clones ahead, on one server."""
 
     def __init__(self, server: Server) -> None:
         """Begin with nothing."""
         self._server = server
-        self._cloner = _BackgroundStatement(server, "test clones")
-        self._dropper = _BackgroundStatement(server, "test clearing")
-        self._ordered: Clone | None = None
-        self._dropping: str | None = None
+        self._cloners = [_Worker(server, "test clones") for _ in range(_MAX_AHEAD)]
+        self._droppers = [_Worker(server, "test clearing") for _ in range(_DROPPERS)]
+        self._ahead = 1
         self._to_drop: list[str] = []
 
     @property
@@ -46,61 +51,74 @@ class ClonePool:
         Raises:
             psycopg.Error: The server could not make it.
         """
-        ordered, self._ordered = self._ordered, None
-        if ordered is None:
+        self._discard_clones(but_of=origin)
+        ordered = sorted((each for each in self._cloners if each.database), key=_Worker.is_busy)
+        if not ordered:
             return make_shut_clone(self._holder, origin)
-        self._cloner.finish()
-        if ordered.source != origin:
-            self.drop_later(ordered.name)
-            return make_shut_clone(self._holder, origin)
-        clones.copy_properties(self._holder, ordered.name, ordered.source)
-        return ordered.name
+        if ordered[0].is_busy():
+            self._ahead = _MAX_AHEAD
+        name = ordered[0].finish()
+        clones.copy_properties(self._holder, name, origin)
+        return name
 
-    def order_clone(self, origin: str) -> None:
-        """Have a clone made of a shut database, while tests run."""
-        name = unfinished_name(new_identity())
-        self._ordered = clones.plan_clone(self._cloner.session, origin, name)
-        try_acquire_lock(self._holder, name)
-        self._cloner.send(self._ordered.statement)
+    def order_clones(self, origin: str) -> None:
+        """Have clones made of a shut database, while tests run."""
+        self._discard_clones(but_of=origin)
+        for cloner in self._cloners[: self._ahead]:
+            if not cloner.database:
+                name = unfinished_name(new_identity())
+                clone = clones.plan_clone(cloner.session, origin, name)
+                try_acquire_lock(self._holder, name)
+                cloner.send(clone.statement, name, origin)
 
     def drop_later(self, name: str) -> None:
         """Have a database of ours, which is shut and empty, dropped while tests run."""
         self._to_drop.append(name)
-        if not self._dropper.busy or len(self._to_drop) > _MAX_TO_DROP:
-            self._finish_drop()
-            self._dropping = self._to_drop.pop(0)
-            self._dropper.send(drop_database(self._dropping))
+        for dropper in self._droppers:
+            if self._to_drop and (not dropper.is_busy() or len(self._to_drop) > _MAX_TO_DROP):
+                self._finish_drop(dropper)
+                dropper.send(drop_database(self._to_drop[0]), self._to_drop.pop(0))
 
     def close(self) -> None:
         """Leave what is left to the server, which drops it by itself."""
-        if self._ordered is not None:
-            self._cloner.finish()
-            self._to_drop.append(self._ordered.name)
-            self._ordered = None
-        self._finish_drop()
-        self._cloner.close()
-        self._dropper.close()
+        self._discard_clones()
+        for dropper in self._droppers:
+            self._finish_drop(dropper)
+        for worker in [*self._cloners, *self._droppers]:
+            worker.close()
         while self._to_drop:
             name = self._to_drop.pop()
             release_lock(self._holder, name)
             drop_shut_in_background(self._server, name)
 
-    def _finish_drop(self) -> None:
-        # What could not be dropped is left to the next run, which sweeps what has no lock.
-        with suppress(psycopg.Error):
-            self._dropper.finish()
-        if self._dropping is not None:
-            release_lock(self._holder, self._dropping)
-            self._dropping = None
+    def _discard_clones(self, but_of: str = "") -> None:
+        for cloner in self._cloners:
+            if cloner.database and cloner.source != but_of:
+                with suppress(psycopg.Error):
+                    self.drop_later(cloner.finish())
+
+    def _finish_drop(self, dropper: _Worker) -> None:
+        if dropper.database:
+            name = dropper.database
+            # What could not be dropped is left to the next run, which sweeps what has no lock.
+            with suppress(psycopg.Error):
+                dropper.finish()
+            release_lock(self._holder, name)
 
 
-class _BackgroundStatement:
-    """A session for a statement that runs while we do something else."""
+class _Worker:
+    """A session for a statement that the server runs while we do something else.
+
+    Attributes:
+        database: Name of the database that the statement makes or drops; empty for none.
+        source: Name of the database that is cloned.
+    """
 
     def __init__(self, server: Server, purpose: str) -> None:
         self._server = server
         self._purpose = purpose
         self._session: Session | None = None
+        self.database = self.source = ""
 
     @property
     def session(self) -> Session:
@@ -108,18 +126,20 @@ class _BackgroundStatement:
             self._session = self._server.session(self._purpose)
         return self._session
 
-    @property
-    def busy(self) -> bool:
-        return self._session is not None and self._session.busy
+    def is_busy(self) -> bool:
+        return bool(self.database) and self._session is not None and self._session.busy
 
-    def send(self, statement: Query) -> None:
+    def send(self, statement: Query, database: str, source: str = "") -> None:
         self.session.send(statement)
+        self.database, self.source = database, source
 
-    def finish(self) -> None:
+    def finish(self) -> str:
+        """Wait for the statement, and return the name of its database."""
+        name, self.database = self.database, ""
         if self._session is not None:
             self._session.finish()
+        return name
 
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
-            self._session = None

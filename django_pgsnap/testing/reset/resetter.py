@@ -34,6 +34,7 @@ from .baseline import (
     put_rows_back,
     read_baseline,
 )
+from .catalogs import drop_relations
 from .changes import TableCounters, find_changes, read_table_counters
 from .clone_pool import ClonePool
 from .connections import TestDatabaseConnections
@@ -183,33 +184,44 @@ class DatabaseResetter:
 
     def _put_rows_back(self) -> bool:
         """Put back what was written, row by row, and tell whether that was possible."""
-        last, wanted = self._last, self.current
-        if last.baseline.origin != wanted.origin:
+        if self._last.baseline.origin != self.current.origin:
             return False
         with self._connections.open_session() as inside:
+            try:
+                counters = self._put_back(inside)
+            except psycopg.Error:
+                # Rights may be missing, or a test has left a lock.
+                return False
+            if counters is not None:
+                self._measure(inside, self.current, counters)
+        return counters is not None
+
+    def _put_back(self, inside: Session) -> TableCounters | None:
+        """Put rows back, and return the counters then; None where that takes a clone."""
+        last, wanted = self._last, self.current
+        counters = read_table_counters(inside)
+        changes = find_changes(last.counters, counters)
+        if changes.created:
+            drop_relations(inside, changes.created)
             counters = read_table_counters(inside)
             changes = find_changes(last.counters, counters)
-            differing = changes.relations | last.baseline.find_differences(wanted)
-            if differing & wanted.needs_full_clone or not wanted.has_schema(inside, changes):
-                return False
-            if differing:
-                are_few = changes.rows <= _FEW_ROWS
-                if not are_few and measure_relations(inside, differing) > _MAX_WRITTEN_BYTES:
-                    return False
-                try:
-                    put_rows_back(inside, wanted, differing)
-                except psycopg.Error:
-                    # Rights may be missing, or a test has left a lock. Nothing has changed.
-                    return False
-                counters = {**counters, **read_table_counters(inside, differing)}
-            self._measure(inside, wanted, counters)
-        return True
+        differing = changes.relations | last.baseline.find_differences(wanted)
+        if differing & wanted.needs_full_clone:
+            return None
+        if changes.catalogs and not wanted.has_schema(inside, changes.catalogs):
+            return None
+        if not differing:
+            return counters
+        if changes.rows > _FEW_ROWS and measure_relations(inside, differing) > _MAX_WRITTEN_BYTES:
+            return None
+        put_rows_back(inside, wanted, differing)
+        return {**counters, **read_table_counters(inside, differing)}
 
     def _replace(self) -> None:
         """Replace the test database by a clone of the current baseline."""
         wanted = self.current
         self._swap(self._pool.take_clone(wanted.origin))
-        self._pool.order_clone(wanted.origin)
+        self._pool.order_clones(wanted.origin)
         with self._connections.open_session() as inside:
             counters = wanted.clone_counters
             if changed := wanted.changed_since_origin:
