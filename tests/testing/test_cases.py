@@ -409,6 +409,66 @@ def test_several_databases(project: Project) -> None:
     assert passed(project) == 3
 
 
+def test_second_alias_of_one_database(project: Project, sql: RunSql) -> None:
+    """Resets use no alias that the class forbids, and no role that may not put things back."""
+    sql("CREATE ROLE reader LOGIN PASSWORD 'reader'")
+    reader = {"USER": "reader", "PASSWORD": "reader"}
+    search_path = {"options": "-c search_path=public"}
+    project.settings["DATABASES"] = {
+        "reading": project.database("shop", **reader),
+        "default": project.database("shop"),
+        "same": project.database("shop", OPTIONS=search_path),
+    }
+    project.write(
+        "shop/tests.py",
+        """
+        from django.db import connections
+        from django.test import SimpleTestCase, TestCase, TransactionTestCase
+        from shop.models import Item
+
+        class Writes(TransactionTestCase):
+            def test_1(self):
+                self.assertEqual(Item.objects.count(), 1)
+                Item.objects.create(name="new")
+            test_2 = test_1
+
+        class WritesBySecondAlias(TransactionTestCase):
+            databases = {"same"}
+            def test_1(self):
+                self.assertEqual(Item.objects.using("same").count(), 1)
+                Item.objects.using("same").create(name="new")
+            test_2 = test_1
+
+        class Reads(TransactionTestCase):
+            databases = {"reading"}
+            def test_1(self):
+                with connections["reading"].cursor() as cursor:
+                    cursor.execute("SELECT current_user")
+                    self.assertEqual(cursor.fetchone(), ("reader",))
+                    cursor.execute("CREATE TEMPORARY TABLE mine (id int)")
+            test_2 = test_1
+
+        class ReadsInTransactions(TestCase):
+            databases = {"reading"}
+            def test_1(self):
+                with connections["reading"].cursor() as cursor:
+                    cursor.execute("SELECT current_user")
+
+        class All(TransactionTestCase):
+            databases = "__all__"
+            def test_1(self):
+                self.assertEqual(Item.objects.count(), 1)
+                Item.objects.using("same").create(name="new")
+                with connections["default"].cursor() as cursor:
+                    cursor.execute("ALTER TABLE shop_item ADD COLUMN extra int")
+            test_2 = test_1
+        """,
+    )
+
+    assert passed(project) == 9
+    assert passed(project, "--reverse") == 9
+
+
 def test_in_the_way(project: Project) -> None:
     """An error says before or after what, in which alias, and what to do.
 

@@ -15,9 +15,10 @@ from multiprocessing.util import Finalize
 from typing import Any, Final
 
 import psycopg
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from ...clones.swap import DatabaseName
+from ...connections.reconnect import aliases_sharing_database
 from ...connections.restore_detection import accept_silently
 from ...errors import PgsnapError
 from ...postgres.counters import ActivityCounters, count_rows_written, has_counted, read_activity
@@ -296,11 +297,11 @@ def get_resetter(alias: str) -> DatabaseResetter | None:
     The state that it finds at first is the baseline of the whole run.
     """
     # A suite that runs inside a test shares its transaction.
-    if connections.settings[alias]["TEST"]["MIRROR"] or connections[alias].in_atomic_block:
+    if _is_mirror(alias) or connections[alias].in_atomic_block:
         return None
     key = (os.getpid(), alias, str(connections[alias].settings_dict["NAME"]))
-    if key not in _resetters and (own := own_databases.find_own_database(alias)) is not None:
-        _make_resetter(own)
+    if key not in _resetters and own_databases.find_own_database(alias) is not None:
+        _make_resetter(alias)
     return _resetters.get(key)
 
 
@@ -355,13 +356,26 @@ def explain_errors(who: str, alias: str) -> Iterator[None]:
         ) from error
 
 
-def _make_resetter(own: OwnDatabase) -> None:
+def _make_resetter(alias: str) -> None:
     if multiprocessing.parent_process() is not None and not _of_this_process():
         Finalize(None, close_resetters, exitpriority=_EARLY)
-    with explain_errors("tests", own.alias):
+    own = _find_creator(alias)
+    with explain_errors("tests", alias):
         resetter = DatabaseResetter(get_server(connections[own.alias]), own)
-    for alias in resetter.aliases:
-        _resetters[os.getpid(), alias, own.name] = resetter
+    for each in resetter.aliases:
+        _resetters[os.getpid(), each, own.name] = resetter
+
+
+def _find_creator(alias: str) -> OwnDatabase:
+    """Return a test database by the alias that Django made it by, whose role may do all we do."""
+    aliases = aliases_sharing_database([alias])
+    found = (own_databases.find_own_database(each) for each in aliases if not _is_mirror(each))
+    # Django prefers the default alias, and takes the first of others (get_unique_databases...).
+    return min((own for own in found if own), key=lambda own: own.alias != DEFAULT_DB_ALIAS)
+
+
+def _is_mirror(alias: str) -> bool:
+    return bool(connections.settings[alias]["TEST"].get("MIRROR"))
 
 
 def _of_this_process() -> set[DatabaseResetter]:
