@@ -60,11 +60,18 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """Have test databases cloned from templates, whoever's fixture it is that sets them up."""
     if fixturedef.argname == "django_db_setup" and _is_on():
+        from ..errors import PgsnapError
         from . import creation, pytest_hooks
 
         creation.install()
         pytest_hooks.install()
         request.config.stash[_BLOCKER] = request.getfixturevalue("django_db_blocker")
+        try:
+            return (yield)
+        except PgsnapError as error:
+            # Each further test would only say it again.
+            request.session.shouldfail = "there are no test databases"
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
     elif fixturedef.argname == "_django_db_helper" and _snapshot_of(request.node):
         # Before pytest-django begins the test's transaction, and when there are test databases.
         problem = _start(request)

@@ -173,16 +173,20 @@ class Project:
         return self.migrated()
 
     def run_pytest(self, *options: str) -> subprocess.CompletedProcess[str]:
-        """Run the suite by pytest, which finds the package's plugin as in an installed one."""
+        """Run the suite by pytest to its end."""
+        child = self.start_pytest(*options)
+        stdout, stderr = child.communicate(timeout=TIMEOUT_S)
+        return subprocess.CompletedProcess(child.args, child.returncode, stdout, stderr)
+
+    def start_pytest(self, *options: str) -> subprocess.Popen[str]:
+        """Start pytest on the suite, which finds the package's plugin as in an installed one."""
         plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())
         ((name, module),) = plugins["project"]["entry-points"]["pytest11"].items()
         metadata = "Metadata-Version: 2.1\nName: installed\nVersion: 1\n"
         self.write("installed-1.dist-info/METADATA", metadata)
         self.write("installed-1.dist-info/entry_points.txt", f"[pytest11]\n{name} = {module}\n")
         self.write("pytest.ini", CONFIGURATION)
-        child = self.start(*options, module="pytest")
-        stdout, stderr = child.communicate(timeout=TIMEOUT_S)
-        return subprocess.CompletedProcess(child.args, child.returncode, stdout, stderr)
+        return self.start(*options, module="pytest")
 
     def start(
         self, *arguments: str, module: str = "django", **options: Any

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.conftest import Left, ListDatabases, RunSql
-from tests.suites.project import Project
+from tests.suites.project import TIMEOUT_S, Project
 
 # What suites of pytest have: functions with comments, fixtures, and Django's own classes.
 SUITE = """
@@ -401,3 +401,39 @@ print(*(name for name in sys.modules if name.split(".")[0] in ("django", "django
         "django_pgsnap.testing",
         "django_pgsnap.testing.plugin",
     ]
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_two_runs_at_once(project: Project, options: tuple[str, ...]) -> None:
+    """The second one ends with one error that says who holds the database."""
+    project.write(
+        "shop/tests.py",
+        """
+        import pathlib
+        import time
+
+        import pytest
+        from shop.models import Item
+
+        @pytest.mark.django_db
+        @pytest.mark.parametrize("number", range(20))
+        def test_slow(number):
+            pathlib.Path("running").touch()
+            while not pathlib.Path("ended").exists():
+                time.sleep(0.01)
+        """,
+    )
+    started = project.start_pytest(*options)
+    project.wait_for("running")
+
+    other = project.run_pytest(*options)
+
+    project.write("ended", "")
+    stdout, _ = started.communicate(timeout=TIMEOUT_S)
+    assert started.returncode == 0, stdout
+    assert other.returncode != 0
+    printed = other.stdout + other.stderr
+    workers = max(len(options), 1)
+    assert 1 <= printed.count("is in use by another test run: pid") <= workers, printed
+    assert "Wait for that run" in printed
+    assert "Traceback" not in printed, printed
