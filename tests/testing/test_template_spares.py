@@ -6,13 +6,13 @@ from django.test import override_settings
 from django_pgsnap.clones.catalog import load_catalog
 from django_pgsnap.clones.names import spare_name
 from django_pgsnap.clones.records import TemplateRecord
-from django_pgsnap.postgres.advisory_locks import release_lock, try_acquire_lock
+from django_pgsnap.postgres.advisory_locks import release_lock, try_acquire_lock, wait_for_lock
 from django_pgsnap.postgres.server import Server
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import clones, template_spares, templates
 from django_pgsnap.testing.databases.comments import TestDatabaseComment
 from django_pgsnap.testing.databases.fingerprint import Fingerprint
-from tests.conftest import MakeDatabase, ServerAs, SessionAs
+from tests.conftest import ListDatabases, MakeDatabase, ServerAs, SessionAs
 
 FINGERPRINT = Fingerprint(ingredients={"migrations": "m"})
 
@@ -22,9 +22,9 @@ def ours(server_as: ServerAs) -> Server:
     return server_as()
 
 
-def publish(session: Session) -> TemplateRecord:
+def publish(session: Session, fingerprint: Fingerprint = FINGERPRINT) -> TemplateRecord:
     return templates.publish_template(
-        session, "test_live", FINGERPRINT, alias="default", source="live", ancestor=None
+        session, "test_live", fingerprint, alias="default", source="live", ancestor=None
     )
 
 
@@ -58,6 +58,25 @@ def test_ordered_twice(
 
     other.close()
     assert template_spares.obtain_template_spare(session, template) is None
+
+
+def test_only_of_the_template_used_last(
+    session: Session, ours: Server, template: TemplateRecord, databases: ListDatabases
+) -> None:
+    """When the spare of another template is made, that of an earlier one is dropped."""
+    template_spares.order_template_spare(ours, template.database)
+    wait_for_lock(session, spare_name(template.set_id))
+    release_lock(session, spare_name(template.set_id))
+    newer = publish(session, Fingerprint(ingredients={"migrations": "more"}))
+
+    template_spares.order_template_spare(ours, newer.database)
+
+    for each in (template, newer):
+        wait_for_lock(session, spare_name(each.set_id))
+    present = {database.name for database in databases()}
+    assert spare_name(newer.set_id) in present
+    assert spare_name(template.set_id) not in present
+    assert {template.database, newer.database} <= present
 
 
 @pytest.mark.parametrize("settings", [{"SPARE": False}, {"SPARE_MAX_BYTES": 1}])

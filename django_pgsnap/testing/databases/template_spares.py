@@ -31,13 +31,20 @@ def obtain_template_spare(session: Session, template: TemplateRecord) -> str | N
 
 
 def order_template_spare(server: Server, template: str) -> None:
-    """Have the server make the spare of a template by itself, unless it is there or on its way."""
+    """Have the server make the spare of a template by itself, unless it is there or on its way.
+
+    Only the template that a run used last has a spare; those of others are dropped.
+    """
     with server.session("clearing up") as session:
         present = load_catalog(session)
         found = _record(present.get(template))
         if found is None or not wants_spare(found):
             return
         name = spare_name(found.set_id)
+        for other in present.templates([found.source]):
+            spare = spare_name(other.record.set_id)
+            if spare != name and spare in present:
+                clones.drop_shut_in_background(server, spare)
         if name not in present and try_acquire_lock(session, name):
             clone = clones.plan_clone(session, template, name)
             session.fire(clone.statement)
