@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -258,3 +259,28 @@ def test_made_from_its_first_moment(
     )
     (made,) = [each for each in databases() if each.name == "test_live"]
     assert (made.allows_connections, made.connection_limit) == (True, -1)
+
+
+def test_dropped_name_is_free_at_once(
+    server_as: ServerAs, make_database: MakeDatabase, sql: RunSql, databases: ListDatabases
+) -> None:
+    """A run may take the name while the server still drops what had it."""
+    make_database("test_gone")
+    checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+    ((pid,),) = sql(checkpointer)
+    os.kill(pid, signal.SIGSTOP)  # DROP DATABASE waits for it
+    try:
+        drop_in_background(server_as(), "test_gone")
+
+        names = [database.name for database in databases()]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert len(names) == 1
+    assert names[0].startswith("pgsnap_drop_")
+
+
+def test_dropped_by_a_test(server_as: ServerAs, databases: ListDatabases) -> None:
+    """What is not there any more needs not be dropped."""
+    drop_in_background(server_as(), "test_gone")
+
+    assert databases() == []
