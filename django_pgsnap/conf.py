@@ -32,7 +32,8 @@ class Config:
         databases: None for every PostgreSQL alias that is not a mirror.
         spare: Whether to keep a clone of the snapshot last taken or restored.
         spare_max_bytes: No spare of larger databases, unless the file system shares blocks.
-        undo: Whether a restore keeps what it replaced.
+        undo: How many states that restores and undos replaced are kept; 0 or False for none.
+        undo_max_bytes: What they may occupy together, in bytes; the newest is kept in any case.
         before_migrate: Whether ``migrate`` takes a snapshot before it applies anything.
         wait_s: How long to wait for busy sessions and for other operations.
         maintenance: Connection parameters that differ for maintenance sessions, by libpq name;
@@ -43,7 +44,8 @@ class Config:
     databases: tuple[str, ...] | None = None
     spare: bool = True
     spare_max_bytes: int = 10 * GIB
-    undo: bool = True
+    undo: int = 3
+    undo_max_bytes: int = 50 * GIB
     before_migrate: bool = False
     wait_s: float = 10.0
     maintenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -91,6 +93,8 @@ def config() -> Config:
     values = {key.lower(): given()[key] for key in KEYS if key in given()}
     if values.get("databases") is not None:
         values["databases"] = tuple(values["databases"])
+    if values.get("undo") is True:
+        values["undo"] = Config.undo
     return Config(**values)
 
 
@@ -154,6 +158,10 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
+def _is_count_or_bool(value: object) -> bool:
+    return _is_bool(value) or _is_count(value)
+
+
 def _is_aliases(value: object) -> bool:
     return value is None or (
         isinstance(value, list | tuple) and all(isinstance(alias, str) for alias in value)
@@ -175,7 +183,8 @@ _EXPECTED = {
     "DATABASES": ("a list of database aliases or None", _is_aliases),
     "SPARE": ("True or False", _is_bool),
     "SPARE_MAX_BYTES": ("a number of bytes", _is_number),
-    "UNDO": ("True or False", _is_bool),
+    "UNDO": ("a number of states, True or False", _is_count_or_bool),
+    "UNDO_MAX_BYTES": ("a number of bytes", _is_number),
     "BEFORE_MIGRATE": ("True or False", _is_bool),
     "WAIT_S": ("a number of seconds", _is_number),
     "MAINTENANCE": ("a dict of connection parameters, or of such dicts by alias", _is_overrides),

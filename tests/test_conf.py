@@ -16,7 +16,8 @@ VALUES: dict[str, Any] = {
     "DATABASES": ["other", "default"],
     "SPARE": False,
     "SPARE_MAX_BYTES": 7 * GIB,
-    "UNDO": False,
+    "UNDO": 5,
+    "UNDO_MAX_BYTES": 6 * GIB,
     "BEFORE_MIGRATE": True,
     "WAIT_S": 2.5,
     "MAINTENANCE": {"dbname": "template1"},
@@ -35,7 +36,7 @@ def test_defaults(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
         databases=None,
         spare=True,
         spare_max_bytes=10 * GIB,
-        undo=True,
+        undo=3,
         before_migrate=False,
         wait_s=10.0,
         maintenance={},
@@ -83,6 +84,8 @@ def test_is_read_at_each_use(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASES", ()),
         ("SPARE_MAX_BYTES", 0),
         ("WAIT_S", 0),
+        ("UNDO", 0),
+        ("UNDO", True),
     ],
 )
 def test_good_values(key: str, value: object) -> None:
@@ -98,7 +101,9 @@ def test_good_values(key: str, value: object) -> None:
         ("SPARE", None, "True or False"),
         ("SPARE_MAX_BYTES", "10 GB", "a number of bytes"),
         ("SPARE_MAX_BYTES", True, "a number of bytes"),
-        ("UNDO", 0, "True or False"),
+        ("UNDO", -1, "a number of states, True or False"),
+        ("UNDO", 1.5, "a number of states, True or False"),
+        ("UNDO_MAX_BYTES", -1, "a number of bytes"),
         ("WAIT_S", -1, "a number of seconds"),
         ("WAIT_S", float("nan"), "a number of seconds"),
         ("WAIT_S", None, "a number of seconds"),
@@ -119,6 +124,14 @@ def test_bad_values(
         config()
     assert caught.value.message == problem
     assert caught.value.hint == "See the settings in django_pgsnap's README."
+
+
+@pytest.mark.parametrize(("given", "number"), [(True, 3), (False, 0), (2, 2)])
+def test_number_of_kept_states(given: object, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Yes and no stand for the usual number and none."""
+    monkeypatch.setattr(settings, "PGSNAP", {"UNDO": given})
+
+    assert config().undo == number
 
 
 @pytest.mark.parametrize("value", [None, [], "ENABLED", True])

@@ -217,13 +217,7 @@ class Restore(Action):
     def _describe_undo(self) -> list[str]:
         if not config().undo:
             return [_("What is live now is lost: the settings say that no undo is kept.")]
-        lines = [_("What is live now is kept. “Undo” brings it back.")]
-        if self.overview.undos:
-            lines.append(
-                _("It takes the place of the undo that is there now: %s.")
-                % describe_undo(self.overview.undos[0])
-            )
-        return lines
+        return [_("What is live now is kept. “Undo” brings it back.")]
 
     def _describe_drift(self) -> list[str]:
         drift = KnownMigrations().drift(self.snapshot.migrations)

@@ -176,7 +176,6 @@ class CopyRecord(Record):
         git_commit: Commit of the project's code, or empty.
         git_dirty: Whether that code had uncommitted changes.
         migrations: Applied migrations as (app, name), sorted.
-        sequences: Digest of all sequences' positions, or empty where unknown.
     """
 
     kind = "copy"
@@ -189,24 +188,39 @@ class CopyRecord(Record):
     git_commit: str = ""
     git_dirty: bool = False
     migrations: Migrations = field(default=(), repr=False)
-    sequences: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UndoRecord(Record):
-    """One database's part of what a restore replaced.
+    """One database's part of a state that a restore or an undo replaced.
 
     Attributes:
+        by_undo: Whether an undo replaced it rather than a restore.
+        based_on: The snapshot that it was restored from, or empty.
+        unwritten: Whether the server counted no row that was written since.
+        copy_of: Identity of the copy that it is for sure a clone of, or empty.
         successor_oid: Oid of the database that took its place, 0 for unknown.
-        successor_sequences: That database's ``sequences`` at the start, or empty where unknown.
-        statistics_epoch: When the server's statistics began.
+        successor_copy: Identity of the copy that this one was a clone of, or empty.
+        successor_based_on: The snapshot that this one was restored from, or empty.
+        statistics_epoch: Since when the server has counted what happens in this one.
+        successor_sessions: How many sessions it had had by then, -1 for unknown.
+        successor_transactions: How many transactions.
+        successor_rows: How many rows had been written in it.
     """
 
     kind = "undo"
 
+    by_undo: bool = False
+    based_on: str = ""
+    unwritten: bool = False
+    copy_of: str = ""
     successor_oid: int = 0
-    successor_sequences: str = ""
+    successor_copy: str = ""
+    successor_based_on: str = ""
     statistics_epoch: str = ""
+    successor_sessions: int = -1
+    successor_transactions: int = -1
+    successor_rows: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,20 +15,16 @@ from psycopg import sql
 from ..errors import ChangedMeanwhileError, MissingRightError
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.backends import BackendTerminator, BlockedTimer
-from ..postgres.counters import is_untouched
 from ..postgres.parallel import run_together
 from ..postgres.properties import Properties
 from ..postgres.session import Query, Session
-from . import transitions
 from .catalog import AnyDatabase
 from .names import new_identity, to_drop_name
-from .records import Record, UndoRecord, encode_record
+from .records import Record, encode_record
 from .transitions import (
     join_statements,
     make_live,
-    publish_copy,
     rename_database,
-    rewrite_comment,
     shut_database,
 )
 
@@ -36,12 +32,7 @@ _POLL_S: Final = 0.005
 
 # What the checks at the end of the message raise; "PG" is no class of the server's own codes.
 _CHANGED: Final = "PG001"
-_WRITTEN: Final = "PG002"
 _PROPERTIES: Final = "PG003"
-
-
-class WrittenMeanwhileError(Exception):
-    """A live database that seemed unwritten was written just before the swap."""
 
 
 class PropertiesChangedError(Exception):
@@ -57,56 +48,50 @@ class Swap:
         live: The database that has the name now, None where there is none.
         incoming: The shut database that takes the name.
         properties: What the incoming one is opened with; the rest of them it has already.
-        undo: What the outgoing one becomes; None to have it dropped later.
+        outgoing: What the live one is kept as; None to have it dropped later.
         drop_identity: Identity under which it then waits to be dropped.
-        retire: Older undos that are needed no longer.
-        republish: Undos that such a retirement is taken back for.
-        recomment: An older undo that is kept, and gets to know its new successor.
     """
 
     live_name: str
     live: AnyDatabase | None
     incoming: AnyDatabase
     properties: Properties
-    undo: UndoRecord | None
+    outgoing: Record | None
     drop_identity: str
-    retire: Sequence[Record] = ()
-    republish: Sequence[Record] = ()
-    recomment: UndoRecord | None = None
 
     @property
     def outgoing_name(self) -> str:
         """What the database that is live now will be called."""
-        return self.undo.database if self.undo else to_drop_name(self.drop_identity)
+        return self.outgoing.database if self.outgoing else to_drop_name(self.drop_identity)
 
     @property
     def drops(self) -> list[str]:
         """Names of the databases that wait to be dropped afterwards."""
-        to_drop = [to_drop_name(record.identity) for record in self.retire]
-        return to_drop if self.undo or not self.live else [*to_drop, self.outgoing_name]
+        return [] if self.outgoing or not self.live else [self.outgoing_name]
 
     def reversed(self) -> Swap | None:
         """Return the swap that takes this one back, None where there was no live database.
 
-        What takes part in it must not have been dropped yet.
+        What came in is again what it was before: a copy or a kept state with its comment, or else
+        a clone that nobody needs. What takes part must not have been dropped yet.
         """
         if self.live is None:
             return None
+        record = self.incoming.record
         return Swap(
             live_name=self.live_name,
             live=replace(self.incoming, name=self.live_name),
             incoming=replace(self.live, name=self.outgoing_name),
             properties=replace(self.properties, digest=None),
-            undo=None,
+            outgoing=record if record and record.database == self.incoming.name else None,
             drop_identity=new_identity(),
-            republish=self.retire,
         )
 
     def statements(self) -> list[Query]:
         """Return the swap's statements; they mean something only together."""
-        statements = [transitions.unpublish(record) for record in self.retire]
+        statements: list[Query] = []
         if self.live:
-            comment = encode_record(self.undo) if self.undo else None
+            comment = encode_record(self.outgoing) if self.outgoing else None
             statements += [
                 rename_database(self.live_name, self.outgoing_name),
                 *self._check_of_properties(),
@@ -121,11 +106,6 @@ class Swap:
                 user_comment=self.properties.comment,
             )
         )
-        statements += [
-            publish_copy(to_drop_name(record.identity), record) for record in self.republish
-        ]
-        if self.recomment:
-            statements.append(rewrite_comment(self.recomment))
         return [*statements, *self._checks()]
 
     def _check_of_properties(self) -> list[Query]:
@@ -142,7 +122,7 @@ class Swap:
         expected = [(self.live_name, self.incoming.oid)]
         if self.live:
             expected.append((self.outgoing_name, self.live.oid))
-        checks = [
+        return [
             _raise_unless(
                 sql.SQL("EXISTS (SELECT FROM pg_database WHERE datname = {} AND oid = {})").format(
                     sql.Literal(name), sql.Literal(oid)
@@ -151,10 +131,6 @@ class Swap:
             )
             for name, oid in expected
         ]
-        # A client may have come and written between our last look and the lock.
-        if self.live and not self.undo and self.recomment:
-            checks.append(_raise_unless(is_untouched(self.live.oid), _WRITTEN))
-        return checks
 
 
 def perform_swaps(
@@ -179,7 +155,6 @@ def perform_swaps(
     Raises:
         DatabaseBusyError: Sessions stayed on a live database. Nothing has changed.
         ChangedMeanwhileError: Somebody else renamed one of the databases. Nothing has changed.
-        WrittenMeanwhileError: A live database has to be kept after all. Nothing has changed.
         SetUpMeanwhileError: An incoming database lacks a property by now. Nothing has changed.
         MissingRightError: The role may not rename a database. Nothing has changed.
     """
@@ -240,8 +215,6 @@ def _is_overtaken(error: BaseException) -> bool:
 def _explain_error(error: BaseException, swaps: Sequence[Swap]) -> BaseException:
     databases = ", ".join(repr(swap.live_name) for swap in swaps)
     code = getattr(error, "sqlstate", None)
-    if code == _WRITTEN:
-        return WrittenMeanwhileError()
     if code == _PROPERTIES or _is_overtaken(error):
         return PropertiesChangedError()
     if code in (_CHANGED, "3D000", "42P04"):

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg.pq import TransactionStatus
 
 from ..aliases import iter_postgresql_wrappers
 from ..errors import InsideTransactionError
@@ -29,10 +30,11 @@ def aliases_sharing_database(aliases: Iterable[str]) -> list[str]:
 
 
 def check_not_in_atomic(aliases: Iterable[str]) -> None:
-    """Refuse inside ``atomic``: closing the connection would lose what it has done so far.
+    """Refuse inside a transaction: closing the connection would lose what it has done so far.
 
     Raises:
-        InsideTransactionError: This thread is inside ``transaction.atomic`` on an alias.
+        InsideTransactionError: This thread is inside ``transaction.atomic`` on an alias, or has a
+            transaction open there without autocommit.
     """
     for alias in aliases:
         if connections[alias].in_atomic_block:
@@ -42,6 +44,21 @@ def check_not_in_atomic(aliases: Iterable[str]) -> None:
                 hint="Call it outside; in tests use TransactionTestCase, or pytest's "
                 "@pytest.mark.django_db(transaction=True).",
             )
+        if _has_open_transaction(connections[alias]):
+            raise InsideTransactionError(
+                f"This thread has a transaction open on {alias!r}, which a snapshot operation "
+                "would discard: autocommit is off.",
+                hint="Commit it or roll it back first.",
+            )
+
+
+def _has_open_transaction(wrapper: BaseDatabaseWrapper) -> bool:
+    connection = wrapper.connection
+    return connection is not None and connection.info.transaction_status in (
+        TransactionStatus.INTRANS,
+        TransactionStatus.INERROR,
+        TransactionStatus.ACTIVE,
+    )
 
 
 def close_connections(aliases: Iterable[str]) -> None:

@@ -188,6 +188,18 @@ _RESTORE: Final = (
     _flag("--migrate", help="then run the migrations that the snapshot lacks"),
     *_WHEN_BUSY,
 )
+_UNDO: Final = (
+    Argument(
+        "number",
+        nargs="?",
+        type=int,
+        default=1,
+        metavar="N",
+        help="which of the kept states, counted from the newest (default: 1)",
+    ),
+    _flag("--list", dest="only_list", help="list the kept states, and change nothing"),
+    *_WHEN_BUSY,
+)
 _LIST: Final = (
     _flag("--all", dest="everyone", help="those of other projects on these servers too"),
     _DATABASE,
@@ -249,9 +261,9 @@ SUBCOMMANDS: Final = {
     "restore": Subcommand(help="bring the databases back to a snapshot", arguments=_RESTORE),
     "undo": Subcommand(
         help="bring back what the last restore replaced",
-        description="Bring back what the last restore replaced. The state that it leaves is kept "
-        "in turn, so a second undo leads back to the restored snapshot.",
-        arguments=_WHEN_BUSY,
+        description="Bring back what the last restore replaced, or an older state. The state that "
+        "it replaces is kept in turn, so a second undo leads back.",
+        arguments=_UNDO,
     ),
     "diff": Subcommand(
         help="show what changed since a snapshot, by model and row",

@@ -38,6 +38,9 @@ def undo_facts(undo: Undo) -> dict[str, Any]:
     return {
         "replaced_by": undo.name,
         "replaced_at": undo.taken_at.isoformat(),
+        "by_undo": undo.by_undo,
+        "based_on": undo.based_on or None,
+        "unwritten": undo.is_unwritten,
         "size_bytes": undo.size_bytes,
         "members": _members(undo.members),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Final, cast
 
 from django.core.management.base import OutputWrapper
@@ -61,10 +61,40 @@ def print_overview(
         out.print(_table(out, overview, code, everyone=everyone))
     else:
         out.print("No snapshots yet. Take one: ./manage.py pgsnap take", style="dim")
-    for undo in overview.undos:
-        out.print(Text(_describe_undo(undo), style="dim"))
+    if overview.undos:
+        out.print(Text(_describe_undo(overview.undos[0]), style="dim"))
+    if len(overview.undos) > 1:
+        older = len(overview.undos) - 1
+        out.print(Text(f"And {older} older: ./manage.py pgsnap undo --list", style="dim"))
     if overview.occupied_bytes:
         out.print(Text(f"All copies together occupy {format_size(overview.occupied_bytes)}."))
+
+
+def print_undos(out: Console, undos: Sequence[Undo]) -> None:
+    """Print the kept states, each with the number by which undo takes it."""
+    if not undos:
+        out.print("There is nothing to undo.", style="dim")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("N", "Replaced", "By", "Holds", "Size", "Databases"):
+        table.add_column(heading, no_wrap=heading != "Databases")
+    for number, undo in enumerate(undos, 1):
+        cells = (
+            str(number),
+            format_ago(undo.taken_at),
+            "undo" if undo.by_undo else f"restore of {undo.name}",
+            _describe_contents(undo),
+            format_size(undo.size_bytes),
+            ", ".join(undo.aliases),
+        )
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    out.print(table)
+
+
+def _describe_contents(undo: Undo) -> str:
+    if not undo.based_on:
+        return "your work"
+    return f"{undo.based_on}, {'unwritten' if undo.is_unwritten else 'and work since'}"
 
 
 def print_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -20,12 +19,10 @@ class Contents:
 
     Attributes:
         migrations: Applied migrations as (app, name), sorted.
-        sequences: See `digest_sequences`.
         unlogged: Names of the unlogged tables.
     """
 
     migrations: Migrations
-    sequences: str
     unlogged: tuple[str, ...]
 
 
@@ -33,21 +30,8 @@ def read_contents(session: Session) -> Contents:
     """Return what the database that the session is on holds."""
     return Contents(
         migrations=_migrations(session),
-        sequences=digest_sequences(session),
         unlogged=tuple(name for (name,) in session.rows(_UNLOGGED, [list(session.schemas)])),
     )
-
-
-def digest_sequences(session: Session) -> str:
-    """Return a digest of where all sequences are; empty where our role may not read one.
-
-    Neither statistics nor ``pg_sequences`` show a ``setval(…, false)``, so each sequence is read.
-    """
-    try:
-        found = read_sequence_positions(session)
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
-        return ""
-    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:

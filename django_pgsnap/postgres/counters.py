@@ -7,6 +7,8 @@ counts are complete once its backend is gone. Where there is any doubt it counts
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from psycopg import sql
@@ -52,26 +54,50 @@ def has_counted(before: ActivityCounters, now: ActivityCounters) -> bool:
     return before[:_SAME] == now[:_SAME]
 
 
-def read_statistics_epoch(session: Session) -> str:
-    """Return when the server's statistics began."""
-    return str(session.value(_EPOCH))
-
-
 def rows_written(oid: sql.Composable) -> Query:
     """Return the expression for how many rows were ever written in the database with this oid."""
     return _ROWS.format(oid=oid)
-
-
-def is_untouched(oid: int) -> Query:
-    """Return the condition that no row was written in the database with this oid."""
-    untouched = sql.SQL(
-        "{} OPERATOR(pg_catalog.=) 0"
-        " AND pg_catalog.pg_stat_get_db_stat_reset_time({}) IS NULL AND {}"
-    )
-    return untouched.format(rows_written(sql.Literal(oid)), sql.Literal(oid), _ALL_ARE_COUNTED)
 
 
 def count_rows_written(session: Session, database: str) -> int:
     """Return how many rows were ever written in a database, when nobody is there any more."""
     count = sql.SQL("SELECT {} FROM pg_database WHERE datname = %s")
     return int(session.value(count.format(rows_written(sql.Identifier("oid"))), [database]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseCounters:
+    """What the server has counted of a database that nobody is on.
+
+    Attributes:
+        epoch: Since when it counts. As long as it is the same, nothing was left out or forgotten.
+        sessions: How many client sessions there were. No setting keeps one from being counted.
+        transactions: How many transactions ended, those of background workers included.
+        rows: How many rows were written.
+    """
+
+    epoch: str
+    sessions: int
+    transactions: int
+    rows: int
+
+
+_COUNTERS: Final = sql.SQL(
+    "SELECT datname,"
+    " CASE WHEN {} THEN pg_catalog.concat(({}), '/',"
+    " extract(epoch FROM pg_catalog.pg_stat_get_db_stat_reset_time(oid)))"
+    " ELSE pg_catalog.gen_random_uuid()::pg_catalog.text END,"
+    " pg_catalog.pg_stat_get_db_sessions(oid),"
+    " pg_catalog.pg_stat_get_db_xact_commit(oid)"
+    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_xact_rollback(oid), {}"
+    " FROM pg_catalog.pg_database"
+    " WHERE datname OPERATOR(pg_catalog.=) ANY(%s::pg_catalog.name[])"
+).format(_ALL_ARE_COUNTED, _EPOCH, _ROWS.format(oid=sql.Identifier("oid")))
+
+
+def read_counters(session: Session, databases: Iterable[str]) -> dict[str, DatabaseCounters]:
+    """Return what the server has counted of databases, those that are there."""
+    return {
+        name: DatabaseCounters(epoch=epoch, sessions=sessions, transactions=ended, rows=rows)
+        for name, epoch, sessions, ended, rows in session.rows(_COUNTERS, [list(databases)])
+    }

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..clones import transitions
 from ..clones.copying import copy_databases
 from ..clones.names import spare_name, to_drop_name, validate_name
-from ..clones.records import CopyRecord, validate_note
+from ..clones.records import CopyRecord, UndoRecord, validate_note
 from ..clones.spares import (
     cancel_spare,
     describe_taken_name,
@@ -20,7 +20,7 @@ from ..clones.spares import (
 from ..clones.strategy import CopyJob, drop_database
 from ..clones.transitions import join_statements, rewrite_comment
 from ..conf import config
-from ..errors import ObstacleError, SnapshotExistsError, SnapshotPinnedError
+from ..errors import ObstacleError, PgsnapError, SnapshotExistsError, SnapshotPinnedError
 from ..postgres.advisory_locks import try_acquire_lock
 from ..postgres.preconditions import check_collation
 from ..reporting import Reporter
@@ -48,12 +48,24 @@ def rename(old: str, new: str) -> Snapshot:
             )
         # An undo says which snapshot took its place.
         undos = [
-            replace(each, database=replace(each.database, record=replace(each.record, name=new)))
+            replace(each, database=replace(each.database, record=renamed))
             for context in contexts
             for each in context.undos()
-            if each.record.name == old
+            if (renamed := _renamed(each.record, old, new)) != each.record
         ]
         return _rewritten(contexts, snapshot, lambda record: replace(record, name=new), also=undos)
+
+
+def _renamed(record: UndoRecord, old: str, new: str) -> UndoRecord:
+    def name(before: str) -> str:
+        return new if before == old else before
+
+    return replace(
+        record,
+        name=name(record.name),
+        based_on=name(record.based_on),
+        successor_based_on=name(record.successor_based_on),
+    )
 
 
 def pin(name: str, *, pinned: bool = True) -> Snapshot:
@@ -224,7 +236,10 @@ def refill(
         if jobs:
             copy_databases(jobs, reporter, step=f"Making the spare of {snapshot.name}")
         finish_operation(contexts, current=snapshot.members, drops={}, reporter=reporter)
-    return queries.get(snapshot.name, databases=databases)
+    try:
+        return queries.get(snapshot.name, databases=databases)
+    except PgsnapError:
+        return snapshot  # the spare is made, so it is no failure if that cannot be seen
 
 
 def current_snapshot(copies: Sequence[CopyMember], undos: Sequence[UndoMember]) -> str | None:

@@ -1,35 +1,24 @@
-"""What is to take the live databases' places.
-
-What becomes of the live databases that are replaced: the undo, unless an older one is kept.
-
-A replacement: other databases take the place of the live ones of one server.
-
-Replacing: other databases take the place of the live ones, on all servers or on none.
-"""
+"""Replacing: other databases take the place of the live ones, on all servers or on none."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final, Self
-
-import django
-from psycopg import sql
 
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.names import new_identity
-from ..clones.records import CopyRecord, Record, UndoRecord
-from ..clones.swap import PropertiesChangedError, Swap, WrittenMeanwhileError, perform_swaps
+from ..clones.records import Record
+from ..clones.swap import PropertiesChangedError, Swap, perform_swaps
 from ..conf import config
 from ..connections.reconnect import aliases_sharing_database, close_and_wait
 from ..connections.restore_detection import DatabaseReplaced
 from ..errors import ServerUnavailableError
-from ..postgres.advisory_locks import HeldTooLongError, wait_until_connectable
-from ..postgres.backends import BackendTerminator, end_diffs, open_temporary_session
-from ..postgres.contents import digest_sequences, measure_databases
-from ..postgres.counters import is_untouched, read_statistics_epoch
+from ..postgres.advisory_locks import HeldTooLongError
+from ..postgres.backends import BackendTerminator, end_diffs
+from ..postgres.contents import measure_databases
+from ..postgres.counters import read_counters
 from ..postgres.parallel import start_in_thread
 from ..postgres.preconditions import check_nothing_attached, check_privileges
 from ..postgres.properties import (
@@ -39,11 +28,11 @@ from ..postgres.properties import (
     read_properties,
 )
 from ..postgres.server import Server
-from ..postgres.session import Session
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from .context import ServerContext, report_terminated
 from .types import AnyMember, MemberT, Snapshot
+from .undo_history import KeptSet, Place, Successor, settle_history
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,108 +96,6 @@ def replacements_of(
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class UndoGroup:
-    """What the parts of an undo have in common."""
-
-    set_id: str
-    members: int
-    taken_at: datetime
-
-    @classmethod
-    def of(cls, members: int) -> Self:
-        """Return what the parts of a new undo have in common."""
-        return cls(set_id=new_identity(), members=members, taken_at=datetime.now(UTC))
-
-
-@dataclass(frozen=True, kw_only=True)
-class UndoFacts:
-    """What the server tells of a live database that is to be replaced.
-
-    Attributes:
-        size_bytes: What it occupies on disk.
-        statistics_epoch: When the server's statistics began; see `written`.
-    """
-
-    size_bytes: int = 0
-    statistics_epoch: str = ""
-
-
-def find_older_undos(each: IncomingDatabase) -> list[UndoRecord]:
-    """Return the undos of a live database, newest first, without what comes in."""
-    undos = [
-        database.record
-        for database in each.context.catalog.undos([each.target.name])
-        if database.oid != each.database.oid
-    ]
-    return sorted(undos, key=lambda record: record.taken_at, reverse=True)
-
-
-def plan_swap(
-    each: IncomingDatabase,
-    wanted: Properties,
-    undo: UndoGroup | None,
-    facts: UndoFacts,
-    *,
-    keep_older_undo: bool,
-) -> Swap:
-    """Return the swap that brings a database in.
-
-    Args:
-        each: The database that comes.
-        wanted: What the live database is set up with.
-        undo: The undo that the live database becomes a part of; None to have it dropped.
-        facts: What the server tells of the live database.
-        keep_older_undo: Whether nothing was written since the older undo, so that it stays the one.
-    """
-    live = each.context.catalog.get(each.target.name)
-    older = find_older_undos(each)
-    record = None
-    if live and undo and not keep_older_undo:
-        record = _undo_record(each, wanted, undo, facts)
-    return Swap(
-        live_name=each.target.name,
-        live=live,
-        incoming=each.database,
-        properties=wanted,
-        undo=record,
-        drop_identity=new_identity(),
-        retire=older if record else [],
-        recomment=_succeeded(older[0], each, facts) if older and keep_older_undo else None,
-    )
-
-
-def _undo_record(
-    each: IncomingDatabase, wanted: Properties, undo: UndoGroup, facts: UndoFacts
-) -> UndoRecord:
-    record = UndoRecord(
-        identity=new_identity(),
-        set_id=undo.set_id,
-        members=undo.members,
-        name=each.record.name,
-        alias=each.target.alias,
-        source=each.target.name,
-        taken_at=undo.taken_at,
-        size_bytes=facts.size_bytes,
-        django=django.get_version(),
-        postgresql=each.context.watcher.server_name,
-        comment=wanted.comment,
-        connection_limit=wanted.connection_limit,
-    )
-    return _succeeded(record, each, facts)
-
-
-def _succeeded(undo: UndoRecord, each: IncomingDatabase, facts: UndoFacts) -> UndoRecord:
-    """Return an undo that knows which database took its place."""
-    return replace(
-        undo,
-        successor_oid=each.database.oid,
-        # What an undo holds may have been written, so nothing is known of its sequences.
-        successor_sequences=each.record.sequences if isinstance(each.record, CopyRecord) else "",
-        statistics_epoch=facts.statistics_epoch,
-    )
-
-
 _POLL_S: Final = 0.01
 
 
@@ -217,6 +104,7 @@ class ReplaceRequest:
     """What the caller asked for; see `restore`."""
 
     keep_undo: bool
+    by_undo: bool
     wait_s: float
     force: bool
     last_look: Callable[[], None] | None = None
@@ -226,6 +114,7 @@ class ReplaceRequest:
         cls,
         *,
         keep_undo: bool | None,
+        by_undo: bool = False,
         wait_s: float | None,
         force: bool,
         last_look: Callable[[], None] | None = None,
@@ -233,7 +122,8 @@ class ReplaceRequest:
         """Return a request where None stands for what the settings say."""
         settings = config()
         return cls(
-            keep_undo=settings.undo if keep_undo is None else keep_undo,
+            keep_undo=settings.undo > 0 if keep_undo is None else keep_undo,
+            by_undo=by_undo,
             wait_s=settings.wait_s if wait_s is None else wait_s,
             force=force,
             last_look=last_look,
@@ -248,13 +138,13 @@ class Replacement:
         context: ServerContext,
         incoming: Sequence[IncomingDatabase],
         request: ReplaceRequest,
-        undo: UndoGroup | None,
+        kept: KeptSet | None,
         reporter: Reporter,
     ) -> None:
         self.context = context
         self._incoming = incoming
         self._request = request
-        self._undo = undo
+        self._kept = kept
         self._reporter = reporter
         self._names = [each.target.name for each in incoming if each.target.name in context.catalog]
         self.terminator = BackendTerminator(
@@ -264,9 +154,9 @@ class Replacement:
             force=request.force,
             reporter=reporter,
         )
-        self._was_empty = False
         self._properties: dict[str, tuple[Properties, Properties]] = {}
-        self._facts: dict[str, UndoFacts] = {}
+        self._sizes: dict[str, int] = {}
+        self.successors: dict[Place, Successor] = {}
         self._swaps: list[Swap] = []
 
     @property
@@ -287,14 +177,13 @@ class Replacement:
         session = self.context.main
         check_nothing_attached(session, self._names)
         check_privileges(session, [*self._names, *(each.database.name for each in self._incoming)])
-        self._facts = self._read_facts(session)
-
-    def _read_facts(self, session: Session) -> dict[str, UndoFacts]:
-        epoch = read_statistics_epoch(session)
-        sizes = measure_databases(session, self._names)
-        return {
-            name: UndoFacts(size_bytes=sizes.get(name, 0), statistics_epoch=epoch)
-            for name in self._names
+        self._sizes = measure_databases(session, self._names)
+        counters = read_counters(session, [each.database.name for each in self._incoming])
+        self.successors = {
+            (each.server, each.target.name): Successor.of(
+                each.database, each.record, counters.get(each.database.name)
+            )
+            for each in self._incoming
         }
 
     def _read_properties(self) -> None:
@@ -303,7 +192,7 @@ class Replacement:
     def prepare(self) -> None:
         end_diffs(self.context.watcher, [each.database.name for each in self._incoming])
         self._set_up()
-        self._was_empty = self.terminator.empty_databases()
+        self.terminator.empty_databases()
 
     def _set_up(self) -> None:
         for each in self._incoming:
@@ -313,19 +202,13 @@ class Replacement:
             ):
                 self._reporter.warn(str(shortfall))
 
-    def perform(self, *, alone: bool, first: bool) -> None:
-        """Swap; where it is alone, a state that nobody changed does not become the undo.
-
-        Only the first one looks before: once it has swapped, what was live is live no more.
-        """
+    def perform(self, *, first: bool) -> None:
+        """Swap. Only the first looks before: later, what was live elsewhere is live no more."""
         look = self._look if first else None
-        unwritten = alone and self._request.keep_undo and self._is_unwritten()
         while True:
-            self._swaps = self._plan(keep_older_undo=unwritten)
+            self._swaps = [self._plan(each) for each in self._incoming]
             try:
                 perform_swaps(self.context.main, self._swaps, self.terminator, look)
-            except WrittenMeanwhileError:
-                unwritten = False
             except PropertiesChangedError:
                 self._wait_for_settings()
                 self._read_properties()
@@ -386,29 +269,31 @@ class Replacement:
             )
         return wanted, present
 
-    def _is_unwritten(self) -> bool:
-        # Where clients keep coming they also write.
-        return self._was_empty and all(map(self._is_one_unwritten, self._incoming))
-
-    def _is_one_unwritten(self, each: IncomingDatabase) -> bool:
-        live = self.context.catalog.get(each.target.name)
-        older = find_older_undos(each)
-        if live is None or not older:
-            return False
-        wait_s = self._request.wait_s
-        return is_unwritten(self.context.watcher, self.context.server, live, older[0], wait_s)
-
-    def _plan(self, *, keep_older_undo: bool) -> list[Swap]:
-        return [
-            plan_swap(
-                each,
-                self._properties[each.target.name][0],
-                self._undo,
-                self._facts.get(each.target.name, UndoFacts()),
-                keep_older_undo=keep_older_undo,
+    def _plan(self, each: IncomingDatabase) -> Swap:
+        name = each.target.name
+        live, wanted = self.context.catalog.get(name), self._properties[name][0]
+        outgoing = None
+        if live and self._kept:
+            outgoing = self.successors[each.server, name].noted_in(
+                replace(
+                    self._kept.record(
+                        self.context,
+                        each.target,
+                        each.record.name,
+                        size_bytes=self._sizes.get(name, 0),
+                    ),
+                    comment=wanted.comment,
+                    connection_limit=wanted.connection_limit,
+                )
             )
-            for each in self._incoming
-        ]
+        return Swap(
+            live_name=name,
+            live=live,
+            incoming=each.database,
+            properties=wanted,
+            outgoing=outgoing,
+            drop_identity=new_identity(),
+        )
 
 
 def replace_live(
@@ -419,6 +304,7 @@ def replace_live(
     1. The incoming databases are set up like the live ones. If it stops here, nothing has changed.
     2. Sessions that idle on the live databases are ended, those that work waited for.
     3. One transaction per server swaps. If a later server fails, the earlier ones swap back.
+    4. Kept states that the rule of `undo_history` lets go are kept states no more.
 
     Returns:
         For each server, the databases that nobody needs any more.
@@ -426,11 +312,15 @@ def replace_live(
     Raises:
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
-    # What is replaced on all servers becomes one undo.
-    undo = UndoGroup.of(len(incoming)) if request.keep_undo else None
+    contexts = [group[0].context for group in group_by_server(incoming).values()]
+    there = [each for each in incoming if each.target.name in each.context.catalog]
+    kept = None
+    if request.keep_undo and there:
+        # What is replaced on all servers is one state.
+        kept = KeptSet.of(contexts, len(there), by_undo=request.by_undo)
     work = [
-        Replacement(context, group, request, undo, reporter)
-        for context, group in _by_context(incoming)
+        Replacement(group[0].context, group, request, kept, reporter)
+        for group in group_by_server(incoming).values()
     ]
     for replacement in work:
         replacement.check()
@@ -438,14 +328,22 @@ def replace_live(
         replacement.prepare()
     _perform_all(work)
     report_terminated([replacement.terminator for replacement in work], reporter)
-    return {replacement.context.server: replacement.drops for replacement in work}
+    successors = {place: each for one in work for place, each in one.successors.items()}
+    drops = settle_history(contexts, kept, successors, reporter)
+    return {
+        replacement.context.server: [
+            *replacement.drops,
+            *drops.get(replacement.context.server, ()),
+        ]
+        for replacement in work
+    }
 
 
 def _perform_all(work: Sequence[Replacement]) -> None:
     """Swap on all servers, or on none."""
     try:
         for replacement in work:
-            replacement.perform(alone=len(work) == 1, first=replacement is work[0])
+            replacement.perform(first=replacement is work[0])
     except BaseException:
         if len(work) == 1:
             raise
@@ -455,39 +353,3 @@ def _perform_all(work: Sequence[Replacement]) -> None:
             for replacement in reversed(done):
                 replacement.put_back()
         raise
-
-
-def _by_context(
-    incoming: Iterable[IncomingDatabase],
-) -> list[tuple[ServerContext, list[IncomingDatabase]]]:
-    return [(group[0].context, group) for group in group_by_server(incoming).values()]
-
-
-def is_unwritten(
-    session: Session, server: Server, live: AnyDatabase, undo: UndoRecord, wait_s: float
-) -> bool:
-    """Tell whether the live database is for sure what the last restore made it.
-
-    Sequences can be set without any row being written, so they are read too, from inside. Call
-    this when the sessions on the live database have been ended.
-
-    Args:
-        session: A maintenance session.
-        server: The server, to connect to the live database.
-        live: The live database.
-        undo: What the last restore left, which says what it put in place.
-        wait_s: How long to wait for somebody who copies the live database, in seconds.
-
-    Raises:
-        HeldTooLongError: The copy takes longer.
-    """
-    if (
-        undo.successor_oid != live.oid
-        or not undo.successor_sequences
-        or not session.value(sql.SQL("SELECT {}").format(is_untouched(live.oid)))
-        or undo.statistics_epoch != read_statistics_epoch(session)
-    ):
-        return False
-    wait_until_connectable(session, live.name, wait_s)
-    with open_temporary_session(server, session, live.name, "comparing sequences") as inside:
-        return digest_sequences(inside) == undo.successor_sequences

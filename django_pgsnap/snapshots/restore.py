@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.copying import copy_databases
@@ -11,13 +12,15 @@ from ..clones.names import new_identity, spare_name, unfinished_name
 from ..clones.spares import obtain_spare
 from ..clones.strategy import Clone, CopyJob, parse_strategy
 from ..connections.restore_detection import announce_restore, handle_announced_restore
-from ..errors import ObstacleError
+from ..errors import ObstacleError, PgsnapError
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.preconditions import check_collation
+from ..postgres.server import Server
 from ..postgres.targets import Target
 from ..reporting import Reporter
 from ..signals import pre_restore
 from .context import ServerContext, choose_targets, finish_operation, open_operation
+from .manage import delete
 from .queries import find_snapshot_in
 from .replace_live import (
     IncomingDatabase,
@@ -172,6 +175,10 @@ def _made(context: ServerContext, job: CopyJob) -> AnyDatabase:
     return load_catalog(context.watcher)[job.clone.name]
 
 
+# What checkpoints of this process are open: the database of each, and the thread, innermost last.
+_open_blocks: list[tuple[frozenset[tuple[Server, str]], int]] = []
+
+
 @contextmanager
 def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
     """Take a snapshot on entry, and restore it on exit, whatever happens in between.
@@ -183,12 +190,47 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
         databases: Aliases; None for all that the settings name.
 
     Raises:
-        PgsnapError: Its subclasses say what stood in the way. If that is on exit, the snapshot
+        ObstacleError: Another thread is inside a checkpoint of one of the databases: two blocks
+            that overlap cannot both be taken back.
+        PgsnapError: Other subclasses say what stood in the way. If that is on exit, the snapshot
             stays, under the name that it has in the block.
     """
-    snapshot = take(f"checkpoint-{new_identity()}", databases=databases, pin=True, spare=False)
+    with _only_thread(choose_targets(databases)):
+        snapshot = _take_checkpoint(databases)
+        try:
+            yield snapshot
+        finally:
+            request = ReplaceRequest.of(keep_undo=None, wait_s=None, force=False)
+            restore_as(snapshot.name, snapshot.aliases, request, Reporter(), consume=True)
+
+
+@contextmanager
+def _only_thread(about: Sequence[Target]) -> Iterator[None]:
+    """Refuse a block that overlaps with one of another thread."""
+    places = frozenset((target.server, target.name) for target in about)
+    block = (places, threading.get_ident())
+    others = {
+        name for there, thread in _open_blocks if thread != block[1] for _, name in places & there
+    }
+    if others:
+        raise ObstacleError(
+            "Another thread is inside a checkpoint of "
+            f"{', '.join(map(repr, sorted(others)))}: two that overlap cannot both be taken back.",
+            hint="Let one end before the other begins, or take a snapshot instead.",
+        )
+    _open_blocks.append(block)
     try:
-        yield snapshot
+        yield
     finally:
-        request = ReplaceRequest.of(keep_undo=None, wait_s=None, force=False)
-        restore_as(snapshot.name, snapshot.aliases, request, Reporter(), consume=True)
+        _open_blocks.remove(block)
+
+
+def _take_checkpoint(databases: Sequence[str] | None) -> Snapshot:
+    name = f"checkpoint-{new_identity()}"
+    try:
+        return take(name, databases=databases, pin=True, spare=False)
+    except BaseException:
+        # The snapshot is there already where a receiver of post_take fails.
+        with suppress(PgsnapError):
+            delete(name, force=True)
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import django
 import psycopg
@@ -54,6 +54,7 @@ from .context import (
     report_terminated,
 )
 from .types import CopyMember, Snapshot, snapshots_of
+from .undo_history import read_clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,7 @@ def _take(
     for context in contexts:
         _check(context)
     parts = [part for context in contexts for part in plan_parts(context, request, reporter)]
-    taken_at = datetime.now(UTC)
+    taken_at = read_clock(contexts[0])
     # In a large working copy git takes as long as the server.
     code = start_in_thread(read_checkout)
     copied = copy_databases([part.job for part in parts], reporter)
@@ -308,7 +309,7 @@ def _inspect(context: ServerContext, target: Target, wait_s: float, reporter: Re
             contents = read_contents(inside)
     except ServerUnavailableError as error:
         reporter.warn(f"Taken without its list of migrations: {error.message}")
-        return Contents(migrations=(), sequences="", unlogged=())
+        return Contents(migrations=(), unlogged=())
     if contents.unlogged:
         reporter.warn(
             f"Unlogged tables of {target.name!r} come back empty if the server crashes after "
@@ -348,7 +349,6 @@ def build_records(
             django=django.get_version(),
             postgresql=part.context.watcher.server_name,
             migrations=part.contents.migrations,
-            sequences=part.contents.sequences,
             comment=part.properties.comment,
             connection_limit=part.properties.connection_limit,
         )

@@ -79,6 +79,11 @@ class _Set:
         """What its members occupy together, without spares."""
         return sum(member.record.size_bytes for member in self.members)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all its members are there."""
+        return len(self.members) == self._record.members
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot(_Set):
@@ -137,17 +142,31 @@ class Snapshot(_Set):
             return "ready"
         return "none" if "none" in states else "building"
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all its members are there."""
-        return len(self.members) == self._record.members
-
 
 @dataclass(frozen=True, kw_only=True)
 class Undo(_Set):
-    """What the last restore, undo or redo replaced; ``name`` is the snapshot it was about."""
+    """A state that a restore or an undo replaced; ``name`` is the snapshot it was about."""
 
     members: tuple[UndoMember, ...]
+
+    @property
+    def _record(self) -> UndoRecord:
+        return self.members[0].record
+
+    @property
+    def by_undo(self) -> bool:
+        """Whether an undo replaced it rather than a restore."""
+        return self._record.by_undo
+
+    @property
+    def based_on(self) -> str:
+        """The snapshot that it was restored from, or empty."""
+        return self._record.based_on
+
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether the server counted no row that was written since it was put in place."""
+        return all(member.record.unwritten for member in self.members)
 
 
 def snapshots_of(members: Iterable[CopyMember]) -> list[Snapshot]:

@@ -1,4 +1,4 @@
-"""Undo: swap back what the last restore replaced."""
+"""Undo: swap back what a restore or an undo replaced; `undo_history` says what is kept."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .types import Snapshot, Undo, undos_of
 
 
 def undo(
+    number: int = 1,
     *,
     databases: Sequence[str] | None = None,
     wait_s: float | None = None,
@@ -27,9 +28,10 @@ def undo(
     reporter: Reporter | None = None,
     last_look: Callable[[], None] | None = None,
 ) -> Undo:
-    """Swap back what the last restore replaced; doing it again is the redo.
+    """Swap back a state that a restore or an undo replaced; doing it again leads back.
 
     Args:
+        number: Which of the kept states, counted from the newest.
         databases: Aliases; None for all that the settings name.
         wait_s: As for `restore`.
         force: As for `restore`.
@@ -37,31 +39,34 @@ def undo(
         last_look: As for `restore`.
 
     Returns:
-        The undo that became live.
+        The state that became live.
 
     Raises:
-        NothingToUndoError: No restore left one.
+        NothingToUndoError: No restore left one, or not so many are kept.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
     about = choose_targets(databases)
-    request = ReplaceRequest.of(keep_undo=True, wait_s=wait_s, force=force, last_look=last_look)
+    request = ReplaceRequest.of(
+        keep_undo=True, by_undo=True, wait_s=wait_s, force=force, last_look=last_look
+    )
     reporter = reporter or Reporter()
     pre_restore.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=None)
     with open_operation("undo", about, wait_s=request.wait_s, reporter=reporter) as contexts:
-        last = _last_undo(contexts)
+        chosen = _choose(contexts, number)
         incoming = [
             IncomingDatabase.of(context, target, member, member.database)
-            for context, target, member in match_with_live(contexts, last.members)
+            for context, target, member in match_with_live(contexts, chosen.members)
         ]
         replaced_databases = replacements_of(incoming, None)
         announce_restore(replaced_databases)
         drops = replace_live(incoming, request, reporter)
         finish_operation(contexts, drops=drops, reporter=reporter)
     handle_announced_restore(replaced_databases)
-    return last
+    return chosen
 
 
-def _last_undo(contexts: Sequence[ServerContext]) -> Undo:
+def _choose(contexts: Sequence[ServerContext], number: int) -> Undo:
+    """Return a kept state by its number."""
     found = undos_of([member for context in contexts for member in context.undos()])
     if not found:
         databases = ", ".join(repr(name) for context in contexts for name in context.sources)
@@ -69,4 +74,10 @@ def _last_undo(contexts: Sequence[ServerContext]) -> Undo:
             f"There is nothing to undo: no restore of {databases} has left an undo.",
             hint="See ./manage.py pgsnap list for snapshots to restore.",
         )
-    return found[0]
+    if not 0 < number <= len(found):
+        count = "one replaced state is" if len(found) == 1 else f"{len(found)} replaced states are"
+        raise NothingToUndoError(
+            f"There is no replaced state {number}: {count} kept.",
+            hint="See them with pgsnap undo --list.",
+        )
+    return found[number - 1]

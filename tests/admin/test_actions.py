@@ -242,9 +242,7 @@ def test_restore_page_says_what_will_happen(root: Client, live: str, server: Ser
 
     assert f"All that is in default goes back to {describe_snapshot(snapshot)}." in asked
     assert "A ready-made clone stands by, so that takes milliseconds." in asked
-    assert (
-        "It takes the place of the undo that is there now: what was live before “seeded”" in asked
-    )
+    assert "What is live now is kept. “Undo” brings it back." in asked
     assert "1 session idles and will be ended:" in asked
     assert "(psql), idle" in asked
 

@@ -54,14 +54,21 @@ copies = st.builds(
     git_commit=texts,
     git_dirty=st.booleans(),
     migrations=migrations,
-    sequences=texts,
 )
 undos = st.builds(
     UndoRecord,
     **common,
+    by_undo=st.booleans(),
+    based_on=texts,
+    unwritten=st.booleans(),
+    copy_of=texts,
     successor_oid=integers,
-    successor_sequences=texts,
+    successor_copy=texts,
+    successor_based_on=texts,
     statistics_epoch=texts,
+    successor_sessions=integers,
+    successor_transactions=integers,
+    successor_rows=integers,
 )
 templates = st.builds(
     TemplateRecord,
@@ -245,12 +252,10 @@ def test_values_that_older_versions_did_not_write() -> None:
             git_commit="abc",
             git_dirty=True,
             migrations=(("app", "0001"),),
-            sequences="5eed",
         ),
         undo_record(
             **OLD_VALUES,
             successor_oid=16384,
-            successor_sequences="5eed",
             statistics_epoch="2024-01-01",
         ),
         template_record(

@@ -12,11 +12,10 @@ from psycopg import sql as pg
 
 from django_pgsnap.clones.catalog import load_catalog
 from django_pgsnap.clones.names import to_drop_name, undo_name
-from django_pgsnap.clones.records import UndoRecord, encode_record
+from django_pgsnap.clones.records import encode_record
 from django_pgsnap.clones.swap import (
     PropertiesChangedError,
     Swap,
-    WrittenMeanwhileError,
     perform_swaps,
 )
 from django_pgsnap.errors import ChangedMeanwhileError, DatabaseBusyError, MissingRightError
@@ -51,7 +50,7 @@ def prepare(make_database: MakeDatabase, session: Session, sql: RunSql) -> Prepa
             live=present[live],
             incoming=present[incoming],
             properties=read_properties(session, live)[0],
-            undo=undo_record(source=live),
+            outgoing=undo_record(source=live),
             drop_identity=TO_DROP,
         )
 
@@ -131,7 +130,7 @@ def test_properties_of_the_stage(prepare: Prepare, run: Run, databases: ListData
 
 def test_without_an_undo(prepare: Prepare, run: Run, databases: ListDatabases) -> None:
     """A state that is not kept waits to be dropped, shut and without a comment."""
-    swap = replace(prepare(), undo=None)
+    swap = replace(prepare(), outgoing=None)
 
     run(swap)
 
@@ -144,7 +143,7 @@ def test_live_database_is_missing(
     prepare: Prepare, run: Run, databases: ListDatabases, sql: RunSql
 ) -> None:
     """Where nothing is live, the incoming database takes the name all the same."""
-    swap = replace(prepare(), live=None, undo=None)
+    swap = replace(prepare(), live=None, outgoing=None)
     sql("DROP DATABASE live")
 
     run(swap)
@@ -159,7 +158,7 @@ def test_several_or_none(prepare: Prepare, run: Run, databases: ListDatabases, s
     """All databases of a server are swapped, or, when one cannot be, none."""
     first = prepare("first")
     second = prepare("second", incoming="pgsnap_spare_cccccccccccccccc")
-    second = replace(second, undo=undo_record(identity=OLDER, source="second"))
+    second = replace(second, outgoing=undo_record(identity=OLDER, source="second"))
     spoiled = replace(second, incoming=replace(second.incoming, oid=1))
     before = names_of(databases)
 
@@ -229,30 +228,6 @@ def test_name_that_is_taken(
     assert names_of(databases) == before
 
 
-def test_older_undo_is_retired(prepare: Prepare, run: Run, databases: ListDatabases) -> None:
-    """The older undo waits to be dropped, once there is a new one; until then it can be back."""
-    first = prepare()
-    run(first)
-    older = first.undo
-    assert older is not None
-    swap = replace(
-        prepare("other", incoming="pgsnap_spare_cccccccccccccccc"),
-        undo=undo_record(identity=OLDER, source="other"),
-        retire=[older],
-    )
-
-    run(swap)
-
-    to_drop = to_drop_name(IDENTITY)
-    assert to_drop in names_of(databases)
-    assert swap.drops == [to_drop]
-    back = swap.reversed()
-    assert back is not None
-    run(back)
-    assert to_drop not in names_of(databases)
-    assert older.database in names_of(databases)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -294,40 +269,30 @@ def test_reversed(
     assert back.drops == [to_drop.name]
 
 
-def keeping(swap: Swap, older: UndoRecord) -> Swap:
-    return replace(swap, undo=None, recomment=replace(older, successor_oid=swap.incoming.oid))
-
-
-@pytest.fixture
-def restored(prepare: Prepare, run: Run, session: Session) -> Swap:
-    """A swap that would drop an unwritten live database and keep the older undo."""
-    first = prepare()
-    run(first)
-    assert first.undo is not None
-    second = prepare("other", incoming="pgsnap_spare_cccccccccccccccc")
-    return keeping(
-        replace(second, live_name="live", live=load_catalog(session)["live"]), first.undo
+def test_kept_state_is_one_again(
+    prepare: Prepare, run: Run, databases: ListDatabases, session: Session
+) -> None:
+    """Where a kept state had come in, it is one again, with its name and its comment."""
+    run(prepare())
+    (kept,) = load_catalog(session).undos()
+    live = load_catalog(session)["live"]
+    swap = Swap(
+        live_name="live",
+        live=live,
+        incoming=kept,
+        properties=read_properties(session, "live")[0],
+        outgoing=undo_record(identity=OLDER),
+        drop_identity=TO_DROP,
     )
-
-
-def test_older_undo_is_kept(restored: Swap, run: Run, session: Session) -> None:
-    """An undo that is kept gets to know what took its database's place."""
-    run(restored)
-
-    (undo,) = load_catalog(session).undos()
-    assert undo.record == restored.recomment
-    assert restored.drops == [to_drop_name(TO_DROP)]
-
-
-def test_written_meanwhile(restored: Swap, run: Run, databases: ListDatabases, sql: RunSql) -> None:
-    """What was written since we looked is not thrown away: nothing happens."""
-    sql("CREATE TABLE work ()", dbname="live")
     before = databases()
+    run(swap)
+    back = swap.reversed()
+    assert back is not None
 
-    with pytest.raises(WrittenMeanwhileError):
-        run(restored)
+    run(back)
 
     assert databases() == before
+    assert back.drops == []
 
 
 def test_clients_are_ended(prepare: Prepare, run: Run, clean_server: Server, sql: RunSql) -> None:

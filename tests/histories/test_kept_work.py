@@ -42,7 +42,6 @@ VERBS: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.xfail(reason="an undo that comes in is taken for written, so the work goes")
 def test_undo_and_redo_before_another_restore(live: str, server: Server) -> None:
     """A state that was only looked at does not push the work out."""
     take("a")
@@ -59,7 +58,6 @@ def test_undo_and_redo_before_another_restore(live: str, server: Server) -> None
     assert ["WORK", "changed"] in kept_authors("default", server)
 
 
-@pytest.mark.xfail(reason="across servers, a state without work in it becomes the only undo")
 def test_same_restore_twice_on_two_servers(
     two_servers: Server, server: Server, live_pair: dict[str, str]
 ) -> None:
@@ -75,7 +73,6 @@ def test_same_restore_twice_on_two_servers(
         assert ["WORK"] in kept_authors(alias, server, two_servers)
 
 
-@pytest.mark.xfail(reason="a state that a checkpoint put in place counts as a copy that exists")
 def test_work_before_a_checkpoint(live: str, server: Server) -> None:
     """What a checkpoint took and put back has no other copy, so the next restore keeps it."""
     take("seeded")
@@ -88,7 +85,6 @@ def test_work_before_a_checkpoint(live: str, server: Server) -> None:
     assert ["WORK"] in kept_authors("default", server)
 
 
-@pytest.mark.xfail(reason="a state that a checkpoint put in place counts as a copy that exists")
 def test_work_between_nested_checkpoints(live: str, server: Server) -> None:
     """What the outer block did before the inner one is kept when the outer one ends."""
     with checkpoint():
@@ -100,7 +96,6 @@ def test_work_between_nested_checkpoints(live: str, server: Server) -> None:
     assert ["outer"] in kept_authors("default", server)
 
 
-@pytest.mark.xfail(reason="a state counts as a copy that exists though its snapshot was deleted")
 def test_restored_snapshot_is_deleted(live: str, server: Server) -> None:
     """A restored state whose snapshot is gone is the last of its kind, so it is kept."""
     take("seeded")
@@ -115,7 +110,6 @@ def test_restored_snapshot_is_deleted(live: str, server: Server) -> None:
     assert ["Ursula"] in kept_authors("default", server)
 
 
-@pytest.mark.xfail(reason="the second thread's block ends in the state of the first one's")
 def test_checkpoints_of_threads_that_overlap(live: str) -> None:
     """Two threads whose blocks overlap cannot both be taken back, so one of them is refused."""
     first_is_over, second_is_inside = Event(), Event()
@@ -142,7 +136,6 @@ def test_checkpoints_of_threads_that_overlap(live: str) -> None:
         first_is_over.set()
 
 
-@pytest.mark.xfail(reason="writes of sessions that are not counted are not seen")
 def test_writes_without_counters(live: str, server: Server, sql: RunSql) -> None:
     """A row counts as work though the session that wrote it was not counted."""
     take("seeded")
@@ -156,15 +149,7 @@ def test_writes_without_counters(live: str, server: Server, sql: RunSql) -> None
     assert ["WORK"] in kept_authors("default", server)
 
 
-@pytest.mark.parametrize(
-    "obstacle",
-    [
-        pytest.param(
-            name, marks=pytest.mark.xfail(reason="a look at the live database must not fail")
-        )
-        for name in OBSTACLES
-    ],
-)
+@pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_live_database_that_lets_us_not_in(
     obstacle: str, live_owned: str, server: Server, sql: RunSql
 ) -> None:
@@ -183,7 +168,6 @@ def test_live_database_that_lets_us_not_in(
 
 
 @pytest.mark.pg(">= 17")
-@pytest.mark.xfail(reason="a look at the live database must not fail")
 def test_trigger_that_refuses_logins(live_owned: str, server: Server, sql: RunSql) -> None:
     """Where a login trigger keeps everybody out, the restore works all the same."""
     sql(REFUSING_TRIGGER, dbname=live_owned)
@@ -201,7 +185,6 @@ def test_trigger_that_refuses_logins(live_owned: str, server: Server, sql: RunSq
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.xfail(reason="the server does not tell the size, which ends in a raw error")
 def test_right_to_connect_revoked(verb: str, live_owned: str, server: Server, sql: RunSql) -> None:
     """Who may not connect to the live database owns it all the same, and the command works."""
     take("seeded")
@@ -217,7 +200,6 @@ def test_right_to_connect_revoked(verb: str, live_owned: str, server: Server, sq
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.xfail(reason="the open transaction is discarded without a word")
 def test_open_transaction_without_autocommit(verb: str, live: str) -> None:
     """A transaction that Django has open is as good a reason to refuse as `atomic` is."""
     take("seeded")

@@ -20,7 +20,7 @@ from tests.conftest import Call, RunSql
 from tests.project import Manage
 from tests.servers import Server
 from tests.terminal import ESCAPE, on_terminal
-from tests.watching import held_up, in_transaction, settle, write
+from tests.watching import authors, held_up, in_transaction, settle, write
 
 SUBCOMMANDS = [
     "take",
@@ -585,6 +585,31 @@ def test_undo_is_listed_until_it_is_used(live: str, call: Call) -> None:
         call("pgsnap", "list").stdout
     )
     assert len(overview().undos) == 1
+
+
+def test_kept_states_are_listed(live: str, call: Call) -> None:
+    """Each has its number, what replaced it and what it holds; a number brings one back."""
+    assert call("pgsnap", "undo", "--list").stdout == "There is nothing to undo.\n"
+    take("seeded")
+    write("first")
+    restore("seeded")
+    write("second")
+    restore("seeded")
+
+    listed = call("pgsnap", "undo", "--list").stdout.splitlines()
+    facts = json.loads(call("pgsnap", "undo", "--list", "--json").stdout)
+
+    assert [line.split()[0] for line in listed] == ["N", "1", "2"]
+    assert "restore of seeded" in listed[1]
+    assert "seeded, and work since" in listed[1]
+    assert "your work" in listed[2]
+    assert [(each["based_on"], each["unwritten"]) for each in facts] == [
+        ("seeded", False),
+        (None, False),
+    ]
+    assert "And 1 older: ./manage.py pgsnap undo --list" in call("pgsnap", "list").stdout
+    call("pgsnap", "undo", "2")
+    assert authors() == ["first"]
 
 
 def _plain(text: str) -> str:

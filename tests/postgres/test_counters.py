@@ -1,19 +1,13 @@
-"""Whether a live database was written since a restore put it there."""
+"""What the server counts of a database that tells whether somebody has used or written it."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.clones.catalog import load_catalog
-from django_pgsnap.clones.records import UndoRecord
-from django_pgsnap.postgres.contents import digest_sequences
-from django_pgsnap.postgres.counters import read_statistics_epoch
+from django_pgsnap.postgres.counters import DatabaseCounters, read_counters
 from django_pgsnap.postgres.session import Session
-from django_pgsnap.snapshots import replace_live
-from tests.conftest import MakeDatabase, ServerAs, SessionAs
-from tests.records import undo_record
+from tests.conftest import MakeDatabase, RunSql, ServerAs
 from tests.servers import Server
 from tests.watching import until
 
@@ -22,30 +16,25 @@ FILL = (
     " CREATE SEQUENCE odd; SELECT setval('odd', 7)"
 )
 
+Run = Callable[..., None]
+Read = Callable[[], DatabaseCounters]
+
 
 @pytest.fixture
-def undo(
-    make_database: MakeDatabase, clean_server: Server, session: Session, session_as: SessionAs
-) -> UndoRecord:
-    """The undo that a restore has left which put a fresh, unwritten database in place."""
-    make_database("filled")
-    with session_as(database="filled") as inside:
-        inside.execute(pg.SQL("SET search_path = public; " + FILL))
-        digest = digest_sequences(inside)
+def fresh(make_database: MakeDatabase, session: Session, sql: RunSql) -> str:
+    """A clone that nobody was ever on."""
+    sql(FILL, dbname=make_database("filled"))
+    until(lambda: not sql("SELECT 1 FROM pg_stat_activity WHERE datname = 'filled'"))
     session.execute(pg.SQL("CREATE DATABASE live TEMPLATE filled STRATEGY FILE_COPY"))
-    return undo_record(
-        successor_oid=load_catalog(session)["live"].oid,
-        successor_sequences=digest,
-        statistics_epoch=read_statistics_epoch(session),
-    )
+    return "live"
 
 
 @pytest.fixture
-def run(clean_server: Server) -> Callable[[str], None]:
-    """Runs a statement on the live database, and waits until its backend is gone."""
+def run(fresh: str, clean_server: Server) -> Run:
+    """Runs a statement on the database, and waits until its backend is gone."""
 
-    def run(statement: str) -> None:
-        with clean_server.connect("live") as connection:
+    def run(statement: str, options: str = "") -> None:
+        with clean_server.connect(fresh, options=options) as connection:
             pid = connection.info.backend_pid
             connection.execute(statement)
         with clean_server.connect() as connection:
@@ -56,26 +45,35 @@ def run(clean_server: Server) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def is_unwritten(
-    undo: UndoRecord, server_as: ServerAs, session: Session
-) -> Callable[[UndoRecord], bool]:
-    def ask(record: UndoRecord) -> bool:
-        live = load_catalog(session)["live"]
-        return replace_live.is_unwritten(session, server_as(), live, record, wait_s=1)
-
-    return ask
+def read(fresh: str, session: Session) -> Read:
+    return lambda: read_counters(session, [fresh])[fresh]
 
 
-Ask = Callable[[UndoRecord], bool]
-Run = Callable[[str], None]
+def test_fresh_clone(read: Read) -> None:
+    """A clone begins at zero, whatever was counted of its source."""
+    counters = read()
+
+    assert (counters.sessions, counters.transactions, counters.rows) == (0, 0, 0)
+    assert read() == counters
 
 
-@pytest.mark.parametrize("statement", ["SELECT * FROM t", "BEGIN; SELECT 1; COMMIT", ""])
-def test_unwritten(statement: str, undo: UndoRecord, run: Run, is_unwritten: Ask) -> None:
-    """What was only read is what the restore made it."""
-    run(statement)
+def test_databases_that_are_not_there(session: Session, fresh: str) -> None:
+    """Of a database that is gone nothing is told."""
+    assert read_counters(session, [fresh, "gone"]).keys() == {fresh}
 
-    assert is_unwritten(undo)
+
+@pytest.mark.parametrize("options", ["", "-c track_counts=off", "-c track_activities=off"])
+@pytest.mark.parametrize("statement", ["", "SELECT 1", "UPDATE t SET n = n"])
+def test_no_setting_hides_a_session(statement: str, options: str, run: Run, read: Read) -> None:
+    """Every session is counted, though it does nothing, and whatever it switches off."""
+    before = read()
+
+    run(statement, options)
+
+    now = read()
+    assert now.sessions == before.sessions + 1
+    assert now.transactions > before.transactions
+    assert now.epoch == before.epoch
 
 
 @pytest.mark.parametrize(
@@ -90,19 +88,28 @@ def test_unwritten(statement: str, undo: UndoRecord, run: Run, is_unwritten: Ask
         "ALTER TABLE t ADD x int",
         "COMMENT ON TABLE t IS 'new'",
         "BEGIN; INSERT INTO t DEFAULT VALUES; ROLLBACK",
-        "SELECT nextval('odd')",
-        "SELECT setval('odd', 7, false)",
-        "SELECT setval('odd', 6)",
         "ALTER SEQUENCE odd RESTART",
         "SELECT lo_from_bytea(0, 'x')",
         "ANALYZE t",
     ],
 )
-def test_written(statement: str, undo: UndoRecord, run: Run, is_unwritten: Ask) -> None:
-    """Whatever changes anything is noticed; what was taken back again may be, too."""
+def test_rows(statement: str, run: Run, read: Read) -> None:
+    """Whatever writes a row is counted, in catalogs too; what was taken back as well."""
+    before = read()
+
     run(statement)
 
-    assert not is_unwritten(undo)
+    assert read().rows > before.rows
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM t", "SELECT nextval('odd')"])
+def test_no_rows(statement: str, run: Run, read: Read) -> None:
+    """Who reads, or calls a sequence, writes no row."""
+    before = read()
+
+    run(statement)
+
+    assert read().rows == before.rows
 
 
 @pytest.mark.parametrize(
@@ -110,57 +117,39 @@ def test_written(statement: str, undo: UndoRecord, run: Run, is_unwritten: Ask) 
     ["ALTER DATABASE {} SET track_counts = off", "ALTER ROLE ALL SET track_counts = off"],
 )
 def test_counting_that_somebody_may_switch_off(
-    setting: str, undo: UndoRecord, session: Session, is_unwritten: Ask
+    setting: str, fresh: str, session: Session, read: Read
 ) -> None:
     """Where rows may have been written without being counted, nothing is for sure."""
-    session.execute(pg.SQL(setting).format(pg.Identifier("live")))
+    session.execute(pg.SQL(setting).format(pg.Identifier(fresh)))
     try:
-        assert not is_unwritten(undo)
+        assert read().epoch != read().epoch
     finally:
         session.execute(pg.SQL("ALTER ROLE ALL RESET track_counts"))
 
 
-def test_counting_is_switched_off(undo: UndoRecord, session: Session, is_unwritten: Ask) -> None:
+def test_counting_is_switched_off(session: Session, read: Read) -> None:
     """Where nothing is counted nothing is for sure."""
     session.configure({"track_counts": "off"})
 
-    assert not is_unwritten(undo)
+    assert read().epoch != read().epoch
 
 
-def test_counters_that_were_reset(undo: UndoRecord, run: Run, is_unwritten: Ask) -> None:
-    """Counters that somebody set back to zero prove nothing."""
-    run("UPDATE t SET n = n")
+def test_counters_that_were_reset(run: Run, read: Read) -> None:
+    """Counters that somebody set back to zero are another count."""
+    before = read()
+
     run("SELECT pg_stat_reset()")
 
-    assert not is_unwritten(undo)
+    assert read().epoch != before.epoch
 
 
-def test_another_database(undo: UndoRecord, is_unwritten: Ask) -> None:
-    """The undo says which database it was that took its place; another one may be anything."""
-    assert not is_unwritten(replace(undo, successor_oid=1))
-
-
-def test_sequences_unknown(undo: UndoRecord, is_unwritten: Ask) -> None:
-    """Without the positions that the sequences had, nothing is for sure."""
-    assert not is_unwritten(replace(undo, successor_sequences=""))
-
-
-def test_leaves_no_session_behind(undo: UndoRecord, session: Session, is_unwritten: Ask) -> None:
-    """To look is not to be in the way."""
-    is_unwritten(undo)
-
-    query = pg.SQL("SELECT count(*) FROM pg_stat_activity WHERE datname = 'live'")
-    assert session.value(query) == 0
-
-
-def test_crash(undo: UndoRecord, run: Run, server_as: ServerAs, clean_server: Server) -> None:
+def test_crash(run: Run, read: Read, server_as: ServerAs, clean_server: Server) -> None:
     """A crash throws the counters away, which is noticed, whatever was written before it."""
     run("UPDATE t SET n = n; CHECKPOINT")
+    before = read()
 
     clean_server.crash()
     clean_server.start()
 
     with server_as().session("test") as session:
-        live = load_catalog(session)["live"]
-        assert not replace_live.is_unwritten(session, server_as(), live, undo, wait_s=1)
-        assert read_statistics_epoch(session) != undo.statistics_epoch
+        assert read_counters(session, ["live"])["live"].epoch != before.epoch

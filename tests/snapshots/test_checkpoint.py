@@ -7,6 +7,7 @@ import pytest
 from pytest_django import Settings
 
 from django_pgsnap.errors import DatabaseBusyError
+from django_pgsnap.signals import post_take
 from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import checkpoint, restore
 from django_pgsnap.snapshots.take import take
@@ -129,6 +130,23 @@ def test_snapshot_stays_when_the_exit_fails(
     restore(*taken)
     assert authors() == []
     assert len(overview().undos) == 1
+
+
+def test_receiver_that_fails_on_entry(live: str) -> None:
+    """Where a receiver of post_take fails, the block does not run, and no snapshot stays."""
+
+    def fail(**_: object) -> None:
+        raise ZeroDivisionError
+
+    post_take.connect(fail)
+    try:
+        with pytest.raises(ZeroDivisionError), checkpoint():
+            write("Ursula")
+    finally:
+        post_take.disconnect(fail)
+
+    assert list_snapshots() == ()
+    assert authors() == []
 
 
 @pytest.fixture

@@ -174,15 +174,16 @@ def test_undo_holds_what_was_replaced(live: str, server: Server) -> None:
     assert undo.name == "seeded"
 
 
-def test_older_undo_goes(live: str, server: Server) -> None:
-    """There is one undo: that of the last restore."""
+def test_oldest_state_goes(live: str, server: Server, settings: Settings) -> None:
+    """No more states stay on the server than the settings say."""
+    settings.PGSNAP = {"ENABLED": True, "UNDO": 2}
     take("seeded")
     for name in ("Ursula", "Stanisław", "Lem"):
         write(name)
         restore("seeded")
 
     names = [each.name for each in settle(server) if each.name.startswith("pgsnap_undo_")]
-    assert len(names) == len(overview().undos) == 1
+    assert len(names) == len(overview().undos) == 2
 
 
 @pytest.mark.parametrize("by_setting", [False, True])

@@ -1,10 +1,14 @@
-"""Undo and redo, and which undo is kept."""
+"""Undo and redo, and which replaced states are kept."""
+
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from django.db import connection, connections
 from psycopg import sql as pg
 from pytest_django import Settings
 
+from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.errors import DatabaseBusyError, NothingToUndoError
 from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.queries import overview
@@ -13,7 +17,7 @@ from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ListDatabases, RunSql
 from tests.servers import Server
-from tests.watching import authors, in_transaction, oids, settle, write
+from tests.watching import Recorder, authors, in_transaction, oids, settle, write
 
 # Each changes the live database in another way than by a committed row of a model.
 CHANGES = {
@@ -86,13 +90,11 @@ def test_nothing_to_undo(live: str, databases: ListDatabases) -> None:
     assert databases() == before
 
 
-def test_older_undo_is_kept_when_nothing_was_written(live: str, server: Server) -> None:
-    """Restoring again at once does not make a state without work in it the undo."""
+def test_copy_that_nobody_used_is_not_kept(live: str, server: Server) -> None:
+    """Restoring again at once does not put a plain copy of the snapshot before the work."""
     take("seeded")
     write("an hour of work")
     restore("seeded")
-    assert authors() == []
-    connection.close()
 
     restore("seeded")
 
@@ -102,8 +104,8 @@ def test_older_undo_is_kept_when_nothing_was_written(live: str, server: Server) 
     assert authors() == ["an hour of work"]
 
 
-def test_older_undo_is_kept_over_many_restores(live: str) -> None:
-    """However often an unchanged state is restored over, the work before stays one undo away."""
+def test_work_is_kept_over_many_restores(live: str) -> None:
+    """However often an unused state is restored over, the work before stays one undo away."""
     take("empty")
     write("Ursula")
     take("full")
@@ -114,6 +116,23 @@ def test_older_undo_is_kept_over_many_restores(live: str) -> None:
     undo()
 
     assert authors() == ["Ursula", "an hour of work"]
+
+
+def test_state_that_was_only_read_is_kept(live: str) -> None:
+    """Where somebody was, nothing is for sure: the state is kept, and told to be unwritten."""
+    take("seeded")
+    write("an hour of work")
+    restore("seeded")
+    assert authors() == []
+    connection.close()
+
+    restore("seeded")
+
+    read, work = overview().undos
+    assert (read.is_unwritten, read.based_on) == (True, "seeded")
+    assert (work.is_unwritten, work.based_on) == (False, "")
+    undo(2)
+    assert authors() == ["an hour of work"]
 
 
 def test_state_that_was_written_becomes_the_undo(live: str) -> None:
@@ -140,7 +159,7 @@ def test_any_change_counts(kind: str, live: str, sql: RunSql, server: Server) ->
 
     restore("seeded")
 
-    (kept,) = overview().undos
+    kept, _ = overview().undos
     assert kept.members[0].database.oid == before[live]
 
 
@@ -158,6 +177,105 @@ def test_restart_of_the_server_is_a_doubt(live: str, server: Server) -> None:
     undo()
 
     assert authors() == ["a minute of work"]
+
+
+def test_states_are_kept_newest_first(live: str) -> None:
+    """Each restore puts what was live in front, and the number that the settings name stays."""
+    take("seeded")
+    for name in "abcd":
+        write(name)
+        restore("seeded")
+
+    assert [state.is_unwritten for state in overview().undos] == [False] * 3
+
+    seen = []
+    for number in (3, 3, 3):
+        undo(number)
+        seen.append(authors())
+    assert seen == [["b"], ["c"], ["d"]]
+
+
+def test_undo_of_an_older_state_can_be_undone(live: str) -> None:
+    """What an undo replaces is the newest state, whichever it brought back."""
+    take("seeded")
+    for name in "ab":
+        write(name)
+        restore("seeded")
+    write("now")
+
+    undo(2)
+    assert authors() == ["a"]
+
+    undo()
+    assert authors() == ["now"]
+
+
+@pytest.mark.parametrize(("number", "count"), [(2, "one replaced state is"), (0, "one replaced")])
+def test_number_that_is_not_there(number: int, count: str, live: str) -> None:
+    """A number beyond what is kept changes nothing, and the message says how many there are."""
+    take("seeded")
+    write("a")
+    restore("seeded")
+
+    with pytest.raises(NothingToUndoError, match=f"no replaced state {number}: {count}"):
+        undo(number)
+
+    assert authors() == []
+
+
+def test_state_that_was_only_read_goes_first(live: str, settings: Settings) -> None:
+    """Where more states are kept than wanted, one without a write in it goes before work."""
+    settings.PGSNAP = {"ENABLED": True, "UNDO": 2}
+    take("seeded")
+    write("first")
+    restore("seeded")
+    assert authors() == []  # and so it is no plain copy any more
+    connection.close()
+    restore("seeded")
+    write("second")
+
+    restore("seeded")
+
+    undo(2)
+    assert authors() == ["first"]
+
+
+def test_limit_of_space(live: str, settings: Settings) -> None:
+    """What is beyond the space for kept states goes, which is said; the newest stays."""
+    settings.PGSNAP = {"ENABLED": True, "UNDO_MAX_BYTES": 1}
+    recorder = Recorder()
+    take("seeded")
+    write("first")
+    restore("seeded", reporter=recorder)
+    quiet = list(recorder.notes)
+    write("second")
+
+    restore("seeded", reporter=recorder)
+
+    (kept,) = overview().undos
+    assert not any("replaced states" in note for note in quiet)
+    assert any(
+        note.startswith("Of 2 replaced states the newest 1 are kept") for note in recorder.notes
+    )
+    assert not kept.is_unwritten
+    undo()
+    assert authors() == ["second"]
+
+
+def test_clock_that_was_turned_back(live: str, sql: RunSql) -> None:
+    """A state is in front of those kept before it, whatever the clock says."""
+    take("seeded")
+    write("first")
+    restore("seeded")
+    (first,) = overview().undos
+    future = replace(first.members[0].record, taken_at=first.taken_at + timedelta(days=1))
+    sql(rewrite_comment(future))
+    write("second")
+
+    restore("seeded")
+
+    undo()
+    assert authors() == ["second"]
 
 
 def test_without_an_undo_the_older_one_stays(live: str) -> None:

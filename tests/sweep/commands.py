@@ -60,13 +60,19 @@ def took(name: str) -> Callable[[State], list[State]]:
 
 
 def restored(before: State) -> list[State]:
-    """The snapshot becomes live, and what was live the undo."""
-    return [replace(before, live=before.snapshots["base"], undo=before.live)]
+    """The snapshot becomes live, and what was live the newest of the kept states."""
+    return [replace(before, live=before.snapshots["base"], kept=(before.live, *before.kept))]
+
+
+def restored_again(before: State) -> list[State]:
+    """An unused copy of the snapshot makes room for another, and is kept until that is seen."""
+    return [*restored(before), before]
 
 
 def undone(before: State) -> list[State]:
-    """The undo and the live state trade places."""
-    return [replace(before, live=before.undo, undo=before.live)]
+    """The newest of the kept states and the live one trade places."""
+    newest, *older = before.kept
+    return [replace(before, live=newest, kept=(before.live, *older))]
 
 
 def renamed(before: State) -> list[State]:
@@ -89,7 +95,7 @@ def checkpointed(before: State) -> list[State]:
     """A snapshot appears, the block writes, and the snapshot becomes live again."""
     taken = replace(before, snapshots={**before.snapshots, CHECKPOINT: before.live})
     written = replace(taken, live=values("W", ONE))
-    return [taken, written, replace(before, undo=written.live)]
+    return [taken, written, replace(before, kept=(written.live, *before.kept))]
 
 
 def half_taken(before: State) -> list[State]:
@@ -104,8 +110,7 @@ def half_restored(before: State) -> list[State]:
         replace(
             before,
             live={**before.live, **only(before.snapshots["base"], "default")},
-            undo=only(before.live, "default"),
-            older_undo=only(before.undo, "other"),
+            kept=(only(before.live, "default"), *before.kept),
         )
     ]
 
@@ -133,7 +138,7 @@ COMMANDS = {
         Command(
             name="restore, unwritten",
             run=pgsnap("restore", "base"),
-            outcomes=unchanged,
+            outcomes=restored_again,
             written=False,
         ),
         Command(name="undo", run=pgsnap("undo"), outcomes=undone),

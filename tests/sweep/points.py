@@ -76,7 +76,7 @@ class Trap:
 
     def set(self) -> None:
         """Have every statement of this process pass through here from now on."""
-        for method in ("rows", "rows_of", "value", "execute", "fire", "cancel", "close"):
+        for method in ("rows", "rows_of", "value", "execute", "send", "fire", "cancel", "close"):
             setattr(Session, method, self._watched(method, getattr(Session, method)))
         prepare = Session.prepare
 
@@ -90,10 +90,16 @@ class Trap:
 
     def _watched(self, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def watched(session: Session, *arguments: Any) -> Any:
-            statement = " ".join([method, *map(_text, arguments[:1])])
-            self._under_way.strike = self._pass(CHANGING.sub("#", statement), session)
+            # What is sent is executed; we only wait for it elsewhere.
+            named = "execute" if method == "send" else method
+            statement = " ".join([named, *map(_text, arguments[:1])])
+            strike = self._pass(CHANGING.sub("#", statement), session)
+            self._under_way.strike = strike
             try:
-                return original(session, *arguments)
+                result = original(session, *arguments)
+                if method == "send" and strike is not None:
+                    strike()
+                return result
             finally:
                 self._under_way.strike = None
 

@@ -80,11 +80,11 @@ def _check_state(
 def _check_undo(
     server: Server, aliases: Sequence[str], possible: Sequence[State]
 ) -> Sequence[State]:
-    if not any(each.undo for each in possible):
+    if not any(each.kept for each in possible):
         return possible
     _pgsnap("undo")
     found = read(server, aliases)
-    left = [each for each in possible if found.items() >= each.undo.items()]
+    left = [each for each in possible if found.items() >= each.kept[0].items()]
     if not left:
         raise BrokenPromiseError(f"undo leads to {found}")
     return left
@@ -111,8 +111,7 @@ def _looks_like(state: State, live: Values, seen: Overview) -> bool:
     return (
         state.live == live
         and {name: set(parts) for name, parts in state.snapshots.items()} == snapshots
-        and [set(each) for each in (state.undo, state.older_undo) if each]
-        == [set(each.aliases) for each in seen.undos]
+        and [set(each) for each in state.kept] == [set(each.aliases) for each in seen.undos]
     )
 
 

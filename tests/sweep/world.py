@@ -30,14 +30,12 @@ class State:
     Attributes:
         live: the live databases' values, by alias.
         snapshots: those of each snapshot, by its name.
-        undo: those of the undo; empty without one.
-        older_undo: those of an undo before it, of other databases; empty without one.
+        kept: those of each state that was replaced and is kept, newest first.
     """
 
     live: Values
     snapshots: dict[str, Values] = field(default_factory=dict)
-    undo: Values = field(default_factory=dict)
-    older_undo: Values = field(default_factory=dict)
+    kept: tuple[Values, ...] = ()
 
 
 def values(letter: str, aliases: Sequence[str]) -> Values:
@@ -86,7 +84,7 @@ class World:
         return State(
             live=values("B" if written else "A", aliases),
             snapshots={"base": values("A", aliases)},
-            undo=values("U", aliases),
+            kept=(values("U", aliases),),
         )
 
     def forget(self) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from io import TextIOWrapper
 from typing import Any, TypedDict, Unpack
@@ -111,9 +111,11 @@ class Command(BaseCommand):
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
             snapshot_facts(snapshot),
         )
-        if self._verbosity and not self._as_json:
-            occupied = format_size(queries.overview().occupied_bytes)
-            self.stdout.write(f"All copies together occupy {occupied}.")
+        # The snapshot is taken, so it is no failure if that cannot be told.
+        with suppress(PgsnapError):
+            if self._verbosity and not self._as_json:
+                occupied = format_size(queries.overview().occupied_bytes)
+                self.stdout.write(f"All copies together occupy {occupied}.")
 
     def _restore(
         self,
@@ -137,14 +139,26 @@ class Command(BaseCommand):
             for sentence in describe_drift(drift):
                 self.stdout.write(sentence)
 
-    def _undo(self, **options: Unpack[_WhenBusy]) -> None:
+    def _undo(self, *, number: int, only_list: bool, **options: Unpack[_WhenBusy]) -> None:
+        if only_list:
+            self._list_undos(options["databases"])
+            return
         with self._reporter() as reporter:
-            undone = undo_restore(reporter=reporter, **options)
+            undone = undo_restore(number, reporter=reporter, **options)
         self._print_result(
             f"Swapped back what was live until {format_ago(undone.taken_at)} "
             f"(restore of {undone.name!r}). Run undo again to redo.",
             undo_facts(undone),
         )
+
+    def _list_undos(self, databases: Sequence[str] | None) -> None:
+        from ..output import make_console, print_undos
+
+        undos = queries.overview(databases=databases).undos
+        if self._as_json:
+            self._print_json([undo_facts(each) for each in undos])
+        else:
+            print_undos(make_console(self.stdout, colour=self._colour), undos)
 
     def _diff(
         self,

@@ -1,0 +1,313 @@
+"""Which replaced states are kept: the rule behind undo, in one place.
+
+Every restore and every undo puts what was live in front of the list of kept states, for all its
+databases together. Then, and only then, states go:
+
+1. What a restore has just replaced, if it is for sure exactly a copy that is still there: it was
+   put in place as a clone of that copy, and no session and no transaction was there since.
+2. While there are more states than ``PGSNAP["UNDO"]`` names, or than ``UNDO_MAX_BYTES`` has room
+   for: the oldest one in which the server counted no write since it was put in place; where there
+   is none, the oldest one. The newest always stays.
+
+If it stops before this, a state too many is kept, and the next restore or undo lets it go. In doubt
+about anything a state counts as written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, Self
+
+import django
+import psycopg
+from psycopg import sql
+
+from ..clones.catalog import AnyDatabase
+from ..clones.names import new_identity, to_drop_name
+from ..clones.records import Record, UndoRecord
+from ..clones.transitions import join_statements, rewrite_comment, unpublish
+from ..conf import config
+from ..formatting import format_size
+from ..postgres.counters import DatabaseCounters, read_counters
+from ..postgres.server import Server
+from ..postgres.session import Query
+from ..postgres.targets import Target, group_by_server
+from ..reporting import Reporter
+from .context import ServerContext
+from .types import Undo, UndoMember, undos_of
+
+# As a number, since a role may have settings of its own for how a date is written.
+_NOW: Final = sql.SQL(
+    "SELECT (extract(epoch FROM pg_catalog.clock_timestamp())"
+    " OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNKNOWN: Final = DatabaseCounters(epoch="", sessions=-1, transactions=-1, rows=-1)
+
+# A live database: its server and its name.
+Place = tuple[Server, str]
+
+
+def read_clock(context: ServerContext) -> datetime:
+    """Return the time of a server, by which all that is kept is dated."""
+    return _EPOCH + timedelta(microseconds=context.watcher.value(_NOW))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Successor:
+    """What has just taken a live database's place, as the undo is to remember it."""
+
+    oid: int
+    copy: str
+    based_on: str
+    counters: DatabaseCounters
+
+    @classmethod
+    def of(cls, database: AnyDatabase, record: Record, counters: DatabaseCounters | None) -> Self:
+        """Describe a database that comes in, standing for a copy or for a kept state."""
+        copy, based_on = "", record.name
+        if isinstance(record, UndoRecord):
+            copy, based_on = record.copy_of, record.based_on
+        elif record.database != database.name:  # otherwise the copy itself comes in
+            copy = record.identity
+        return cls(oid=database.oid, copy=copy, based_on=based_on, counters=counters or _UNKNOWN)
+
+    def noted_in(self, record: UndoRecord) -> UndoRecord:
+        """Return the record of the newest kept state, which knows what is live instead."""
+        return replace(
+            record,
+            successor_oid=self.oid,
+            successor_copy=self.copy,
+            successor_based_on=self.based_on,
+            statistics_epoch=self.counters.epoch,
+            successor_sessions=self.counters.sessions,
+            successor_transactions=self.counters.transactions,
+            successor_rows=self.counters.rows,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptSet:
+    """What the parts of a state that is about to be replaced have in common."""
+
+    set_id: str
+    members: int
+    taken_at: datetime
+    by_undo: bool
+
+    @classmethod
+    def of(cls, contexts: Sequence[ServerContext], members: int, *, by_undo: bool) -> Self:
+        """Return it, dated after all that is kept already, whatever became of the clock."""
+        kept = [member.record.taken_at for context in contexts for member in context.undos()]
+        now = read_clock(contexts[0])
+        return cls(
+            set_id=new_identity(),
+            members=members,
+            taken_at=max([now, *(moment + timedelta(microseconds=1) for moment in kept)]),
+            by_undo=by_undo,
+        )
+
+    def record(
+        self, context: ServerContext, target: Target, name: str, *, size_bytes: int
+    ) -> UndoRecord:
+        """Return what one part of it knows of itself."""
+        newest = find_newest_undo(context, target.name)
+        live = context.live(target)
+        known = newest is not None and newest.successor_oid == live.oid
+        return UndoRecord(
+            identity=new_identity(),
+            set_id=self.set_id,
+            members=self.members,
+            name=name,
+            alias=target.alias,
+            source=target.name,
+            taken_at=self.taken_at,
+            size_bytes=size_bytes,
+            django=django.get_version(),
+            postgresql=context.watcher.server_name,
+            by_undo=self.by_undo,
+            based_on=newest.successor_based_on if newest and known else "",
+        )
+
+
+def find_newest_undo(context: ServerContext, source: str) -> UndoRecord | None:
+    """Return the newest kept state of a live database, which knows what is live now."""
+    records = [member.record for member in context.undos() if member.record.source == source]
+    return max(records, key=lambda record: record.taken_at, default=None)
+
+
+def settle_history(
+    before: Sequence[ServerContext],
+    replaced: KeptSet | None,
+    successors: Mapping[Place, Successor],
+    reporter: Reporter,
+) -> dict[Server, list[str]]:
+    """Let go of the states that the rule does not keep, after a swap.
+
+    Args:
+        before: The servers as they were before the swap.
+        replaced: What the live databases have become; None where they are not kept.
+        successors: What is live now.
+        reporter: Hears which limit has bitten, and what went wrong.
+
+    Returns:
+        For each server, the databases that are to be dropped.
+    """
+    contexts = [context.reloaded() for context in before]
+    history = _History(contexts)
+    if replaced is not None:
+        history.judge(replaced, before)
+    history.note_successors(successors)
+    history.trim(reporter)
+    try:
+        return history.write()
+    except psycopg.Error as error:
+        reporter.warn(
+            f"Done, but more replaced states are kept than need be: {str(error).strip()} "
+            "The next restore makes up for it."
+        )
+        return {}
+
+
+class _History:
+    """The kept states of an operation's databases, and what is to change about them."""
+
+    def __init__(self, contexts: Sequence[ServerContext]) -> None:
+        self._contexts = {context.server: context for context in contexts}
+        self._states = undos_of(member for context in contexts for member in context.undos())
+        self._gone: list[UndoMember] = []
+        self._changed: dict[str, tuple[Server, UndoRecord]] = {}
+
+    def judge(self, replaced: KeptSet, before: Sequence[ServerContext]) -> None:
+        """Find out what is known of the state that was just replaced; let it go if it is a copy."""
+        state = next((each for each in self._states if each.set_id == replaced.set_id), None)
+        if state is None:
+            return
+        earlier = {
+            (context.server, name): find_newest_undo(context, name)
+            for context in before
+            for name in context.sources
+        }
+        judged = [
+            self._judged(member, earlier[member.server, member.record.source])
+            for member in state.members
+        ]
+        if not replaced.by_undo and all(record.copy_of for record in judged):
+            self._let_go(state)
+            return
+        for member, record in zip(state.members, judged, strict=True):
+            if record != member.record:
+                self._changed[record.database] = (member.server, record)
+
+    def _judged(self, member: UndoMember, known: UndoRecord | None) -> UndoRecord:
+        context, record = self._contexts[member.server], member.record
+        found = read_counters(context.main, [member.database.name]).get(member.database.name)
+        unwritten = (
+            known is not None
+            and found is not None
+            and known.successor_oid == member.database.oid
+            and (known.statistics_epoch, known.successor_rows) == (found.epoch, found.rows)
+        )
+        if known is None or found is None or not unwritten:
+            return record
+        untouched = (known.successor_sessions, known.successor_transactions) == (
+            found.sessions,
+            found.transactions,
+        )
+        copies = {each.record.identity for each in context.copies()}
+        is_copy = untouched and known.successor_copy in copies
+        return replace(record, unwritten=True, copy_of=known.successor_copy if is_copy else "")
+
+    def note_successors(self, successors: Mapping[Place, Successor]) -> None:
+        """Have the newest state of each database know what is live instead."""
+        for (server, source), successor in successors.items():
+            newest = next(
+                (
+                    member
+                    for state in self._states
+                    for member in state.members
+                    if (member.server, member.record.source) == (server, source)
+                ),
+                None,
+            )
+            if newest is not None:
+                _, record = self._changed.get(newest.record.database, (server, newest.record))
+                noted = successor.noted_in(record)
+                if noted != newest.record:
+                    self._changed[noted.database] = (server, noted)
+
+    def trim(self, reporter: Reporter) -> None:
+        """Let states go until the settings' limits are kept."""
+        settings = config()
+        most = max(settings.undo, 1)
+        while state := self._superfluous(most):
+            self._let_go(state)
+        kept = len(self._states)
+        while self._occupied() > settings.undo_max_bytes and (state := self._superfluous(1)):
+            self._let_go(state)
+        if len(self._states) < kept:
+            reporter.note(
+                f"Of {kept} replaced states the newest {len(self._states)} are kept: together they "
+                f"would take more than {format_size(settings.undo_max_bytes)} "
+                "(PGSNAP['UNDO_MAX_BYTES'])."
+            )
+
+    def _occupied(self) -> int:
+        return sum(state.size_bytes for state in self._states)
+
+    def _superfluous(self, most: int) -> Undo | None:
+        """Return the state to let go first where more than so many are kept, None to keep all."""
+        newest: set[Place] = set()
+        found: list[Undo] = []
+        depth: dict[Place, int] = {}
+        for state in self._states:
+            for place in _places(state):
+                depth[place] = depth.get(place, 0) + 1
+        for state in self._states:
+            places = set(_places(state))
+            is_newest = bool(places - newest)
+            newest |= places
+            # A state is one whole: it goes where nothing of it is out of reach, or among the last.
+            if (
+                not is_newest
+                and self._reaches(state)
+                and all(depth[place] > most for place in places)
+            ):
+                found.append(state)
+        unwritten = [each for each in found if all(record.unwritten for record in self._now(each))]
+        return next(reversed(unwritten or found), None)
+
+    def _reaches(self, state: Undo) -> bool:
+        sources = {(c.server, name) for c in self._contexts.values() for name in c.sources}
+        return state.is_complete and set(_places(state)) <= sources
+
+    def _now(self, state: Undo) -> Iterator[UndoRecord]:
+        for member in state.members:
+            yield self._changed.get(member.record.database, (member.server, member.record))[1]
+
+    def _let_go(self, state: Undo) -> None:
+        self._states.remove(state)
+        self._gone += state.members
+        for member in state.members:
+            self._changed.pop(member.record.database, None)
+
+    def write(self) -> dict[Server, list[str]]:
+        """Carry it out, in one transaction per server, and return what is to be dropped."""
+        drops: dict[Server, list[str]] = {}
+        gone = group_by_server(self._gone)
+        for server, context in self._contexts.items():
+            members = gone.get(server, [])
+            statements: list[Query] = [unpublish(member.record) for member in members]
+            statements += [
+                rewrite_comment(record) for on, record in self._changed.values() if on == server
+            ]
+            if statements:
+                context.main.execute(join_statements(statements))
+            drops[server] = [to_drop_name(member.record.identity) for member in members]
+        return drops
+
+
+def _places(state: Undo) -> Iterable[Place]:
+    return ((member.server, member.record.source) for member in state.members)
