@@ -155,8 +155,10 @@ def test_checks_do_not_print_it() -> None:
     url = f"postgres://ordinary:{SECRET}@db/live"
 
     assert problems({"MAINTENANCE": url, "DATABASES": {"default": {"PASSWORD": SECRET}}}) == [
-        "PGSNAP['MAINTENANCE'] must be a dict of connection parameters, or of such dicts by "
-        "alias, not str.",
+        (
+            "PGSNAP['MAINTENANCE'] must be a dict of connection parameters, or of such dicts by "
+            "alias, not str."
+        ),
         "PGSNAP['DATABASES'] must be a list of database aliases or None, not dict.",
     ]
     assert TRACE not in repr(Config(maintenance={"password": SECRET}))
