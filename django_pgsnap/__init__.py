@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .errors import PgsnapError
     from .snapshots.manage import annotate, delete, pin, refill, rename
     from .snapshots.prune import prune
+    from .snapshots.purge import purge
     from .snapshots.queries import Overview, get, list_snapshots, overview
     from .snapshots.restore import checkpoint, restore
     from .snapshots.take import take
@@ -53,6 +54,7 @@ __all__ = [
     "overview",
     "pin",
     "prune",
+    "purge",
     "refill",
     "rename",
     "restore",
@@ -70,6 +72,7 @@ _HOMES = {
         "errors": ("PgsnapError",),
         "snapshots.manage": ("annotate", "delete", "pin", "refill", "rename"),
         "snapshots.prune": ("prune",),
+        "snapshots.purge": ("purge",),
         "snapshots.queries": ("Overview", "get", "list_snapshots", "overview"),
         "snapshots.restore": ("checkpoint", "restore"),
         "snapshots.take": ("take",),

@@ -43,7 +43,7 @@ class Usage:
     """What databases of one kind occupy, as far as the file system does not share blocks.
 
     Attributes:
-        kind: ``live``, ``copies``, ``spares``, ``undos`` or ``leftovers``.
+        kind: ``live``, ``copies``, ``spares``, ``undos``, ``templates`` or ``leftovers``.
         size_bytes: Without those whose size our role may not see.
     """
 
@@ -121,5 +121,6 @@ def _by_kind(scene: Scene) -> dict[str, list[str]]:
             spare_name(member.record.identity) for member in copies if member.spare == "ready"
         ],
         "undos": [member.database.name for member in scene.undos()],
+        "templates": [database.name for database in scene.catalog.templates(scene.sources)],
         "leftovers": [database.name for database in scene.leftovers()],
     }

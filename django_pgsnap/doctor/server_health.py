@@ -73,7 +73,7 @@ def _upgrade(scene: Scene) -> Iterator[Finding]:
             "note",
             _listed(shut),
             f"pg_upgrade refuses databases that nobody may connect to: {len(shut)} here.",
-            "Before an upgrade delete the snapshots, or keep them by opening them (ALTER DATABASE "
+            "Before an upgrade run ./manage.py pgsnap purge, or open them (ALTER DATABASE "
             f"{sql.Identifier(shut[0]).as_string(None)} ALLOW_CONNECTIONS true; and so on); "
             "doctor says afterwards how to shut them again.",
         )

@@ -198,6 +198,7 @@ _UNDO: Final = (
         help="which of the kept states, counted from the newest (default: 1)",
     ),
     _flag("--list", dest="only_list", help="list the kept states, and change nothing"),
+    _flag("--drop", help="drop all kept states instead, and give their disk space back"),
     *_WHEN_BUSY,
 )
 _LIST: Final = (
@@ -224,7 +225,12 @@ _PRUNE: Final = (
         metavar="SIZE",
         help="delete the oldest until the others occupy no more than 500MB, 10GB",
     ),
+    _flag("--templates", help="all templates of tests on these databases, instead of snapshots"),
     _flag("--dry-run", help="only say which would go"),
+)
+_PURGE: Final = (
+    _flag("--all-projects", dest="everyone", help="what your role has for other projects, too"),
+    _NO_INPUT,
 )
 _ANNOTATE: Final = (_NAME, Argument("text", metavar="note", help="the new remark; '' for none"))
 _REFILL: Final = (
@@ -292,6 +298,12 @@ SUBCOMMANDS: Final = {
         "--max-size, these say which go, and --keep protects the newest. With --keep alone, all "
         "but the newest go.",
         arguments=_PRUNE,
+    ),
+    "purge": Subcommand(
+        help="take away everything that pgsnap has made",
+        description="Drop all snapshots, spares, kept states and test templates of this project, "
+        "before uninstalling for example. The live databases stay.",
+        arguments=_PURGE,
     ),
     "refill": Subcommand(
         help="prepare the clone that makes the next restore fast",

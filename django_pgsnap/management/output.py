@@ -66,6 +66,9 @@ def print_overview(
     if len(overview.undos) > 1:
         older = len(overview.undos) - 1
         out.print(Text(f"And {older} older: ./manage.py pgsnap undo --list", style="dim"))
+    if overview.templates:
+        size = format_size(overview.template_bytes)
+        out.print(Text(f"Templates of tests: {overview.templates}, {size}.", style="dim"))
     if overview.occupied_bytes:
         out.print(Text(f"All copies together occupy {format_size(overview.occupied_bytes)}."))
 

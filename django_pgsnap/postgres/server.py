@@ -30,6 +30,13 @@ _MAINTENANCE: Final = "postgres"
 # A live database may itself be called postgres, as in Docker's image. A session on template1
 # instead would make everybody's CREATE DATABASE fail.
 _OWN_MAINTENANCE: Final = ("pgsnap", "pgsnap_maintenance")
+_OWN_COMMENT: Final = "Where django_pgsnap connects while it replaces other databases."
+_IS_OWN: Final = sql.SQL(
+    "SELECT FROM pg_catalog.pg_database d"
+    " WHERE d.datname OPERATOR(pg_catalog.=) %s::pg_catalog.name"
+    " AND pg_catalog.pg_get_userbyid(d.datdba) OPERATOR(pg_catalog.=) current_user"
+    " AND pg_catalog.shobj_description(d.oid, 'pg_database') OPERATOR(pg_catalog.=) %s"
+)
 
 _MAX_MILLISECONDS: Final = 2**31 - 1
 _MOMENT_S: Final = 0.1
@@ -246,10 +253,28 @@ def _create_maintenance_database(session: Session, name: str) -> None:
         ) from error
     session.execute(
         sql.SQL("COMMENT ON DATABASE {} IS {}").format(
-            sql.Identifier(name),
-            sql.Literal("Where django_pgsnap connects while it replaces other databases."),
+            sql.Identifier(name), sql.Literal(_OWN_COMMENT)
         )
     )
+
+
+def drop_maintenance_database(server: Server) -> bool:
+    """Drop the small database that our role made to work from, and tell whether it is gone.
+
+    It stays while somebody works from it. Only a live database called postgres has us make it, so
+    there is a postgres to drop it from.
+    """
+    name = server.maintenance
+    if name not in _OWN_MAINTENANCE:
+        return False
+    with server.session_on(_MAINTENANCE, "purge") as session:
+        if not session.rows(_IS_OWN, [name, _OWN_COMMENT]):
+            return False
+        try:
+            session.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+        except psycopg.errors.ObjectInUse:
+            return False
+    return True
 
 
 def _application_name(purpose: str) -> str:

@@ -24,6 +24,7 @@ from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
 from ..errors import ObstacleError, SnapshotNotFoundError
 from ..postgres.advisory_locks import LockHolder, lock_key
+from ..postgres.contents import measure_databases
 from ..postgres.properties import Privilege, Properties, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
@@ -290,15 +291,19 @@ class Overview:
     Attributes:
         snapshots: Newest first.
         undos: What restores replaced, newest first; usually one or none.
-        occupied_bytes: What all copies, spares and undos occupy together, as far as the file
-            system does not share blocks between them.
+        occupied_bytes: What all copies, spares, undos and templates occupy together, as far as
+            the file system does not share blocks between them.
         underway: Operations that are at work on the live databases.
+        templates: How many templates of tests there are.
+        template_bytes: What these occupy.
     """
 
     snapshots: tuple[Snapshot, ...]
     undos: tuple[Undo, ...]
     occupied_bytes: int
     underway: tuple[RunningOperation, ...] = ()
+    templates: int = 0
+    template_bytes: int = 0
 
 
 def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) -> Overview:
@@ -314,15 +319,22 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     copies: list[CopyMember] = []
     undos: list[UndoMember] = []
     at_work: list[RunningOperation] = []
+    templates: list[int] = []
     for context in read_contexts("list", choose_targets(databases)):
         copies += context.copies(everyone=everyone)
         undos += context.undos(everyone=everyone)
         at_work += find_running_operations(context.targets, context.holders)
+        found = context.catalog.templates(None if everyone else context.sources)
+        names = [database.name for database in found]
+        sizes = measure_databases(context.watcher, names) if names else {}
+        templates += [sizes.get(name, 0) for name in names]
     return Overview(
         snapshots=tuple(snapshots_of(copies)),
         undos=tuple(undos_of(undos)),
-        occupied_bytes=sum(map(_occupied_bytes, [*copies, *undos])),
+        occupied_bytes=sum(map(_occupied_bytes, [*copies, *undos])) + sum(templates),
         underway=tuple(at_work),
+        templates=len(templates),
+        template_bytes=sum(templates),
     )
 
 

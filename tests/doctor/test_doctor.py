@@ -74,6 +74,7 @@ def test_usage_by_kind(live: str) -> None:
         "copies": 1,
         "spares": 0,
         "undos": 1,
+        "templates": 0,
         "leftovers": 0,
     }
     assert usage["copies"].size_bytes == pytest.approx(usage["live"].size_bytes, rel=0.1)

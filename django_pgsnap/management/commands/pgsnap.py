@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import asdict
 from datetime import timedelta
 from io import TextIOWrapper
 from typing import Any, TypedDict, Unpack
@@ -25,6 +26,7 @@ from ...migration_drift import KnownMigrations, describe_drift
 from ...safety import allow_here
 from ...snapshots import manage, queries
 from ...snapshots.prune import prune
+from ...snapshots.purge import EVERYTHING, Kind, list_managed_databases, purge
 from ...snapshots.restore import restore
 from ...snapshots.take import take
 from ...snapshots.throwaway import open_throwaway
@@ -139,7 +141,12 @@ class Command(BaseCommand):
             for sentence in describe_drift(drift):
                 self.stdout.write(sentence)
 
-    def _undo(self, *, number: int, only_list: bool, **options: Unpack[_WhenBusy]) -> None:
+    def _undo(
+        self, *, number: int, only_list: bool, drop: bool, **options: Unpack[_WhenBusy]
+    ) -> None:
+        if drop:
+            self._purge_kinds({"undo"})
+            return
         if only_list:
             self._list_undos(options["databases"])
             return
@@ -312,8 +319,12 @@ class Command(BaseCommand):
         keep: int | None,
         older_than: timedelta | None,
         max_bytes: int | None,
+        templates: bool,
         dry_run: bool,
     ) -> None:
+        if templates:
+            self._purge_kinds({"template"}, dry_run=dry_run)
+            return
         if keep is None and older_than is None and max_bytes is None:
             raise CommandError("Give --keep, --older-than or --max-size.", returncode=_USAGE)
         with self._reporter() as reporter:
@@ -325,6 +336,36 @@ class Command(BaseCommand):
                 reporter=reporter,
             )
         self._print_deleted("Would delete" if dry_run else "Deleted", pruned)
+
+    def _purge(self, *, everyone: bool, interactive: bool) -> None:
+        found = list_managed_databases(everyone=everyone)
+        if found and interactive:
+            if not (sys.stdin.isatty() and self.stdout.isatty()):
+                raise CommandError("This drops all snapshots. Give -y to say yes.")
+            for each in found:
+                about = f" of {printable(each.about)}" if each.about else ""
+                self.stdout.write(
+                    f"  {each.name}  {each.kind}{about}  {format_size(each.size_bytes)}"
+                )
+            if self._answer("Drop them for good? [y/N] ") not in _YES:
+                self.stderr.write("Nothing dropped.", str)
+                return
+        self._purge_kinds(EVERYTHING, everyone=everyone)
+
+    def _purge_kinds(
+        self, kinds: Collection[Kind], *, everyone: bool = False, dry_run: bool = False
+    ) -> None:
+        if dry_run:
+            gone = list_managed_databases(kinds, everyone=everyone)
+        else:
+            with self._reporter() as reporter:
+                gone = purge(kinds, everyone=everyone, reporter=reporter)
+        size = format_size(sum(each.size_bytes for each in gone))
+        databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
+        self._print_result(
+            f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
+            [asdict(each) for each in gone],
+        )
 
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
