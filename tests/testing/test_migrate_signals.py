@@ -42,6 +42,29 @@ def test_told(live: str) -> None:
     assert post_migrate.receivers == before
 
 
+def test_receivers_that_change(live: str) -> None:
+    """A receiver that disconnects itself stays away, and one that it connects stays, in order."""
+    before = list(post_migrate.receivers or ())
+
+    def first(**_: Any) -> None:
+        post_migrate.disconnect(first)
+        post_migrate.connect(second)
+
+    def second(**_: Any) -> None:
+        """Hear of what comes next."""
+
+    post_migrate.connect(first)
+    try:
+        migrate_signals.tell_receivers("default", 0)
+
+        now = list(post_migrate.receivers or ())
+        assert now[:-1] == before
+        assert now[-1][1]() is second
+    finally:
+        post_migrate.disconnect(first)
+        post_migrate.disconnect(second)
+
+
 def test_nobody_to_tell(set_alias: Any) -> None:
     """Where only Django listens, no connection is opened."""
     migrate_signals.tell_receivers("default", 0)

@@ -84,14 +84,16 @@ def _take_back(own: OwnDatabase) -> None:
 
 @contextmanager
 def _without_djangos(signal: Signal) -> Iterator[None]:
-    everybody = signal.receivers
-    signal.receivers = [
-        entry for entry in everybody or () if not _module(entry).startswith(_DJANGO)
-    ]
+    everybody = signal.receivers or []
+    djangos = [entry for entry in everybody if _module(entry).startswith(_DJANGO)]
+    signal.receivers = [entry for entry in everybody if entry not in djangos]
     try:
         yield
     finally:
-        signal.receivers = everybody
+        # Receivers may disconnect themselves meanwhile, and connect others.
+        left = signal.receivers
+        known = [entry for entry in everybody if entry in djangos or entry in left]
+        signal.receivers = known + [entry for entry in left if entry not in everybody]
 
 
 def _module(entry: tuple[Any, ...]) -> str:
