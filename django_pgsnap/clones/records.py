@@ -197,10 +197,12 @@ class UndoRecord(Record):
     Attributes:
         by_undo: Whether an undo replaced it rather than a restore.
         based_on: The snapshot that it was restored from, or empty.
-        unwritten: Whether the server counted no row that was written since.
-        copy_of: Identity of the copy that it is for sure a clone of, or empty.
+        clone_of: Identity of the copy that it is a clone of, where the server has counted no row
+            that was written since, or empty.
+        copy_of: The same, where it has counted no session and no transaction either.
         successor_oid: Oid of the database that took its place, 0 for unknown.
-        successor_copy: Identity of the copy that this one was a clone of, or empty.
+        successor_clone_of: What this one was a clone of; see ``clone_of``.
+        successor_copy_of: The same for ``copy_of``.
         successor_based_on: The snapshot that this one was restored from, or empty.
         statistics_epoch: Since when the server has counted what happens in this one.
         successor_sessions: How many sessions it had had by then, -1 for unknown.
@@ -212,10 +214,11 @@ class UndoRecord(Record):
 
     by_undo: bool = False
     based_on: str = ""
-    unwritten: bool = False
+    clone_of: str = ""
     copy_of: str = ""
     successor_oid: int = 0
-    successor_copy: str = ""
+    successor_clone_of: str = ""
+    successor_copy_of: str = ""
     successor_based_on: str = ""
     statistics_epoch: str = ""
     successor_sessions: int = -1

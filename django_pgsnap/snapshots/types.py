@@ -166,7 +166,7 @@ class Undo(_Set):
     @property
     def is_unwritten(self) -> bool:
         """Whether the server counted no row that was written since it was put in place."""
-        return all(member.record.unwritten for member in self.members)
+        return all(member.record.clone_of for member in self.members)
 
 
 def snapshots_of(members: Iterable[CopyMember]) -> list[Snapshot]:

@@ -6,8 +6,8 @@ databases together. Then, and only then, states go:
 1. What a restore has just replaced, if it is for sure exactly a copy that is still there: it was
    put in place as a clone of that copy, and no session and no transaction was there since.
 2. While there are more states than ``PGSNAP["UNDO"]`` names, or than ``UNDO_MAX_BYTES`` has room
-   for: the oldest one in which the server counted no write since it was put in place; where there
-   is none, the oldest one. The newest always stays.
+   for: the oldest one that is a clone of a copy that is still there, and in which the server
+   counted no write since; where there is none, the oldest one. The newest always stays.
 
 If it stops before this, a state too many is kept, and the next restore or undo lets it go. In doubt
 about anything a state counts as written.
@@ -60,26 +60,35 @@ class Successor:
     """What has just taken a live database's place, as the undo is to remember it."""
 
     oid: int
-    copy: str
+    clone_of: str
+    copy_of: str
     based_on: str
     counters: DatabaseCounters
 
     @classmethod
     def of(cls, database: AnyDatabase, record: Record, counters: DatabaseCounters | None) -> Self:
         """Describe a database that comes in, standing for a copy or for a kept state."""
-        copy, based_on = "", record.name
+        clone_of = copy_of = ""
+        based_on = record.name
         if isinstance(record, UndoRecord):
-            copy, based_on = record.copy_of, record.based_on
+            clone_of, copy_of, based_on = record.clone_of, record.copy_of, record.based_on
         elif record.database != database.name:  # otherwise the copy itself comes in
-            copy = record.identity
-        return cls(oid=database.oid, copy=copy, based_on=based_on, counters=counters or _UNKNOWN)
+            clone_of = copy_of = record.identity
+        return cls(
+            oid=database.oid,
+            clone_of=clone_of,
+            copy_of=copy_of,
+            based_on=based_on,
+            counters=counters or _UNKNOWN,
+        )
 
     def noted_in(self, record: UndoRecord) -> UndoRecord:
         """Return the record of the newest kept state, which knows what is live instead."""
         return replace(
             record,
             successor_oid=self.oid,
-            successor_copy=self.copy,
+            successor_clone_of=self.clone_of,
+            successor_copy_of=self.copy_of,
             successor_based_on=self.based_on,
             statistics_epoch=self.counters.epoch,
             successor_sessions=self.counters.sessions,
@@ -177,6 +186,7 @@ class _History:
     def __init__(self, contexts: Sequence[ServerContext]) -> None:
         self._contexts = {context.server: context for context in contexts}
         self._states = undos_of(member for context in contexts for member in context.undos())
+        self._copies = {copy.record.identity for context in contexts for copy in context.copies()}
         self._gone: list[UndoMember] = []
         self._changed: dict[str, tuple[Server, UndoRecord]] = {}
 
@@ -216,9 +226,12 @@ class _History:
             found.sessions,
             found.transactions,
         )
-        copies = {each.record.identity for each in context.copies()}
-        is_copy = untouched and known.successor_copy in copies
-        return replace(record, unwritten=True, copy_of=known.successor_copy if is_copy else "")
+        is_copy = untouched and known.successor_copy_of in self._copies
+        return replace(
+            record,
+            clone_of=known.successor_clone_of,
+            copy_of=known.successor_copy_of if is_copy else "",
+        )
 
     def note_successors(self, successors: Mapping[Place, Successor]) -> None:
         """Have the newest state of each database know what is live instead."""
@@ -276,7 +289,12 @@ class _History:
                 and all(depth[place] > most for place in places)
             ):
                 found.append(state)
-        unwritten = [each for each in found if all(record.unwritten for record in self._now(each))]
+        # One whose copy is gone holds what no other database does.
+        unwritten = [
+            each
+            for each in found
+            if all(record.clone_of in self._copies for record in self._now(each))
+        ]
         return next(reversed(unwritten or found), None)
 
     def _reaches(self, state: Undo) -> bool:

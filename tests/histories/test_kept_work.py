@@ -149,6 +149,40 @@ def test_writes_without_counters(live: str, server: Server, sql: RunSql) -> None
     assert ["WORK"] in kept_authors("default", server)
 
 
+def test_work_that_came_back_by_undo(live: str, server: Server) -> None:
+    """Work that an undo brought back, and nobody touched since, goes in its turn like any other."""
+    take("a")
+    for name in ("one", "two", "three"):
+        write(name)
+        restore("a")
+    undo(3)
+    restore("a")
+    write("four")
+
+    restore("a")
+
+    kept = [names for names in kept_authors("default", server) if names]
+    assert kept == [["four"], ["one"], ["three"]]
+
+
+def test_clone_of_a_deleted_snapshot(live: str, server: Server) -> None:
+    """An unwritten state whose snapshot is gone goes in its turn like any other."""
+    take("empty")
+    write("one")
+    take("a")
+    write("two")
+    restore("empty")
+    restore("a")
+    delete("a")
+    restore("empty")
+    for name in ("three", "four"):
+        write(name)
+        restore("empty")
+
+    kept = kept_authors("default", server)
+    assert kept == [["four"], ["three"], ["one"]]
+
+
 @pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_live_database_that_lets_us_not_in(
     obstacle: str, live_owned: str, server: Server, sql: RunSql
