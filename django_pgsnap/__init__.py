@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .snapshots.purge import purge
     from .snapshots.queries import Overview, get, list_snapshots, overview
     from .snapshots.restore import checkpoint, restore
+    from .snapshots.status import Status, read_status
     from .snapshots.take import take
     from .snapshots.types import Member, Snapshot, Undo
     from .snapshots.undo import undo
@@ -42,6 +43,7 @@ __all__ = [
     "RowChange",
     "SchemaChange",
     "Snapshot",
+    "Status",
     "TableDiff",
     "Undo",
     "annotate",
@@ -55,6 +57,7 @@ __all__ = [
     "pin",
     "prune",
     "purge",
+    "read_status",
     "refill",
     "rename",
     "restore",
@@ -75,6 +78,7 @@ _HOMES = {
         "snapshots.purge": ("purge",),
         "snapshots.queries": ("Overview", "get", "list_snapshots", "overview"),
         "snapshots.restore": ("checkpoint", "restore"),
+        "snapshots.status": ("Status", "read_status"),
         "snapshots.take": ("take",),
         "snapshots.types": ("Member", "Snapshot", "Undo"),
         "snapshots.undo": ("undo",),

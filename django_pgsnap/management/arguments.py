@@ -285,6 +285,12 @@ SUBCOMMANDS: Final = {
         "status is the command's.",
         arguments=_RUN,
     ),
+    "status": Subcommand(
+        help="say what is live, and what undo would bring back",
+        description="Say which snapshot the live databases come from, since when, and whether "
+        "they were written since; what undo would bring back; and what there is beside.",
+        arguments=(_DATABASE,),
+    ),
     "list": Subcommand(help="list the snapshots", arguments=_LIST, aliases=("ls",)),
     "show": Subcommand(help="show all that is known of a snapshot", arguments=(_NAME,)),
     "rename": Subcommand(help="give a snapshot another name", arguments=_RENAME),

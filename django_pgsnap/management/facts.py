@@ -9,6 +9,7 @@ from typing import Any, Final
 from ..doctor.findings import Diagnosis
 from ..errors import PgsnapError
 from ..migration_drift import Drift
+from ..snapshots.status import Status
 from ..snapshots.types import AnyMember, Snapshot, Undo
 
 _SNAPSHOT: Final = (
@@ -43,6 +44,20 @@ def undo_facts(undo: Undo) -> dict[str, Any]:
         "unwritten": undo.is_unwritten,
         "size_bytes": undo.size_bytes,
         "members": _members(undo.members),
+    }
+
+
+def status_facts(status: Status) -> dict[str, Any]:
+    """Return what is live, and what undo would bring back."""
+    overview = status.overview
+    return {
+        "live": [
+            {**asdict(each), "since": each.since and each.since.isoformat()} for each in status.live
+        ],
+        "undos": [undo_facts(each) for each in overview.undos],
+        "snapshots": [snapshot_facts(each) for each in overview.snapshots],
+        "underway": [asdict(each) for each in overview.underway],
+        "occupied_bytes": overview.occupied_bytes,
     }
 
 

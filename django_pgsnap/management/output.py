@@ -15,6 +15,7 @@ from ..doctor.findings import Diagnosis, Finding
 from ..formatting import format_age, format_ago, format_seconds, format_size, printable
 from ..migration_drift import Drift, KnownMigrations
 from ..snapshots.queries import Overview
+from ..snapshots.status import LiveState, Status
 from ..snapshots.types import CopyMember, Snapshot, Undo
 
 # A pipe has no width, and a line that is cut short is of no use to whoever reads it there.
@@ -62,15 +63,86 @@ def print_overview(
     else:
         out.print("No snapshots yet. Take one: ./manage.py pgsnap take", style="dim")
     if overview.undos:
-        out.print(Text(_describe_undo(overview.undos[0]), style="dim"))
-    if len(overview.undos) > 1:
-        older = len(overview.undos) - 1
-        out.print(Text(f"And {older} older: ./manage.py pgsnap undo --list", style="dim"))
+        for sentence in describe_next_undo(overview):
+            out.print(Text(printable(sentence), style="dim"))
     if overview.templates:
         size = format_size(overview.template_bytes)
         out.print(Text(f"Templates of tests: {overview.templates}, {size}.", style="dim"))
     if overview.occupied_bytes:
         out.print(Text(f"All copies together occupy {format_size(overview.occupied_bytes)}."))
+
+
+def print_status(out: Console, status: Status, code: KnownMigrations) -> None:
+    """Print what is live, what undo would bring back, and what there is beside that."""
+    overview = status.overview
+    for sentence in describe_live(status):
+        out.print(Text(printable(sentence), style="bold"))
+    for sentence in (*describe_next_undo(overview), *_describe_snapshots(overview, code)):
+        out.print(Text(printable(sentence)))
+    for each in overview.underway:
+        databases = ", ".join(each.aliases)
+        out.print(Text(printable(f"At work on {databases}: {each.purpose} ({each.who}).")))
+    if overview.occupied_bytes:
+        out.print(Text(f"All copies together occupy {format_size(overview.occupied_bytes)}."))
+
+
+def describe_live(status: Status) -> Iterable[str]:
+    """Yield a sentence about each live database."""
+    several = len(status.live) > 1
+    for each in status.live:
+        name = f"Live ({each.alias})" if several else "Live"
+        yield f"{name}: {_describe_live_state(each)}."
+
+
+def describe_next_undo(overview: Overview) -> Iterable[str]:
+    """Yield what undo would bring back, if anything."""
+    undos = overview.undos
+    if not undos:
+        yield "There is nothing to undo."
+        return
+    state, until = describe_kept_state(undos[0]), format_ago(undos[0].taken_at)
+    yield f"Undo would bring back: {state}, live until {until}."
+    if len(undos) > 1:
+        yield f"Older states: {len(undos) - 1}, see ./manage.py pgsnap undo --list."
+
+
+def describe_kept_state(undo: Undo) -> str:
+    """Return what a kept state holds."""
+    if not undo.based_on:
+        return "your own data"
+    return f"{undo.based_on!r}{' as restored' if undo.is_unwritten else ' with later changes'}"
+
+
+def _describe_live_state(live: LiveState) -> str:
+    if live.size_bytes is None:
+        return "the database is missing, or may not be looked at"
+    if live.since is None:
+        return "your own data; nothing was restored yet"
+    state = repr(live.based_on) if live.based_on else "your own data"
+    came = f"{'brought back by undo' if live.by_undo else 'restored'} {format_ago(live.since)}"
+    if live.rows_written is None:
+        return f"{state}, {came}, perhaps changed since"
+    if not live.rows_written:
+        return f"{state}, {came}, unchanged since"
+    rows = "1 row" if live.rows_written == 1 else f"{live.rows_written:,} rows"
+    return f"{state}, {came}, {rows} written since"
+
+
+def _describe_snapshots(overview: Overview, code: KnownMigrations) -> Iterable[str]:
+    if not overview.snapshots:
+        yield "No snapshots yet. Take one: ./manage.py pgsnap take"
+        return
+    newest = overview.snapshots[0]
+    yield (
+        f"Snapshots: {len(overview.snapshots)}, the newest {newest.name!r} of "
+        f"{format_ago(newest.taken_at)}."
+    )
+    spared = [repr(each.name) for each in overview.snapshots if each.spare == "ready"]
+    yield f"Restored without copying: {', '.join(spared) or 'none'}."
+    drifts = {each.name: str(code.drift(each.migrations)) for each in overview.snapshots}
+    for name, drift in drifts.items():
+        if drift:
+            yield f"Migrations of {name!r}: {drift}."
 
 
 def print_undos(out: Console, undos: Sequence[Undo]) -> None:
@@ -86,18 +158,12 @@ def print_undos(out: Console, undos: Sequence[Undo]) -> None:
             str(number),
             format_ago(undo.taken_at),
             "undo" if undo.by_undo else f"restore of {undo.name}",
-            _describe_contents(undo),
+            describe_kept_state(undo),
             format_size(undo.size_bytes),
             ", ".join(undo.aliases),
         )
         table.add_row(*(Text(printable(cell)) for cell in cells))
     out.print(table)
-
-
-def _describe_contents(undo: Undo) -> str:
-    if not undo.based_on:
-        return "your work"
-    return f"{undo.based_on}, {'unwritten' if undo.is_unwritten else 'and work since'}"
 
 
 def print_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
@@ -129,13 +195,6 @@ def summarize_problems(diagnosis: Diagnosis) -> str:
     left = f"{count} {'thing needs' if count == 1 else 'things need'} to be put right"
     by_itself = f", {fixable} of them by ./manage.py pgsnap doctor --fix" if fixable else ""
     return f"{left}{by_itself}."
-
-
-def _describe_undo(undo: Undo) -> str:
-    return (
-        f"Undo: what was live until {format_ago(undo.taken_at)} "
-        f"(restore of {printable(undo.name)}, {format_size(undo.size_bytes)})."
-    )
 
 
 def _table(out: Console, overview: Overview, code: KnownMigrations, *, everyone: bool) -> Table:

@@ -28,6 +28,7 @@ SUBCOMMANDS = [
     "undo",
     "list",
     "show",
+    "status",
     "rename",
     "pin",
     "unpin",
@@ -62,14 +63,19 @@ def test_story_in_plain_words(live: str, call: Call) -> None:
     assert said == [
         "Took 'seeded': SIZE of default in TIME.\nAll copies together occupy SIZE.\n",
         "Took 'snap1': SIZE of default in TIME.\nAll copies together occupy SIZE.\n",
-        "Restored 'seeded' of just now to default in TIME.\n",
         (
-            "Swapped back what was live until just now (restore of 'seeded'). "
-            "Run undo again to redo.\n"
+            "Restored 'seeded' of just now to default in TIME.\n"
+            "Undo would bring back: your own data, live until just now.\n"
         ),
         (
-            "Swapped back what was live until just now (restore of 'seeded'). "
-            "Run undo again to redo.\n"
+            "Brought back what was live until just now.\n"
+            "Live: your own data, brought back by undo just now, unchanged since.\n"
+            "Undo would bring back: 'seeded' as restored, live until just now.\n"
+        ),
+        (
+            "Brought back what was live until just now.\n"
+            "Live: 'seeded', brought back by undo just now, unchanged since.\n"
+            "Undo would bring back: your own data, live until just now.\n"
         ),
         "Renamed 'seeded' to 'sown'.\n",
         "Pinned 'sown': pruning leaves it.\n",
@@ -78,7 +84,7 @@ def test_story_in_plain_words(live: str, call: Call) -> None:
         "Deleted 'snap1', 'sown': SIZE less.\n",
         (
             "No snapshots yet. Take one: ./manage.py pgsnap take\n"
-            "Undo: what was live until just now (restore of sown, SIZE).\n"
+            "Undo would bring back: your own data, live until just now.\n"
             "All copies together occupy SIZE.\n"
         ),
     ]
@@ -129,7 +135,7 @@ def test_restore_says_how_far_the_code_is(live: str, call: Call) -> None:
     said = call("pgsnap", "restore", "old").stdout.splitlines()
     migrated = call("pgsnap", "restore", "old", "--migrate").stdout
 
-    assert said[1:] == [
+    assert said[1:-1] == [
         "1 migration behind: run migrate, or restore with --migrate.",
         "1 migration that this code does not have: those of another branch, usually.",
     ]
@@ -581,7 +587,7 @@ def test_undo_is_listed_until_it_is_used(live: str, call: Call) -> None:
     write("Ursula")
     restore("seeded")
 
-    assert "Undo: what was live until just now (restore of seeded, " in (
+    assert "Undo would bring back: your own data, live until just now." in (
         call("pgsnap", "list").stdout
     )
     assert len(overview().undos) == 1
@@ -601,13 +607,13 @@ def test_kept_states_are_listed(live: str, call: Call) -> None:
 
     assert [line.split()[0] for line in listed] == ["N", "1", "2"]
     assert "restore of seeded" in listed[1]
-    assert "seeded, and work since" in listed[1]
-    assert "your work" in listed[2]
+    assert "'seeded' with later changes" in listed[1]
+    assert "your own data" in listed[2]
     assert [(each["based_on"], each["unwritten"]) for each in facts] == [
         ("seeded", False),
         (None, False),
     ]
-    assert "And 1 older: ./manage.py pgsnap undo --list" in call("pgsnap", "list").stdout
+    assert "Older states: 1, see ./manage.py pgsnap undo --list." in call("pgsnap", "list").stdout
     call("pgsnap", "undo", "2")
     assert authors() == ["first"]
 

@@ -28,12 +28,13 @@ from ...snapshots import manage, queries
 from ...snapshots.prune import prune
 from ...snapshots.purge import EVERYTHING, Kind, list_managed_databases, purge
 from ...snapshots.restore import restore
+from ...snapshots.status import read_status
 from ...snapshots.take import take
 from ...snapshots.throwaway import open_throwaway
 from ...snapshots.types import Snapshot
 from ...snapshots.undo import undo as undo_restore
 from ..arguments import SUBCOMMANDS, add_subcommands
-from ..facts import diagnosis_facts, error_facts, snapshot_facts, undo_facts
+from ..facts import diagnosis_facts, error_facts, snapshot_facts, status_facts, undo_facts
 from ..progress import CommandReporter
 from ..run import run_command
 
@@ -138,8 +139,11 @@ class Command(BaseCommand):
         if migrate:
             self._migrate(snapshot)
         elif self._verbosity and not self._as_json:
-            for sentence in describe_drift(drift):
-                self.stdout.write(sentence)
+            from ..output import describe_next_undo
+
+            overview = queries.overview(databases=options["databases"])
+            for sentence in (*describe_drift(drift), *describe_next_undo(overview)):
+                self.stdout.write(printable(sentence))
 
     def _undo(
         self, *, number: int, only_list: bool, drop: bool, **options: Unpack[_WhenBusy]
@@ -153,10 +157,28 @@ class Command(BaseCommand):
         with self._reporter() as reporter:
             undone = undo_restore(number, reporter=reporter, **options)
         self._print_result(
-            f"Swapped back what was live until {format_ago(undone.taken_at)} "
-            f"(restore of {undone.name!r}). Run undo again to redo.",
-            undo_facts(undone),
+            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts(undone)
         )
+        self._print_what_is_live(options["databases"])
+
+    def _print_what_is_live(self, databases: Sequence[str] | None) -> None:
+        from ..output import describe_live, describe_next_undo
+
+        if self._verbosity and not self._as_json:
+            status = read_status(databases=databases)
+            for sentence in (*describe_live(status), *describe_next_undo(status.overview)):
+                self.stdout.write(printable(sentence))
+
+    def _status(self, *, databases: Sequence[str] | None) -> None:
+        from ..output import make_console, print_status
+
+        with allow_here():
+            status = read_status(databases=databases)
+        if self._as_json:
+            self._print_json(status_facts(status))
+        else:
+            console = make_console(self.stdout, colour=self._colour)
+            print_status(console, status, KnownMigrations())
 
     def _list_undos(self, databases: Sequence[str] | None) -> None:
         from ..output import make_console, print_undos
