@@ -1,12 +1,24 @@
-"""Django's wrappers of the aliases in ``DATABASES``; usable without psycopg, for system checks."""
+"""The driver, and Django's wrappers of the aliases; usable without psycopg, for system checks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+PSYCOPG_HINT = "Install it with its library: pip install 'psycopg[binary]'."
+
+
+def psycopg_problem() -> str | None:
+    """Return why psycopg 3 cannot be used here, None if it can."""
+    try:
+        import_module("psycopg")
+    except ImportError as error:
+        return f"psycopg 3 cannot be imported: {error}"
+    return None
 
 
 def get_wrapper(alias: str) -> BaseDatabaseWrapper | None:

@@ -20,7 +20,8 @@ class PgsnapConfig(AppConfig):
     def ready(self) -> None:
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
         from . import conf
-        from .checks import check_settings, psycopg_problem
+        from .aliases import psycopg_problem
+        from .checks import check_settings
         from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES
 
         for alias, name in json.loads(os.environ.get(RUN_DATABASES, "{}")).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from django.core.checks import CheckMessage, Error
@@ -11,7 +11,7 @@ from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
 from . import conf
-from .aliases import get_wrapper, iter_postgresql_wrappers
+from .aliases import PSYCOPG_HINT, get_wrapper, iter_postgresql_wrappers, psycopg_problem
 from .clones.names import nearest_names
 from .conf import SETTINGS_HINT, TEST_KEYS
 
@@ -20,21 +20,18 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     """Return what is wrong with ``PGSNAP``, and with what it needs."""
     given = conf.given()
     if problem := psycopg_problem():
-        return [problem, *_check_values(given)]
-    return [*_check_values(given), *_check_databases(given)]
+        return [Error(problem, hint=PSYCOPG_HINT, id="pgsnap.E001"), *_check_values(given)]
+    return [*_check_values(given), *_check_databases(given), *_check_psycopg2()]
 
 
-def psycopg_problem() -> Error | None:
-    """Return the error that psycopg 3 cannot be used here, None if it can."""
-    try:
-        import_module("psycopg")
-    except ImportError as error:
-        return Error(
-            f"psycopg 3 cannot be imported: {error}",
-            hint="Install it with its library: pip install 'psycopg[binary]'.",
-            id="pgsnap.E001",
+def _check_psycopg2() -> Iterator[CheckMessage]:
+    if find_spec("psycopg2"):
+        yield CheckWarning(
+            "psycopg2 and psycopg 3 are both installed, and Django uses psycopg 3 where it can.",
+            hint="What the project itself does by psycopg2 (execute_values, Json, ranges) fails on "
+            "Django's connections. Uninstall psycopg2 where nothing needs it, or silence this.",
+            id="pgsnap.W002",
         )
-    return None
 
 
 def _check_values(given: object) -> Iterator[CheckMessage]:

@@ -1,6 +1,7 @@
 """System checks: each problem has its id and a hint, and nothing fails before they run."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,37 @@ def test_psycopg_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         id="pgsnap.E001",
     )
     assert value.id == "pgsnap.E002"
+
+
+def test_both_drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where psycopg2 is installed too, it is said which of them Django uses."""
+    (tmp_path / "psycopg2.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    (problem,) = found()
+
+    assert problem == CheckWarning(
+        "psycopg2 and psycopg 3 are both installed, and Django uses psycopg 3 where it can.",
+        hint="What the project itself does by psycopg2 (execute_values, Json, ranges) fails on "
+        "Django's connections. Uninstall psycopg2 where nothing needs it, or silence this.",
+        id="pgsnap.W002",
+    )
+
+
+@pytest.mark.parametrize("arguments", [["pgsnap", "list"], ["pgsnap", "--help"]])
+def test_command_without_psycopg(arguments: list[str], manage: Manage, tmp_path: Path) -> None:
+    """Without psycopg, or without its library, the command says what to install."""
+    (tmp_path / "psycopg.py").write_text("raise ImportError('no pq wrapper available')")
+    settings.DATABASES["default"]["ENGINE"] = SQLITE
+    settings.DATABASES["other"]["ENGINE"] = SQLITE
+
+    ended = manage(*arguments, env={"PYTHONPATH": str(tmp_path)})
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "psycopg 3 cannot be imported: no pq wrapper available\n"
+        "Install it with its library: pip install 'psycopg[binary]'.\n"
+    )
 
 
 def test_bad_value(monkeypatch: pytest.MonkeyPatch) -> None:

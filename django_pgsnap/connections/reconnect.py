@@ -111,9 +111,14 @@ def repair_pools(aliases: Iterable[str]) -> None:
 
 
 def get_open_pool(wrapper: BaseDatabaseWrapper) -> Any:
-    """Return the open pool behind an alias, None without one."""
-    # Not wrapper.pool, which makes one.
-    pool = getattr(wrapper, "_connection_pools", {}).get(wrapper.alias)
+    """Return Django's own open pool behind an alias, None without one."""
+    from django.db.backends.postgresql.base import DatabaseWrapper
+
+    # Other backends have other pools by this name. Not wrapper.pool, which makes one.
+    pools: dict[str, Any] = vars(DatabaseWrapper).get("_connection_pools", {})
+    if getattr(wrapper, "_connection_pools", None) is not pools:
+        return None
+    pool = pools.get(wrapper.alias)
     return None if pool is None or pool.closed else pool
 
 

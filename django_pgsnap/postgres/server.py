@@ -189,8 +189,9 @@ class Server:
         except Exception as error:  # noqa: BLE001  # a backend of others may raise anything
             raise _explained(error, self, database) from _without_frames(error)
         if hasattr(found, "driver_connection"):  # SQLAlchemy's pools give proxies
-            found.detach()
-            found = found.driver_connection
+            proxy, found = found, found.driver_connection
+            proxy.info = {}  # detach() wants its own, which django-db-connection-pool replaces
+            proxy.detach()
         if not isinstance(found, psycopg.Connection):
             found.close()
             raise ServerUnavailableError(

@@ -1,0 +1,7 @@
+"""Django's management commands of this app."""
+
+from ...aliases import PSYCOPG_HINT, psycopg_problem
+
+# Django shows a traceback for any other error that comes while it loads a command.
+if problem := psycopg_problem():
+    raise SystemExit(f"{problem}\n{PSYCOPG_HINT}")

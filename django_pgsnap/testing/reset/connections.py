@@ -65,8 +65,13 @@ def _note_connection(connection: BaseDatabaseWrapper, **_: object) -> None:
 
 def _close_if_idle(wrapper: BaseDatabaseWrapper) -> None:
     held = wrapper.connection
-    # psycopg holds the lock while a statement runs. Nobody is waited for.
-    if held is None or wrapper.in_atomic_block or not held.lock.acquire(blocking=False):
+    # psycopg holds the lock while a statement runs. Nobody is waited for, and no pool of another
+    # package is called with the lock held: it may want it too.
+    if (
+        not isinstance(held, psycopg.Connection)
+        or wrapper.in_atomic_block
+        or not held.lock.acquire(blocking=False)
+    ):
         return
     try:
         if held.info.transaction_status == TransactionStatus.IDLE:
