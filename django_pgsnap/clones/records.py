@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args
 
 from ..errors import ConfigurationError
 from ..migration_drift import Migrations
@@ -96,6 +96,15 @@ def read_groups(value: object) -> tuple[tuple[str, str], ...]:
     )
 
 
+def read_parts(value: object) -> Parts:
+    """Return where the parts of a set are."""
+    found = []
+    for each in _listing(value):
+        alias, database, server, system = map(read_text, _listing(each))
+        found.append(Part(alias, database, server, system))
+    return tuple(found)
+
+
 def _mapping(value: object) -> dict[object, object]:
     if type(value) is not dict:
         raise TypeError
@@ -119,6 +128,21 @@ STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 Files = tuple[tuple[str, str], ...]
 
 
+class Part(NamedTuple):
+    """Where one database's part of a set is, as it was called when the set was made."""
+
+    alias: str
+    database: str
+    server: str
+    system: str
+
+    def __str__(self) -> str:
+        return f"{self.database!r} (alias {self.alias!r}) on the server at {self.server}"
+
+
+Parts = tuple[Part, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """What a copy, an undo and a template have in common.
@@ -127,6 +151,7 @@ class Record:
         identity: 16 hexadecimal digits that no other has; part of the database's name.
         set_id: What all parts of the same snapshot, or of the same undo, share.
         members: How many parts the set has.
+        parts: Where each of them is; empty where an earlier version wrote it.
         name: The snapshot's name; for an undo, that of the restore it belongs to.
         alias: The alias in ``DATABASES`` at that time.
         source: The live database's name.
@@ -156,6 +181,7 @@ class Record:
     postgresql: str = ""
     comment: str | None = None
     connection_limit: int = -1
+    parts: Parts = ()
 
     @property
     def database(self) -> str:
@@ -350,4 +376,5 @@ _READERS: Final = {
     "datetime": read_moment,
     "Migrations": read_groups,
     "Files": read_pairs,
+    "Parts": read_parts,
 }

@@ -10,7 +10,7 @@ from ..clones.catalog import AnyDatabase
 from ..clones.names import spare_identity, unfinished_name
 from ..clones.records import TemplateRecord
 from ..clones.templates import find_superfluous_templates
-from ..snapshots.types import snapshots_of
+from ..snapshots.context import find_snapshots
 from .findings import Finding, Scene
 
 _BY_ITSELF = "Nothing: the next take or restore drops it, and doctor --fix does now."
@@ -27,15 +27,10 @@ def find_managed_problems(scene: Scene) -> Iterator[Finding]:
 
 
 def find_incomplete(scenes: Sequence[Scene]) -> Iterator[Finding]:
-    """Say which snapshots lack parts, which may be on other servers, or of other aliases."""
+    """Say which snapshots have lost a part."""
     by_server = {scene.server: scene for scene in scenes}
-    wanted = {member.record.set_id for scene in scenes for member in scene.copies()}
-    # Two addresses may lead to the same server, which then shows the same parts twice.
-    parts = {
-        member.record.identity: member for scene in scenes for member in scene.copies(everyone=True)
-    }
-    for snapshot in snapshots_of(each for each in parts.values() if each.record.set_id in wanted):
-        if snapshot.is_complete:
+    for snapshot in find_snapshots(scenes):
+        if snapshot.completeness != "part lost":
             continue
         first = snapshot.members[0]
         yield by_server[first.server].finding(

@@ -23,6 +23,8 @@ def snapshot_facts(snapshot: Snapshot, drift: Drift | None = None) -> dict[str, 
     facts = {
         "taken_at": snapshot.taken_at.isoformat(),
         "complete": snapshot.is_complete,
+        "completeness": snapshot.completeness,
+        "outside": [str(part) for part in snapshot.elsewhere],
         "members": _members(snapshot.members),
         **{name: getattr(snapshot, name) for name in _SNAPSHOT},
     }

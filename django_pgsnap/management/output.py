@@ -199,7 +199,9 @@ def summarize_problems(diagnosis: Diagnosis) -> str:
 
 def _table(out: Console, overview: Overview, code: KnownMigrations, *, everyone: bool) -> Table:
     aliases = {alias for each in overview.snapshots for alias in each.aliases}
-    several = everyone or len(aliases) > 1
+    several = (
+        everyone or len(aliases) > 1 or not all(each.is_complete for each in overview.snapshots)
+    )
     cut = _cut if out.is_terminal else _whole
     rows = [
         {
@@ -244,6 +246,9 @@ def _whole(text: str, _: int) -> str:
 
 def _databases(snapshot: Snapshot, *, everyone: bool) -> str:
     known_as = [member.record.source if everyone else member.alias for member in snapshot.members]
+    if snapshot.completeness == "partly outside":
+        outside = ", ".join(part.alias for part in snapshot.elsewhere)
+        return f"{', '.join(known_as)} (outside: {outside})"
     return ", ".join(known_as) + ("" if snapshot.is_complete else " (incomplete)")
 
 
@@ -263,8 +268,10 @@ def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
     for label, migrations in (("  not run", drift.missing), ("  not here", drift.unknown)):
         for app, name in migrations:
             yield label, f"{app}.{name}"
-    if not snapshot.is_complete:
+    if snapshot.completeness == "part lost":
         yield "Incomplete", "some of its databases are not there"
+    for part in snapshot.elsewhere:
+        yield "Outside", f"{part}, which these settings do not name"
     for member in snapshot.members:
         yield f"Alias {printable(member.alias)}", _describe_member(member)
 

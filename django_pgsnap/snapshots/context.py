@@ -24,6 +24,7 @@ from ..clones.catalog import (
     load_catalog,
 )
 from ..clones.names import spare_name
+from ..clones.records import Part
 from ..clones.spares import describe_taken_name, plan_spare, wants_spare
 from ..connections.reconnect import (
     aliases_sharing_database,
@@ -58,7 +59,17 @@ from ..postgres.targets import (
 )
 from ..reporting import Reporter
 from ..safety import check_enabled, check_server_allowed, prefer_test_databases
-from .types import AnyMember, CopyMember, Member, SpareState, UndoMember
+from .types import (
+    AnyMember,
+    CopyMember,
+    Member,
+    Snapshot,
+    SpareState,
+    Undo,
+    UndoMember,
+    snapshots_of,
+    undos_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +158,15 @@ class ServerContext:
         here = replace(self, targets=(*known, *self.targets))
         return here.copies()
 
+    @property
+    def system(self) -> str:
+        """Identifier of the server, which no other has."""
+        return str(self.watcher.identity.system)
+
+    def part(self, target: Target) -> Part:
+        """Return where a live database's part of a set is."""
+        return Part(target.alias, target.name, str(self.server), self.system)
+
     def leftovers(self) -> list[AnyDatabase]:
         """Return what interrupted operations left, and nobody is at work on."""
         return [
@@ -175,6 +195,26 @@ class ServerContext:
         if self.catalog.spare(identity):
             return "ready"
         return "building" if self.is_locked(spare_name(identity)) else "none"
+
+
+def find_snapshots(contexts: Iterable[ServerContext], *, everyone: bool = False) -> list[Snapshot]:
+    """Return the snapshots of the databases that are asked about, as wholes, newest first."""
+    there = list(contexts)
+    return snapshots_of(
+        [copy for context in there for copy in context.copies(everyone=everyone)],
+        [copy for context in there for copy in context.copies(everyone=True)],
+        [context.system for context in there],
+    )
+
+
+def find_undos(contexts: Iterable[ServerContext], *, everyone: bool = False) -> list[Undo]:
+    """Return the kept states of the databases that are asked about, as wholes, newest first."""
+    there = list(contexts)
+    return undos_of(
+        [undo for context in there for undo in context.undos(everyone=everyone)],
+        [undo for context in there for undo in context.undos(everyone=True)],
+        [context.system for context in there],
+    )
 
 
 def choose_targets(aliases: Sequence[str] | None) -> list[Target]:

@@ -21,7 +21,7 @@ from ..clones.strategy import CopyJob, drop_database
 from ..clones.transitions import join_statements, rewrite_comment
 from ..conf import config
 from ..errors import ObstacleError, PgsnapError, SnapshotExistsError, SnapshotPinnedError
-from ..postgres.advisory_locks import try_acquire_lock
+from ..postgres.advisory_locks import acquire_lock, try_acquire_lock
 from ..postgres.preconditions import check_collation
 from ..reporting import Reporter
 from . import queries
@@ -126,7 +126,7 @@ def delete_in(
     contexts: Sequence[ServerContext], to_drop: Sequence[Snapshot], reporter: Reporter
 ) -> None:
     """Delete snapshots in the course of an operation."""
-    members = [member for snapshot in to_drop for member in snapshot.members]
+    members = [member for snapshot in to_drop for member in lock_all_parts(contexts, snapshot)]
     for context in contexts:
         here = [member for member in members if member.server == context.server]
         _delete_here(context, here, reporter)
@@ -177,17 +177,43 @@ def _rewritten(
     also: Sequence[UndoMember] = (),
 ) -> Snapshot:
     """Write a change to all members of a snapshot, those of a server in one transaction."""
-    changed = tuple(
-        replace(member, database=replace(member.database, record=change(member.record)))
-        for member in snapshot.members
-    )
+    changed = {
+        member.record.identity: replace(
+            member, database=replace(member.database, record=change(member.record))
+        )
+        for member in lock_all_parts(contexts, snapshot)
+    }
     for context in contexts:
-        here = [each.record for each in (*changed, *also) if each.server == context.server]
+        several = (*changed.values(), *also)
+        here = [each.record for each in several if each.server == context.server]
         for record in here:
             wait_for_spare(context.main, record, Reporter())
         if here:
             context.main.execute(join_statements(map(rewrite_comment, here)))
-    return replace(snapshot, members=changed)
+    return replace(
+        snapshot,
+        members=tuple(changed[each.record.identity] for each in snapshot.members),
+        outside=tuple(changed[each.record.identity] for each in snapshot.outside),
+    )
+
+
+def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tuple[CopyMember, ...]:
+    """Return all parts of a snapshot, those of databases outside of the settings locked too.
+
+    Raises:
+        ObstacleError: A part is on a server that the settings do not name.
+        OperationRunningError: Another operation is at work on a database outside.
+    """
+    if snapshot.unreachable:
+        raise ObstacleError(
+            f"A part of the snapshot {snapshot.name!r} is out of reach of these settings: "
+            f"{'; '.join(map(str, snapshot.unreachable))}. Nothing has changed.",
+            hint="Do this with settings whose DATABASES name that database too.",
+        )
+    for member in snapshot.outside:
+        (context,) = (each for each in contexts if each.server == member.server)
+        acquire_lock(context.main, member.record.source, config().wait_s)
+    return (*snapshot.members, *snapshot.outside)
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from ..conf import config
 from ..errors import ConfigurationError
 from ..reporting import Reporter
-from .context import choose_targets, open_operation
+from .context import choose_targets, find_snapshots, open_operation
 from .manage import delete_in
 from .queries import list_snapshots
-from .types import Snapshot, snapshots_of
+from .types import Snapshot
 
 
 def prune(
@@ -22,7 +22,7 @@ def prune(
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Snapshot]:
-    """Delete snapshots that are not pinned, the oldest first.
+    """Delete snapshots that are not pinned, nor partly out of reach, the oldest first.
 
     With ``older_than`` or ``max_bytes``, these say which go, and ``keep`` protects the newest from
     that. With ``keep`` alone, all but the newest go.
@@ -45,10 +45,11 @@ def prune(
             "Pruning needs a limit.", hint="Give --keep, --older-than or --max-size."
         )
     if dry_run:
-        return choose_to_prune(list_snapshots(), keep, older_than, max_bytes)
+        found = [each for each in list_snapshots() if not each.unreachable]
+        return choose_to_prune(found, keep, older_than, max_bytes)
     about = choose_targets(None)
     with open_operation("prune", about, wait_s=config().wait_s, disturbs_live=False) as contexts:
-        found = snapshots_of(member for context in contexts for member in context.copies())
+        found = [each for each in find_snapshots(contexts) if not each.unreachable]
         unwanted = choose_to_prune(found, keep, older_than, max_bytes)
         delete_in(contexts, unwanted, reporter or Reporter())
     return unwanted

@@ -13,7 +13,7 @@ Looking: which snapshots there are, and what they occupy.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
@@ -29,8 +29,8 @@ from ..postgres.properties import Privilege, Properties, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import Target
-from .context import ServerContext, choose_targets, read_contexts
-from .types import AnyMember, CopyMember, Snapshot, Undo, UndoMember, snapshots_of, undos_of
+from .context import ServerContext, choose_targets, find_snapshots, find_undos, read_contexts
+from .types import AnyMember, CopyMember, Snapshot, Undo
 
 # As many as can be looked over in a line.
 _NAMES_SHOWN: Final = 10
@@ -174,7 +174,7 @@ def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Sna
         SnapshotNotFoundError: There is none of that name, or it belongs to a stranger.
     """
     try:
-        return find_snapshot([member for context in contexts for member in context.copies()], name)
+        return choose_snapshot(find_snapshots(contexts), name)
     except SnapshotNotFoundError:
         for context in contexts:
             _check_strangers(context, name)
@@ -202,15 +202,6 @@ def _check_strangers(context: ServerContext, name: str | None) -> None:
             f"{database.name!r} says it is one, but belongs to the role {database.owner!r}, {why}.",
             hint=f"If you know it to be what it says, run: {adopt}",
         )
-
-
-def find_snapshot(members: Iterable[CopyMember], name: str | None) -> Snapshot:
-    """Return the snapshot that a name means among these members.
-
-    Raises:
-        SnapshotNotFoundError: There is none of that name.
-    """
-    return choose_snapshot(snapshots_of(members), name)
 
 
 def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
@@ -316,23 +307,26 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     Raises:
         PgsnapError: Snapshots are switched off, or a server cannot be reached.
     """
-    copies: list[CopyMember] = []
-    undos: list[UndoMember] = []
-    at_work: list[RunningOperation] = []
+    contexts: list[ServerContext] = []
     templates: list[int] = []
     for context in read_contexts("list", choose_targets(databases)):
-        copies += context.copies(everyone=everyone)
-        undos += context.undos(everyone=everyone)
-        at_work += find_running_operations(context.targets, context.holders)
+        contexts.append(context)
         found = context.catalog.templates(None if everyone else context.sources)
         names = [database.name for database in found]
         sizes = measure_databases(context.watcher, names) if names else {}
         templates += [sizes.get(name, 0) for name in names]
+    snapshots = find_snapshots(contexts, everyone=everyone)
+    undos = find_undos(contexts, everyone=everyone)
+    occupied = sum(_occupied_bytes(each) for set_ in (*snapshots, *undos) for each in set_.members)
     return Overview(
-        snapshots=tuple(snapshots_of(copies)),
-        undos=tuple(undos_of(undos)),
-        occupied_bytes=sum(map(_occupied_bytes, [*copies, *undos])) + sum(templates),
-        underway=tuple(at_work),
+        snapshots=tuple(snapshots),
+        undos=tuple(undos),
+        occupied_bytes=occupied + sum(templates),
+        underway=tuple(
+            operation
+            for context in contexts
+            for operation in find_running_operations(context.targets, context.holders)
+        ),
         templates=len(templates),
         template_bytes=sum(templates),
     )

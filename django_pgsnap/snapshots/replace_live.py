@@ -317,7 +317,8 @@ def replace_live(
     kept = None
     if request.keep_undo and there:
         # What is replaced on all servers is one state.
-        kept = KeptSet.of(contexts, len(there), by_undo=request.by_undo)
+        parts = tuple(each.context.part(each.target) for each in there)
+        kept = KeptSet.of(contexts, parts, by_undo=request.by_undo)
     work = [
         Replacement(group[0].context, group, request, kept, reporter)
         for group in group_by_server(incoming).values()

@@ -108,12 +108,26 @@ def restore_as(
 
 
 def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
-    if databases is None and not snapshot.is_complete:
+    """Refuse to work with a part of a snapshot that nobody has asked for as such.
+
+    Raises:
+        ObstacleError: Other parts are outside of the settings, or lost.
+    """
+    if databases is not None or snapshot.is_complete:
+        return
+    here = ", ".join(snapshot.aliases)
+    options = " ".join(f"--database {alias}" for alias in snapshot.aliases)
+    if snapshot.completeness == "partly outside":
         raise ObstacleError(
-            f"Of the snapshot {snapshot.name!r} only the part of {', '.join(snapshot.aliases)} "
-            "is there.",
-            hint="Restore that part with --database, or delete the snapshot.",
+            f"The snapshot {snapshot.name!r} also holds what these settings do not name: "
+            f"{'; '.join(map(str, snapshot.elsewhere))}.",
+            hint=f"Use settings that name all its databases, or restore only that of {here}: "
+            f"{options}.",
         )
+    raise ObstacleError(
+        f"Of the snapshot {snapshot.name!r} only the part of {here} is there.",
+        hint="Restore that part with --database, or delete the snapshot.",
+    )
 
 
 def _consumed(

@@ -175,24 +175,36 @@ def _settle_name(
     contexts: Sequence[ServerContext], name: str | None, *, replace: bool
 ) -> tuple[str, list[CopyMember]]:
     """Return the name to use, and the members of the snapshot that has it now."""
-    existing = [member for context in contexts for member in context.project_copies()]
+    members = [member for context in contexts for member in context.project_copies()]
     if name is None:
-        return first_free_name(member.record.name for member in existing), []
-    replaced = [member for member in existing if member.record.name == name]
-    if replaced and not replace:
-        taken_at = replaced[0].record.taken_at
+        return first_free_name(member.record.name for member in members), []
+    existing = [
+        snapshot
+        for snapshot in snapshots_of(
+            members,
+            [member for context in contexts for member in context.copies(everyone=True)],
+            [context.system for context in contexts],
+        )
+        if snapshot.name == name
+    ]
+    if existing and not replace:
         raise SnapshotExistsError(
-            f"There is a snapshot {name!r} already, taken {taken_at:%Y-%m-%d %H:%M} UTC.",
+            f"There is a snapshot {name!r} already, taken {existing[0].taken_at:%Y-%m-%d %H:%M} "
+            "UTC.",
             hint="Choose another name, or take its place with --replace.",
         )
-    about = {target.name for context in contexts for target in context.targets}
-    kept = sorted({member.alias for member in replaced if member.record.source not in about})
+    about = {(context.server, target.name) for context in contexts for target in context.targets}
+    parts = [part for snapshot in existing for part in (*snapshot.members, *snapshot.outside)]
+    kept = sorted(
+        {part.alias for part in parts if (part.server, part.record.source) not in about}
+        | {part.alias for snapshot in existing for part in snapshot.unreachable}
+    )
     if kept:
         raise SnapshotExistsError(
             f"The snapshot {name!r} also holds {', '.join(kept)}, which would be lost.",
             hint="Take all its databases, or choose another name.",
         )
-    return name, replaced
+    return name, parts
 
 
 def _take(
@@ -332,6 +344,7 @@ def build_records(
             identity=part.identity,
             set_id=set_id,
             members=len(parts),
+            parts=tuple(each.context.part(each.target) for each in parts),
             name=request.name,
             alias=part.target.alias,
             source=part.target.name,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
 from ..clones.catalog import Database
-from ..clones.records import CopyRecord, Record, UndoRecord
+from ..clones.records import CopyRecord, Part, Parts, Record, UndoRecord
 from ..migration_drift import Migrations
 from ..postgres.server import Server
 
@@ -44,15 +44,42 @@ UndoMember = Member[UndoRecord]
 MemberT = TypeVar("MemberT", bound=AnyMember)
 
 
+Completeness = Literal["complete", "partly outside", "part lost"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Set:
-    """Members that were made together; what they share is read from the first."""
+    """Members that were made together; what they share is read from the first.
+
+    Attributes:
+        outside: Parts that are there, of databases that are not asked about.
+        unreachable: Parts on servers that are not asked.
+    """
 
     members: tuple[AnyMember, ...]
+    outside: tuple[AnyMember, ...] = ()
+    unreachable: Parts = ()
 
     @property
     def _record(self) -> Record:
         return self.members[0].record
+
+    @property
+    def completeness(self) -> Completeness:
+        """Whether all its parts are here, or the others elsewhere, or one is gone."""
+        if self.is_complete:
+            return "complete"
+        found = len(self.members) + len(self.outside) + len(self.unreachable)
+        return "partly outside" if found == self._record.members else "part lost"
+
+    @property
+    def elsewhere(self) -> Parts:
+        """Where the parts are that are not among the members."""
+        seen = (
+            Part(each.record.alias, each.record.source, str(each.server), "")
+            for each in self.outside
+        )
+        return (*seen, *self.unreachable)
 
     @property
     def name(self) -> str:
@@ -94,6 +121,7 @@ class Snapshot(_Set):
     """
 
     members: tuple[CopyMember, ...]
+    outside: tuple[CopyMember, ...] = ()
 
     @property
     def _record(self) -> CopyRecord:
@@ -148,6 +176,7 @@ class Undo(_Set):
     """A state that a restore or an undo replaced; ``name`` is the snapshot it was about."""
 
     members: tuple[UndoMember, ...]
+    outside: tuple[UndoMember, ...] = ()
 
     @property
     def _record(self) -> UndoRecord:
@@ -169,20 +198,60 @@ class Undo(_Set):
         return all(member.record.clone_of for member in self.members)
 
 
-def snapshots_of(members: Iterable[CopyMember]) -> list[Snapshot]:
-    """Group members into snapshots, newest first."""
-    return [Snapshot(members=group) for group in _grouped(members)]
+def snapshots_of(
+    members: Iterable[CopyMember],
+    others: Iterable[CopyMember] = (),
+    systems: Iterable[str] = (),
+) -> list[Snapshot]:
+    """Group members into snapshots, newest first.
+
+    Args:
+        members: Those that are asked about.
+        others: All that there are on the same servers.
+        systems: Identifiers of these servers.
+    """
+    return [
+        Snapshot(members=group, outside=outside, unreachable=unreachable)
+        for group, outside, unreachable in _grouped(members, others, systems)
+    ]
 
 
-def undos_of(members: Iterable[UndoMember]) -> list[Undo]:
-    """Group members into undos, newest first."""
-    return [Undo(members=group) for group in _grouped(members)]
+def undos_of(
+    members: Iterable[UndoMember],
+    others: Iterable[UndoMember] = (),
+    systems: Iterable[str] = (),
+) -> list[Undo]:
+    """Group members into undos, newest first; arguments as for `snapshots_of`."""
+    return [
+        Undo(members=group, outside=outside, unreachable=unreachable)
+        for group, outside, unreachable in _grouped(members, others, systems)
+    ]
 
 
-def _grouped(members: Iterable[MemberT]) -> list[tuple[MemberT, ...]]:
-    groups: dict[str, list[MemberT]] = {}
+def _grouped(
+    members: Iterable[MemberT], others: Iterable[MemberT], systems: Iterable[str]
+) -> list[tuple[tuple[MemberT, ...], tuple[MemberT, ...], Parts]]:
+    reached = set(systems)
+    elsewhere = _by_set(others)
+    found = []
+    for set_id, here in _by_set(members).items():
+        outside = [
+            each for identity, each in elsewhere.get(set_id, {}).items() if identity not in here
+        ]
+        seen = {each.record.alias for each in (*here.values(), *outside)}
+        record = next(iter(here.values())).record
+        unreachable = [
+            part for part in record.parts if part.alias not in seen and part.system not in reached
+        ]
+        # Copies are made at the same time, so the order that they are found in means nothing.
+        by_alias = sorted(here.values(), key=lambda member: member.alias)
+        found.append((tuple(by_alias), tuple(outside), tuple(unreachable)))
+    return sorted(found, key=lambda each: each[0][0].record.taken_at, reverse=True)
+
+
+def _by_set(members: Iterable[MemberT]) -> dict[str, dict[str, MemberT]]:
+    # Two addresses may lead to the same server, which then shows the same member twice.
+    groups: dict[str, dict[str, MemberT]] = {}
     for member in members:
-        groups.setdefault(member.record.set_id, []).append(member)
-    ordered = sorted(groups.values(), key=lambda group: group[0].record.taken_at, reverse=True)
-    # Copies are made at the same time, so the order that they are found in means nothing.
-    return [tuple(sorted(group, key=lambda member: member.alias)) for group in ordered]
+        groups.setdefault(member.record.set_id, {})[member.record.identity] = member
+    return groups

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..connections.restore_detection import announce_restore, handle_announced_restore
-from ..errors import NothingToUndoError
+from ..errors import NothingToUndoError, ObstacleError
 from ..reporting import Reporter
 from ..signals import pre_restore
-from .context import ServerContext, choose_targets, finish_operation, open_operation
+from .context import ServerContext, choose_targets, find_undos, finish_operation, open_operation
 from .replace_live import (
     IncomingDatabase,
     ReplaceRequest,
@@ -16,7 +16,7 @@ from .replace_live import (
     replace_live,
     replacements_of,
 )
-from .types import Snapshot, Undo, undos_of
+from .types import Snapshot, Undo
 
 
 def undo(
@@ -43,6 +43,7 @@ def undo(
 
     Raises:
         NothingToUndoError: No restore left one, or not so many are kept.
+        ObstacleError: It also holds databases that are not asked for.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
     about = choose_targets(databases)
@@ -67,7 +68,7 @@ def undo(
 
 def _choose(contexts: Sequence[ServerContext], number: int) -> Undo:
     """Return a kept state by its number."""
-    found = undos_of([member for context in contexts for member in context.undos()])
+    found = find_undos(contexts)
     if not found:
         databases = ", ".join(repr(name) for context in contexts for name in context.sources)
         raise NothingToUndoError(
@@ -80,4 +81,13 @@ def _choose(contexts: Sequence[ServerContext], number: int) -> Undo:
             f"There is no replaced state {number}: {count} kept.",
             hint="See them with pgsnap undo --list.",
         )
-    return found[number - 1]
+    chosen = found[number - 1]
+    if chosen.completeness == "partly outside":
+        others = "; ".join(map(str, chosen.elsewhere))
+        raise ObstacleError(
+            f"What was replaced {'last' if number == 1 else 'then'} is one state with what is not "
+            f"asked for here: {others}. A part alone is not brought back.",
+            hint="Undo it for all its databases, with settings that name them, or choose another "
+            "state (pgsnap undo --list).",
+        )
+    return chosen

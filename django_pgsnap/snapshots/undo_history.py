@@ -26,7 +26,7 @@ from psycopg import sql
 
 from ..clones.catalog import AnyDatabase
 from ..clones.names import new_identity, to_drop_name
-from ..clones.records import Record, UndoRecord
+from ..clones.records import Parts, Record, UndoRecord
 from ..clones.transitions import join_statements, rewrite_comment, unpublish
 from ..conf import config
 from ..formatting import format_size
@@ -102,18 +102,18 @@ class KeptSet:
     """What the parts of a state that is about to be replaced have in common."""
 
     set_id: str
-    members: int
+    parts: Parts
     taken_at: datetime
     by_undo: bool
 
     @classmethod
-    def of(cls, contexts: Sequence[ServerContext], members: int, *, by_undo: bool) -> Self:
+    def of(cls, contexts: Sequence[ServerContext], parts: Parts, *, by_undo: bool) -> Self:
         """Return it, dated after all that is kept already, whatever became of the clock."""
         kept = [member.record.taken_at for context in contexts for member in context.undos()]
         now = read_clock(contexts[0])
         return cls(
             set_id=new_identity(),
-            members=members,
+            parts=parts,
             taken_at=max([now, *(moment + timedelta(microseconds=1) for moment in kept)]),
             by_undo=by_undo,
         )
@@ -128,7 +128,8 @@ class KeptSet:
         return UndoRecord(
             identity=new_identity(),
             set_id=self.set_id,
-            members=self.members,
+            members=len(self.parts),
+            parts=self.parts,
             name=name,
             alias=target.alias,
             source=target.name,

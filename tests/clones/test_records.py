@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from django_pgsnap.clones.records import (
     STRATEGIES,
     CopyRecord,
+    Part,
     Record,
     TemplateRecord,
     UndoRecord,
@@ -41,6 +42,7 @@ common = {
     "postgresql": texts,
     "comment": st.none() | texts,
     "connection_limit": integers,
+    "parts": st.lists(st.builds(Part, texts, texts, texts, texts)).map(tuple),
 }
 migrations = st.sets(st.tuples(texts, texts)).map(lambda keys: tuple(sorted(keys)))
 copies = st.builds(

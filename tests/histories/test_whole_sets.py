@@ -8,14 +8,16 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from psycopg import sql as pg
 
-from django_pgsnap.errors import PgsnapError, SnapshotNotFoundError
+from django_pgsnap.errors import ObstacleError, PgsnapError, SnapshotNotFoundError
 from django_pgsnap.snapshots.manage import annotate, delete, pin, rename
+from django_pgsnap.snapshots.prune import prune
 from django_pgsnap.snapshots.queries import get, list_snapshots
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
-from tests.conftest import Call
+from tests.conftest import Call, RunSql
 from tests.histories.looking import only, published_sets, split_sets
 from tests.servers import Server
 from tests.watching import authors, settle, write
@@ -30,7 +32,6 @@ HOUSEKEEPING: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("verb", HOUSEKEEPING)
-@pytest.mark.xfail(reason="the verb reaches only the part that the settings name")
 def test_part_is_never_changed_alone(verb: str, lives: dict[str, str], server: Server) -> None:
     """Where the settings name one of two databases, both parts are changed, or none is."""
     take("m")
@@ -43,7 +44,6 @@ def test_part_is_never_changed_alone(verb: str, lives: dict[str, str], server: S
 
 
 @pytest.mark.parametrize("verb", ["delete", "rename", "annotate", "pin"])
-@pytest.mark.xfail(reason="the verb reaches only the part that the settings name")
 def test_other_server_out_of_reach(
     verb: str, two_servers: Server, server: Server, live_pair: dict[str, str]
 ) -> None:
@@ -60,7 +60,6 @@ def test_other_server_out_of_reach(
     assert list_snapshots()[0].set_id == taken.set_id
 
 
-@pytest.mark.xfail(reason="undo reaches only the part that the settings name")
 def test_undo_of_two_databases(lives: dict[str, str]) -> None:
     """What was restored together is undone together, or undo refuses."""
     take("m")
@@ -74,7 +73,6 @@ def test_undo_of_two_databases(lives: dict[str, str]) -> None:
     assert authors("default") == authors("other")
 
 
-@pytest.mark.xfail(reason="a rename of one part makes two snapshots out of one")
 def test_replacing_after_a_rename(lives: dict[str, str], server: Server) -> None:
     """Replacing a snapshot never takes a part of another one."""
     take("y")
@@ -92,7 +90,7 @@ def test_replacing_after_a_rename(lives: dict[str, str], server: Server) -> None
     "name",
     [
         "x",
-        pytest.param("y", marks=pytest.mark.xfail(reason="a rename of one part splits it in two")),
+        "y",
     ],
 )
 def test_show_and_take_agree(name: str, lives: dict[str, str]) -> None:
@@ -114,7 +112,6 @@ def test_show_and_take_agree(name: str, lives: dict[str, str]) -> None:
     assert is_there is not is_free
 
 
-@pytest.mark.xfail(reason="a part outside of the settings is said to be lost")
 def test_part_outside_the_settings_is_not_lost(lives: dict[str, str]) -> None:
     """A restore under the smaller settings names the database outside, and advises no delete."""
     take("m")
@@ -126,7 +123,6 @@ def test_part_outside_the_settings_is_not_lost(lives: dict[str, str]) -> None:
     assert "delete" not in str(caught.value)
 
 
-@pytest.mark.xfail(reason="the list does not tell a part from a whole")
 def test_list_tells_of_parts_outside(lives: dict[str, str], call: Call) -> None:
     """A list under the smaller settings says that it sees a part."""
     take("m")
@@ -142,3 +138,68 @@ def test_list_tells_of_parts_outside(lives: dict[str, str], call: Call) -> None:
     (complete,) = (line for line in whole.splitlines() if "whole" in line)
     assert line.replace("m", "whole", 1).split() != complete.split()
     assert "other" in part
+
+
+@pytest.mark.parametrize("verb", ["delete", "rename", "annotate", "pin"])
+def test_part_within_reach_is_changed_with_it(
+    verb: str, lives: dict[str, str], server: Server
+) -> None:
+    """What is on the same server belongs to it, though the settings do not name its database."""
+    taken = take("m")
+
+    with only("default"):
+        HOUSEKEEPING[verb]()
+
+    settle(server)
+    parts = published_sets(server).get(taken.set_id, [])
+    assert [(each.name, each.note, each.pinned) for each in parts] == {
+        "delete": [],
+        "rename": [("n", "", False)] * 2,
+        "annotate": [("m", "another note", False)] * 2,
+        "pin": [("m", "", True)] * 2,
+    }[verb]
+
+
+def test_three_states(lives: dict[str, str], sql: RunSql, server: Server) -> None:
+    """A snapshot is complete, or partly outside of the settings, or has lost a part."""
+    taken = take("m", spare=False)
+    with only("default"):
+        (seen,) = list_snapshots()
+    name = next(each.database.name for each in taken.members if each.alias == "other")
+    sql(pg.SQL("DROP DATABASE {}").format(pg.Identifier(name)))
+    with only("default"):
+        (left,) = list_snapshots()
+
+    assert taken.completeness == "complete"
+    assert (seen.completeness, [part.database for part in seen.elsewhere]) == (
+        "partly outside",
+        [lives["other"]],
+    )
+    assert (left.completeness, left.elsewhere) == ("part lost", ())
+
+
+def test_undo_names_what_is_outside(lives: dict[str, str]) -> None:
+    """An undo that cannot bring back all of a state says what is missing, and changes nothing."""
+    take("m")
+    for alias in lives:
+        write("WORK", alias=alias)
+    restore("m")
+
+    with only("default"), pytest.raises(ObstacleError) as caught:
+        undo()
+    with pytest.raises(ObstacleError):
+        undo(databases=["default"])
+
+    assert lives["other"] in str(caught.value)
+    undo()
+    assert authors("default") == authors("other") == ["WORK"]
+
+
+def test_prune_leaves_what_is_out_of_reach(two_servers: Server, live_pair: dict[str, str]) -> None:
+    """Pruning does not touch a snapshot of which a part is on a server that is not asked."""
+    taken = take("m")
+
+    with only("default"):
+        assert prune(keep=0) == []
+    assert [each.set_id for each in list_snapshots()] == [taken.set_id]
+    assert [each.name for each in prune(keep=0)] == ["m"]
