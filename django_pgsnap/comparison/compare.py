@@ -10,7 +10,8 @@ from typing import Final
 from django.apps import apps
 from psycopg import sql
 
-from ..migration_drift import MigrationKey, Migrations
+from ..migration_drift import Migrations
+from ..postgres.contents import read_migrations
 from .contents import Pair, Shape, Values, compare_contents, have_same_contents, text_of
 from .schema import compare_schemas, read_schema
 from .sides import Side, ask_both
@@ -71,7 +72,7 @@ def compare_databases(alias: str, before: Side, after: Side, options: Options) -
     old_schema, new_schema = ask_both(before, after, *[lambda s: read_schema(s.session)] * 2)
     old_types, new_types = ask_both(before, after, *[lambda s: read_types(s.session)] * 2)
     olds, news = ask_both(before, after, *[lambda s: read_tables(s.session)] * 2)
-    old_steps, new_steps = map(_read_migrations, (before, after))
+    old_steps, new_steps = [set(read_migrations(side.session)) for side in (before, after)]
     share_versions = old_types == new_types and not before.has_wrapped
     comparison = _Comparison(alias, before, after, options, share_versions=share_versions)
     tables = tuple(comparison.run(olds, news))
@@ -83,16 +84,6 @@ def compare_databases(alias: str, before: Side, after: Side, options: Options) -
         notes=tuple(_notes(alias, after, news)),
         known=comparison.known_names(olds, news),
     )
-
-
-def _read_migrations(side: Side) -> set[MigrationKey]:
-    table = sql.Identifier(side.schema, "django_migrations")
-    name = sql.Literal(table.as_string(None))
-    if not side.session.value(
-        sql.SQL("SELECT has_table_privilege(to_regclass({}), 'SELECT')").format(name)
-    ):
-        return set()
-    return set(side.session.rows(sql.SQL("SELECT DISTINCT app, name FROM {}").format(table)))
 
 
 def _notes(alias: str, side: Side, tables: Tables) -> Iterator[str]:

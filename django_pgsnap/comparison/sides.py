@@ -58,13 +58,12 @@ class Side:
     @classmethod
     def begin(cls, session: Session) -> Side:
         """Have a session see one moment from now on."""
-        schema = session.value(sql.SQL("SELECT pg_catalog.current_schema()"))
         session.configure(_SETTINGS)
         session.execute(_BEGIN)
         ((next_xid, ever_given),) = session.rows(_TRANSACTION_IDS)
         return cls(
             session=session,
-            schema=schema or "public",
+            schema=next((s for s in session.schemas if not s.startswith("pg_")), "public"),
             next_xid=next_xid % 2**32,
             has_wrapped=ever_given >= 2**32,
         )

@@ -29,7 +29,7 @@ class Contents:
 def read_contents(session: Session) -> Contents:
     """Return what the database that the session is on holds."""
     return Contents(
-        migrations=_migrations(session),
+        migrations=read_migrations(session),
         unlogged=tuple(name for (name,) in session.rows(_UNLOGGED, [list(session.schemas)])),
     )
 
@@ -56,7 +56,8 @@ def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:
     return [(int(oid), int(last), bool(called)) for oid, last, called in found]
 
 
-def _migrations(session: Session) -> Migrations:
+def read_migrations(session: Session) -> Migrations:
+    """Return the applied migrations as (app, name), sorted; none where our role may not read."""
     # Django finds the table by the search path, and so does this.
     schema = session.value(_MIGRATIONS, {"schemas": list(session.schemas)})
     if schema is None:
