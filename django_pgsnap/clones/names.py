@@ -15,7 +15,7 @@ from ..errors import InvalidNameError
 SUBCOMMAND_NAMES: Final = frozenset(
     (
         *("annotate", "completion", "delete", "diff", "doctor", "list", "ls", "pin", "prune"),
-        *("purge", "refill", "rename", "restore", "rm", "save", "show", "status", "take"),
+        *("purge", "refill", "rename", "restore", "rm", "run", "save", "show", "status", "take"),
         *("undo", "unpin"),
     )
 )

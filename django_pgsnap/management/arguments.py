@@ -139,6 +139,8 @@ def _flag(*flags: str, **settings: Any) -> Argument:
     return Argument(*flags, action="store_true", **settings)
 
 
+SHELLS: Final = ("bash", "zsh", "fish")
+
 _NAME: Final = Argument("name", help="name of the snapshot")
 _DATABASE: Final = Argument(
     "--database",
@@ -310,6 +312,12 @@ SUBCOMMANDS: Final = {
         description="Drop all snapshots, spares, kept states and test templates of this project, "
         "before uninstalling for example. The live databases stay.",
         arguments=_PURGE,
+    ),
+    "completion": Subcommand(
+        help="print what makes a shell complete subcommands and names",
+        description="Print what makes a shell complete subcommands, options and names of "
+        "snapshots. Put it where the shell reads it at its start.",
+        arguments=(Argument("shell", choices=SHELLS, help="the shell"),),
     ),
     "refill": Subcommand(
         help="prepare the clone that makes the next restore fast",

@@ -34,6 +34,7 @@ from ...snapshots.throwaway import open_throwaway
 from ...snapshots.types import Snapshot
 from ...snapshots.undo import undo as undo_restore
 from ..arguments import SUBCOMMANDS, add_subcommands
+from ..completion import completion_script, remember_names
 from ..facts import diagnosis_facts, error_facts, snapshot_facts, status_facts, undo_facts
 from ..progress import CommandReporter
 from ..run import run_command
@@ -92,6 +93,7 @@ class Command(BaseCommand):
         wanted = {argument.destination for argument in SUBCOMMANDS[subcommand].arguments}
         try:
             getattr(self, f"_{subcommand}")(**{name: options[name] for name in wanted})
+            remember_names()
             self.stdout.flush()
         except PgsnapError as error:
             if self._as_json:
@@ -388,6 +390,9 @@ class Command(BaseCommand):
             f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
             [asdict(each) for each in gone],
         )
+
+    def _completion(self, *, shell: str) -> None:
+        self.stdout.write(completion_script(shell))
 
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
