@@ -36,6 +36,7 @@ class Config:
         undo_max_bytes: What they may occupy together, in bytes; the newest is kept in any case.
         before_migrate: Whether ``migrate`` takes a snapshot before it applies anything.
         wait_s: How long to wait for busy sessions and for other operations.
+        keep_sessions: Whether a restore in the admin leaves the logins of others that come back.
         maintenance: Connection parameters that differ for maintenance sessions, by libpq name;
             or a dict of them for each alias that has some.
     """
@@ -48,6 +49,7 @@ class Config:
     undo_max_bytes: int = 50 * GIB
     before_migrate: bool = False
     wait_s: float = 10.0
+    keep_sessions: bool = False
     maintenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     diff: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
@@ -187,6 +189,7 @@ _EXPECTED = {
     "UNDO_MAX_BYTES": ("a number of bytes", _is_number),
     "BEFORE_MIGRATE": ("True or False", _is_bool),
     "WAIT_S": ("a number of seconds", _is_number),
+    "KEEP_SESSIONS": ("True or False", _is_bool),
     "MAINTENANCE": ("a dict of connection parameters, or of such dicts by alias", _is_overrides),
     "DIFF": ("a dict whose MASK is a list of texts", _is_diff),
     "TEST": ("a dict", _is_mapping),

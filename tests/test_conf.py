@@ -20,6 +20,7 @@ VALUES: dict[str, Any] = {
     "UNDO_MAX_BYTES": 6 * GIB,
     "BEFORE_MIGRATE": True,
     "WAIT_S": 2.5,
+    "KEEP_SESSIONS": True,
     "MAINTENANCE": {"dbname": "template1"},
     "DIFF": {"MASK": ["pin"]},
     "TEST": {"BASELINE": "flushed"},

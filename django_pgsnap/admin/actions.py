@@ -33,8 +33,8 @@ from ..snapshots.queries import Overview
 from ..snapshots.take import take
 from ..snapshots.types import Snapshot, Undo
 from .background import ProgressReporter
-from .forms import TakeForm, UndoForm, WaitForm
-from .session_transfer import SessionTransfer
+from .forms import RestoreForm, TakeForm, UndoForm
+from .session_transfer import SessionTransfer, do_sessions_outlive_restores
 from .text import describe_duration, describe_snapshot, describe_undo, format_moment
 
 # At which field of the form an error stands.
@@ -90,7 +90,7 @@ class Action:
 
     def build_form(self, data: Any = None) -> forms.Form:
         """Return the form, filled with these data."""
-        return WaitForm(data)
+        return RestoreForm(data)
 
     def perform(
         self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
@@ -190,6 +190,7 @@ class Restore(Action):
     def perform(
         self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
     ) -> str:
+        session.keep_ids_unique = values.get("keep_ids_unique", False)
         snapshot = restoring.restore(
             self.snapshot.name,
             wait_s=values["wait_s"],
@@ -273,6 +274,7 @@ class UndoLast(Action):
     def perform(
         self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
     ) -> str:
+        session.keep_ids_unique = values.get("keep_ids_unique", False)
         undone = undoing.undo(
             wait_s=values["wait_s"],
             force=values["force"],
@@ -287,16 +289,19 @@ class UndoLast(Action):
 
 
 def _describe_logins() -> list[str]:
-    return [
+    lines = [
         _(
-            "Users, passwords, permissions and sessions come back as they were then: whoever was a "
-            "superuser is one again, and whoever came later is not there."
-        ),
-        _(
-            "You stay signed in if you are there with the same password. If not, you are asked to "
-            "log in."
-        ),
+            "Users, passwords and permissions come back as they were then: whoever was a superuser "
+            "is one again, and whoever came later is not there."
+        )
     ]
+    if do_sessions_outlive_restores():
+        lines.append(_("Others stay logged in where they are there with the same password."))
+    elif config().keep_sessions:
+        lines.append(_("Logins of others come back, too, also those that have ended since."))
+    else:
+        lines.append(_("Others have to log in again."))
+    return [*lines, _("You stay logged in if you are there with the same password.")]
 
 
 def log_action(

@@ -16,6 +16,7 @@ from ..clones.names import first_free_name, validate_name
 from ..conf import config
 from ..errors import InvalidNameError
 from ..snapshots.types import Snapshot
+from .session_transfer import do_sessions_outlive_restores
 from .text import describe_snapshot
 
 _NOTE_MAX = 2000
@@ -82,7 +83,27 @@ class WaitForm(forms.Form):
         self.fields["wait_s"].initial = config().wait_s
 
 
-class UndoForm(WaitForm):
+class RestoreForm(WaitForm):
+    """How to replace what is live."""
+
+    keep_ids_unique = forms.BooleanField(
+        label=_("Give no user the id of another"),
+        required=False,
+        initial=True,
+        help_text=_(
+            "Logins are not kept in the database alone here. One that outlives the restore could "
+            "come to mean another user, who is given the same id."
+        ),
+    )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Ask about ids only where that matters."""
+        super().__init__(*args, **options)
+        if not do_sessions_outlive_restores():
+            del self.fields["keep_ids_unique"]
+
+
+class UndoForm(RestoreForm):
     """Which undo is confirmed, so that no other one is undone."""
 
     set_id = forms.CharField(widget=forms.HiddenInput)

@@ -4,23 +4,32 @@ A restored database brings its own users and sessions. The visitor's session is 
 is right before the swap, and only if Django would accept it there: the same name behind the same
 primary key, and a session hash that matches that user's password. No user is inserted, nothing is
 signed anew. Whoever has signed out by then, or has another password, is not signed in again.
+
+Sessions of others that come back with a restored database are deleted, since they may have been
+ended for a reason. Those that are kept elsewhere outlive the restore, and could come to mean
+another user who is given the same id.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseSession
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSession
 from django.contrib.sessions.base_session import AbstractBaseSession
-from django.db import Error, router
+from django.db import Error, connections, router
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
+
+from ..conf import config
 
 
 class SessionTransfer:
@@ -29,6 +38,7 @@ class SessionTransfer:
     Attributes:
         username: Their name.
         user: Who that is in the database that is live now, None where it does not know them.
+        keep_ids_unique: Whether ids of users that were given before are not to be given again.
     """
 
     def __init__(self, request: HttpRequest) -> None:
@@ -38,7 +48,9 @@ class SessionTransfer:
         self.username = request.user.get_username()
         self._row: AbstractBaseSession | None = None
         self._holds = True
+        self._last_id: int | None = None
         self.user: AbstractBaseUser | AnonymousUser | None = request.user
+        self.keep_ids_unique = False
 
     @property
     def _is_by_session(self) -> bool:
@@ -47,6 +59,8 @@ class SessionTransfer:
 
     def look(self) -> None:
         """See whether the session still holds, as the last thing before the swap."""
+        if self.keep_ids_unique:
+            self._last_id = _read_last_id()
         if not self._is_by_session:
             return
         self._holds = False
@@ -62,6 +76,11 @@ class SessionTransfer:
         Returns:
             Why the visitor has to sign in again; empty where they need not.
         """
+        if self._last_id is not None:
+            _advance_ids(self._last_id)
+        if not config().keep_sessions and isinstance(self._session, DatabaseSession):
+            with suppress(Error):
+                self._rows().exclude(pk=self._session.session_key).delete()
         self.user = None
         if not self._is_by_session:
             return ""
@@ -83,17 +102,23 @@ class SessionTransfer:
 
     @property
     def _database(self) -> str:
+        return router.db_for_write(self._model)
+
+    @property
+    def _model(self) -> type[AbstractBaseSession]:
         if not isinstance(self._session, DatabaseSession):
             raise TypeError(self._session)
-        return router.db_for_write(self._session.model)
+        return self._session.model
+
+    def _rows(self) -> QuerySet[AbstractBaseSession]:
+        return self._model._default_manager.using(self._database)  # noqa: SLF001
 
     def _stored(self) -> dict[str, Any]:
         """Return what the session holds now; where it is in a database, take its row along."""
         if not isinstance(self._session, DatabaseSession):
             return dict(type(self._session)(self._session.session_key).items())
-        rows = self._session.model._default_manager.using(self._database)  # noqa: SLF001
         now = timezone.now()
-        self._row = rows.filter(pk=self._session.session_key, expire_date__gt=now).first()
+        self._row = self._rows().filter(pk=self._session.session_key, expire_date__gt=now).first()
         return self._row.get_decoded() if self._row is not None else {}
 
     def _recognised(self, data: dict[str, Any]) -> AbstractBaseUser | None:
@@ -115,6 +140,44 @@ class _Copy(dict[str, Any]):
 
     def cycle_key(self) -> None:
         """Keep the key: the session itself gets a new one at its next request."""
+
+
+def do_sessions_outlive_restores() -> bool:
+    """Tell whether sessions are kept elsewhere than in the database alone."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    return not issubclass(store, DatabaseSession) or issubclass(store, CachedDatabaseSession)
+
+
+_LAST_ID: Final = "pg_catalog.pg_sequence_last_value(%(sequence)s::pg_catalog.regclass)"
+
+
+def _read_last_id() -> int | None:
+    """Return the id that the users' sequence gave last; None where they have none."""
+    last_id: int | None = _ask_users(f"SELECT {_LAST_ID}")
+    return last_id
+
+
+def _advance_ids(last_id: int) -> None:
+    """Have the users' sequence go on behind an id that it gave before."""
+    target = "%(sequence)s::pg_catalog.regclass"
+    query = f"SELECT pg_catalog.setval({target}, GREATEST(%(last_id)s, {_LAST_ID}))"
+    _ask_users(query, last_id=last_id)
+
+
+def _ask_users(query: str, **values: Any) -> Any:
+    """Ask something about the sequence of the users' ids, None where that cannot be."""
+    options = auth.get_user_model()._meta  # noqa: SLF001
+    connection = connections[router.db_for_write(auth.get_user_model())]
+    table = connection.ops.quote_name(options.db_table)
+    with suppress(Error), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_catalog.pg_get_serial_sequence(%s, %s)", [table, options.pk.column]
+        )
+        (sequence,) = cursor.fetchone()
+        if sequence is not None:
+            cursor.execute(query, {"sequence": sequence, **values})
+            return cursor.fetchone()[0]
+    return None
 
 
 def sign_out(request: HttpRequest) -> None:

@@ -174,6 +174,16 @@ def apply_properties(
     return unapplied + _run_each(session, _property_changes(present, wanted, database))
 
 
+def mask_setting(name: str, value: str) -> str:
+    """Return a setting's value, unless it is a custom one: projects keep secrets in those."""
+    return "…" if "." in name else value
+
+
+def _show_statement(statement: Query) -> str:
+    """Return a statement without the value of a custom setting."""
+    return _CUSTOM_SETTING.sub(r"\1'…'", statement.as_string(None))
+
+
 def _run_each(session: Session, statements: Iterable[Query]) -> list[UnappliedProperty]:
     unapplied = []
     for statement in statements:
@@ -183,7 +193,7 @@ def _run_each(session: Session, statements: Iterable[Query]) -> list[UnappliedPr
             if session.broken:
                 raise
             cause = error.diag.message_primary or str(error)
-            unapplied.append(UnappliedProperty(statement=statement.as_string(None), cause=cause))
+            unapplied.append(UnappliedProperty(statement=_show_statement(statement), cause=cause))
     return unapplied
 
 
@@ -285,6 +295,7 @@ _QUOTED_LISTS: Final = frozenset(
         "unix_socket_directories",
     }
 )
+_CUSTOM_SETTING: Final = re.compile(r'( SET "[^"]*\.[^"]*" TO ).*', re.DOTALL)
 _QUOTED_ITEM: Final = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
 
 # Nothing from the server becomes part of a statement unless it is in here.

@@ -25,7 +25,7 @@ from ..clones.records import CopyRecord
 from ..errors import ObstacleError, SnapshotNotFoundError
 from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.contents import measure_databases
-from ..postgres.properties import Privilege, Properties, read_properties
+from ..postgres.properties import Privilege, Properties, mask_setting, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import Target
@@ -93,7 +93,8 @@ class CarriedProperties:
         alias: The alias of the live database.
         owner: The owning role.
         privileges: Who may do what: ``reader: CONNECT``.
-        settings: Its settings, for a role or for all: ``reader: work_mem = 64MB``.
+        settings: Its settings, for a role or for all: ``reader: work_mem = 64MB``. Values of
+            custom settings are masked.
         connection_limit: How many sessions it takes, -1 for any number.
         comment: The user's own comment, None without one.
         labels: Its security labels: ``selinux: …``.
@@ -141,7 +142,7 @@ def _carried(member: CopyMember, each: Properties) -> CarriedProperties:
         privileges=_privileges(each.privileges),
         settings=tuple(
             sorted(
-                f"{role}: {name} = {value}" if role else f"{name} = {value}"
+                f"{f'{role}: ' if role else ''}{name} = {mask_setting(name, value)}"
                 for (role, name), value in each.settings.items()
             )
         ),

@@ -22,7 +22,7 @@ from django_pgsnap.snapshots.types import Snapshot
 from tests.conftest import RunSql
 from tests.project import point
 from tests.servers import Server
-from tests.visiting import PASSWORD, account, confirm, of, page, told, undo, visit
+from tests.visiting import PASSWORD, account, confirm, of, page, text, told, undo, visit
 from tests.watching import PATIENCE_S, authors, in_transaction, until, write
 
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -258,6 +258,54 @@ def test_session_of_the_snapshot_becomes_the_present_one(live: str) -> None:
     confirm(client, of("restore", snapshot))
 
     assert client.session["colour"] == "green"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_logins_of_others_come_back_only_if_wanted(
+    keep: bool, live: str, settings: Settings
+) -> None:
+    """A login that has ended since the take is not brought back, unless the settings say so."""
+    settings.PGSNAP = {"ENABLED": True, "KEEP_SESSIONS": keep}
+    snapshot_with("ada")
+    client, other = visit(User.objects.get()), visit(account("bob", is_superuser=True))
+    snapshot = take("both", spare=False)
+    stolen = {key: morsel.value for key, morsel in other.cookies.items()}
+    other.post(reverse("admin:logout"))
+    connection.close()
+
+    page_says = text(client.get(of("restore", snapshot)))
+    confirm(client, of("restore", snapshot))
+    other.cookies.load(stolen)
+
+    assert ("Logins of others come back, too" in page_says) == keep
+    assert ("Others have to log in again." in page_says) != keep
+    assert client.get(page("changelist")).status_code == 200
+    assert is_at_login(other) != keep
+
+
+@pytest.mark.parametrize("engine", ["cached_db", "cache", "signed_cookies"], indirect=True)
+@pytest.mark.parametrize("wanted", [True, False])
+def test_ids_of_users_are_not_given_twice(wanted: bool, live: str, engine: str) -> None:
+    """Where logins outlive a restore, the users' sequence can go on behind what it gave."""
+    snapshot = snapshot_with("ada")
+    client = visit(User.objects.get())
+    later = account("bob")
+    connection.close()
+
+    offered = client.get(of("restore", snapshot)).context["adminform"].form
+    confirm(client, of("restore", snapshot), **({"keep_ids_unique": "on"} if wanted else {}))
+
+    assert offered["keep_ids_unique"].value()
+    assert (account("eve").pk > later.pk) == wanted
+
+
+def test_ids_do_not_matter_where_logins_are_in_the_database(live: str) -> None:
+    """There, logins and users go back together."""
+    snapshot = snapshot_with("ada")
+
+    shown = visit(User.objects.get()).get(of("restore", snapshot))
+
+    assert "keep_ids_unique" not in shown.context["adminform"].form.fields
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from django_pgsnap.admin.text import describe_snapshot
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
+from tests.conftest import RunSql
 from tests.visiting import account, confirm, of, page, superuser, text, told, visit
 
 NAME = "a/b.c-d_e"
@@ -80,6 +81,17 @@ def test_looking_is_not_changing(snapshot: Snapshot) -> None:
     assert 'type="submit" value="Save"' not in shown.content.decode()
     assert refused.status_code == 403
     assert known() == [("seeded", "before", False)]
+
+
+def test_values_of_custom_settings_are_not_shown(root: Client, live: str, sql: RunSql) -> None:
+    """Projects keep secrets in settings of their own; the server's own are no secret."""
+    sql(f"ALTER DATABASE {live} SET app.jwt_secret = 'hunter2'")
+    sql(f"ALTER DATABASE {live} SET work_mem = '7MB'")
+
+    shown = text(root.get(of("change", take("seeded", spare=False))))
+
+    assert "app.jwt_secret = … work_mem = 7MB" in shown
+    assert "hunter2" not in shown
 
 
 def test_deletion_names_what_goes(root: Client, snapshot: Snapshot) -> None:

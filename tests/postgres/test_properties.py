@@ -421,6 +421,22 @@ def test_superusers_setting(
     assert read_properties(session, "copy")[0].settings == {(None, "work_mem"): "7MB"}
 
 
+def test_values_of_custom_settings_are_not_told(
+    role: MakeRole, session: Session, session_as: SessionAs, sql: RunSql
+) -> None:
+    """Projects keep secrets in settings of their own, so warnings and logs leave the value out."""
+    give_a_role_its_setting(role, sql, "CREATEDB")
+    sql("ALTER ROLE plain IN DATABASE live RESET work_mem")
+    sql("ALTER ROLE plain IN DATABASE live SET app.jwt_secret = 'hunter2\n'' TO \"x.y\" TO z'")
+
+    (shortfall,) = carry(session_as("ordinary"))
+
+    assert shortfall.statement == (
+        """ALTER ROLE "plain" IN DATABASE "copy" SET "app.jwt_secret" TO '…'"""
+    )
+    assert "hunter2" not in str(shortfall)
+
+
 def test_owner_that_may_not_be_given(
     role: MakeRole, session: Session, session_as: SessionAs, sql: RunSql
 ) -> None:
