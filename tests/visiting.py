@@ -10,6 +10,7 @@ from django.db import connections
 from django.test import Client
 from django.urls import reverse
 
+from django_pgsnap.snapshots.queries import overview
 from django_pgsnap.snapshots.types import Snapshot
 
 PASSWORD = "correct horse"
@@ -67,9 +68,13 @@ def confirm(client: Client, address: str, **values: Any) -> Answer:
 
 
 def undo(client: Client) -> Answer:
-    """Look at the page of undo, and press its button."""
-    shown: Answer = client.get(page("undo"))
-    return confirm(client, page("undo"), set_id=shown.context["adminform"].form["set_id"].value())
+    """Press the button of the page about the newest replaced state."""
+    return confirm(client, undo_page())
+
+
+def undo_page(number: int = 1) -> str:
+    """Return the address of the page about a replaced state, counted from the newest."""
+    return page("undo", overview().undos[number - 1].set_id)
 
 
 def told(response: Answer) -> list[str]:

@@ -16,7 +16,6 @@ from .. import models
 from ..conf import config
 from ..errors import (
     DatabaseBusyError,
-    NothingToUndoError,
     OperationRunningError,
     PgsnapError,
     SnapshotExistsError,
@@ -33,7 +32,7 @@ from ..snapshots.queries import Overview
 from ..snapshots.take import take
 from ..snapshots.types import Snapshot, Undo
 from .background import ProgressReporter
-from .forms import RestoreForm, TakeForm, UndoForm
+from .forms import RestoreForm, TakeForm
 from .session_transfer import SessionTransfer, do_sessions_outlive_restores
 from .text import describe_duration, describe_snapshot, describe_undo, format_moment
 
@@ -182,7 +181,7 @@ class Restore(Action):
         return [
             _("All that is in %(databases)s goes back to %(snapshot)s.") % facts,
             self._describe_duration(),
-            *self._describe_undo(),
+            self._describe_undo(),
             *self._describe_drift(),
             *_describe_logins(),
         ]
@@ -215,10 +214,10 @@ class Restore(Action):
         }
         return _("%(size)s are copied first, which takes %(duration)s.") % facts
 
-    def _describe_undo(self) -> list[str]:
+    def _describe_undo(self) -> str:
         if not config().undo:
-            return [_("What is live now is lost: the settings say that no undo is kept.")]
-        return [_("What is live now is kept. “Undo” brings it back.")]
+            return _("What is live now is lost: the settings say that no replaced state is kept.")
+        return _describe_kept()
 
     def _describe_drift(self) -> list[str]:
         drift = KnownMigrations().drift(self.snapshot.migrations)
@@ -240,34 +239,30 @@ class Restore(Action):
         return lines
 
 
-class UndoLast(Action):
-    """Swap back what the last restore replaced."""
+class BringBack(Action):
+    """Undo: swap back a state that a restore or an undo replaced."""
 
     permission = "restore"
-    button = gettext_lazy("Undo")
+    button = gettext_lazy("Bring back")
 
-    @cached_property
-    def _undo(self) -> Undo:
-        if not self.overview.undos:
-            raise NothingToUndoError(_("There is nothing to undo: no restore has left anything."))
-        return self.overview.undos[0]
+    def __init__(self, overview: Overview, undo: Undo) -> None:
+        """Take note of what there is, and of the state that it is about."""
+        super().__init__(overview)
+        self._undo = undo
 
     @property
     def title(self) -> str:
-        return _("Undo the last restore")
+        return _("Bring back a replaced state")
 
     @property
     def aliases(self) -> Sequence[str] | None:
         return self._undo.aliases
 
-    def build_form(self, data: Any = None) -> forms.Form:
-        return UndoForm(data, set_id=self._undo.set_id)
-
     def describe_consequences(self) -> list[str]:
         return [
             _("This becomes live again: %s.") % describe_undo(self._undo),
             _("It takes milliseconds."),
-            _("What is live now is kept. To undo once more brings it back."),
+            _describe_kept(),
             *_describe_logins(),
         ]
 
@@ -276,16 +271,27 @@ class UndoLast(Action):
     ) -> str:
         session.keep_ids_unique = values.get("keep_ids_unique", False)
         undone = undoing.undo(
+            set_id=self._undo.set_id,
             wait_s=values["wait_s"],
             force=values["force"],
             reporter=reporter,
             last_look=session.look,
         )
         signed_out = session.arrive()
-        done = _("Live again: what was there before “%s” was restored.") % undone.name
-        reporter.tell("success", done)
-        log_action(session, CHANGE, undone, _("restore undone"), reporter)
+        reporter.tell("success", _("Live again: %s.") % describe_undo(undone))
+        log_action(session, CHANGE, undone, _("brought back"), reporter)
         return signed_out
+
+
+def _describe_kept() -> str:
+    count = int(config().undo)
+    text = ngettext(
+        "What is live now is kept, and can be brought back: the last %(count)d replaced state is.",
+        "What is live now is kept, and can be brought back: the last %(count)d replaced states "
+        "are.",
+        count,
+    )
+    return text % {"count": count}
 
 
 def _describe_logins() -> list[str]:

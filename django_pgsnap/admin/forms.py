@@ -103,26 +103,6 @@ class RestoreForm(WaitForm):
             del self.fields["keep_ids_unique"]
 
 
-class UndoForm(RestoreForm):
-    """Which undo is confirmed, so that no other one is undone."""
-
-    set_id = forms.CharField(widget=forms.HiddenInput)
-
-    def __init__(self, *args: Any, set_id: str, **options: Any) -> None:
-        """Ask about the undo of this set id."""
-        super().__init__(*args, initial={"set_id": set_id}, **options)
-        self._set_id = set_id
-
-    def clean(self) -> None:
-        """Refuse where a restore has come in between."""
-        super().clean()
-        if self.cleaned_data.get("set_id") != self._set_id:
-            self.data = {**self.data, "set_id": self._set_id}
-            raise ValidationError(
-                gettext("Something else was restored meanwhile. Look again at what undo brings.")
-            )
-
-
 class TakeForm(WaitForm):
     """What a new snapshot is to be."""
 

@@ -43,7 +43,7 @@ from ..snapshots import manage
 from ..snapshots.context import choose_targets
 from ..snapshots.queries import Overview, overview, read_carried_properties
 from ..snapshots.types import Snapshot
-from .actions import Action, Restore, Take, UndoLast
+from .actions import Action, BringBack, Restore, Take
 from .background import (
     Job,
     Progress,
@@ -119,7 +119,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_urls(self) -> list[URLPattern]:
         """Return Django's own addresses and ours. A snapshot is addressed by its set id."""
         own: list[tuple[str, str, View]] = [
-            ("undo/", "undo", self.admin_site.admin_view(self.undo_view)),
+            ("undo/<slug:set_id>/", "undo", self.admin_site.admin_view(self.undo_view)),
             ("<slug:set_id>/restore/", "restore", self.admin_site.admin_view(self.restore_view)),
             # These ask by themselves who is there: that may not need a database, and says why
             # somebody is there no more.
@@ -224,14 +224,14 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         )
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list, below what is live, what undo would bring and what is at work."""
+        """Show the list, below what is at work and which replaced states are kept."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         found = self.find_overview(request)
         facts = {
             "title": str(self.opts.verbose_name_plural).capitalize(),
             "running": list(map(describe_operation, found.underway)),
-            "undo": describe_undo(found.undos[0]) if found.undos else "",
+            "undos": [(undo.set_id, describe_undo(undo)) for undo in found.undos],
             "may_restore": self.may(request, "restore"),
             "occupied": describe_occupied(found),
             "is_empty": not found.snapshots,
@@ -328,16 +328,23 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         self._check_may(request, Restore)
         row = self.get_object(request, set_id)
         if row is None:
-            messages.warning(request, _("This snapshot is not there any more."))
-            return HttpResponseRedirect(self.url("changelist"))
+            return self._say_gone(request, _("This snapshot is not there any more."))
         self._check_name(request, row.facts.snapshot)
         action = Restore(self.find_overview(request), row.facts.snapshot)
         return self._act(request, action, row)
 
-    def undo_view(self, request: HttpRequest) -> HttpResponse:
-        """Undo the last restore."""
-        self._check_may(request, UndoLast)
-        return self._act(request, UndoLast(self.find_overview(request)))
+    def undo_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
+        """Bring back a state that a restore or an undo replaced."""
+        self._check_may(request, BringBack)
+        found = self.find_overview(request)
+        undo = next((undo for undo in found.undos if undo.set_id == set_id), None)
+        if undo is None:
+            return self._say_gone(request, _("This state is not kept any more."))
+        return self._act(request, BringBack(found, undo))
+
+    def _say_gone(self, request: HttpRequest, text: str) -> HttpResponse:
+        messages.warning(request, text)
+        return HttpResponseRedirect(self.url("changelist"))
 
     def _check_may(self, request: HttpRequest, kind: type[Action]) -> None:
         if not self.may(request, kind.permission):

@@ -72,12 +72,20 @@ def describe_spare(snapshot: Snapshot) -> str:
 
 
 def describe_undo(undo: Undo) -> str:
-    """Return what an undo holds."""
-    return _("what was live before “%(name)s” took its place on %(moment)s (%(size)s)") % {
+    """Return what a replaced state holds, and what replaced it."""
+    holds = _("your work")
+    if undo.based_on:
+        text = _("“%s” as restored") if undo.is_unwritten else _("“%s” and your work since")
+        holds = text % printable(undo.based_on)
+    facts = {
+        "holds": holds,
         "name": printable(undo.name),
         "moment": format_moment(undo.taken_at),
         "size": format_size(undo.size_bytes),
     }
+    if undo.by_undo:
+        return _("%(holds)s, until an undo on %(moment)s (%(size)s)") % facts
+    return _("%(holds)s, until the restore of “%(name)s” on %(moment)s (%(size)s)") % facts
 
 
 def describe_operation(each: RunningOperation) -> str:
@@ -106,7 +114,7 @@ def describe_occupied(overview: Overview) -> str:
     if not overview.occupied_bytes:
         return ""
     size = format_size(overview.occupied_bytes)
-    return _("All snapshots, their spares and the undo occupy %s.") % size
+    return _("All snapshots, their spares and the replaced states occupy %s.") % size
 
 
 def describe_snapshot(snapshot: Snapshot) -> str:

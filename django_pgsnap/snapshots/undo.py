@@ -22,6 +22,7 @@ from .types import Snapshot, Undo
 def undo(
     number: int = 1,
     *,
+    set_id: str | None = None,
     databases: Sequence[str] | None = None,
     wait_s: float | None = None,
     force: bool = False,
@@ -32,6 +33,7 @@ def undo(
 
     Args:
         number: Which of the kept states, counted from the newest.
+        set_id: Which of them by what no other has, whatever was restored meanwhile.
         databases: Aliases; None for all that the settings name.
         wait_s: As for `restore`.
         force: As for `restore`.
@@ -53,7 +55,7 @@ def undo(
     reporter = reporter or Reporter()
     pre_restore.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=None)
     with open_operation("undo", about, wait_s=request.wait_s, reporter=reporter) as contexts:
-        chosen = _choose(contexts, number)
+        chosen = _choose(contexts, number, set_id)
         incoming = [
             IncomingDatabase.of(context, target, member, member.database)
             for context, target, member in match_with_live(contexts, chosen.members)
@@ -66,8 +68,8 @@ def undo(
     return chosen
 
 
-def _choose(contexts: Sequence[ServerContext], number: int) -> Undo:
-    """Return a kept state by its number."""
+def _choose(contexts: Sequence[ServerContext], number: int, set_id: str | None) -> Undo:
+    """Return a kept state by its number, or by its set id."""
     found = find_undos(contexts)
     if not found:
         databases = ", ".join(repr(name) for context in contexts for name in context.sources)
@@ -75,10 +77,13 @@ def _choose(contexts: Sequence[ServerContext], number: int) -> Undo:
             f"There is nothing to undo: no restore of {databases} has left an undo.",
             hint="See ./manage.py pgsnap list for snapshots to restore.",
         )
+    if set_id is not None:
+        number = 1 + next((at for at, undo in enumerate(found) if undo.set_id == set_id), -1)
     if not 0 < number <= len(found):
         count = "one replaced state is" if len(found) == 1 else f"{len(found)} replaced states are"
+        wanted = number if set_id is None else repr(set_id)
         raise NothingToUndoError(
-            f"There is no replaced state {number}: {count} kept.",
+            f"There is no replaced state {wanted}: {count} kept.",
             hint="See them with pgsnap undo --list.",
         )
     chosen = found[number - 1]

@@ -15,7 +15,7 @@ from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
 from tests.admin.test_session_transfer import restored
 from tests.servers import Server
-from tests.visiting import account, confirm, of, page, superuser, text, told, undo, visit
+from tests.visiting import account, confirm, of, page, superuser, text, told, undo, undo_page, visit
 from tests.watching import authors, in_transaction, settle, write
 
 ON_ONE = ("change", "restore", "delete")
@@ -38,7 +38,7 @@ def known() -> list[tuple[str, str, bool]]:
 
 def addresses(snapshot: Snapshot) -> list[str]:
     """Return the addresses of all pages that do something."""
-    return [*(of(name, snapshot) for name in ON_ONE), page("add"), page("undo")]
+    return [*(of(name, snapshot) for name in ON_ONE), page("add"), undo_page()]
 
 
 def test_take(root: Client) -> None:
@@ -90,24 +90,40 @@ def test_undo_and_redo(root: Client) -> None:
     after_undo = authors()
     undo(root)
 
-    assert told(undone)[-1] == "Live again: what was there before “seeded” was restored."
+    assert told(undone)[-1].startswith("Live again: your work, until the restore of “seeded” on ")
     assert (after_undo, authors()) == (["Lem"], [])
     assert root.get(page("changelist")).status_code == 200
 
 
-def test_undo_of_what_was_not_confirmed(root: Client) -> None:
-    """Where another restore came in between, what it left is not undone unseen."""
+def test_older_state_is_brought_back(root: Client) -> None:
+    """Each replaced state has a page of its own, which means it whatever is restored meanwhile."""
     take("seeded", spare=False)
     write("Lem")
     restore("seeded")
-    stale = root.get(page("undo")).context["adminform"].form["set_id"].value()
+    confirmed = undo_page()
     write("Ursula")
     restore("seeded")
 
-    answer = confirm(root, page("undo"), set_id=stale)
+    answer = confirm(root, confirmed)
 
-    assert answer.status_code == 200
-    assert "Something else was restored meanwhile." in text(answer)
+    assert answer.status_code == 302
+    assert authors() == ["Lem"]
+
+
+def test_state_that_is_not_kept_any_more(root: Client, settings: Settings) -> None:
+    """A state that has gone is said to have gone, and nothing else is brought back."""
+    settings.PGSNAP = {"ENABLED": True, "UNDO": 1}
+    take("seeded", spare=False)
+    write("Lem")
+    restore("seeded")
+    address = undo_page()
+    write("Ursula")
+    restore("seeded")
+
+    answers = [root.get(address), confirm(root, address)]
+
+    assert [each["Location"] for each in answers] == [page("changelist")] * 2
+    assert told(answers[1])[-1] == "This state is not kept any more."
     assert authors() == []
 
 
@@ -121,7 +137,7 @@ def test_who_restored_is_in_pythons_log(root: Client, caplog: pytest.LogCaptureF
 
     assert [each.getMessage() for each in caplog.records if "admin" in each.getMessage()] == [
         "Snapshot 'seeded': restored by 'root' in the admin",
-        "Snapshot 'seeded': restore undone by 'root' in the admin",
+        "Snapshot 'seeded': brought back by 'root' in the admin",
     ]
 
 
@@ -145,8 +161,10 @@ def test_nothing_happens_unless_it_is_confirmed(root: Client) -> None:
 
 def test_forged_requests_are_refused(live: str) -> None:
     """Without the token that Django puts into the page, nothing is done."""
-    snapshot = take("seeded", spare=False)
     root = visit(account("root", is_superuser=True), enforce_csrf_checks=True)
+    snapshot = take("seeded", spare=False)
+    write("Lem")
+    restore("seeded")
 
     statuses = {confirm(root, address).status_code for address in addresses(snapshot)}
 
@@ -242,7 +260,7 @@ def test_restore_page_says_what_will_happen(root: Client, live: str, server: Ser
 
     assert f"All that is in default goes back to {describe_snapshot(snapshot)}." in asked
     assert "A ready-made clone stands by, so that takes milliseconds." in asked
-    assert "What is live now is kept. “Undo” brings it back." in asked
+    assert "the last 3 replaced states are." in asked
     assert "1 session idles and will be ended:" in asked
     assert "(psql), idle" in asked
 
@@ -255,16 +273,9 @@ def test_restore_page_without_spare_and_undo(root: Client, settings: Settings) -
     asked = text(root.get(of("restore", snapshot)))
 
     assert " are copied first, which takes " in asked
+    assert "What is live now is lost: the settings say that no replaced state is kept." in asked
     assert "What is live now is lost" in asked
     assert "Nobody else." in asked
-
-
-def test_nothing_to_undo(root: Client) -> None:
-    """Where no restore left anything, the page of undo says so."""
-    answers = [root.get(page("undo")), confirm(root, page("undo"))]
-
-    assert [answer.status_code for answer in answers] == [409, 409]
-    assert "There is nothing to undo" in text(answers[0])
 
 
 def test_inside_a_transaction_it_is_refused(root: Client) -> None:

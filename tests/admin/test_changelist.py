@@ -151,7 +151,7 @@ def test_columns(root: Client, described: Describe) -> None:
         r'<time datetime="[^"]+" title="[^"]+">5\xa0minutes</time>', response.content.decode()
     )
     assert "Databases" not in page_text.partition("Name Restore")[2]
-    assert "All snapshots, their spares and the undo occupy 7.6 MB." in page_text
+    assert "All snapshots, their spares and the replaced states occupy 7.6 MB." in page_text
 
 
 def test_search_and_order(root: Client, described: Describe) -> None:
@@ -269,7 +269,7 @@ def test_spare_undo_and_what_is_under_way(root: Client, live: str, server: Serve
         connection.execute("SELECT pg_advisory_lock(%s)", [lock_key(live)])
         shown = text(root.get(page("changelist")))
 
-    assert "Undo holds what was live before “seeded” took its place on " in shown
+    assert "Replaced states, newest first Your work, until the restore of “seeded” on " in shown
     assert "At work on default for 0 s: take big (ada@workstation:4711)." in timeless(shown)
 
 

@@ -8,7 +8,7 @@ from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
 from tests.browser.visitor import Visitor
 from tests.servers import Server
-from tests.visiting import account, of, page
+from tests.visiting import account, of, page, undo_page
 from tests.watching import in_transaction, write
 
 
@@ -41,7 +41,7 @@ def test_pages(snapshot: Snapshot, visitor: Visitor, axe: str) -> None:
     """Each page that there is, and what is said where something cannot be done."""
     visitor.go(page("changelist"))
     visitor.log_in("ada")
-    pages = [page("changelist"), page("add"), page("undo")]
+    pages = [page("changelist"), page("add"), undo_page()]
     pages += [of(name, snapshot) for name in ("change", "restore", "delete", "history")]
 
     found = {}

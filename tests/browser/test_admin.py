@@ -44,9 +44,9 @@ def test_story(live: str, visitor: Visitor) -> None:
     visitor.reads("ADA")
     assert authors_seen() == ["Ursula"]
 
-    visitor.press("Undo the last restore")
+    visitor.press_part("Your work, until the restore of “seeded”")
     visitor.keep("undo")
-    visitor.press("Undo")
+    visitor.press("Bring back")
     visitor.reads("Live again")
     assert authors_seen() == ["Lem", "Ursula"]
 

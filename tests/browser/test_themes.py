@@ -14,7 +14,7 @@ from django_pgsnap.snapshots.types import Snapshot
 from tests import urls
 from tests.browser.conftest import give_up
 from tests.browser.visitor import Visitor
-from tests.visiting import account, of, page
+from tests.visiting import account, of, page, undo_page
 from tests.watching import write
 
 # The app of each theme, and its distribution.
@@ -60,9 +60,9 @@ def test_everything_is_there(snapshot: Snapshot, theme: str, visitor: Visitor) -
     visitor.go(page("changelist"))
     visitor.log_in("ada")
     expected = {
-        page("changelist"): ["seeded", "Undo the last restore", "Restore"],
+        page("changelist"): ["seeded", "Replaced states", "Restore"],
         page("add"): ["What will happen", "Take snapshot"],
-        page("undo"): ["before “seeded” took its place", "Undo"],
+        undo_page(): ["until the restore of “seeded” on", "Bring back"],
         of("change", snapshot): ["seeded", "Restore", "Delete", "History", "Save"],
         of("restore", snapshot): ["seeded", "What will happen", "Restore"],
         of("delete", snapshot): ["“seeded” of", "Yes, I\u2019m sure"],

@@ -63,6 +63,10 @@ class Visitor:
         )
         return True
 
+    def press_part(self, text: str) -> None:
+        """Press the link that says this among other things."""
+        self._wait_for(By.XPATH, f"//a[contains(normalize-space(), '{text}')]").click()
+
     def sees(self, text: str) -> bool:
         """Tell whether a text is on the page, as such or on a button, however it is spelt."""
         script = (

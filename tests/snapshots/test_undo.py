@@ -210,6 +210,22 @@ def test_undo_of_an_older_state_can_be_undone(live: str) -> None:
     assert authors() == ["now"]
 
 
+def test_state_is_found_by_its_set_id(live: str) -> None:
+    """Whatever was restored meanwhile, a set id means the same state, or none."""
+    take("seeded", spare=False)
+    write("Lem")
+    restore("seeded")
+    (state,) = overview().undos
+    write("Ursula")
+    restore("seeded")
+
+    undo(set_id=state.set_id)
+
+    assert authors() == ["Lem"]
+    with pytest.raises(NothingToUndoError, match="There is no replaced state '0123'"):
+        undo(set_id="0123")
+
+
 @pytest.mark.parametrize(("number", "count"), [(2, "one replaced state is"), (0, "one replaced")])
 def test_number_that_is_not_there(number: int, count: str, live: str) -> None:
     """A number beyond what is kept changes nothing, and the message says how many there are."""
