@@ -1,0 +1,44 @@
+"""Random histories; `tox run -e histories` runs many long ones."""
+
+import os
+from functools import partial
+
+import hypothesis
+import pytest
+from django.conf import settings
+from hypothesis import Phase
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.histories.machine import Histories
+from tests.histories.world import World
+from tests.servers import Server
+
+EXAMPLES = int(os.environ.get("PGSNAP_HISTORIES", "0"))
+STEPS = 30
+DAY_S = 24 * 60 * 60
+
+CHOSEN = hypothesis.settings(
+    max_examples=EXAMPLES or 8,
+    stateful_step_count=STEPS if EXAMPLES else 12,
+    derandomize=not EXAMPLES,
+    print_blob=bool(EXAMPLES),
+    report_multiple_bugs=False,
+    # Shrinking takes minutes, and a sample is short as it is.
+    phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+
+@pytest.mark.timeout(DAY_S if EXAMPLES else 180)
+def test_histories(
+    clean_server: Server, two_servers: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each of many commands everything is there that the model promises, by content."""
+    monkeypatch.setattr(settings, "PGSNAP", settings.PGSNAP)
+    world = World(clean_server, two_servers)
+    try:
+        run_state_machine_as_test(partial(Histories, world), settings=CHOSEN)  # type: ignore[arg-type]
+    finally:
+        world.close()
