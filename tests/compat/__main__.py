@@ -1,4 +1,8 @@
-"""Run the suites with both runners, and print what differs."""
+"""Run the suites with both runners, in several ways, and print what differs and how long it took.
+
+Ways are: as they come, with two processes, and in a shuffled order. As they come they are run twice
+with ours, the first time without a template.
+"""
 
 import argparse
 import importlib.metadata
@@ -8,9 +12,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 from tests.compat.projects import DATABASE, PROJECTS, Project
 from tests.servers import SUPERUSER, Server, find_bin_dir
@@ -18,11 +24,31 @@ from tests.servers import SUPERUSER, Server, find_bin_dir
 OUTCOMES = ("failures", "errors", "skipped", "expectedFailures", "unexpectedSuccesses")
 ROOT = Path(__file__).parents[2]
 RUNNERS = {"stock": "tests.compat.runners.Stock", "ours": "tests.compat.runners.Ours"}
-TIMEOUT_S = 600
+# By the way to run: which runners, one after the other, and the options of unittest and of pytest.
+WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "as they come": (("stock", "ours", "ours"), (), ()),
+    "two processes": (("stock", "ours"), ("--parallel=2",), ("-n", "2")),
+    "shuffled": (("stock", "ours"), ("--shuffle=1",), ("-p", "random_order", "--random-order")),
+}
+TIMEOUT_S = 3600
+PACKAGES = "compat_packages"
 
 
-def fetch(project: Project, into: Path) -> Path:
-    """Have pip fetch a source distribution, of Django in the version that runs, and unpack it."""
+def fetch(project: Project, into: Path, repositories: Path | None) -> Path:
+    """Fetch a project's source and return where it is.
+
+    That is a source distribution from pip, of Django in the version that runs; where those are
+    without tests, the repository.
+    """
+    if project.repository:
+        root = into / project.repository.rpartition("/")[2]
+        kept = repositories and repositories / project.repository.replace("/", "+")
+        if kept and kept.exists():
+            shutil.copytree(kept, root, symlinks=True)
+        else:
+            address = f"https://github.com/{project.repository}"
+            subprocess.run(["git", "clone", "-q", "--depth=1", address, str(root)], check=True)
+        return root
     requirement = project.requirement
     if requirement == "django":
         requirement = f"django=={importlib.metadata.version('django')}"
@@ -34,15 +60,18 @@ def fetch(project: Project, into: Path) -> Path:
     return root
 
 
-def run(project: Project, root: Path, server: Server, runner: str, packages: Path) -> Any:
-    """Run a suite, and return how its tests ended."""
+def run(
+    project: Project, root: Path, server: Server, runner: str, options: tuple[str, ...]
+) -> tuple[Any, float]:
+    """Run a suite, and return how its tests ended, and in how many seconds."""
     (root / "compat_settings.py").write_text(DATABASE + project.settings)
-    outcome = root / f"outcome_{runner}.json"
+    outcome = root / f"outcome_{runner}"
+    outcome.unlink(missing_ok=True)
     parameters = server.parameters()
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(
-            [str(root), project.environment(root), str(ROOT), str(packages)]
+            [str(root), project.environment(root), str(ROOT), str(root / PACKAGES)]
         ),
         "COMPAT_HOST": str(parameters["host"]),
         "COMPAT_PORT": str(parameters["port"]),
@@ -51,8 +80,10 @@ def run(project: Project, root: Path, server: Server, runner: str, packages: Pat
         "COMPAT_RUNNER": RUNNERS[runner],
         "COMPAT_OUTCOME": str(outcome),
     }
+    by_pytest = (f"--junitxml={outcome}", *(("-p", "no:pgsnap") if runner == "stock" else ()))
+    began = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, *project.command],
+        [sys.executable, *project.command, *options, *(by_pytest if project.by_pytest else ())],
         cwd=root / project.directory,
         env=environment,
         capture_output=True,
@@ -60,40 +91,63 @@ def run(project: Project, root: Path, server: Server, runner: str, packages: Pat
         check=False,
         timeout=TIMEOUT_S,
     )
+    seconds = time.monotonic() - began
     (root / f"output_{runner}.txt").write_text(ended.stdout + ended.stderr)
     if not outcome.exists():
         raise RuntimeError(f"the suite did not run: {ended.stdout}{ended.stderr}")
-    return json.loads(outcome.read_text())
+    text = outcome.read_text()
+    return (read_junit(text) if project.by_pytest else json.loads(text)), seconds
 
 
-def compare(name: str, server: Server, into: Path) -> bool:
+def read_junit(text: str) -> dict[str, Any]:
+    """Return how tests ended from what pytest wrote down."""
+    cases = list(ET.fromstring(text).iter("testcase"))  # noqa: S314  # written here
+    found: dict[str, Any] = {outcome: [] for outcome in OUTCOMES}
+    kinds = {"failure": "failures", "error": "errors", "skipped": "skipped"}
+    for case in cases:
+        for each in case:
+            if each.tag in kinds:
+                found[kinds[each.tag]].append(f"{case.get('classname')}::{case.get('name')}")
+    return {**{name: sorted(tests) for name, tests in found.items()}, "ran": len(cases)}
+
+
+def compare(name: str, server: Server, into: Path, options: argparse.Namespace) -> bool:
     """Run a suite with both runners, print what differs, and tell whether all is alike."""
     project = PROJECTS[name]
     place = into / name
     place.mkdir(parents=True)
-    packages = place / "packages"
-    if project.needs:
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
-        subprocess.run([*pip, str(packages), *project.needs], check=True, stderr=subprocess.DEVNULL)
     source = place / "source"
     source.mkdir()
-    root = fetch(project, source)
-    found = {runner: run(project, root, server, runner, packages) for runner in RUNNERS}
-    sys.stdout.writelines(f"{line}\n" for line in report(root.name, **found))
-    sys.stdout.flush()
-    return bool(found["stock"] == found["ours"])
+    root = fetch(project, source, options.repositories)
+    if project.needs:
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
+        command = [*pip, str(root / PACKAGES), *project.needs]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    alike = True
+    for way in options.ways:
+        runners, of_unittest, of_pytest = WAYS[way]
+        more = of_pytest if project.by_pytest else of_unittest
+        found = [run(project, root, server, runner, more) for runner in runners]
+        sys.stdout.writelines(f"{line}\n" for line in report(f"{root.name}, {way}", *found))
+        sys.stdout.flush()
+        alike = alike and all(outcome == found[0][0] for outcome, _ in found)
+    return alike
 
 
-def report(name: str, stock: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
-    """Yield what is to be said of a suite."""
-    failed = len(stock["failures"]) + len(stock["errors"])
-    end = "alike with ours" if stock == ours else "not alike with ours:"
-    yield f"{name}: {stock['ran']} tests, of which {failed} fail with stock Django; {end}"
-    if stock["ran"] != ours["ran"]:
-        yield f"  {ours['ran']} tests"
-    for outcome in OUTCOMES:
-        yield from (f"  + {outcome}: {test}" for test in less(ours[outcome], stock[outcome]))
-        yield from (f"  - {outcome}: {test}" for test in less(stock[outcome], ours[outcome]))
+def report(name: str, stock: tuple[Any, float], *ours: tuple[Any, float]) -> Iterator[str]:
+    """Yield what is to be said of a suite: with stock Django, and of each run with ours."""
+    expected, stock_s = stock
+    failed = len(expected["failures"]) + len(expected["errors"])
+    yield f"{name}: {expected['ran']} tests, {failed} fail with stock Django; {stock_s:.1f} s"
+    for outcomes, seconds in ours:
+        end = "alike" if outcomes == expected else "not alike:"
+        yield f"  with ours {seconds:.1f} s ({seconds / stock_s:.2f}), {end}"
+        if expected["ran"] != outcomes["ran"]:
+            yield f"  {outcomes['ran']} tests"
+        for outcome in OUTCOMES:
+            more, fewer = outcomes[outcome], expected[outcome]
+            yield from (f"  + {outcome}: {test}" for test in less(more, fewer))
+            yield from (f"  - {outcome}: {test}" for test in less(fewer, more))
 
 
 def less(tests: list[str], others: list[str]) -> list[str]:
@@ -107,13 +161,15 @@ def main() -> int:
     parser.add_argument("projects", nargs="*", choices=[*PROJECTS, []], default=[])
     parser.add_argument("--server", default="18")
     parser.add_argument("--directory", type=Path, help="keep what was fetched and printed here")
+    parser.add_argument("--repositories", type=Path, help="repositories by 'owner+name'")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     options = parser.parse_args()
     server = Server(find_bin_dir(options.server))
     with tempfile.TemporaryDirectory() as temporary:
         try:
             server.start()
             into = options.directory or Path(temporary)
-            alike = [compare(name, server, into) for name in options.projects or PROJECTS]
+            alike = [compare(name, server, into, options) for name in options.projects or PROJECTS]
         finally:
             server.remove()
     return 0 if all(alike) else 1

@@ -57,6 +57,42 @@ SIMPLE_HISTORY_DATE_INDEX = True  # a test deletes it
 TEST_RUNNER = os.environ["COMPAT_RUNNER"]
 """
 
+PGTRIGGER = """
+import copy
+INSTALLED_APPS = [
+    "pgtrigger", "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.postgres",
+    "psqlextra", "pgtrigger.tests", "pgtrigger.tests.syncdb_app", "django_pgsnap",
+]
+DATABASES = {
+    "default": {**database("pgtrigger"), "ENGINE": "psqlextra.backend"},
+    "sqlite": {"ENGINE": "django.db.backends.sqlite3", "NAME": "test_sqlite"},
+    "other": database("pgtrigger_other"),
+}
+for name in ("order", "receipt"):
+    DATABASES[name] = {
+        **copy.deepcopy(DATABASES["default"]), "OPTIONS": {"options": f"-c search_path={name}"}
+    }
+SECRET_KEY = "not a secret"
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+DATABASE_ROUTERS = ["pgtrigger.tests.models.Router"]
+PGTRIGGER_MIGRATIONS = True
+PGTRIGGER_INSTALL_ON_MIGRATE = True
+USE_TZ = False
+"""
+
+PGHISTORY = """
+os.environ["DATABASE_URL"] = "postgres://localhost/pghistory"
+from settings import *
+DATABASES = {"default": {**database("pghistory"), "OPTIONS": {"options": "-c jit=off"}}}
+INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
+"""
+
+PSQLEXTRA = """
+from settings import *
+DATABASES = {"default": {**database("psqlextra"), "ENGINE": "tests.psqlextra_test_backend"}}
+INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
+"""
+
 DJANGO_PARTS = (
     *("test_runner", "test_utils", "transactions", "transaction_hooks", "servers", "fixtures"),
     *("fixtures_regress", "sites_tests", "contenttypes_tests", "flatpages_tests"),
@@ -68,18 +104,22 @@ class Project:
     """A project with a suite.
 
     Attributes:
-        requirement: What pip fetches.
-        directory: Where in the source distribution the suite is started.
         settings: Its settings, as the text of a module.
-        command: What is run there, after the interpreter's name.
+        command: What is run, after the interpreter's name.
+        requirement: What pip fetches.
+        repository: Where it is on GitHub, if source distributions are without tests.
+        directory: Where in the source the suite is started.
+        by_pytest: Whether that is pytest.
         paths: Directories of the distribution to import from.
         needs: What else has to be installed, without what that needs.
     """
 
-    requirement: str
-    directory: str
     settings: str
     command: tuple[str, ...]
+    requirement: str = ""
+    repository: str = ""
+    directory: str = "."
+    by_pytest: bool = False
     paths: tuple[str, ...] = (".",)
     needs: tuple[str, ...] = field(default=())
 
@@ -88,7 +128,11 @@ class Project:
         return os.pathsep.join(str(root / path) for path in self.paths)
 
 
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--ds=compat_settings", "-o", "addopts=")
 TEST = ("-m", "django", "test", "--settings=compat_settings", "--no-input")
+
+# Parts of Django whose tests change the schema.
+DJANGO_DDL_PARTS = ("migrations", "schema", "multiple_database", "backends", "inspectdb")
 
 PROJECTS = {
     "django": Project(
@@ -96,6 +140,59 @@ PROJECTS = {
         directory="tests",
         settings=DJANGO,
         command=("runtests.py", "--settings=compat_settings", "--parallel=1", *DJANGO_PARTS),
+    ),
+    "django-ddl": Project(
+        requirement="django",
+        directory="tests",
+        settings=DJANGO,
+        command=("runtests.py", "--settings=compat_settings", "--parallel=1", *DJANGO_DDL_PARTS),
+    ),
+    "pgtrigger": Project(
+        repository="AmbitionEng/django-pgtrigger",
+        settings=PGTRIGGER,
+        command=(*PYTEST, "-m", "not independent", "pgtrigger/tests"),
+        by_pytest=True,
+        needs=(
+            # They ask for their own version.
+            *(
+                "django-pgtrigger",
+                "django-postgres-extra",
+                "django-dynamic-fixture",
+                "django-pgbulk",
+                "pytest-order",
+            ),
+            *("pytest-mock", "python-dateutil", "six", "typing-extensions"),
+        ),
+    ),
+    "pghistory": Project(
+        repository="AmbitionEng/django-pghistory",
+        settings=PGHISTORY,
+        command=(*PYTEST, "pghistory/tests"),
+        by_pytest=True,
+        needs=(
+            *(
+                "django-pghistory",
+                "django-pgtrigger",
+                "django-extensions",
+                "django-dynamic-fixture",
+                "pytest-mock",
+            ),
+            *("pytest-asyncio", "beautifulsoup4", "soupsieve", "six", "typing-extensions"),
+        ),
+    ),
+    "psqlextra": Project(
+        repository="SectorLabs/django-postgres-extra",
+        settings=PSQLEXTRA,
+        command=(*PYTEST, "-m", "not benchmark", "tests"),
+        by_pytest=True,
+        needs=(
+            "django-postgres-extra",
+            "python-dateutil",
+            "six",
+            "freezegun",
+            "syrupy",
+            "pytest-freezer",
+        ),
     ),
     "reversion": Project(
         requirement="django-reversion",
@@ -106,14 +203,12 @@ PROJECTS = {
     ),
     "guardian": Project(
         requirement="django-guardian",
-        directory=".",
         settings=GUARDIAN,
         command=(*TEST, "guardian"),
         needs=("django-environ",),
     ),
     "history": Project(
         requirement="django-simple-history",
-        directory=".",
         settings=HISTORY,
         # Its other tests add models as they run, so they are a run of their own.
         command=(*TEST, "simple_history.tests"),
