@@ -17,13 +17,15 @@ from psycopg import sql as pg
 
 from django_pgsnap import safety
 from django_pgsnap.conf import TEST_DATABASES
+from django_pgsnap.connections.restore_detection import check_oid
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.postgres.counters import count_rows_written
 from django_pgsnap.postgres.session import Session
+from django_pgsnap.signals import post_restore
 from django_pgsnap.testing.databases import own_databases
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
 from django_pgsnap.testing.reset.resetter import DatabaseResetter, close_resetters, get_resetter
-from tests.conftest import ListDatabases, MakeDatabase, RunSql
+from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql
 from tests.contents import contents
 from tests.servers import Server
 
@@ -387,6 +389,88 @@ def test_baseline_on_top_that_takes_a_clone(
     assert held() == on_top
     resetter.start()
     assert held() == before
+
+
+# What takes a clone to be undone.
+ALTERED = "ALTER TABLE parent ADD COLUMN more int"
+
+
+def test_clone_of_the_right_baseline(resetter: DatabaseResetter, held: Held) -> None:
+    """A clone that was made ahead of one baseline does not serve for another."""
+    before = held()
+    by_django(ALTERED)
+    resetter.reset()
+    by_django("CREATE TABLE here (id int)")
+    resetter.adopt_state()
+    on_top = held()
+
+    for _ in range(2):
+        by_django(ALTERED)
+        resetter.reset()
+        assert held() == on_top
+
+    resetter.start()
+    assert held() == before
+
+
+def test_settings_of_the_database(live: str, sql: RunSql, role: MakeRole) -> None:
+    """Every clone has the settings and privileges of the test database."""
+    sql(SCHEMA, dbname=live)
+    name, guest = pg.Identifier(live), pg.Identifier(role())
+    sql(pg.SQL("ALTER DATABASE {} SET work_mem = '5MB'").format(name))
+    sql(pg.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(name, guest))
+    query = "SELECT current_setting('work_mem'), datacl::text FROM pg_database WHERE datname = %s"
+    before = sql(query, [live], dbname=live)
+    resetter = make_resetter(live)
+
+    for _ in range(4):
+        by_django(ALTERED)
+        resetter.reset()
+
+        assert sql(query, [live], dbname=live) == before
+
+
+def test_written_before_the_first_baseline(
+    live: str, make_database: MakeDatabase, session: Session, sql: RunSql, held: Held
+) -> None:
+    """What a project writes beyond its template is in the baseline of the run."""
+    sql(SCHEMA, dbname=live)
+    make_database("template")
+    sql(SCHEMA, dbname="template")
+    rows = count_rows_written(session, live)
+    by_django("INSERT INTO unlogged VALUES (7)")
+    connection.close()
+    resetter = make_resetter(live, template="template", written=rows)
+    before = held()
+
+    by_django(ALTERED)
+    resetter.reset()
+
+    assert held() == before
+    assert "(7)" in str(before["unlogged"])
+
+
+def test_nobody_is_told_of_a_clone(resetter: DatabaseResetter, oid: Oid) -> None:
+    """To tests it is always the same database: no restore is announced when a clone replaces it."""
+    heard: list[object] = []
+
+    def hear(**arguments: object) -> None:
+        heard.append(arguments)
+
+    by_django("SELECT 1")
+    check_oid("default", connection.connection)
+    before = oid()
+    post_restore.connect(hear)
+    try:
+        by_django(ALTERED)
+        resetter.reset()
+        by_django("SELECT 1")
+
+        assert not check_oid("default", connection.connection)
+    finally:
+        post_restore.disconnect(hear)
+    assert oid() != before
+    assert heard == []
 
 
 def test_start_from_another_database(
