@@ -114,7 +114,7 @@ def test_all_else(changed: Changed, statement: str) -> None:
 def test_own_writing(inside: Session) -> None:
     """A session sees what it has written itself at once."""
     before = read_table_counters(inside)
-    inside.execute(pg.SQL("INSERT INTO three VALUES (1)"))
+    inside.execute(pg.SQL("INSERT INTO public.three VALUES (1)"))
 
     found = find_changes(before, read_table_counters(inside))
 
