@@ -69,7 +69,10 @@ _announced: dict[tuple[str, str], DatabaseReplaced] = {}
 # receivers may wait for locks of their own, held by threads that wait for this one.
 _deciding: Final = Lock()
 
-_DATABASE: Final = "SELECT datname, oid FROM pg_database WHERE datname = current_database()"
+_DATABASE: Final = (
+    "SELECT datname, oid FROM pg_catalog.pg_database"
+    " WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+)
 
 
 def announce_restore(arrivals: Iterable[DatabaseReplaced]) -> None:

@@ -47,7 +47,7 @@ def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:
         part = sequences[start : start + _SEQUENCES_PER_QUERY]
         found += session.rows(
             sql.SQL(" UNION ALL ").join(
-                sql.SQL("SELECT {}::oid, last_value, is_called FROM {}").format(
+                sql.SQL("SELECT {}::pg_catalog.oid, last_value, is_called FROM {}").format(
                     sql.Literal(oid), sql.Identifier(schema, name)
                 )
                 for oid, schema, name in part
@@ -79,9 +79,10 @@ _MIGRATIONS: Final = sql.SQL(
 )
 
 _LIST_SEQUENCES: Final = sql.SQL(
-    "SELECT c.oid, n.nspname, c.relname FROM pg_class c"
-    " JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relkind = 'S' AND c.relpersistence <> 't' ORDER BY c.oid"
+    "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace"
+    " WHERE c.relkind OPERATOR(pg_catalog.=) 'S'"
+    " AND c.relpersistence OPERATOR(pg_catalog.<>) 't' ORDER BY c.oid"
 )
 _UNLOGGED: Final = sql.SQL(
     "SELECT CASE WHEN n.nspname = ANY(%s) THEN '' ELSE quote_ident(n.nspname) || '.' END"

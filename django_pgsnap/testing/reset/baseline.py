@@ -161,16 +161,17 @@ def _read_rows(
 
 _TABLES: Final = sql.SQL(
     "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c"
-    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relkind IN ('r', 'm') AND NOT c.relisshared AND c.relpersistence <> 't'"
-    " AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+    " JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace"
+    " WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm'])"
+    " AND NOT c.relisshared AND c.relpersistence OPERATOR(pg_catalog.<>) 't'"
+    " AND n.nspname OPERATOR(pg_catalog.<>) ALL (ARRAY['pg_catalog', 'information_schema'])"
 )
 
 # A table whose file is empty has no rows.
 _SIZES: Final = sql.SQL(
     "SELECT oid, pg_catalog.pg_table_size(oid)"
     " FROM pg_catalog.unnest(%s::pg_catalog.oid[]) AS t (oid)"
-    " WHERE pg_catalog.pg_relation_size(oid) > 0"
+    " WHERE pg_catalog.pg_relation_size(oid) OPERATOR(pg_catalog.>) 0"
 )
 _TOTAL_SIZE: Final = sql.SQL(
     "SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(oid)), 0)"
@@ -200,13 +201,16 @@ _WITHOUT_TRIGGERS: Final = sql.SQL(
 _NEEDS_FULL_CLONE: Final = sql.SQL(
     "SELECT c.oid FROM pg_catalog.pg_class c, (SELECT"
     "   pg_catalog.has_parameter_privilege('session_replication_role', 'SET') AS may) me"
-    " WHERE c.relkind = 'm' OR c.relkind = 'r' AND (c.relhasrules"
-    " OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid"
-    "   AND (t.tgenabled IN ('A', 'R')"
-    "   OR NOT me.may AND NOT t.tgisinternal AND t.tgenabled <> 'D'))"
-    " OR NOT me.may AND EXISTS (SELECT FROM pg_catalog.pg_constraint f WHERE f.contype = 'f'"
-    "   AND c.oid IN (f.conrelid, f.confrelid)"
-    "   AND (NOT f.condeferrable OR f.confdeltype <> 'a')))"
+    " WHERE c.relkind OPERATOR(pg_catalog.=) 'm'"
+    " OR c.relkind OPERATOR(pg_catalog.=) 'r' AND (c.relhasrules"
+    " OR EXISTS (SELECT FROM pg_catalog.pg_trigger t"
+    "   WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid"
+    "   AND (t.tgenabled OPERATOR(pg_catalog.=) ANY (ARRAY['A', 'R'])"
+    "   OR NOT me.may AND NOT t.tgisinternal AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'))"
+    " OR NOT me.may AND EXISTS (SELECT FROM pg_catalog.pg_constraint f"
+    "   WHERE f.contype OPERATOR(pg_catalog.=) 'f'"
+    "   AND c.oid OPERATOR(pg_catalog.=) ANY (ARRAY[f.conrelid, f.confrelid])"
+    "   AND (NOT f.condeferrable OR f.confdeltype OPERATOR(pg_catalog.<>) 'a')))"
 )
 
 _SET_SEQUENCES: Final = sql.SQL(

@@ -78,18 +78,22 @@ def _digest(oid: int, name: str, columns: list[str]) -> sql.Composed:
 
 _CATALOGS: Final = sql.SQL(
     "SELECT c.oid, c.relname, (SELECT pg_catalog.array_agg(a.attname::pg_catalog.text)"
-    "   FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)"
-    " FROM pg_catalog.pg_class c"
-    " WHERE c.relkind = 'r' AND c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace"
-    " AND NOT c.relisshared AND c.oid <> ALL (ARRAY['pg_catalog.pg_statistic',"
-    "   'pg_catalog.pg_statistic_ext_data']::pg_catalog.regclass[])"
+    "   FROM pg_catalog.pg_attribute a"
+    "   WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0)"
+    " FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) 'r'"
+    " AND c.relnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace"
+    " AND NOT c.relisshared AND c.oid OPERATOR(pg_catalog.<>) ALL (ARRAY["
+    "   'pg_catalog.pg_statistic', 'pg_catalog.pg_statistic_ext_data']::pg_catalog.regclass[])"
     " AND pg_catalog.has_table_privilege(c.oid, 'SELECT')"
-    " AND c.oid = ANY (coalesce(%s::pg_catalog.oid[], ARRAY[c.oid]))"
+    " AND c.oid OPERATOR(pg_catalog.=) ANY (coalesce(%s::pg_catalog.oid[], ARRAY[c.oid]))"
 )
 
 _RELATIONS: Final = sql.SQL(
-    "SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'm' THEN 'MATERIALIZED VIEW'"
-    "   WHEN 'v' THEN 'VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, n.nspname, c.relname"
-    " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.oid = ANY (%s::pg_catalog.oid[])"
+    "SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE'"
+    "   WHEN c.relkind OPERATOR(pg_catalog.=) 'm' THEN 'MATERIALIZED VIEW'"
+    "   WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN 'VIEW'"
+    "   WHEN c.relkind OPERATOR(pg_catalog.=) 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,"
+    " n.nspname, c.relname FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace"
+    " WHERE c.oid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.oid[])"
 )

@@ -101,15 +101,17 @@ _FLUSH_COUNTS: Final = sql.SQL("SELECT pg_catalog.pg_stat_force_next_flush()")
 # ANALYZE writes statistics, which change no result.
 # What stores no rows is here to be seen when it is new.
 _COUNTS: Final = sql.SQL(
-    "SELECT c.oid, c.relkind = 'S', CASE WHEN c.relkind = 'S'"
+    "SELECT c.oid, c.relkind OPERATOR(pg_catalog.=) 'S',"
+    " CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S'"
     " THEN pg_catalog.pg_stat_get_blocks_fetched(c.oid)"
     " ELSE pg_catalog.pg_stat_get_tuples_inserted(c.oid)"
-    "   + pg_catalog.pg_stat_get_tuples_updated(c.oid)"
-    "   + pg_catalog.pg_stat_get_tuples_deleted(c.oid) END, c.relfilenode"
+    "   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_updated(c.oid)"
+    "   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_deleted(c.oid) END, c.relfilenode"
     " FROM pg_catalog.pg_class c"
-    " WHERE c.relkind IN ('r', 'm', 'S', 'p', 'v', 'f')"
-    " AND NOT c.relisshared AND c.relpersistence <> 't'"
-    " AND c.oid <> ALL (ARRAY['pg_catalog.pg_statistic', 'pg_catalog.pg_statistic_ext_data']"
+    " WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm', 'S', 'p', 'v', 'f'])"
+    " AND NOT c.relisshared AND c.relpersistence OPERATOR(pg_catalog.<>) 't'"
+    " AND c.oid OPERATOR(pg_catalog.<>) ALL"
+    " (ARRAY['pg_catalog.pg_statistic', 'pg_catalog.pg_statistic_ext_data']"
     "   ::pg_catalog.regclass[])"
-    " AND c.oid = ANY (coalesce(%s::pg_catalog.oid[], ARRAY[c.oid]))"
+    " AND c.oid OPERATOR(pg_catalog.=) ANY (coalesce(%s::pg_catalog.oid[], ARRAY[c.oid]))"
 )
