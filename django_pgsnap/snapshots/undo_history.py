@@ -15,6 +15,7 @@ about anything a state counts as written.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -273,30 +274,24 @@ class _History:
 
     def _superfluous(self, most: int) -> Undo | None:
         """Return the state to let go first where more than so many are kept, None to keep all."""
-        newest: set[Place] = set()
-        found: list[Undo] = []
-        depth: dict[Place, int] = {}
+        depth = Counter(place for state in self._states for place in _places(state))
+        newer: Counter[Place] = Counter()
+        clones: list[Undo] = []
+        oldest: list[Undo] = []
         for state in self._states:
-            for place in _places(state):
-                depth[place] = depth.get(place, 0) + 1
-        for state in self._states:
-            places = set(_places(state))
-            is_newest = bool(places - newest)
-            newest |= places
-            # A state is one whole: it goes where nothing of it is out of reach, or among the last.
-            if (
-                not is_newest
-                and self._reaches(state)
-                and all(depth[place] > most for place in places)
-            ):
-                found.append(state)
+            places = list(_places(state))
+            # A state is one whole: it goes where nothing of it is out of reach, or the newest.
+            if self._reaches(state) and all(newer[place] for place in places):
+                if all(depth[place] > most for place in places) and self._is_clone(state):
+                    clones.append(state)
+                if all(newer[place] >= most for place in places):
+                    oldest.append(state)
+            newer.update(places)
+        return next(reversed(clones or oldest), None)
+
+    def _is_clone(self, state: Undo) -> bool:
         # One whose copy is gone holds what no other database does.
-        unwritten = [
-            each
-            for each in found
-            if all(record.clone_of in self._copies for record in self._now(each))
-        ]
-        return next(reversed(unwritten or found), None)
+        return all(record.clone_of in self._copies for record in self._now(state))
 
     def _reaches(self, state: Undo) -> bool:
         sources = {(c.server, name) for c in self._contexts.values() for name in c.sources}

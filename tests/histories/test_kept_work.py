@@ -165,6 +165,22 @@ def test_work_that_came_back_by_undo(live: str, server: Server) -> None:
     assert kept == [["four"], ["one"], ["three"]]
 
 
+def test_work_beside_a_whole(lives: dict[str, str], server: Server) -> None:
+    """A state that has to stay for another database's sake pushes out no newer one."""
+    take("both")
+    for alias in lives:
+        write("zero", alias=alias)
+    restore("both")
+    for name in ("one", "two", "three"):
+        write(name)
+        restore("both", databases=["default"])
+
+    assert kept_authors("default", server) == [["three"], ["two"], ["one"], ["zero"]]
+    write("four")
+    restore("both", databases=["default"])
+    assert kept_authors("default", server) == [["four"], ["three"], ["two"], ["zero"]]
+
+
 def test_clone_of_a_deleted_snapshot(live: str, server: Server) -> None:
     """An unwritten state whose snapshot is gone goes in its turn like any other."""
     take("empty")

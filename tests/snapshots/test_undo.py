@@ -135,6 +135,20 @@ def test_state_that_was_only_read_is_kept(live: str) -> None:
     assert authors() == ["an hour of work"]
 
 
+def test_newest_state_stays(live: str, settings: Settings) -> None:
+    """What was live a moment ago is the next to come back, though nobody has written it."""
+    settings.PGSNAP = {"ENABLED": True, "UNDO": 1}
+    take("seeded")
+    write("an hour of work")
+    restore("seeded")
+    assert authors() == []
+    connection.close()
+
+    restore("seeded")
+
+    assert [state.is_unwritten for state in overview().undos] == [True]
+
+
 def test_state_that_was_written_becomes_the_undo(live: str) -> None:
     """A single row written since the last restore makes that state the undo."""
     take("seeded")
