@@ -13,7 +13,7 @@ from psycopg import sql as pg
 from django_pgsnap.errors import ObstacleError, PgsnapError, SnapshotNotFoundError
 from django_pgsnap.snapshots.manage import annotate, delete, pin, rename
 from django_pgsnap.snapshots.prune import prune
-from django_pgsnap.snapshots.queries import get, list_snapshots
+from django_pgsnap.snapshots.queries import get, list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
@@ -203,3 +203,19 @@ def test_prune_leaves_what_is_out_of_reach(two_servers: Server, live_pair: dict[
         assert prune(keep=0) == []
     assert [each.set_id for each in list_snapshots()] == [taken.set_id]
     assert [each.name for each in prune(keep=0)] == ["m"]
+
+
+def test_state_out_of_reach_stays(lives: dict[str, str]) -> None:
+    """However many states newer settings keep, one that they name only a part of stays whole."""
+    take("both")
+    for alias in lives:
+        write("WORK", alias=alias)
+    restore("both")
+    with only("default"):
+        take("one")
+        for name in ("one", "two", "three", "four"):
+            write(name)
+            restore("one")
+
+    assert overview().undos[-1].aliases == ("default", "other")
+    assert len(overview().undos) == 4
