@@ -42,6 +42,7 @@ from ..reporting import Reporter
 from ..snapshots import manage
 from ..snapshots.context import choose_targets
 from ..snapshots.queries import Overview, overview, read_carried_properties
+from ..snapshots.status import read_status
 from ..snapshots.types import Snapshot
 from .actions import Action, BringBack, Restore, Take
 from .background import (
@@ -61,6 +62,7 @@ from .session_transfer import SessionTransfer, leave_alone, sign_out
 from .text import (
     describe_drift,
     describe_error,
+    describe_live,
     describe_occupied,
     describe_operation,
     describe_snapshot,
@@ -223,13 +225,15 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             *("code", "drift", "spare"),
         )
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list, below what is at work and which replaced states are kept."""
+    def changelist_view(self, request: Any, extra_context: Any = None) -> HttpResponse:
+        """Show the list, below what is live, what is at work and which replaced states are kept."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        found = self.find_overview(request)
+        status = read_status()
+        request.pgsnap_overview = found = status.overview
         facts = {
             "title": str(self.opts.verbose_name_plural).capitalize(),
+            "live": list(map(describe_live, status.live)),
             "running": list(map(describe_operation, found.underway)),
             "undos": [(undo.set_id, describe_undo(undo)) for undo in found.undos],
             "may_restore": self.may(request, "restore"),

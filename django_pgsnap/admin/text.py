@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
@@ -16,6 +16,7 @@ from ..errors import PgsnapError
 from ..formatting import format_size, printable
 from ..migration_drift import Drift
 from ..snapshots.queries import Overview, RunningOperation
+from ..snapshots.status import LiveState
 from ..snapshots.types import Snapshot, Undo
 
 DRIFT_KINDS: Final = {
@@ -69,6 +70,30 @@ def describe_drift(drift: Drift) -> str:
 def describe_spare(snapshot: Snapshot) -> str:
     """Return what state a snapshot's spare is in."""
     return {"ready": _("ready"), "building": _("being made"), "none": _("none")}[snapshot.spare]
+
+
+def describe_live(live: LiveState) -> str:
+    """Return what is live in a database, and since when."""
+    facts: dict[str, Any] = {"alias": live.alias, "holds": _("your work")}
+    if live.size_bytes is None:
+        return _("%(alias)s: the database is missing, or may not be looked at.") % facts
+    if live.since is None:
+        return _("Live in %(alias)s: %(holds)s. Nothing was restored yet.") % facts
+    if live.based_on:
+        facts["holds"] = f"“{printable(live.based_on)}”"
+    facts |= {"moment": format_moment(live.since), "count": live.rows_written}
+    if live.rows_written is None:
+        return _("Live in %(alias)s: %(holds)s since %(moment)s, perhaps changed.") % facts
+    if not live.rows_written:
+        return _("Live in %(alias)s: %(holds)s since %(moment)s, unchanged.") % facts
+    return (
+        ngettext(
+            "Live in %(alias)s: %(holds)s since %(moment)s, %(count)d row written.",
+            "Live in %(alias)s: %(holds)s since %(moment)s, %(count)d rows written.",
+            live.rows_written,
+        )
+        % facts
+    )
 
 
 def describe_undo(undo: Undo) -> str:

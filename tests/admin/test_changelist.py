@@ -23,8 +23,8 @@ from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.take import take
 from tests.conftest import RunSql
 from tests.servers import Server
-from tests.visiting import confirm, page, superuser, text, told
-from tests.watching import timeless
+from tests.visiting import confirm, of, page, superuser, text, told, undo
+from tests.watching import timeless, write
 
 MANY = 300
 # The server counts up from below, and will not get here.
@@ -271,6 +271,23 @@ def test_spare_undo_and_what_is_under_way(root: Client, live: str, server: Serve
 
     assert "Replaced states, newest first Your work, until the restore of “seeded” on " in shown
     assert "At work on default for 0 s: take big (ada@workstation:4711)." in timeless(shown)
+
+
+def test_head_says_what_is_live(root: Client) -> None:
+    """It says which snapshot is live and what was written since, and that a redo is none."""
+    heads = [text(root.get(page("changelist")))]
+    snapshot = take("seeded", spare=False)
+    write("Lem")
+    confirm(root, of("restore", snapshot))
+    heads.append(text(root.get(page("changelist"))))
+    undo(root)
+    heads.append(text(root.get(page("changelist"))))
+
+    assert "Live in default: your work. Nothing was restored yet." in heads[0]
+    assert "Live in default: “seeded” since " in heads[1]
+    assert "Replaced states, newest first Your work, until the restore of “seeded”" in heads[1]
+    assert "Live in default: your work since " in heads[2]
+    assert "Replaced states, newest first “seeded” and your work since, until an undo" in heads[2]
 
 
 def test_two_of_one_name(root: Client, described: Describe) -> None:
