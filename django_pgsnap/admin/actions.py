@@ -20,7 +20,7 @@ from ..errors import (
     PgsnapError,
     SnapshotExistsError,
 )
-from ..formatting import format_seconds, format_size
+from ..formatting import format_size
 from ..migration_drift import KnownMigrations
 from ..reporting import logger
 from ..snapshots import preview
@@ -34,7 +34,13 @@ from ..snapshots.types import Snapshot, Undo
 from .background import ProgressReporter
 from .forms import RestoreForm, TakeForm
 from .session_transfer import SessionTransfer, do_sessions_outlive_restores
-from .text import describe_duration, describe_snapshot, describe_undo, format_moment
+from .text import (
+    describe_duration,
+    describe_snapshot,
+    describe_undo,
+    format_duration,
+    format_moment,
+)
 
 # At which field of the form an error stands.
 _ERROR_FIELDS = {
@@ -152,7 +158,7 @@ class Take(Action):
         facts = {
             "name": snapshot.name,
             "size": format_size(snapshot.size_bytes),
-            "seconds": format_seconds(snapshot.seconds),
+            "seconds": format_duration(snapshot.seconds),
         }
         reporter.tell("success", _("Took “%(name)s”: %(size)s in %(seconds)s.") % facts)
         log_action(session, ADDITION, snapshot, _("taken"), reporter)

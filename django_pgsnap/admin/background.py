@@ -46,7 +46,11 @@ _COOKIE: Final = "pgsnap_progress"
 _SIGNER: Final = "django_pgsnap.progress"
 
 
-class CancelledError(PgsnapError):
+class AdminError(PgsnapError):
+    """An error of the admin's own, in the user's language."""
+
+
+class CancelledError(AdminError):
     """Somebody pressed Cancel."""
 
 
@@ -233,7 +237,7 @@ class Job(Thread):
             self._reporter.end(error=error)
         except BaseException:
             unexpected = _("This failed unexpectedly. The server's log says why.")
-            self._reporter.end(error=PgsnapError(unexpected))
+            self._reporter.end(error=AdminError(unexpected))
             raise
         else:
             self._reporter.end(signed_out=signed_out)

@@ -36,7 +36,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from ..connections.claimed_requests import is_claimed
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
-from ..formatting import format_seconds, printable
+from ..formatting import printable
 from ..models import Snapshot as Row
 from ..reporting import Reporter
 from ..snapshots import manage
@@ -46,6 +46,7 @@ from ..snapshots.status import read_status
 from ..snapshots.types import Snapshot
 from .actions import Action, BringBack, Restore, Take
 from .background import (
+    AdminError,
     Job,
     Progress,
     delete_progress_cookie,
@@ -68,6 +69,7 @@ from .text import (
     describe_snapshot,
     describe_spare,
     describe_undo,
+    format_duration,
     format_moment,
 )
 
@@ -310,7 +312,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Refuse a snapshot whose name also means another one: what is done is done by name."""
         names = Counter(row.name for row in self.get_queryset(request))
         if names[snapshot.name] > 1:
-            raise PgsnapError(
+            raise AdminError(
                 _("There are two snapshots “%s”, since a replacement was interrupted.")
                 % snapshot.name,
                 hint=_(
@@ -481,7 +483,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def note(self, row: Row) -> str:
         """Return the note, on one line, and that a part is missing."""
         note = printable(row.facts.snapshot.note)
-        return note if row.facts.snapshot.is_complete else f"{_('Incomplete.')} {note}"
+        return note if row.facts.snapshot.is_complete else _("Incomplete.") + f" {note}"
 
     @admin.display(description=gettext_lazy("pinned"))
     def pinned(self, row: Row) -> str:
@@ -520,7 +522,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             return None
         commit = printable(snapshot.git_commit[:_SHORT_COMMIT])
         code = f"{row.facts.branch} {commit}".strip()
-        return f"{code} ({_('changed')})" if snapshot.git_dirty else code
+        return _("%s (changed)") % code if snapshot.git_dirty else code
 
     @admin.display(description=gettext_lazy("migrations"), ordering="migrations")
     def drift(self, row: Row) -> str:
@@ -543,7 +545,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=gettext_lazy("copying took"))
     def copying(self, row: Row) -> str:
         """Return how long copying took."""
-        return format_seconds(row.facts.snapshot.seconds)
+        return format_duration(row.facts.snapshot.seconds)
 
     @admin.display(description=gettext_lazy("identity"))
     def identity(self, row: Row) -> str:

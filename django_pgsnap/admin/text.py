@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from django.utils.formats import date_format
+from django.utils.formats import date_format, number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
@@ -18,6 +18,7 @@ from ..migration_drift import Drift
 from ..snapshots.queries import Overview, RunningOperation
 from ..snapshots.status import LiveState
 from ..snapshots.types import Snapshot, Undo
+from .background import AdminError
 
 DRIFT_KINDS: Final = {
     "behind": gettext_lazy("behind this checkout"),
@@ -42,18 +43,24 @@ def format_moment(moment: datetime) -> str:
     return date_format(localtime(moment), "DATETIME_FORMAT")
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration in seconds, as the user's language writes numbers."""
+    return f"{number_format(seconds, 2)} s"
+
+
 def describe_error(error: PgsnapError) -> SafeString:
     """Return what is wrong and what to do about it, in the words of the admin's fields.
 
-    What comes from the server and from the other front doors is English; the page says so to
-    screen readers.
+    What others than the admin say is English, and the page tells screen readers so.
     """
     hint = error.hint
     for option, label in _FIELDS.items():
         hint = hint.replace(option, f"“{label}”")
     lines = f"{error.message}\n{hint}".strip().splitlines()
     shown = format_html_join(SafeString("<br>"), "{}", ((line.strip(),) for line in lines))
-    return format_html('<span lang="en">{}</span>', shown)
+    return (
+        shown if isinstance(error, AdminError) else format_html('<span lang="en">{}</span>', shown)
+    )
 
 
 def describe_drift(drift: Drift) -> str:

@@ -1,11 +1,16 @@
 """The admin's pages in a real browser, on a server that really commits."""
 
+from typing import Any
+
+import pytest
 from django.db import connection
 
 from django_pgsnap.snapshots.queries import list_snapshots
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
 from tests.browser.visitor import Visitor
 from tests.servers import Server
-from tests.visiting import account, page
+from tests.visiting import account, of, page, undo_page
 from tests.watching import authors, in_transaction, write
 
 
@@ -77,23 +82,29 @@ def test_progress(live: str, visitor: Visitor, server: Server) -> None:
     visitor.reads("Took “seeded”")
 
 
-def test_looks(live: str, visitor: Visitor) -> None:
-    """In the dark and on a phone everything is there, and nothing sticks out."""
+@pytest.mark.parametrize(
+    "changed_settings", [{"LANGUAGE_CODE": "en"}, {"LANGUAGE_CODE": "ar"}], ids=["left", "right"]
+)
+def test_looks(live: str, visitor: Visitor, changed_settings: dict[str, Any]) -> None:
+    """In the dark and on small phones everything is there, and nothing sticks out."""
     account("ada", is_superuser=True)
+    snapshot = take(
+        "a-name/that.is_quite-long-and-has-no-spaces-in-it",
+        note="A note that goes on for a while, so that it does not fit a line either.",
+        spare=False,
+    )
+    write("Lem")
+    restore(snapshot.name)
+    connection.close()
     visitor.go(page("add"))
     visitor.log_in("ada")
-    visitor.fill("Name:", "a-name/that.is_quite-long-and-has-no-spaces-in-it")
-    visitor.fill("Note:", "A note that goes on for a while, so that it does not fit a line either.")
-    visitor.press("Take snapshot")
-    visitor.reads("Took “")
 
-    (snapshot,) = list_snapshots()
-    pages = [page("changelist"), page("add")]
-    pages += [page(name, snapshot.set_id) for name in ("change", "restore", "delete")]
-    for width, dark in ((1280, True), (360, False)):
+    pages = [page("changelist"), page("add"), undo_page()]
+    pages += [of(name, snapshot) for name in ("change", "restore", "delete", "history")]
+    for width, dark in ((1280, True), (320, False)):
         visitor.look(width=width, dark=dark)
         for number, address in enumerate(pages):
             visitor.go(address)
-            visitor.keep(f"{'dark' if dark else 'light'}-{width}-{number}")
+            visitor.keep(f"{changed_settings['LANGUAGE_CODE']}-{width}-{number}")
             assert visitor.is_dark == dark
             assert visitor.sticks_out == []

@@ -104,8 +104,9 @@ class Visitor:
         return list(
             self.chromium.execute_script(
                 "return [...document.querySelectorAll('#content *:not(.results *)')]"
-                ".filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
-                ".map(e => e.outerHTML.slice(0, 200))"
+                ".map(e => [e, e.getBoundingClientRect()])"
+                ".filter(([e, box]) => box.width && (box.right > innerWidth + 1 || box.left < -1))"
+                ".map(([e]) => e.outerHTML.slice(0, 200))"
             )
         )
 

@@ -1,0 +1,117 @@
+"""The admin's pages in German and in French: whole pages, with plural forms and local times."""
+
+import ast
+import gettext
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.test import Client
+from django.utils import translation
+
+import django_pgsnap
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
+from tests.visiting import confirm, of, page, superuser, text, told, undo_page
+from tests.watching import write
+
+PACKAGE = Path(next(iter(django_pgsnap.__path__)))
+LANGUAGES = ("de", "fr")
+FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext"}
+TAG = re.compile(r'{% translate "([^"]+)"')
+BLOCK = re.compile(
+    r"{% blocktranslate.*?%}(.*?)(?:{% plural %}.*?)?{% endblocktranslate %}", re.DOTALL
+)
+
+
+def catalog(language: str) -> dict[str, str]:
+    """Return the compiled translations of a language; of plurals the singular."""
+    path = PACKAGE / "locale" / language / "LC_MESSAGES" / "django.mo"
+    with path.open("rb") as file:
+        found = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
+    return {
+        key if isinstance(key, str) else key[0]: value
+        for key, value in found.items()
+        if isinstance(key, str) or key[1] == 0
+    }
+
+
+def marked() -> Iterator[str]:
+    """Yield the texts that are marked for translation in the code and in the templates."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in FUNCTIONS:
+                first = node.args[0]
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    yield first.value
+    for path in PACKAGE.rglob("*.html"):
+        source = path.read_text()
+        yield from TAG.findall(source)
+        yield from (re.sub(r"{{ (\w+) }}", r"%(\1)s", each) for each in BLOCK.findall(source))
+
+
+@pytest.fixture
+def root(live: str) -> Client:
+    """A superuser's browser."""
+    return superuser()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_everything_is_translated(language: str) -> None:
+    """Each marked text has a translation with the same placeholders, and none is left over."""
+    translated = catalog(language)
+    wanted = set(marked())
+
+    def placeholders(of: str) -> set[str]:
+        return set(re.findall(r"%(?:\(\w+\))?[sd]", of))
+
+    assert wanted - translated.keys() == set()
+    assert translated.keys() - wanted - {""} == set()
+    assert {
+        each for each in wanted if placeholders(each) != placeholders(translated[each])
+    } == set()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_compiled_catalog_is_that_of_the_source(language: str) -> None:
+    """What is compiled is what stands in the readable file."""
+    source = (PACKAGE / "locale" / language / "LC_MESSAGES" / "django.po").read_text()
+    written = re.findall(r'^msgstr(?:\[0\])? "(.+)"$', source, re.MULTILINE)
+
+    assert sorted(each.replace('\\"', '"') for each in written) == sorted(
+        value for key, value in catalog(language).items() if key
+    )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_page_is_half_translated(language: str, root: Client) -> None:
+    """None of our sentences is left in English on any page, nor in a message."""
+    snapshot = take("seeded", pin=True, spare=False)
+    take("other", spare=False)
+    write("Lem")
+    restore("seeded")
+    pages = [page("changelist"), page("add"), undo_page(), of("change", snapshot)]
+    pages += [of("restore", snapshot), of("delete", snapshot), of("history", snapshot)]
+    english = {key for key in catalog(language) if len(key) > 12 and "%" not in key}
+
+    with translation.override(language):
+        shown = {address: text(root.get(address)) for address in pages}
+        shown["errors"] = text(confirm(root, page("add"), name="seeded"))
+        done = told(confirm(root, of("restore", snapshot)))
+
+    left = {(address, each) for address in shown for each in english if each in shown[address]}
+    assert left == set()
+    assert {"de": "wiederhergestellt.", "fr": "restauré."}[language] in done[-1]
+
+
+def test_times_and_plurals_of_the_language(root: Client) -> None:
+    """Times are local and written as the language does, and figures have their plural."""
+    snapshot = take("seeded", spare=False)
+
+    with translation.override("de"):
+        shown = text(root.get(of("restore", snapshot)))
+        drift = text(root.get(of("change", snapshot)))
+
+    assert re.search(r"„seeded“ vom \d+\. \w+ 20\d\d \d+:\d\d \(", shown)
+    assert re.search(r"\d+ Migrationen sind darin angewendet\.", drift)
