@@ -21,7 +21,7 @@ class PgsnapConfig(AppConfig):
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
         from . import conf
         from .aliases import psycopg_problem
-        from .checks import check_settings
+        from .checks import check_deployment, check_settings
         from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES
 
         for alias, name in json.loads(os.environ.get(RUN_DATABASES, "{}")).items():
@@ -31,6 +31,7 @@ class PgsnapConfig(AppConfig):
 
             creation.adopt()
         register(check_settings, CHECKS_TAG)
+        register(check_deployment, CHECKS_TAG, deploy=True)
         if psycopg_problem() is None and not conf.problems(conf.given()):
             from .connections.restore_detection import watch_connections
             from .safety import is_enabled

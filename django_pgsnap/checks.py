@@ -24,6 +24,21 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     return [*_check_values(given), *_check_databases(given), *_check_psycopg2()]
 
 
+def check_deployment(**_: Any) -> list[CheckMessage]:
+    """Return what should not be so in production."""
+    given = conf.given()
+    if not (isinstance(given, dict) and given.get("ENABLED") is True):
+        return []
+    return [
+        CheckWarning(
+            "PGSNAP['ENABLED'] is True: whoever may run commands or restore in the admin can "
+            "replace the databases of this deployment.",
+            hint="Set it in the settings of systems whose data may be replaced, and there only.",
+            id="pgsnap.W003",
+        )
+    ]
+
+
 def _check_psycopg2() -> Iterator[CheckMessage]:
     if find_spec("psycopg2"):
         yield CheckWarning(

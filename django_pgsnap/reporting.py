@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 
+from .formatting import printable
+
 logger = logging.getLogger("django_pgsnap")
 
 
 class Reporter:
     """Hears what an operation does, while it does it.
 
-    This one logs, which suits a program. The command line and the admin show it instead.
+    This one logs, which suits a program. The command line and the admin show it instead. Messages
+    may quote what other roles wrote, so whoever shows them elsewhere makes them `printable`.
     """
 
     def step(self, message: str) -> None:
         """Hear that a step begins which may take more than a moment."""
-        logger.debug(message)
+        logger.debug(printable(message))
 
     def wait(self, message: str) -> None:
         """Hear for whom it waits; nothing goes on until they are done."""
@@ -26,8 +29,8 @@ class Reporter:
 
     def note(self, message: str) -> None:
         """Hear a fact about what was done."""
-        logger.info(message)
+        logger.info(printable(message))
 
     def warn(self, message: str) -> None:
         """Hear that something worked, but not all the way."""
-        logger.warning(message)
+        logger.warning(printable(message))

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Final
 
 from django.conf import settings
 from django.db import connections
+from psycopg import sql
 
 from .conf import TEST_DATABASES, config
 from .errors import NotEnabledError
@@ -26,12 +28,30 @@ _TESTS_HINT = (
 # (alias, database) pairs that a test runner of this process created. They are exempt by that
 # fact, never by what they are called.
 _created_here: set[tuple[str, str]] = set()
+# Those of them that this process only knows from its environment, which anything may have set.
+_announced: set[tuple[str, str]] = set()
+_UNMARKED: Final = sql.SQL(
+    "SELECT datname FROM pg_database WHERE datname = ANY(%s) AND NOT starts_with("
+    """coalesce(shobj_description(oid, 'pg_database'), ''), '{"pgsnap_test":')"""
+)
+
+# Loopback, link-local and private networks (RFC 1122, 1918, 3927, 4193, 4291). What Python calls
+# private changes with its version, and has networks for other purposes.
+_NEARBY: Final = [
+    ipaddress.ip_network(network)
+    for network in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
+        *("::1/128", "fc00::/7", "fe80::/10"),
+    )
+]
 _allowed_here = ContextVar("_allowed_here", default=False)
 
 
-def exempt_test_database(alias: str, database: str) -> None:
-    """Remember that this process created a database for its tests."""
+def exempt_test_database(alias: str, database: str, *, announced: bool = False) -> None:
+    """Remember that this process, or that which started it, created a database for its tests."""
     _created_here.add((alias, database))
+    if announced:
+        _announced.add((alias, database))
 
 
 @contextmanager
@@ -84,23 +104,36 @@ def check_enabled(targets: Sequence[Target]) -> None:
 def check_server_allowed(session: Session, targets: Sequence[Target]) -> None:
     """Refuse a server at a public address, unless the settings switch the app on by name.
 
+    Where they switch it off, a database that the environment calls a test database must be one.
+
     Raises:
         ConfigurationError: It is a standby, or not the server that Django connects to.
-        NotEnabledError: It is neither on this machine nor at a private address.
+        NotEnabledError: It is neither on this machine nor at a private address, or a database is
+            no test database.
     """
     check_server(session, targets)
-    if (
-        config().enabled
-        or _allowed_here.get()
-        or _is_nearby(session.address)
-        or all(map(_is_exempt, targets))
-    ):
+    if config().enabled or _allowed_here.get():
         return
-    raise NotEnabledError(
-        f"The database {targets[0].name!r} is on a server at the public address "
-        f"{session.address}, so it may be somebody's production.",
-        hint=_HINT,
-    )
+    if not is_enabled():
+        _check_announced(session, targets)
+    # The second is what the server itself says: by a tunnel, everything is on this machine.
+    far = [each for each in (session.address, session.server_address) if not _is_nearby(each)]
+    if far and not all(map(_is_exempt, targets)):
+        raise NotEnabledError(
+            f"The database {targets[0].name!r} is on a server at the public address "
+            f"{far[0]}, so it may be somebody's production.",
+            hint=_HINT,
+        )
+
+
+def _check_announced(session: Session, targets: Sequence[Target]) -> None:
+    names = [target.name for target in targets if (target.alias, target.name) in _announced]
+    if names and (unmarked := session.value(_UNMARKED, [names])):
+        raise NotEnabledError(
+            f"{TEST_DATABASES} in the environment calls {unmarked!r} a test database, but no test "
+            "run has made it.",
+            hint=f"Unset {TEST_DATABASES}.",
+        )
 
 
 def _is_exempt(target: Target) -> bool:
@@ -109,5 +142,9 @@ def _is_exempt(target: Target) -> bool:
     return present == target.name and (target.alias, target.name) in _created_here
 
 
-def _is_nearby(address: str) -> bool:
-    return not address or ipaddress.ip_address(address.partition("%")[0]).is_private
+def _is_nearby(text: str) -> bool:
+    if not text:  # a socket
+        return True
+    address = ipaddress.ip_address(text.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in network for network in _NEARBY)

@@ -69,6 +69,19 @@ def test_both_drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("enabled", "ids"), [(True, ["pgsnap.W003"]), (False, []), (None, [])])
+def test_switched_on_in_a_deployment(
+    enabled: bool | None, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check --deploy` warns of snapshots that are switched on by name; a plain check does not."""
+    give(monkeypatch, {"ENABLED": enabled})
+
+    deployed = run_checks(tags=[CHECKS_TAG], include_deployment_checks=True)
+
+    assert [each.id for each in deployed] == ids
+    assert found() == []
+
+
 @pytest.mark.parametrize("arguments", [["pgsnap", "list"], ["pgsnap", "--help"]])
 def test_command_without_psycopg(arguments: list[str], manage: Manage, tmp_path: Path) -> None:
     """Without psycopg, or without its library, the command says what to install."""

@@ -24,3 +24,14 @@ def test_logs_by_weight(caplog: pytest.LogCaptureFixture) -> None:
         ("django_pgsnap", logging.INFO, "Ended 1 session"),
         ("django_pgsnap", logging.WARNING, "Not carried over"),
     ]
+
+
+def test_log_is_not_steered(caplog: pytest.LogCaptureFixture) -> None:
+    """What other roles wrote, and a message quotes, steers no terminal that shows the log."""
+    caplog.set_level(logging.DEBUG, logger="django_pgsnap")
+    reporter = Reporter()
+
+    for hear in (reporter.step, reporter.wait, reporter.note, reporter.warn):
+        hear("pid 1, '\x1b]0;title\x07'\nINFO: all is well")
+
+    assert set(caplog.messages) == {"pid 1, '�]0;title�' INFO: all is well"}

@@ -1,12 +1,14 @@
 """The guard: off in production, whatever else is set."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from django.conf import settings
 
 from django_pgsnap import safety
+from django_pgsnap.clones.transitions import comment_on_database
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import NotEnabledError
 from django_pgsnap.postgres.session import ServerIdentity, Session
@@ -18,7 +20,7 @@ from django_pgsnap.safety import (
     is_enabled,
     prefer_test_databases,
 )
-from tests.conftest import ServerAs, SessionAs, SetAlias
+from tests.conftest import MakeDatabase, ServerAs, SessionAs, SetAlias
 
 HINT = "Set PGSNAP = {'ENABLED': True} in the settings of a system whose data may be replaced."
 PUBLIC = "93.184.216.34"
@@ -28,6 +30,7 @@ PUBLIC = "93.184.216.34"
 def _no_exemptions() -> Iterator[None]:
     yield
     safety._created_here.clear()
+    safety._announced.clear()
 
 
 @pytest.fixture
@@ -210,7 +213,14 @@ def test_private_address(
     check_server_allowed(far(address), about)
 
 
-@pytest.mark.parametrize("address", [PUBLIC, "2606:2800:220:1::1", "172.32.0.1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(PUBLIC, "2606:2800:220:1::1", "172.32.0.1", f"::ffff:{PUBLIC}", "100.64.0.1"),
+        # Not for private networks, though some Pythons say so.
+        *("198.18.0.1", "2001::1", "240.0.0.1", "192.0.2.1", "0.0.0.0"),  # noqa: S104
+    ],
+)
 def test_public_address(address: str, about: list[Target], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that the world can reach is refused, even where DEBUG is on."""
     switch(monkeypatch, None, debug=True)
@@ -225,6 +235,40 @@ def test_public_address(address: str, about: list[Target], monkeypatch: pytest.M
     assert caught.value.hint == HINT
 
 
+def test_server_behind_a_tunnel(about: list[Target], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forwarded port is on this machine; the server behind it says where it is itself."""
+    switch(monkeypatch, None, debug=True)
+
+    with pytest.raises(NotEnabledError, match=PUBLIC):
+        check_server_allowed(far("127.0.0.1", behind=PUBLIC), about)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_database_that_the_environment_calls_a_test_database(
+    marked: bool,
+    about: list[Target],
+    make_database: MakeDatabase,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What only the environment says is believed where the database is marked as a test run's."""
+    switch(monkeypatch, enabled=False, debug=True)
+    make_database("test_live")
+    if marked:
+        session.execute(comment_on_database("test_live", '{"pgsnap_test": 1}'))
+    exempt_test_database("default", "test_live", announced=True)
+
+    check_enabled(about[:1])
+    with nullcontext() if marked else pytest.raises(NotEnabledError) as caught:
+        check_server_allowed(session, about[:1])
+
+    if caught:
+        assert str(caught.value) == (
+            "PGSNAP_TEST_DATABASES in the environment calls 'test_live' a test database, but no "
+            "test run has made it.\nUnset PGSNAP_TEST_DATABASES."
+        )
+
+
 def test_public_address_allowed_by_name(
     about: list[Target], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,14 +278,14 @@ def test_public_address_allowed_by_name(
     check_server_allowed(far(), about)
 
 
-def far(address: str = PUBLIC) -> Session:
-    """Return a session on a server somewhere else, of which only the address is asked."""
+def far(address: str = PUBLIC, *, behind: str | None = None) -> Session:
+    """Return a session on a server somewhere else, of which only the addresses are asked."""
 
     class Far(Session):
         identity = ServerIdentity(system=1, started="1", is_standby=False)
 
         def __init__(self) -> None:
-            pass
+            self.server_address = address if behind is None else behind
 
     Far.address = address  # type: ignore[assignment,method-assign]
     return Far()

@@ -57,6 +57,7 @@ _IDENTITY: Final = sql.SQL(
 )
 _FIRST_STATEMENT: Final = sql.SQL(
     "SELECT {identity}, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid},"
+    " coalesce(pg_catalog.host(pg_catalog.inet_server_addr()), ''),"
     " pg_catalog.current_schemas(true)::pg_catalog.text[],"
     " (SELECT pg_catalog.quote_ident(r.rolname)"
     " FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r"
@@ -96,11 +97,14 @@ class Session:
 
     Attributes:
         identity: The server that it is on.
+        server_address: The IP address that the server was met at by its own account; empty by a
+            socket.
         schemas: The search path of the database, as the role has it.
         foreign_owner: The database's owner, quoted, if that is neither a superuser nor our role.
     """
 
     identity: ServerIdentity
+    server_address: str
     schemas: Sequence[str]
     foreign_owner: str | None
 
@@ -133,7 +137,9 @@ class Session:
             role=sql.Literal(role),
             settings=_set_all(settings),
         )
-        ((*identity, is_ours, self.schemas, self.foreign_owner, _),) = self.rows(statement)
+        ((*identity, is_ours, self.server_address, self.schemas, self.foreign_owner, _),) = (
+            self.rows(statement)
+        )
         if not is_ours:
             raise PoolerError
         self.identity = ServerIdentity(*identity)

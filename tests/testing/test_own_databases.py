@@ -13,11 +13,12 @@ from psycopg import sql as pg
 
 from django_pgsnap import safety
 from django_pgsnap.conf import TEST_DATABASES
-from django_pgsnap.errors import DatabaseBusyError
+from django_pgsnap.errors import DatabaseBusyError, NotEnabledError
 from django_pgsnap.postgres import backends
 from django_pgsnap.postgres.advisory_locks import try_acquire_lock
 from django_pgsnap.postgres.session import Session
-from django_pgsnap.postgres.targets import get_server
+from django_pgsnap.postgres.targets import get_server, list_targets
+from django_pgsnap.safety import check_enabled
 from django_pgsnap.testing.databases import clones, comments, own_databases
 from django_pgsnap.testing.databases.clones import drop_in_background
 from django_pgsnap.testing.databases.comments import FoundDatabase, TestDatabaseComment
@@ -79,6 +80,21 @@ def test_children_are_led_there(set_alias: SetAlias) -> None:
 
     assert connections["default"].settings_dict["NAME"] == "test_live"
     assert own_databases.find_own_database("default") == OWN
+
+
+@pytest.mark.parametrize("value", ["", "nonsense", "{}", "[1]", '[{"alias": "default"}]', "null"])
+def test_children_who_cannot_read_it(
+    value: str, set_alias: SetAlias, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken value stops no command; but nothing may be replaced then."""
+    set_alias("default", NAME="live")
+    monkeypatch.setenv(TEST_DATABASES, value)
+
+    own_databases.adopt_announced_databases()
+
+    assert own_databases.list_own_databases() == []
+    with pytest.raises(NotEnabledError):
+        check_enabled(list_targets(["default"]))
 
 
 @pytest.mark.parametrize("change", [{"NAME": "another"}, {"HOST": "elsewhere"}, {"PORT": "1"}])

@@ -29,6 +29,7 @@ from ...postgres.advisory_locks import (
 from ...postgres.server import Server
 from ...postgres.session import Session
 from ...postgres.targets import get_server
+from ...reporting import logger
 from ...safety import exempt_test_database
 
 # How long the server may take to notice that a killed run is gone, in seconds.
@@ -91,10 +92,10 @@ def get_own_database(alias: str, name: str) -> OwnDatabase | None:
     return _own.get((alias, name))
 
 
-def register_database(own: OwnDatabase) -> None:
+def register_database(own: OwnDatabase, *, announced: bool = False) -> None:
     """Take note of a test database of this process, which snapshots may be taken of from now."""
     _own[own.alias, own.name] = own
-    exempt_test_database(own.alias, own.name)
+    exempt_test_database(own.alias, own.name, announced=announced)
     _announce()
 
 
@@ -181,13 +182,20 @@ def run_lock_key(name: str) -> str:
 
 def adopt_announced_databases() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
-    for given in json.loads(os.environ.get(TEST_DATABASES, _NONE)):
-        if given["alias"] not in connections.settings:
+    try:
+        announced = json.loads(os.environ.get(TEST_DATABASES, _NONE))
+        found = [(each.pop("place"), OwnDatabase(**each)) for each in announced]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        # Then no database here is one of the test's, and the guard refuses all of them.
+        logger.warning("%s in the environment cannot be read.", TEST_DATABASES)
+        return
+    for place, own in found:
+        if own.alias not in connections.settings:
             continue
-        settings = connections[given["alias"]].settings_dict
-        if _place(settings) == given.pop("place"):
-            settings["NAME"] = given["name"]
-            register_database(OwnDatabase(**given))
+        settings = connections[own.alias].settings_dict
+        if _place(settings) == place:
+            settings["NAME"] = own.name
+            register_database(own, announced=True)
 
 
 def register_worker_database(alias: str, before: str) -> None:
