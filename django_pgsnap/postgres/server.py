@@ -115,7 +115,8 @@ class Server:
             session = self._open(_MAINTENANCE, purpose, settings)
             if session.rows(_EXISTS, [self.maintenance]):
                 session.close()
-                raise
+                # Somebody may just have made it.
+                return self._open_own(purpose, settings)
         if before_creating is None:
             return session
         with session:
