@@ -19,13 +19,15 @@ class Drift:
     Attributes:
         missing: In the code, not in the snapshot; ``restore --migrate`` applies them.
         unknown: In the snapshot, not in the code: another branch's, usually.
+        is_known: Whether it is known which migrations the snapshot has.
     """
 
     missing: Migrations = ()
     unknown: Migrations = ()
+    is_known: bool = True
 
     def __str__(self) -> str:
-        parts = []
+        parts = [] if self.is_known else ["not known"]
         if self.missing:
             parts.append(f"{len(self.missing)} not run")
         if self.unknown:
@@ -60,8 +62,10 @@ class KnownMigrations:
             if migration.replaces
         }
 
-    def drift(self, applied: Migrations) -> Drift:
-        """Return how far a snapshot with these migrations is from the code."""
+    def drift(self, applied: Migrations | None) -> Drift:
+        """Return how far a snapshot with these migrations is from the code; None for unknown."""
+        if applied is None:
+            return Drift(is_known=False)
         present = self._with_squashed(set(applied))
         absent = self._on_disk - present
         missing = set(absent)

@@ -61,8 +61,9 @@ _DATABASES: Final = sql.SQL(
     "SELECT d.oid, d.datname, pg_get_userbyid(d.datdba),"
     " pg_get_userbyid(d.datdba) = current_user,"
     " NOT d.datallowconn AND d.datconnlimit IN (0, %(invalid)s), d.datconnlimit <> %(invalid)s,"
-    # One that is too long to be ours would only take memory.
-    " CASE WHEN length(c.description) <= %(longest)s THEN c.description END"
+    # Others' comments, and what is too long to be ours, would only take time and memory.
+    " CASE WHEN starts_with(d.datname::text, 'pgsnap_') AND length(c.description) <= %(longest)s"
+    " THEN c.description END"
     " FROM pg_database d LEFT JOIN pg_shdescription c"
     "   ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass"
     " ORDER BY d.oid"

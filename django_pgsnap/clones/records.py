@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args
 
 from ..errors import ConfigurationError
@@ -120,6 +121,7 @@ def _listing(value: object) -> list[object]:
 VERSION: Final = 1
 _VERSION_KEY: Final = "pgsnap"
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
+_USUAL_CHARACTERS: Final = 16 * 1024
 _MAX_NOTE_CHARACTERS: Final = 10_000
 
 Kind = Literal["copy", "undo", "template"]
@@ -202,6 +204,7 @@ class CopyRecord(Record):
         git_commit: Commit of the project's code, or empty.
         git_dirty: Whether that code had uncommitted changes.
         migrations: Applied migrations as (app, name), sorted.
+        knows_migrations: Whether these could be read.
     """
 
     kind = "copy"
@@ -214,6 +217,7 @@ class CopyRecord(Record):
     git_commit: str = ""
     git_dirty: bool = False
     migrations: Migrations = field(default=(), repr=False)
+    knows_migrations: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,6 +342,11 @@ def decode_record(comment: str | None) -> Record | None:
     """Return the record that a comment holds, None if it is not one of ours."""
     if comment is None or not comment.startswith("{") or len(comment) > MAX_CHARACTERS:
         return None
+    # An operation looks at the catalog more than once, and little of it changes in between.
+    return (_decode_again if len(comment) <= _USUAL_CHARACTERS else _decode)(comment)
+
+
+def _decode(comment: str) -> Record | None:
     try:
         data = parse_json(comment)
         if type(data[_VERSION_KEY]) is not int or data[_VERSION_KEY] != VERSION:
@@ -347,6 +356,9 @@ def decode_record(comment: str | None) -> Record | None:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return record
+
+
+_decode_again: Final = lru_cache(maxsize=1024)(_decode)
 
 
 def _read_record(kind: type[Record], data: dict[str, Any]) -> Record:

@@ -72,7 +72,7 @@ def compare_databases(alias: str, before: Side, after: Side, options: Options) -
     old_schema, new_schema = ask_both(before, after, *[lambda s: read_schema(s.session)] * 2)
     old_types, new_types = ask_both(before, after, *[lambda s: read_types(s.session)] * 2)
     olds, news = ask_both(before, after, *[lambda s: read_tables(s.session)] * 2)
-    old_steps, new_steps = [set(read_migrations(side.session)) for side in (before, after)]
+    old_steps, new_steps = [set(read_migrations(side.session) or ()) for side in (before, after)]
     share_versions = old_types == new_types and not before.has_wrapped
     comparison = _Comparison(alias, before, after, options, share_versions=share_versions)
     tables = tuple(comparison.run(olds, news))

@@ -60,8 +60,10 @@ def print_overview(
     """
     if overview.snapshots:
         out.print(_table(out, overview, code, everyone=everyone))
-    else:
+    elif not overview.not_counted:
         out.print("No snapshots yet. Take one: ./manage.py pgsnap take", style="dim")
+    for sentence in overview.not_counted:
+        out.print(Text(printable(sentence)))
     if overview.undos:
         for sentence in describe_next_undo(overview):
             out.print(Text(printable(sentence), style="dim"))

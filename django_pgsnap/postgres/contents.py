@@ -18,12 +18,14 @@ class Contents:
     """What a snapshot records of a live database.
 
     Attributes:
-        migrations: Applied migrations as (app, name), sorted.
+        migrations: Applied migrations as (app, name), sorted; None where they may not be read.
         unlogged: Names of the unlogged tables.
+        relations: How many tables, indexes and sequences there are, which have a file each.
     """
 
-    migrations: Migrations
+    migrations: Migrations | None
     unlogged: tuple[str, ...]
+    relations: int = 0
 
 
 def read_contents(session: Session) -> Contents:
@@ -31,6 +33,7 @@ def read_contents(session: Session) -> Contents:
     return Contents(
         migrations=read_migrations(session),
         unlogged=tuple(name for (name,) in session.rows(_UNLOGGED, [list(session.schemas)])),
+        relations=int(session.value(_RELATIONS)),
     )
 
 
@@ -56,7 +59,7 @@ def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:
     return [(int(oid), int(last), bool(called)) for oid, last, called in found]
 
 
-def read_migrations(session: Session) -> Migrations:
+def read_migrations(session: Session) -> Migrations | None:
     """Return the applied migrations as (app, name), sorted; none where our role may not read."""
     # Django finds the table by the search path, and so does this.
     schema = session.value(_MIGRATIONS, {"schemas": list(session.schemas)})
@@ -66,7 +69,7 @@ def read_migrations(session: Session) -> Migrations:
     try:
         rows = session.rows(query.format(sql.Identifier(schema, "django_migrations")))
     except psycopg.errors.InsufficientPrivilege:
-        return ()
+        return None
     return tuple(sorted((app, name) for app, name in rows))
 
 
@@ -84,6 +87,7 @@ _LIST_SEQUENCES: Final = sql.SQL(
     " WHERE c.relkind OPERATOR(pg_catalog.=) 'S'"
     " AND c.relpersistence OPERATOR(pg_catalog.<>) 't' ORDER BY c.oid"
 )
+_RELATIONS: Final = sql.SQL("SELECT count(*) FROM pg_class WHERE relkind IN ('r','i','t','m','S')")
 _UNLOGGED: Final = sql.SQL(
     "SELECT CASE WHEN n.nspname = ANY(%s) THEN '' ELSE quote_ident(n.nspname) || '.' END"
     " || quote_ident(c.relname)"

@@ -7,8 +7,10 @@ database under construction has no row in ``pg_database`` yet.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 import psycopg
@@ -133,3 +135,24 @@ class DirectoryGrowth:
             return None
         present = _find_without_row(self._session, self._parents)
         return _measure(self._session, [path for path in present if path not in self._before])
+
+
+_DATA_DIRECTORY: Final = sql.SQL(
+    "SELECT setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'data_directory'"
+)
+
+
+def read_free_bytes(session: Session) -> int | None:
+    """Return what is free on the disk of the data directory; None where one cannot see that.
+
+    The server does not tell it. So it is seen only on the same machine, by a role that may know
+    where the directory is.
+    """
+    if session.address and not ip_address(session.address).is_loopback:
+        return None
+    directory = session.value(_DATA_DIRECTORY)
+    try:
+        # A container's directory of the same name is on another disk, and usually not there.
+        return shutil.disk_usage(directory).free if directory else None
+    except OSError:
+        return None

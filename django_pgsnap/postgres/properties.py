@@ -153,25 +153,45 @@ class UnappliedProperty:
 
 
 def apply_properties(
-    session: Session, wanted: Properties, present: Properties, database: str
+    session: Session,
+    wanted: Properties,
+    present: Properties,
+    database: str,
+    *,
+    final_name: str | None = None,
 ) -> list[UnappliedProperty]:
     """Make owner, privileges, settings and labels of a closed database those that are wanted.
 
     Connection limit, template flag and comment are left alone: they say what stage a copy is at,
     and change in the transaction that opens it.
 
+    Args:
+        session: A maintenance session.
+        wanted: What is wanted.
+        present: What the database has.
+        database: Its name.
+        final_name: What it will be called when a superuser comes to read of it; None for the same.
+
     Returns:
         What our role may not set, with the statement that a superuser can run.
     """
     unapplied: list[UnappliedProperty] = []
+    final_name = final_name or database
     if present.owner != wanted.owner:
-        change_owner = sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
-            sql.Identifier(database), sql.Identifier(wanted.owner)
+        change_owner = sql.SQL("ALTER DATABASE {} OWNER TO {}")
+        owner = sql.Identifier(wanted.owner)
+        unapplied += _run_each(
+            session,
+            [change_owner.format(sql.Identifier(database), owner)],
+            [change_owner.format(sql.Identifier(final_name), owner)],
         )
-        unapplied += _run_each(session, [change_owner])
         # A new owner takes the old one's place in the privileges.
         (present,) = read_properties(session, database)
-    return unapplied + _run_each(session, _property_changes(present, wanted, database))
+    return unapplied + _run_each(
+        session,
+        _property_changes(present, wanted, database),
+        _property_changes(present, wanted, final_name),
+    )
 
 
 def mask_setting(name: str, value: str) -> str:
@@ -184,16 +204,19 @@ def _show_statement(statement: Query) -> str:
     return _CUSTOM_SETTING.sub(r"\1'…'", statement.as_string(None))
 
 
-def _run_each(session: Session, statements: Iterable[Query]) -> list[UnappliedProperty]:
+def _run_each(
+    session: Session, statements: Iterable[Query], told: Iterable[Query]
+) -> list[UnappliedProperty]:
+    """Run statements, and return those that failed as they are to be told."""
     unapplied = []
-    for statement in statements:
+    for statement, in_words in zip(statements, told, strict=True):
         try:
             session.execute(statement)
         except psycopg.Error as error:
             if session.broken:
                 raise
             cause = error.diag.message_primary or str(error)
-            unapplied.append(UnappliedProperty(statement=_show_statement(statement), cause=cause))
+            unapplied.append(UnappliedProperty(statement=_show_statement(in_words), cause=cause))
     return unapplied
 
 

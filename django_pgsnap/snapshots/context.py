@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 import psycopg
+from psycopg import sql
 
 from ..clones.background import BackgroundStatements
 from ..clones.catalog import (
@@ -36,6 +37,7 @@ from ..errors import (
     ConfigurationError,
     DatabaseBusyError,
     DatabaseMissingError,
+    ObstacleError,
     PgsnapError,
 )
 from ..postgres.advisory_locks import (
@@ -143,6 +145,21 @@ class ServerContext:
                 hint="Create it (createdb, then manage.py migrate), or restore a snapshot of it.",
             )
         return database
+
+    def check_whole(self, names: Iterable[str]) -> None:
+        """Refuse live databases on which a DROP DATABASE was interrupted.
+
+        Raises:
+            ObstacleError: One of them can only be dropped.
+        """
+        for name in names:
+            if name in self.catalog and not self.catalog[name].is_valid:
+                drop = sql.SQL("DROP DATABASE {};").format(sql.Identifier(name)).as_string(None)
+                raise ObstacleError(
+                    f"A DROP DATABASE of {name!r} was interrupted: part of it is gone, and nobody "
+                    "can connect to it any more.",
+                    hint=f"Drop it ({drop}), then restore a snapshot, or create it anew.",
+                )
 
     def copies(self, *, everyone: bool = False) -> list[CopyMember]:
         """Return the members of snapshots of these live databases, or of all on the server."""

@@ -16,10 +16,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final
 
 from psycopg import sql
 
+from ..clones.catalog import Database
 from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
 from ..errors import ObstacleError, SnapshotNotFoundError
@@ -184,25 +185,36 @@ def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Sna
 
 def _check_strangers(context: ServerContext, name: str | None) -> None:
     """Say so where what was looked for is there, but belongs to a role that we do not trust."""
-    for database in context.catalog.untrusted():
-        record = database.record
-        if not isinstance(record, CopyRecord) or record.source not in context.sources:
-            continue
-        if name not in (None, record.name):
-            continue
-        live = context.catalog.get(record.source)
-        if live is None:
-            why = "and the live database is gone, whose owner would count"
-            statement, names = "CREATE DATABASE {} OWNER {};", (record.source, database.owner)
-        else:
-            why = f"while the live database belongs to {live.owner!r}"
-            statement, names = "ALTER DATABASE {} OWNER TO {};", (database.name, live.owner)
-        adopt = sql.SQL(statement).format(*map(sql.Identifier, names)).as_string(None)
-        raise SnapshotNotFoundError(
-            f"There is no snapshot {record.name!r} of {record.source!r} that counts: the database "
-            f"{database.name!r} says it is one, but belongs to the role {database.owner!r}, {why}.",
-            hint=f"If you know it to be what it says, run: {adopt}",
-        )
+    for database in _strangers(context):
+        if name in (None, database.record.name):
+            raise _not_trusted(context, database)
+
+
+def _strangers(context: ServerContext) -> list[Database[CopyRecord]]:
+    """Return what says that it is a copy of one of the live databases, of roles not trusted."""
+    found: list[Database[Any]] = [
+        database
+        for database in context.catalog.untrusted()
+        if isinstance(record := database.record, CopyRecord) and record.source in context.sources
+    ]
+    return found
+
+
+def _not_trusted(context: ServerContext, database: Database[CopyRecord]) -> SnapshotNotFoundError:
+    record = database.record
+    live = context.catalog.get(record.source)
+    if live is None:
+        why = "and the live database is gone, whose owner would count"
+        statement, names = "CREATE DATABASE {} OWNER {};", (record.source, database.owner)
+    else:
+        why = f"while the live database belongs to {live.owner!r}"
+        statement, names = "ALTER DATABASE {} OWNER TO {};", (database.name, live.owner)
+    adopt = sql.SQL(statement).format(*map(sql.Identifier, names)).as_string(None)
+    return SnapshotNotFoundError(
+        f"There is no snapshot {record.name!r} of {record.source!r} that counts: the database "
+        f"{database.name!r} says it is one, but belongs to the role {database.owner!r}, {why}.",
+        hint=f"If you know it to be what it says, run: {adopt}",
+    )
 
 
 def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
@@ -286,6 +298,8 @@ class Overview:
         occupied_bytes: What all copies, spares, undos and templates occupy together, as far as
             the file system does not share blocks between them.
         underway: Operations that are at work on the live databases.
+        not_counted: Of databases that look like snapshots of these live ones and belong to a role
+            that does not count: why, and how to adopt them.
         templates: How many templates of tests there are.
         template_bytes: What these occupy.
     """
@@ -294,6 +308,7 @@ class Overview:
     undos: tuple[Undo, ...]
     occupied_bytes: int
     underway: tuple[RunningOperation, ...] = ()
+    not_counted: tuple[str, ...] = ()
     templates: int = 0
     template_bytes: int = 0
 
@@ -327,6 +342,11 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
             operation
             for context in contexts
             for operation in find_running_operations(context.targets, context.holders)
+        ),
+        not_counted=tuple(
+            str(_not_trusted(context, database))
+            for context in contexts
+            for database in _strangers(context)
         ),
         templates=len(templates),
         template_bytes=sum(templates),

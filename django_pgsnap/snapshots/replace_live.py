@@ -175,6 +175,7 @@ class Replacement:
     def _check(self) -> None:
         """Look for what stands in the way, and at what a new undo tells of the live databases."""
         session = self.context.main
+        self.context.check_whole(self._names)
         check_nothing_attached(session, self._names)
         check_privileges(session, [*self._names, *(each.database.name for each in self._incoming)])
         self._sizes = measure_databases(session, self._names)
@@ -197,9 +198,14 @@ class Replacement:
     def _set_up(self) -> None:
         for each in self._incoming:
             wanted, present = self._properties[each.target.name]
-            for shortfall in apply_properties(
-                self.context.watcher, wanted, present, each.database.name
-            ):
+            shortfalls = apply_properties(
+                self.context.watcher,
+                wanted,
+                present,
+                each.database.name,
+                final_name=each.target.name,
+            )
+            for shortfall in shortfalls:
                 self._reporter.warn(str(shortfall))
 
     def perform(self, *, first: bool) -> None:

@@ -14,6 +14,7 @@ from ..clones import transitions
 from ..clones.catalog import load_catalog
 from ..clones.copying import CopyResult, copy_databases
 from ..clones.names import (
+    copy_name,
     first_free_name,
     new_identity,
     to_drop_name,
@@ -97,7 +98,10 @@ class TakePart:
         """Set the clone up like the live database, and report what our role may not set."""
         watcher, name = self.context.watcher, self.job.clone.name
         (present,) = read_properties(watcher, name)
-        for shortfall in apply_properties(watcher, self.properties, present, name):
+        shortfalls = apply_properties(
+            watcher, self.properties, present, name, final_name=copy_name(self.identity)
+        )
+        for shortfall in shortfalls:
             reporter.warn(str(shortfall))
 
 
@@ -230,6 +234,7 @@ def _take(
 
 
 def _check(context: ServerContext) -> None:
+    context.check_whole(context.sources)
     for target in context.targets:
         context.live(target)
         check_collation(context.watcher, target.name)
@@ -273,13 +278,15 @@ def plan_parts(
     sizes = measure_databases(context.watcher, context.sources)
     for target in context.targets:
         identity = new_identity()
-        size = sizes.get(target.name, 0)
+        size = sizes.get(target.name)
         (present,) = read_properties(context.watcher, target.name)
+        contents = _inspect(context, target, request.wait_s, reporter)
         clone = Clone(
             source=target.name,
             name=unfinished_name(identity),
             owner=present.owner,
-            strategy=request.strategy or choose_strategy(context.watcher, size, rates),
+            strategy=request.strategy
+            or choose_strategy(context.watcher, size, rates, relations=contents.relations),
         )
         check_strategy(context.watcher, clone.strategy)
         # Whoever sweeps leftovers sees by this lock that the clone is not one.
@@ -288,13 +295,13 @@ def plan_parts(
             context=context,
             target=target,
             identity=identity,
-            contents=_inspect(context, target, request.wait_s, reporter),
+            contents=contents,
             rates=rates,
             properties=present,
             terminator=terminator,
             job=CopyJob(
                 clone=clone,
-                size_bytes=size,
+                size_bytes=size or 0,
                 session=context.workers[target.alias],
                 watcher=context.watcher,
                 server=context.server,
@@ -321,7 +328,7 @@ def _inspect(context: ServerContext, target: Target, wait_s: float, reporter: Re
             contents = read_contents(inside)
     except ServerUnavailableError as error:
         reporter.warn(f"Taken without its list of migrations: {error.message}")
-        return Contents(migrations=(), unlogged=())
+        return Contents(migrations=None, unlogged=())
     if contents.unlogged:
         reporter.warn(
             f"Unlogged tables of {target.name!r} come back empty if the server crashes after "
@@ -361,7 +368,8 @@ def build_records(
             git_dirty=code.dirty,
             django=django.get_version(),
             postgresql=part.context.watcher.server_name,
-            migrations=part.contents.migrations,
+            migrations=part.contents.migrations or (),
+            knows_migrations=part.contents.migrations is not None,
             comment=part.properties.comment,
             connection_limit=part.properties.connection_limit,
         )

@@ -158,8 +158,10 @@ class Snapshot(_Set):
         return self._record.git_dirty
 
     @property
-    def migrations(self) -> Migrations:
-        """Migrations applied in any of its databases, as (app, name), sorted."""
+    def migrations(self) -> Migrations | None:
+        """Migrations applied in any of its databases, as (app, name), sorted; None if unknown."""
+        if not all(member.record.knows_migrations for member in self.members):
+            return None
         return tuple(sorted({key for member in self.members for key in member.record.migrations}))
 
     @property

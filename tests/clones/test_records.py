@@ -56,6 +56,7 @@ copies = st.builds(
     git_commit=texts,
     git_dirty=st.booleans(),
     migrations=migrations,
+    knows_migrations=st.booleans(),
 )
 undos = st.builds(
     UndoRecord,

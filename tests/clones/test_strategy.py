@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
+from django_pgsnap.clones import strategy as strategies
 from django_pgsnap.clones.records import STRATEGIES, Strategy
 from django_pgsnap.clones.strategy import (
     WAL_LOG_MAX_BYTES,
@@ -92,6 +93,28 @@ def test_best_strategy(session: Session) -> None:
     """Small databases are logged; large ones share blocks where the server can."""
     assert choose_strategy(session, WAL_LOG_MAX_BYTES) == "wal_log"
     assert choose_strategy(session, LARGE) == "clone"
+
+
+def test_many_files(session: Session) -> None:
+    """Each file costs more to copy than to log, so a database of many small ones is logged."""
+    assert choose_strategy(session, 130 * MIB, relations=1_000) != "wal_log"
+    assert choose_strategy(session, 130 * MIB, relations=25_000) == "wal_log"
+    assert choose_strategy(session, 2 * 1024 * MIB, relations=25_000) != "wal_log"
+
+
+def test_size_unknown(session: Session) -> None:
+    """Where the server does not tell the size, the files are copied."""
+    assert choose_strategy(session, None, relations=25_000) != "wal_log"
+
+
+@pytest.mark.parametrize(("free", "logs"), [(33 * MIB, True), (32 * MIB, False), (None, True)])
+def test_little_space(
+    free: int | None, logs: bool, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a copy and its log may not fit, the files are copied, which fails without harm."""
+    monkeypatch.setattr(strategies, "read_free_bytes", lambda _: free)
+
+    assert (choose_strategy(session, 8 * MIB) == "wal_log") is logs
 
 
 @pytest.mark.pg("< 18")

@@ -11,12 +11,14 @@ from django.core.checks import Error, register, registry
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
+from psycopg import sql as pg
 
+from django_pgsnap.signals import post_take
 from django_pgsnap.snapshots.manage import annotate, pin
 from django_pgsnap.snapshots.queries import get, list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
-from tests.conftest import Call, RunSql
+from tests.conftest import Call, MakeRole, RunSql
 from tests.project import Manage
 from tests.servers import Server
 from tests.terminal import ESCAPE, on_terminal
@@ -616,6 +618,42 @@ def test_kept_states_are_listed(live: str, call: Call) -> None:
     assert "Older states: 1, see ./manage.py pgsnap undo --list." in call("pgsnap", "list").stdout
     call("pgsnap", "undo", "2")
     assert authors() == ["first"]
+
+
+def test_owner_that_was_changed(live: str, sql: RunSql, role: MakeRole, call: Call) -> None:
+    """Snapshots that count no longer since the database has another owner are not hidden."""
+    theirs = pg.Identifier(role("other"))
+    snapshot = take("seeded", spare=False)
+    copy = pg.Identifier(snapshot.members[0].database.name)
+    sql(pg.SQL("ALTER DATABASE {} OWNER TO {}").format(copy, theirs))
+
+    listed = call("pgsnap", "list").stdout
+
+    assert "No snapshots yet" not in listed
+    assert "There is no snapshot 'seeded'" in listed
+    assert "belongs to the role 'other'" in listed
+    adopt = pg.SQL("ALTER DATABASE {} OWNER TO").format(copy).as_string(None)
+    assert adopt in listed
+
+
+def test_take_counts_though_nothing_can_be_counted(
+    live_owned: str, sql: RunSql, call: Call
+) -> None:
+    """A snapshot that is taken is no failure where what all occupy cannot be told afterwards."""
+
+    def shut_us_out(**_: object) -> None:
+        sql("ALTER ROLE ordinary CONNECTION LIMIT 0")
+
+    post_take.connect(shut_us_out)
+    try:
+        printed = call("pgsnap", "take", "seeded")
+    finally:
+        post_take.disconnect(shut_us_out)
+        sql("ALTER ROLE ordinary CONNECTION LIMIT -1")
+
+    assert printed.stdout.startswith("Took 'seeded'")
+    assert "occupy" not in printed.stdout
+    assert [each.name for each in list_snapshots()] == ["seeded"]
 
 
 def _plain(text: str) -> str:

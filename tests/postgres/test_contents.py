@@ -31,7 +31,19 @@ def positions_after(session: Session, *statements: str) -> tuple[tuple[int, int,
 
 def test_empty_database(inside: Session) -> None:
     """An empty database holds nothing."""
-    assert read_contents(inside) == Contents(migrations=(), unlogged=())
+    contents = read_contents(inside)
+
+    assert contents == Contents(migrations=(), unlogged=(), relations=contents.relations)
+
+
+def test_relations(inside: Session) -> None:
+    """A table is counted with what has a file of its own beside it."""
+    before = read_contents(inside).relations
+
+    inside.execute(pg.SQL("CREATE TABLE t (id serial PRIMARY KEY, name text)"))
+
+    # The table, its sequence, its index, and what holds long texts, with an index.
+    assert read_contents(inside).relations == before + 5
 
 
 def test_migrations(inside: Session) -> None:
@@ -53,7 +65,7 @@ def test_migrations_in_another_schema(inside: Session, sql: RunSql, session_as: 
     sql("ALTER DATABASE live SET search_path = nowhere, app")
 
     assert before == ()
-    assert len(read_contents(session_as(database="live")).migrations) == 3
+    assert len(read_contents(session_as(database="live")).migrations or ()) == 3
 
 
 def test_what_may_not_be_read(inside: Session, role: MakeRole, session_as: SessionAs) -> None:
@@ -63,7 +75,7 @@ def test_what_may_not_be_read(inside: Session, role: MakeRole, session_as: Sessi
 
     contents = read_contents(session_as(role(), database="live"))
 
-    assert contents == Contents(migrations=(), unlogged=("cache",))
+    assert contents == Contents(migrations=None, unlogged=("cache",), relations=contents.relations)
 
 
 def test_sequences_in_any_position(inside: Session) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.postgres.data_directory import DirectoryGrowth
+from django_pgsnap.postgres.data_directory import DirectoryGrowth, read_free_bytes
 from django_pgsnap.postgres.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
 from tests.servers import Server
@@ -114,3 +114,25 @@ def test_may_look(role: MakeRole, session_as: SessionAs, sql: RunSql) -> None:
     sql(f"GRANT EXECUTE ON FUNCTION {functions} TO ordinary")
 
     assert DirectoryGrowth(session_as("ordinary")).done_bytes() == 0
+
+
+def test_free_space_on_this_machine(session: Session) -> None:
+    """A superuser on the server's own machine sees what is free on its disk."""
+    free = read_free_bytes(session)
+
+    assert free is not None
+    assert free > 0
+
+
+def test_free_space_that_may_not_be_known(role: MakeRole, session_as: SessionAs) -> None:
+    """Who may not know where the data directory is sees nothing."""
+    assert read_free_bytes(session_as(role())) is None
+
+
+def test_free_space_elsewhere(session: Session) -> None:
+    """The disk of another machine is not this one's."""
+
+    class Remote(Session):
+        address = "192.0.2.1"
+
+    assert read_free_bytes(Remote(session._connection)) is None

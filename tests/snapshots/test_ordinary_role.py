@@ -63,7 +63,7 @@ def test_every_verb(carried: str, live_owned: str, sql: RunSql, server: Server) 
         _insert(sql, live_owned, "Lem")
     assert _authors(sql, live_owned) == ["Stanisław", "Ursula"]
     assert [each.name for each in list_snapshots(everyone=True)] == ["sown"]
-    delete("sown", reporter=recorder)
+    delete("sown", force=True, reporter=recorder)
 
     assert recorder.warnings == []
     assert overview().snapshots == ()
@@ -240,7 +240,12 @@ def test_grant_of_another_role_is_reported(
     (warning,) = recorder.warnings
     assert warning.startswith('Not carried over: SET LOCAL ROLE "grantor"; GRANT CONNECT ON')
     assert warning.endswith("A superuser can run it afterwards.")
-    assert list_snapshots()[0].name == "seeded"
+    (snapshot,) = list_snapshots()
+    assert f'"{snapshot.members[0].database.name}"' in warning
+    write("Ursula")
+    restore("seeded", reporter=recorder)
+    (_, warning) = recorder.warnings
+    assert f'GRANT CONNECT ON DATABASE "{live_owned}"' in warning
 
 
 def _connect_as(role: str) -> None:

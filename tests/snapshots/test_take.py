@@ -22,7 +22,7 @@ from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
-from tests.conftest import ListDatabases, RunSql
+from tests.conftest import Call, ListDatabases, MakeRole, RunSql
 from tests.servers import Server
 from tests.watching import (
     Background,
@@ -37,6 +37,41 @@ from tests.watching import (
     until,
     write,
 )
+
+
+def test_half_dropped_database(live: str, sql: RunSql) -> None:
+    """A live database on which a DROP was interrupted is named, with what to do about it."""
+    take("seeded", spare=False)
+    connection.close()
+    sql("UPDATE pg_database SET datconnlimit = -2 WHERE datname = %s", [live])
+
+    for command in (take, restore):
+        with pytest.raises(ObstacleError) as caught:
+            command("again" if command is take else "seeded")
+        assert str(caught.value) == (
+            f"A DROP DATABASE of {live!r} was interrupted: part of it is gone, and nobody can "
+            "connect to it any more.\n"
+            f'Drop it (DROP DATABASE "{live}";), then restore a snapshot, or create it anew.'
+        )
+
+
+def test_migrations_that_may_not_be_read(
+    live_owned: str, sql: RunSql, role: MakeRole, call: Call
+) -> None:
+    """Not to know the migrations is something else than that there are none."""
+    sql(
+        "ALTER TABLE django_migrations OWNER TO postgres;"
+        " REVOKE ALL ON django_migrations FROM ordinary",
+        dbname=live_owned,
+    )
+
+    snapshot = take("seeded", spare=False)
+
+    assert snapshot.migrations is None
+    assert list_snapshots() == (snapshot,)
+    listed = call("pgsnap", "list").stdout
+    assert "not known" in listed
+    assert "behind" not in listed
 
 
 def test_snapshot_knows_what_it_is(live: str, server: Server) -> None:
@@ -56,7 +91,7 @@ def test_snapshot_knows_what_it_is(live: str, server: Server) -> None:
     assert began <= snapshot.taken_at <= datetime.now(UTC)
     assert timedelta(seconds=snapshot.seconds) < datetime.now(UTC) - began
     assert snapshot.size_bytes == member.record.size_bytes > 1_000_000
-    assert ("testapp", "0002_genres") in snapshot.migrations
+    assert ("testapp", "0002_genres") in (snapshot.migrations or ())
     assert (member.record.source, member.alias) == (live, "default")
     assert member.record.django == django.get_version()
     assert server.version.startswith(member.record.postgresql)
