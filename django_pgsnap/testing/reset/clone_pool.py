@@ -79,19 +79,22 @@ class ClonePool:
                 self._finish_drop(dropper)
                 dropper.send(drop_database(self._to_drop[0]), self._to_drop.pop(0))
 
-    def close(self) -> None:
-        """Leave what is left to the server, which drops it by itself."""
-        self._discard_clones()
+    def close(self, *origins: str) -> None:
+        """Leave what is left, and what was cloned, to the server, which drops it by itself."""
+        self._to_drop += origins
+        for cloner in self._cloners:
+            if cloner.database:
+                with suppress(psycopg.Error):
+                    self._to_drop.append(cloner.finish())
         for dropper in self._droppers:
             self._finish_drop(dropper)
         for worker in [*self._cloners, *self._droppers]:
             worker.close()
-        while self._to_drop:
-            name = self._to_drop.pop()
+        for name in self._to_drop:
             release_lock(self._holder, name)
             drop_shut_in_background(self._server, name)
 
-    def _discard_clones(self, but_of: str = "") -> None:
+    def _discard_clones(self, *, but_of: str) -> None:
         for cloner in self._cloners:
             if cloner.database and cloner.source != but_of:
                 with suppress(psycopg.Error):

@@ -169,9 +169,7 @@ class DatabaseResetter:
 
     def close(self) -> None:
         """Give up what was kept for this test database, but not itself."""
-        for origin in self._origins:
-            self._pool.drop_later(origin)
-        self._pool.close()
+        self._pool.close(*self._origins)
 
     def _restore_current(self, holder: Session, *, is_connected: bool) -> None:
         """Bring the test database to the current baseline, if it is not there."""
