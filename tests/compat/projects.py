@@ -87,8 +87,19 @@ DATABASES = {"default": {**database("pghistory"), "OPTIONS": {"options": "-c jit
 INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
 """
 
+# Its tests make a tablespace in a directory of their own, which the server must own.
 PSQLEXTRA = """
+import shutil
+import tempfile
 from settings import *
+
+def make_directory(*arguments, make=tempfile.mkdtemp, **options):
+    directory = make(*arguments, **options)
+    if os.getuid() == 0:
+        shutil.chown(directory, "nobody")
+    return directory
+
+tempfile.mkdtemp = make_directory
 DATABASES = {"default": {**database("psqlextra"), "ENGINE": "tests.psqlextra_test_backend"}}
 INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
 """
