@@ -16,7 +16,6 @@ from ..postgres.advisory_locks import (
     release_lock,
     try_acquire_lock,
     wait_for_lock,
-    wait_until_lock_free,
 )
 from ..postgres.backends import end_diffs
 from ..postgres.session import Session
@@ -63,14 +62,13 @@ def obtain_spare(
     holds the lock of the spare's name from then on, so that nobody drops it. The watcher, which
     has looked at the catalog before, does so quicker.
     """
-    _lock(session, copy, reporter)
-    return load_catalog(watcher).spare(copy.identity)
+    return load_catalog(watcher).spare(copy.identity) if _lock(session, copy, reporter) else None
 
 
 def wait_for_spare(session: Session, copy: Record, reporter: Reporter) -> None:
     """Wait until nobody makes a spare of this copy, which keeps it from being changed."""
-    _lock(session, copy, reporter)
-    release_lock(session, spare_name(copy.identity))
+    if _lock(session, copy, reporter):
+        release_lock(session, spare_name(copy.identity))
 
 
 def cancel_spare(session: Session, copy: Record) -> None:
@@ -83,11 +81,16 @@ def cancel_spare(session: Session, copy: Record) -> None:
     # Another role's we may not be allowed to stop; then it takes the time it takes.
     with suppress(psycopg.errors.InsufficientPrivilege):
         session.rows(sql.SQL("SELECT pg_cancel_backend(%s)"), [maker.pid])
-    wait_until_lock_free(session, name)
+    if wait_for_lock(session, name, config().wait_s):
+        release_lock(session, name)
 
 
-def _lock(session: Session, copy: Record, reporter: Reporter) -> None:
+def _lock(session: Session, copy: Record, reporter: Reporter) -> bool:
+    """Take the lock of a copy's spare, unless a role that may make none keeps it from us."""
     name = spare_name(copy.identity)
-    if not try_acquire_lock(session, name):
-        reporter.wait(f"Waiting for the spare of {copy.name!r}, which is being made")
-        wait_for_lock(session, name)
+    if try_acquire_lock(session, name):
+        return True
+    holder = read_lock_holder(session, name)
+    by = f" by {holder}" if holder and holder.is_stranger else ""
+    reporter.wait(f"Waiting for the spare of {copy.name!r}, which is being made{by}")
+    return wait_for_lock(session, name, config().wait_s)

@@ -41,24 +41,30 @@ class LockHolder:
 
     Attributes:
         seconds: How long its statement or transaction has run; None where our role may not see.
+        is_stranger: Whether its role is neither ours nor a superuser. Every role can hold every
+            advisory lock, at work or not.
     """
 
     pid: int
     user: str
     application: str
     seconds: float | None
+    is_stranger: bool = False
 
     def __str__(self) -> str:
         since = "" if self.seconds is None else f", for {self.seconds:.0f} s"
-        return f"pid {self.pid}, role {self.user!r}, {self.application!r}{since}"
+        doubt = ", which may hold the lock without working" if self.is_stranger else ""
+        return f"pid {self.pid}, role {self.user!r}{doubt}, {self.application!r}{since}"
 
 
 # An advisory lock's 64-bit key is split over two columns (manual, pg_locks).
 _HOLDERS: Final = sql.SQL(
     "SELECT (l.classid::bigint << 32) | l.objid::bigint, a.pid, coalesce(a.usename, ''),"
     " coalesce(a.application_name, ''),"
-    " extract(epoch FROM clock_timestamp() - a.query_start)::float"
+    " extract(epoch FROM clock_timestamp() - a.query_start)::float,"
+    " a.usename <> current_user AND NOT coalesce(r.rolsuper, false)"
     " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " LEFT JOIN pg_roles r ON r.oid = a.usesysid"
     " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted"
 )
 
@@ -136,9 +142,20 @@ def try_acquire_lock(session: Session, database: str) -> bool:
     return bool(is_free_elsewhere)
 
 
-def wait_for_lock(session: Session, database: str) -> None:
-    """Take the lock of a database, however long it takes until it is free."""
-    _wait(session, database, math.inf)
+def wait_for_lock(session: Session, database: str, stranger_wait_s: float = math.inf) -> bool:
+    """Take the lock of a database, however long it takes until it is free.
+
+    Args:
+        session: The session that is to hold it.
+        database: The database's name.
+        stranger_wait_s: How long to wait, in seconds, where the holder may be at no work at all.
+
+    Returns:
+        Whether it was taken.
+    """
+    holder = read_lock_holder(session, database)
+    is_stranger = holder is not None and holder.is_stranger
+    return _wait(session, database, stranger_wait_s if is_stranger else math.inf)
 
 
 def _wait(session: Session, database: str, wait_s: float) -> bool:
@@ -166,12 +183,6 @@ def _lock_here(session: Session, database: str, timeout_s: float) -> bool:
     return True
 
 
-def wait_until_lock_free(session: Session, database: str) -> None:
-    """Wait until nobody holds a database's lock, however long it takes."""
-    wait_for_lock(session, database)
-    release_lock(session, database)
-
-
 def release_lock(session: Session, database: str) -> None:
     """Give one database's lock back."""
     session.rows(sql.SQL("SELECT pg_advisory_unlock(%s)"), [lock_key(database)])
@@ -185,8 +196,14 @@ def release_other_locks(session: Session, database: str) -> None:
 def read_lock_holders(session: Session) -> dict[int, LockHolder]:
     """Return who holds which advisory lock, by its key."""
     return {
-        key: LockHolder(pid=pid, user=user, application=application, seconds=seconds)
-        for key, pid, user, application, seconds in session.rows(_HOLDERS)
+        key: LockHolder(
+            pid=pid,
+            user=user,
+            application=application,
+            seconds=seconds,
+            is_stranger=bool(is_stranger),
+        )
+        for key, pid, user, application, seconds, is_stranger in session.rows(_HOLDERS)
     }
 
 

@@ -17,7 +17,6 @@ from django_pgsnap.postgres.advisory_locks import (
     release_other_locks,
     try_acquire_lock,
     wait_for_lock,
-    wait_until_lock_free,
 )
 from django_pgsnap.postgres.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
@@ -159,7 +158,8 @@ def test_wait_until_free(session_as: SessionAs) -> None:
     """Waiting for the end of an operation leaves the lock free."""
     session = session_as()
 
-    wait_until_lock_free(session, "live")
+    assert wait_for_lock(session, "live")
+    release_lock(session, "live")
 
     assert read_lock_holder(session, "live") is None
     assert try_acquire_lock(session_as(), "live")

@@ -1,24 +1,27 @@
 """Databases of others under names of ours: none stands in our way, is used, or is dropped."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
 from django.conf import settings as django_settings
 from psycopg import sql as pg
+from pytest_django import Settings
 
 from django_pgsnap.clones.names import new_identity, spare_name
 from django_pgsnap.doctor.diagnosis import diagnose
-from django_pgsnap.errors import PgsnapError
-from django_pgsnap.snapshots.manage import delete, refill
+from django_pgsnap.errors import OperationRunningError, PgsnapError
+from django_pgsnap.postgres.advisory_locks import lock_key
+from django_pgsnap.snapshots.manage import delete, refill, rename
 from django_pgsnap.snapshots.queries import overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql
-from tests.security.conftest import OPEN, SHUT, Attacker, victim
+from tests.security.conftest import MALLORY, OPEN, SHUT, Attacker, victim
 from tests.servers import Server
-from tests.watching import authors, oids, settle, write
+from tests.watching import Recorder, authors, oids, settle, write
 
 # What an operation makes or renames begins with one of these; an identity follows, and those of
 # published databases can be read by everybody.
@@ -153,3 +156,43 @@ def test_spare_of_somebody(
     ended_by()
 
     assert oids(settle(server))[foreign] == oid
+
+
+@pytest.fixture
+def held(attacker: Attacker, server: Server) -> Iterator[psycopg.Connection]:
+    """A session of the attacker's, in which she keeps the locks that she takes."""
+    with server.connect(user=MALLORY) as connection:
+        yield connection
+
+
+def test_lock_of_the_live_database(
+    victim_live: str, held: psycopg.Connection, settings: Settings
+) -> None:
+    """Who holds the lock of a live database is named, and that she may be at no work at all."""
+    settings.PGSNAP = {"ENABLED": True, "WAIT_S": 0.1}
+    held.execute("SELECT pg_advisory_lock(%s)", [lock_key(victim_live)])
+
+    with pytest.raises(OperationRunningError) as caught:
+        take("seeded")
+
+    assert "role 'mallory', which may hold the lock without working" in str(caught.value)
+
+
+def test_lock_of_a_spare(
+    attacker: Attacker, held: psycopg.Connection, settings: Settings, server: Server
+) -> None:
+    """Who holds the lock of a spare, and makes none, is waited for no longer than for others."""
+    settings.PGSNAP = {"ENABLED": True, "WAIT_S": 0.1}
+    write("Ursula")
+    copy = take("seeded", spare=False).members[0].record
+    held.execute("SELECT pg_advisory_lock(%s)", [lock_key(spare_name(copy.identity))])
+    write("Stanisław")
+    heard = Recorder()
+
+    restore("seeded", reporter=heard)
+    rename("seeded", "sown")
+    delete("sown")
+
+    assert authors() == ["Ursula"]
+    (waiting,) = (step for step in heard.steps if "the spare of 'seeded'" in step)
+    assert "role 'mallory', which may hold the lock without working" in waiting

@@ -10,6 +10,7 @@ from ...clones.catalog import AnyDatabase, load_catalog
 from ...clones.names import spare_name
 from ...clones.records import TemplateRecord
 from ...clones.spares import wants_spare
+from ...conf import config
 from ...postgres.advisory_locks import release_lock, try_acquire_lock, wait_for_lock
 from ...postgres.server import Server
 from ...postgres.session import Session
@@ -22,7 +23,8 @@ def obtain_template_spare(session: Session, template: TemplateRecord) -> str | N
     One that is being made is waited for, which is never slower than cloning afresh.
     """
     name = spare_name(template.set_id)
-    wait_for_lock(session, name)
+    if not wait_for_lock(session, name, config().wait_s):
+        return None
     spare = load_catalog(session).get(name)
     if spare is not None and spare.trusted and spare.is_valid and spare.is_shut:
         return name
