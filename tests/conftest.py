@@ -133,13 +133,18 @@ VERSIONS = {
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", 'pg(versions): needs a server such as pg(">= 18")')
     config.addinivalue_line("markers", "versions: hangs on the versions of Python and Django")
+    config.addinivalue_line("markers", "templates: runs only if asked for, with `-m templates`")
     ctrl_c.heed()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path.relative_to(TESTS)) in VERSIONS:
             item.add_marker("versions")
+    if "templates" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("templates")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 def pytest_sessionstart() -> None:

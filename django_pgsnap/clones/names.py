@@ -101,7 +101,7 @@ def spare_name(identity: str) -> str:
 
 
 def template_name(identity: str) -> str:
-    """Name of the database that test databases with this fingerprint are cloned from."""
+    """Name of the template of test databases with this identity."""
     return f"pgsnap_template_{identity}"
 
 

@@ -81,11 +81,6 @@ def read_moment(value: object) -> datetime:
     return read.astimezone(UTC)
 
 
-def read_pairs(value: object) -> tuple[tuple[str, str], ...]:
-    """Return what an object maps to texts, sorted."""
-    return tuple(sorted((read_text(key), read_text(each)) for key, each in _mapping(value).items()))
-
-
 def read_groups(value: object) -> tuple[tuple[str, str], ...]:
     """Return what an object maps to lists of texts, as one pair for each of these, sorted."""
     return tuple(
@@ -127,7 +122,6 @@ _MAX_NOTE_CHARACTERS: Final = 10_000
 Kind = Literal["copy", "undo", "template"]
 Strategy = Literal["wal_log", "file_copy", "clone"]
 STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
-Files = tuple[tuple[str, str], ...]
 
 
 class Part(NamedTuple):
@@ -262,27 +256,17 @@ class TemplateRecord(Record):
 
     Attributes:
         snapshot: Identity of the snapshot's copy that it was made of, or empty.
-        migrations: Applied migrations as (app, name), sorted.
-        environment: Digest of all that it depends on but its migrations.
-        history: Digest of its migrations in the order in which they ran.
-        history_length: How many these are.
         used_at: When a test run last cloned it.
-        files: The files that its migrations read, as (path, digest), sorted.
-        ground_sessions: How many sessions the database had had that new ones are cloned from.
-        ground_written: How many rows were ever written in that database.
+        used_by: The run of pytest-xdist that did, or empty.
+        recording: What it was made from, sealed.
     """
 
     kind = "template"
 
     snapshot: str = ""
-    migrations: Migrations = field(default=(), repr=False)
-    environment: str = ""
-    history: str = ""
-    history_length: int = 0
     used_at: str = ""
-    files: Files = field(default=(), repr=False)
-    ground_sessions: int = 0
-    ground_written: int = 0
+    used_by: str = ""
+    recording: str = field(default="", repr=False)
 
 
 _NAMES: Final = {"copy": copy_name, "undo": undo_name, "template": template_name}
@@ -325,8 +309,6 @@ def encode_record(record: Record) -> str:
         for app, migration in data["migrations"]:
             grouped.setdefault(app, []).append(migration)
         data["migrations"] = grouped
-    if "files" in data:
-        data["files"] = dict(data["files"])
     comment = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     # A copy whose comment cannot be read is none. Better no copy than one that is lost.
     if decode_record(comment) is None:
@@ -387,6 +369,5 @@ _READERS: Final = {
     "bool": read_flag,
     "datetime": read_moment,
     "Migrations": read_groups,
-    "Files": read_pairs,
     "Parts": read_parts,
 }

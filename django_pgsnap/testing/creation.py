@@ -20,10 +20,13 @@ from django.db.backends.base.creation import BaseDatabaseCreation
 from . import unittest_hooks
 from .databases import migrate_signals, own_databases, setup
 from .databases.setup import get_source, give_up_database, mark_unfinished, set_up_database
+from .databases.templates import Tell
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
 # made is deprecated.
 _SERIALIZES: Final = True if django.VERSION < (6,) else None
+
+_hear: Tell | None = None
 
 
 class WorkerCreation(BaseDatabaseCreation):
@@ -75,7 +78,13 @@ class SnapshotCreation(WorkerCreation):
                     verbosity, True, keepdb=exists, **options
                 )
 
-            needed_no_migrating = set_up_database(slot, migrate, self.log, keep=keepdb)
+            def tell(text: str, level: int) -> None:
+                if _hear is not None:
+                    _hear(text, level)
+                elif verbosity >= level:
+                    self.log(text)
+
+            needed_no_migrating = set_up_database(slot, migrate, tell, keep=keepdb)
         if needed_no_migrating:
             action = "Using existing" if keepdb else "Creating"
             self._say(f"{action} test database", name, verbosity)
@@ -140,8 +149,14 @@ class SnapshotCreation(WorkerCreation):
             self.log(f"{action} for alias {shown}...")
 
 
-def install() -> None:
-    """Have the PostgreSQL aliases' test databases made here from now on, in this thread."""
+def install(hear: Tell | None = None) -> None:
+    """Have the PostgreSQL aliases' test databases made here from now on, in this thread.
+
+    Args:
+        hear: Is told what Django's own would print, for a runner that prints in its own way.
+    """
+    global _hear  # noqa: PLW0603  # one process has one run
+    _hear = hear
     own_databases.announce_tests()
     _swap(SnapshotCreation)
 

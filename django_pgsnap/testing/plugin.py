@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 from unittest import SkipTest
 
@@ -24,12 +25,29 @@ if TYPE_CHECKING:
 # pytest-django's, once there are test databases.
 _BLOCKER = pytest.StashKey["DjangoDbBlocker"]()
 
+# Why templates were used or not, for the end of the run.
+_NOTICES = pytest.StashKey[list[str]]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark."""
     config.addinivalue_line(
         "markers", "pgsnap(snapshot): have the test start from a development snapshot."
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist has noted."""
+    for text in getattr(node, "workeroutput", {}).get("pgsnap", ()):
+        _note(node.config, text, 0)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say why templates were used or not; several workers may say the same."""
+    texts: list[str] = config.stash.get(_NOTICES, [])
+    for text in dict.fromkeys(texts):
+        terminalreporter.write_line(f"pgsnap: {text}")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,7 +81,7 @@ def pytest_fixture_setup(
         from ..errors import PgsnapError
         from . import creation, pytest_hooks
 
-        creation.install()
+        creation.install(partial(_note, request.config))
         pytest_hooks.install()
         request.config.stash[_BLOCKER] = request.getfixturevalue("django_db_blocker")
         try:
@@ -160,6 +178,14 @@ def pgsnap_class(
     yield django_db_blocker.unblock
     with django_db_blocker.unblock():
         restore_states(before)
+
+
+def _note(config: pytest.Config, text: str, level: int) -> None:
+    """Note what Django says from this verbosity on; pytest's ``-v`` is worth two."""
+    if config.option.verbose + 1 >= level:
+        config.stash.setdefault(_NOTICES, []).append(text)
+        if hasattr(config, "workeroutput"):
+            config.workeroutput.setdefault("pgsnap", []).append(text)
 
 
 def _start(request: pytest.FixtureRequest) -> Exception | None:

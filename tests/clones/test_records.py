@@ -77,14 +77,9 @@ undos = st.builds(
 templates = st.builds(
     TemplateRecord,
     **common,
-    migrations=migrations,
-    environment=texts,
-    history=texts,
-    history_length=integers,
     used_at=texts,
-    files=st.dictionaries(texts, texts).map(lambda files: tuple(sorted(files.items()))),
-    ground_sessions=integers,
-    ground_written=integers,
+    used_by=texts,
+    recording=texts,
 )
 records = copies | undos | templates
 
@@ -217,14 +212,6 @@ def test_values_of_the_wrong_kind(changes: dict[str, Any]) -> None:
     assert decode_record(comment_with(**changes)) is None
 
 
-@pytest.mark.parametrize("files", [[], {"genres.csv": 1}])
-def test_files_of_the_wrong_kind(files: object) -> None:
-    """A template's files are texts."""
-    comment = json.loads(encode_record(template_record()))
-
-    assert decode_record(json.dumps({**comment, "files": files})) is None
-
-
 @pytest.mark.parametrize(
     "key",
     [
@@ -264,14 +251,7 @@ def test_values_that_older_versions_did_not_write() -> None:
         ),
         template_record(
             **OLD_VALUES,
-            migrations=(("app", "0001"),),
-            environment="e",
-            history="h",
-            history_length=1,
             used_at="2024-03-01T12:00:00+00:00",
-            files=(("genres.csv", "f"),),
-            ground_sessions=3,
-            ground_written=4,
         ),
     ],
     ids=["copy", "undo", "template"],

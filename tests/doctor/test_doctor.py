@@ -18,10 +18,11 @@ from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.testing.databases import templates
-from django_pgsnap.testing.databases.fingerprint import Fingerprint
+from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import Call, ListDatabases, MakeRole, RunSql
 from tests.project import point
 from tests.servers import Server
+from tests.suites.wanted import RECORDING, wanted
 
 CLOSED = pg.SQL("ALLOW_CONNECTIONS false CONNECTION LIMIT 0")
 IDENTITY = "0123456789abcdef"
@@ -169,10 +170,7 @@ def test_old_template_is_dropped(
     live: str, session: Session, databases: ListDatabases, settings: LazySettings
 ) -> None:
     """A template of tests above the age limit is of no use, and fixing drops it."""
-    fingerprint = Fingerprint(ingredients={})
-    record = templates.publish_template(
-        session, live, fingerprint, alias="default", source=live, ancestor=None
-    )
+    record = templates.publish_template(session, live, wanted(source=live), seal(RECORDING))
     session.close()
     assert "superfluous-template" not in {finding.kind for finding in diagnose().findings}
     settings.PGSNAP = {"ENABLED": True, "TEST": {"MAX_AGE_S": 0}}

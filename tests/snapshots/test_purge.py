@@ -11,10 +11,11 @@ from django_pgsnap.snapshots.queries import overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.testing.databases import templates
-from django_pgsnap.testing.databases.fingerprint import Fingerprint
+from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import Call, ListDatabases, MakeDatabase, MakeLive, MakeRole, RunSql
 from tests.project import Manage, point
 from tests.servers import Server
+from tests.suites.wanted import RECORDING, wanted
 from tests.terminal import on_terminal
 from tests.watching import settle, write
 
@@ -25,14 +26,7 @@ def full(live: str, session: Session, server: Server) -> str:
     take("seeded")
     write("Ursula")
     restore("seeded")
-    templates.publish_template(
-        session,
-        live,
-        Fingerprint(ingredients={}),
-        alias="default",
-        source=live,
-        ancestor=None,
-    )
+    templates.publish_template(session, live, wanted(source=live), seal(RECORDING))
     session.close()
     settle(server)
     return live

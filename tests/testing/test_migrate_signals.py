@@ -70,9 +70,3 @@ def test_nobody_to_tell(set_alias: Any) -> None:
     migrate_signals.tell_receivers("default", 0)
 
     assert connections["default"].connection is None
-
-
-@pytest.mark.usefixtures("_listening")
-def test_modules() -> None:
-    """The modules of all receivers are known."""
-    assert {"django.contrib.auth.management", __name__} <= migrate_signals.list_modules()

@@ -47,7 +47,7 @@ def _forgotten() -> Iterator[None]:
 def left_by_a_run(session: Session, name: str, *, source: str = "live", kept: bool = False) -> None:
     session.execute(
         comments.write_comment(
-            TestDatabaseComment(database=name, source=source, fingerprint="f", kept=kept)
+            TestDatabaseComment(database=name, source=source, complete=True, kept=kept)
         )
     )
 
@@ -266,7 +266,7 @@ def test_made_from_its_first_moment(
 ) -> None:
     """A test database is a clone that is open, marked, and our own."""
     make_database("source")
-    comment = TestDatabaseComment(database="test_live", source="live", fingerprint="f", kept=False)
+    comment = TestDatabaseComment(database="test_live", source="live", complete=True, kept=False)
 
     clones.make_test_database(session, "source", comment)
 

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from textwrap import dedent
 
 import pytest
 
 from tests.conftest import Left, ListDatabases, RunSql
-from tests.suites.project import TIMEOUT_S, Project
+from tests.suites.project import INITIAL, TIMEOUT_S, Project
 
 # What suites of pytest have: functions with comments, fixtures, and Django's own classes.
 SUITE = """
@@ -288,6 +289,23 @@ def test_workers(suite: Project, left: Left) -> None:
     assert left() == []
 
 
+def test_notices(suite: Project) -> None:
+    """With -v, pytest says at its end why a template was used or not, once for all workers."""
+    first = suite.run_pytest("-v")
+    suite.variables["PYTHONHASHSEED"] = "7"
+    second = suite.run_pytest("-v", "-n", "2")
+    third = suite.run_pytest()
+    suite.write("shop/migrations/0001_initial.py", "# changed\n" + dedent(INITIAL))
+    fourth = suite.run_pytest("-n", "2")
+
+    told = "pgsnap: Alias 'default': "
+    assert f"{told}made by migrating, because there is no template yet." in first.stdout
+    assert second.stdout.count(f"{told}used a template, since nothing changed.") == 1
+    assert told not in third.stdout
+    because = "because shop/migrations/0001_initial.py changed."
+    assert fourth.stdout.count(f"{told}made by migrating, {because}") == 1
+
+
 def test_kept(suite: Project, left: Left, sql: RunSql) -> None:
     """--reuse-db keeps and migrates, --create-db begins anew, and both together keep the new."""
     suite.pytest("--reuse-db")
@@ -298,7 +316,7 @@ def test_kept(suite: Project, left: Left, sql: RunSql) -> None:
     suite.variables["EXPECTED"] = "first left second"
     assert suite.pytest("--reuse-db") == ["second"]
     suite.variables["EXPECTED"] = "first second"
-    assert suite.pytest("--reuse-db", "--create-db") == ["second"]
+    assert suite.pytest("--reuse-db", "--create-db") == ["first", "second"]
     sql("INSERT INTO shop_item (name) VALUES ('third')", dbname="test_shop")
     suite.variables["EXPECTED"] = "first second third"
     assert suite.pytest("--reuse-db") == []
@@ -388,6 +406,7 @@ def test_imports() -> None:
     """Loading the plugin imports neither Django nor anything else of the package."""
     code = """
 import sys
+
 import django_pgsnap.testing.plugin
 print(*(name for name in sys.modules if name.split(".")[0] in ("django", "django_pgsnap")))
 """

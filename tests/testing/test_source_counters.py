@@ -1,27 +1,14 @@
 """What was written into the database that new ones are cloned from, told by counters."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
-from django_pgsnap.clones.records import TemplateRecord
 from django_pgsnap.postgres.session import Session
-from django_pgsnap.testing.databases.fingerprint import SourceCounters
+from django_pgsnap.testing.databases.facts import SourceCounters
 from tests.conftest import RunSql
 from tests.watching import until
 
-RECORD = TemplateRecord(
-    identity="0" * 16,
-    set_id="0" * 16,
-    members=1,
-    name="template",
-    alias="default",
-    source="live",
-    taken_at=datetime(2026, 1, 1, tzinfo=UTC),
-    size_bytes=0,
-)
 PRESENT = "SELECT FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
 
 
@@ -47,60 +34,56 @@ def wait_until_counted(sql: RunSql, dbname: str = "template1") -> None:
     until(lambda: not sql(PRESENT, [dbname]))
 
 
-def template_of(ground: SourceCounters) -> TemplateRecord:
-    return replace(RECORD, ground_sessions=ground.sessions, ground_written=ground.written)
-
-
 def test_same_again(session: Session) -> None:
     """Where nobody comes, it is the same."""
-    template = template_of(SourceCounters.of(session, None))
+    before = SourceCounters.read(session, None)
 
-    assert SourceCounters.of(session, None).is_still_that_of(template)
-    assert SourceCounters.of(session, "").is_still_that_of(template)
+    assert SourceCounters.read(session, None).show_no_writer_since(before)
+    assert SourceCounters.read(session, "").show_no_writer_since(before)
 
 
 def test_a_client_that_writes(session: Session, sql: RunSql) -> None:
     """What a client has written is in every new database, and in no older template."""
-    template = template_of(SourceCounters.of(session, None))
+    before = SourceCounters.read(session, None)
 
     sql("CREATE TABLE everywhere (); DROP TABLE everywhere", dbname="template1")
     wait_until_counted(sql)
 
-    assert not SourceCounters.of(session, None).is_still_that_of(template)
+    assert not SourceCounters.read(session, None).show_no_writer_since(before)
 
 
 def test_a_client_that_reads(session: Session, sql: RunSql) -> None:
     """A monitor that looks into each database changes nothing."""
-    before = SourceCounters.of(session, None)
+    before = SourceCounters.read(session, None)
 
     sql("SELECT FROM pg_class", dbname="template1")
     wait_until_counted(sql)
 
-    after = SourceCounters.of(session, None)
+    after = SourceCounters.read(session, None)
     assert (after.sessions, after.written) == (before.sessions + 1, before.written)
-    assert after.is_still_that_of(template_of(before))
+    assert after.show_no_writer_since(before)
 
 
 @pytest.mark.usefixtures("table", "eager_autovacuum")
 def test_autovacuum(session: Session, sql: RunSql) -> None:
     """The server writes statistics by itself, without a client; they change no result."""
-    before = SourceCounters.of(session, None)
+    before = SourceCounters.read(session, None)
 
     sql("SELECT pg_reload_conf()")
 
-    until(lambda: SourceCounters.of(session, None).written != before.written)
-    assert SourceCounters.of(session, None).is_still_that_of(template_of(before))
+    until(lambda: SourceCounters.read(session, None).written != before.written)
+    assert SourceCounters.read(session, None).show_no_writer_since(before)
 
 
 def test_another_database(session: Session, sql: RunSql, live: str) -> None:
     """A project may have its databases cloned from one of its own."""
-    template = template_of(SourceCounters.of(session, live))
+    before = SourceCounters.read(session, live)
     sql("CREATE TABLE more ()", dbname=live)
     wait_until_counted(sql, live)
 
-    assert not SourceCounters.of(session, live).is_still_that_of(template)
+    assert not SourceCounters.read(session, live).show_no_writer_since(before)
 
 
 def test_a_missing_database(session: Session) -> None:
     """To say that it does not exist is left to who creates databases."""
-    assert SourceCounters.of(session, "missing") == SourceCounters()
+    assert SourceCounters.read(session, "missing") == SourceCounters()

@@ -11,10 +11,9 @@ from django_pgsnap.postgres.server import Server
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import clones, template_spares, templates
 from django_pgsnap.testing.databases.comments import TestDatabaseComment
-from django_pgsnap.testing.databases.fingerprint import Fingerprint
+from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import ListDatabases, MakeDatabase, ServerAs, SessionAs
-
-FINGERPRINT = Fingerprint(ingredients={"migrations": "m"})
+from tests.suites.wanted import RECORDING, wanted
 
 
 @pytest.fixture
@@ -22,10 +21,8 @@ def ours(server_as: ServerAs) -> Server:
     return server_as()
 
 
-def publish(session: Session, fingerprint: Fingerprint = FINGERPRINT) -> TemplateRecord:
-    return templates.publish_template(
-        session, "test_live", fingerprint, alias="default", source="live", ancestor=None
-    )
+def publish(session: Session) -> TemplateRecord:
+    return templates.publish_template(session, "test_live", wanted(), seal(RECORDING))
 
 
 @pytest.fixture
@@ -42,7 +39,7 @@ def test_taken(session: Session, ours: Server, template: TemplateRecord) -> None
 
     assert spare == spare_name(template.set_id)
     assert load_catalog(session).leftovers([], []) == []
-    comment = TestDatabaseComment(database="test_more", source="live", fingerprint="f", kept=False)
+    comment = TestDatabaseComment(database="test_more", source="live", complete=True, kept=False)
     clones.turn_into_test_database(session, spare, comment)
     assert template_spares.obtain_template_spare(session, template) is None
 
@@ -67,7 +64,7 @@ def test_only_of_the_template_used_last(
     template_spares.order_template_spare(ours, template.database)
     wait_for_lock(session, spare_name(template.set_id))
     release_lock(session, spare_name(template.set_id))
-    newer = publish(session, Fingerprint(ingredients={"migrations": "more"}))
+    newer = publish(session)
 
     template_spares.order_template_spare(ours, newer.database)
 
@@ -91,13 +88,14 @@ def test_not_wanted(
 
 
 def test_gone_with_its_template(session: Session, ours: Server, template: TemplateRecord) -> None:
-    """The spare of a template that was replaced by a newer one is not used, but swept."""
+    """The spare of a template that made room for a newer one is not used, but swept."""
     template_spares.order_template_spare(ours, template.database)
     old = template_spares.obtain_template_spare(session, template)
     assert old is not None
     release_lock(session, old)
 
-    new = publish(session)
+    with override_settings(PGSNAP={"TEST": {"KEEP": 1}}):
+        new = publish(session)
 
     assert template_spares.obtain_template_spare(session, new) is None
     assert [left.name for left in load_catalog(session).leftovers([], [])] == [old]

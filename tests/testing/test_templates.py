@@ -1,7 +1,7 @@
 """Templates: when one is used, when not, and which are kept."""
 
 from dataclasses import replace
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,40 +9,17 @@ from django.test import override_settings
 from psycopg import sql as pg
 
 from django_pgsnap.clones.catalog import load_catalog
-from django_pgsnap.clones.names import is_identity
-from django_pgsnap.clones.records import Files, TemplateRecord
+from django_pgsnap.clones.records import TemplateRecord
 from django_pgsnap.clones.templates import prune_templates
+from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.postgres.session import Session
-from django_pgsnap.testing.databases import file_reads, templates
-from django_pgsnap.testing.databases.fingerprint import Fingerprint, SourceCounters
-from django_pgsnap.testing.databases.migration_history import Step
-from django_pgsnap.testing.databases.templates import database_name
+from django_pgsnap.testing.databases import templates
+from django_pgsnap.testing.databases.facts import SourceCounters
+from django_pgsnap.testing.databases.recording import Recording, seal
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs
+from tests.suites.wanted import COUNTERS, RECORDING, wanted
 
-ONE = Step(app="a", name="0001", digest="1")
-TWO = Step(app="a", name="0002", digest="2")
-THREE = Step(app="b", name="0001", digest="3")
-
-
-def made_of(**ingredients: str) -> Fingerprint:
-    return Fingerprint(ingredients={"migrations": "m", "apps": "a", **ingredients})
-
-
-def publish(
-    session: Session,
-    fingerprint: Fingerprint,
-    ancestor: TemplateRecord | None = None,
-    files: Files = (),
-) -> TemplateRecord:
-    return templates.publish_template(
-        session,
-        "test_live",
-        fingerprint,
-        alias="default",
-        source="live",
-        ancestor=ancestor,
-        files=files,
-    )
+Told = list[tuple[str, int]]
 
 
 @pytest.fixture(autouse=True)
@@ -50,82 +27,80 @@ def _migrated(make_database: MakeDatabase) -> None:
     make_database("test_live")
 
 
+def publish(session: Session, recording: Recording = RECORDING) -> TemplateRecord:
+    return templates.publish_template(session, "test_live", wanted(), seal(recording))
+
+
+def find(session: Session, told: Told | None = None, **values: Any) -> TemplateRecord | None:
+    told = [] if told is None else told
+    return templates.find_template(session, wanted(**values), lambda *text: told.append(text))
+
+
 def test_found(session: Session, databases: ListDatabases) -> None:
-    """What was published is found by its fingerprint, shut."""
-    record = publish(session, made_of())
+    """What was published is found, shut, and the user may be told so."""
+    told: Told = []
+    record = publish(session)
 
-    assert templates.find_template(session, made_of()) == record
+    assert find(session, told) == record
+    assert told == [("Alias 'default': used a template, since nothing changed.", 2)]
     (found,) = [each for each in databases() if each.name == record.database]
-    assert (found.name, found.allows_connections) == (database_name(made_of()), False)
+    assert not found.allows_connections
 
 
-def test_another_fingerprint(session: Session) -> None:
-    """One ingredient is another one, and there is nothing to find."""
-    publish(session, made_of())
+def test_none_yet(session: Session) -> None:
+    """Where there is none, that is no news."""
+    told: Told = []
 
-    assert templates.find_template(session, made_of(apps="b")) is None
+    assert find(session, told) is None
+    assert told == [("Alias 'default': made by migrating, because there is no template yet.", 2)]
+
+
+@pytest.mark.parametrize(("age", "verbosity"), [(timedelta(), 1), (timedelta(hours=2), 2)])
+def test_changed(session: Session, age: timedelta, verbosity: int) -> None:
+    """The user is told what has changed, above all where a template served lately."""
+    told: Told = []
+    record = publish(session)
+    used_at = (datetime.now(UTC) - age).isoformat()
+    session.execute(rewrite_comment(replace(record, used_at=used_at)))
+
+    assert find(session, told, server="19") is None
+    assert told == [("Alias 'default': made by migrating, because the server changed.", verbosity)]
+
+
+def test_what_was_used_before(session: Session) -> None:
+    """As on the way back from another branch, an older template serves if it fits."""
+    old = publish(session)
+    publish(session, Recording(uses={("fact", "the server"): "19"}, counters=COUNTERS))
+
+    assert find(session) == old
 
 
 def test_too_old(session: Session) -> None:
-    """A template above the age limit is not used, and replaced by the next one."""
-    old = publish(session, made_of())
+    """A template above the age limit is not used."""
+    told: Told = []
+    publish(session)
+
     with override_settings(PGSNAP={"TEST": {"MAX_AGE_S": 0}}):
-        assert templates.find_template(session, made_of()) is None
-
-    new = publish(session, made_of())
-
-    assert (new.database, new.set_id == old.set_id) == (old.database, False)
-    assert templates.find_template(session, made_of()) == new
+        assert find(session, told) is None
+    assert "the template is older than PGSNAP['TEST']['MAX_AGE_S']" in told[0][0]
 
 
-def test_files_that_were_read(
-    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A template whose files have changed is neither used nor an ancestor, and replaced."""
-    monkeypatch.setattr(templates, "todays_plan", lambda: [ONE])
-    for name in "ab":
-        (tmp_path / name).write_text("old")
-    digest = file_reads._digest(str(tmp_path / "a"))
-    assert digest
-    first, second = (((str(tmp_path / name), digest),) for name in "ab")
-    ancestor = publish(session, made_of(), files=first)
-    record = publish(session, made_of(migrations="more"), ancestor, files=second)
-    assert record.files == first + second
-    assert templates.find_template(session, made_of(migrations="more")) == record
+def test_another_secret_key(session: Session) -> None:
+    """What was sealed with another key cannot be compared."""
+    told: Told = []
+    with override_settings(SECRET_KEY="another"):
+        publish(session)
 
-    (tmp_path / "a").write_text("new")
-
-    assert templates.find_template(session, made_of(migrations="more")) is None
-    assert templates.nearest(session, made_of(migrations="more"), "live") is None
-    new = publish(session, made_of(migrations="more"), files=second)
-    assert (new.database, new.set_id == record.set_id) == (record.database, False)
-    assert templates.nearest(session, made_of(migrations="other"), "live") == new
+    assert find(session, told) is None
+    assert "because the setting SECRET_KEY changed" in told[0][0]
 
 
-def test_another_ground(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was created before somebody wrote into template1 is neither used nor an ancestor."""
-    monkeypatch.setattr(templates, "todays_plan", lambda: [ONE])
-    before = SourceCounters(sessions=1, written=1)
-    ancestor = publish(session, replace(made_of(), ground=before))
-    more = replace(made_of(migrations="more"), ground=SourceCounters(sessions=2, written=1))
-    assert templates.nearest(session, more, "live") == ancestor
-    record = publish(session, more, ancestor)
-    assert (record.ground_sessions, record.ground_written) == (1, 1)
-    assert templates.find_template(session, more) == record
+def test_writers_in_the_database_that_new_ones_are_cloned_from(session: Session) -> None:
+    """A reader there changes nothing, a writer does."""
+    record = publish(session)
 
-    written = replace(more, ground=SourceCounters(sessions=2, written=2))
-
-    assert templates.find_template(session, written) is None
-    assert templates.nearest(session, written, "live") is None
-
-
-def test_as_old_as_its_ancestor(session: Session) -> None:
-    """A template made from another one has read no later date than that one."""
-    ancestor = publish(session, made_of())
-
-    record = publish(session, made_of(migrations="more"), ancestor)
-
-    assert record.taken_at == ancestor.taken_at
+    assert find(session, counters=SourceCounters(sessions=2, written=1)) == record
+    assert find(session, counters=SourceCounters(sessions=2, written=2)) is None
 
 
 @pytest.mark.parametrize(
@@ -141,12 +116,12 @@ def test_not_complete_or_not_ours(
     session: Session, sql: RunSql, role: MakeRole, change: str
 ) -> None:
     """Only what was published counts, if it is shut and our own role's."""
-    record = publish(session, made_of())
+    record = publish(session)
     role()
 
     sql(pg.SQL(change).format(pg.Identifier(record.database)))
 
-    assert templates.find_template(session, made_of()) is None
+    assert find(session) is None
 
 
 def test_interrupted(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,15 +132,15 @@ def test_interrupted(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(templates, "publish_copy", stop)
     with pytest.raises(KeyboardInterrupt):
-        publish(session, made_of())
+        publish(session)
 
-    assert templates.find_template(session, made_of()) is None
+    assert find(session) is None
     assert len(load_catalog(session).leftovers([], [])) == 1
 
 
 def test_kept_number(session: Session) -> None:
     """Beyond the number to keep, those go that were not used for longest."""
-    first, second, third = (publish(session, made_of(apps=name)) for name in "abc")
+    first, second, third = (publish(session) for _ in range(3))
     templates.note_use(session, first)
 
     with override_settings(PGSNAP={"TEST": {"KEEP": 2}}):
@@ -178,63 +153,35 @@ def test_kept_number(session: Session) -> None:
 
 def test_in_use(session: Session, session_as: SessionAs) -> None:
     """A template that a run uses is not dropped before that run is over."""
-    record = publish(session_as(), made_of())
-    run = session_as()
-    templates.find_template(run, made_of())
+    record = publish(session_as())
+    find(session_as())
     pruner = session_as()
     with override_settings(PGSNAP={"TEST": {"KEEP": 0}}):
-        session_is_using = prune_templates(pruner, "live")
+        gone = prune_templates(pruner, "live")
 
-    assert session_is_using == []
+    assert gone == []
     assert record.database in load_catalog(session)
 
 
 def test_other_projects(session: Session) -> None:
     """Templates of other live databases are not counted."""
-    record = publish(session, made_of())
+    record = publish(session)
 
     with override_settings(PGSNAP={"TEST": {"KEEP": 0}}):
         assert prune_templates(session, "other") == []
     assert record.database in load_catalog(session)
 
 
-@pytest.mark.parametrize(
-    ("plan", "length"),
-    [
-        ([ONE, TWO, THREE], 2),
-        ([ONE, TWO], 2),
-        ([ONE, THREE, TWO], 1),
-        ([ONE, replace(TWO, digest="changed")], 1),
-        ([ONE], 1),
-        ([TWO, ONE], None),
-        ([THREE, ONE, TWO], None),
-        ([], None),
-    ],
-)
-def test_nearest(
-    session: Session, monkeypatch: pytest.MonkeyPatch, plan: list[Step], length: int | None
+def test_workers_of_one_run(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    """The nearest ancestor has the longest history that today's plan begins with."""
-    for number, steps in enumerate(([ONE], [ONE, TWO])):
-        monkeypatch.setattr(templates, "todays_plan", lambda steps=steps: steps)
-        publish(session, made_of(migrations=str(number)))
-    monkeypatch.setattr(templates, "todays_plan", lambda: plan)
+    """What one worker of a run has compared, the others take without reading the files again."""
+    uses = {("file", str(tmp_path / "missing")): "digest", **RECORDING.uses}
+    recording = Recording(uses=uses, counters=COUNTERS)
+    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", "this")
+    record = publish(session, recording)
 
-    nearest = templates.nearest(session, made_of(migrations="today"), "live")
-
-    assert (nearest and nearest.history_length) == length
-
-
-def test_no_ancestor_in_another_environment(session: Session) -> None:
-    """With other ingredients than migrations, nothing of a template can be used."""
-    publish(session, made_of())
-
-    assert templates.nearest(session, made_of(apps="b", migrations="more"), "live") is None
-
-
-def test_names() -> None:
-    """A template's name has the first digits of its fingerprint."""
-    fingerprint = made_of()
-
-    assert database_name(fingerprint) == f"pgsnap_template_{fingerprint.digest[:16]}"
-    assert is_identity(fingerprint.identity)
+    assert find(session) == record
+    assert find(session, server="19") is None
+    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", "the next")
+    assert find(session) is None

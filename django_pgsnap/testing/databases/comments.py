@@ -26,14 +26,16 @@ class TestDatabaseComment:
     Attributes:
         database: The database's name. A comment with another name came along with a rename.
         source: Name of the database that its alias leads to outside of tests.
-        fingerprint: What it was migrated from; empty as long as it is not complete.
+        complete: Whether it is migrated.
         kept: Whether its run was told to keep it.
+        recording: What it was made from, sealed; empty where it is not kept, or nothing was noted.
     """
 
     database: str
     source: str
-    fingerprint: str
+    complete: bool
     kept: bool
+    recording: str = ""
 
     # pytest takes classes for tests by their names.
     __test__: ClassVar[bool] = False
@@ -54,9 +56,9 @@ class FoundDatabase:
 
 
 _DATABASES: Final = sql.SQL(
-    "SELECT datname, shobj_description(oid, 'pg_database'), pg_get_userbyid(datdba) = current_user,"
-    " datconnlimit = -2"
-    " FROM pg_database WHERE datname = coalesce(%s, datname) ORDER BY oid"
+    "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database'),"
+    " pg_catalog.pg_get_userbyid(datdba) = current_user, datconnlimit = -2"
+    " FROM pg_catalog.pg_database WHERE datname = coalesce(%s, datname) ORDER BY oid"
 )
 
 
@@ -90,6 +92,8 @@ def _decode(name: str, text: str | None) -> TestDatabaseComment | None:
         data = json.loads(text or "")
         if data.pop(_VERSION_KEY) != _VERSION:
             return None
+        if (fingerprint := data.pop("fingerprint", None)) is not None:  # by an earlier version
+            data["complete"] = bool(fingerprint)
         comment = TestDatabaseComment(**data)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -31,17 +31,11 @@ from .own_databases import OwnDatabase
 # database, where the template has it all, and take as long as everything else together.
 _DJANGO: Final = "django."
 
-_SIGNALS: Final = (pre_migrate, post_migrate)
-
-
-def list_modules() -> set[str]:
-    """Return the names of the modules that the receivers are in."""
-    return {_module(entry) for signal in _SIGNALS for entry in signal.receivers or ()}
-
 
 def tell_receivers(alias: str, verbosity: int) -> None:
     """Send the signals of a migration with nothing to do to all receivers but Django's own."""
-    if all(module.startswith(_DJANGO) for module in list_modules()):
+    entries = [entry for signal in (pre_migrate, post_migrate) for entry in signal.receivers or ()]
+    if all(_module(entry).startswith(_DJANGO) for entry in entries):
         return
     before = _look(alias)
     with _without_djangos(pre_migrate), _without_djangos(post_migrate):

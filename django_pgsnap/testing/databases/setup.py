@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -12,16 +13,20 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...clones.records import TemplateRecord
 from ...conf import test_config
 from ...connections.reconnect import close_pools
-from ...errors import PgsnapError
+from ...errors import ConfigurationError, PgsnapError
 from ...postgres.counters import count_rows_written
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
-from . import clones, comments, file_reads, fingerprint, own_databases, template_spares, templates
+from . import clones, comments, own_databases, template_spares, templates
 from .clones import drop_in_background, remove_snapshots
 from .comments import FoundDatabase, TestDatabaseComment
-from .fingerprint import Fingerprint
+from .facts import Facts, read_facts
 from .own_databases import OwnDatabase, is_own_template, release_name
+from .recording import Recording, record, seal, unseal
+from .templates import Tell, Wanted
+
+_NOT_KEPT: Final = "The next run will migrate again, since this state could not be kept: {}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +61,10 @@ class TestDatabaseSlot:
         if self.find_present() is not None:
             clones.drop_test_database(self.session, self.name)
 
-    def comment(self, *, fingerprint: str, kept: bool) -> TestDatabaseComment:
-        """Return the comment for this test database."""
+    def describe(self, *, recording: str, kept: bool) -> TestDatabaseComment:
+        """Return the comment for this test database when it is complete."""
         return TestDatabaseComment(
-            database=self.name, source=self.source, fingerprint=fingerprint, kept=kept
+            database=self.name, source=self.source, complete=True, kept=kept, recording=recording
         )
 
     def register(self, template: str | None, *, rows_written: int = 0) -> None:
@@ -101,42 +106,34 @@ def get_source(connection: BaseDatabaseWrapper) -> str:
 
 
 def set_up_database(
-    slot: TestDatabaseSlot,
-    migrate: Callable[[bool], object],
-    tell: Callable[[str], object],
-    *,
-    keep: bool,
+    slot: TestDatabaseSlot, migrate: Callable[[bool], object], tell: Tell, *, keep: bool
 ) -> bool:
     """Fill a test database from its template, which is made if it is not there.
 
     Args:
         slot: The test database; what an earlier run of ours left may still have its name.
         migrate: Creates and migrates it, or only migrates it if called with True, as it is there.
-        tell: Hears what the user has to wait for, and why a state could not be kept.
+        tell: Hears why a template is used or not, what is waited for, and what could not be kept.
         keep: Whether the database of an earlier run is used, and kept again.
 
     Returns:
         Whether it could be used without migrating.
     """
     session = slot.session
-    wanted = fingerprint.take(slot.connection, session, slot.source)
+    facts = read_facts(slot.connection, session, slot.source)
     found = slot.find_present()
-    if keep and found and found.comment and found.comment.fingerprint and not found.broken:
-        return _use_again(slot, found.comment, wanted, migrate)
+    if keep and found and found.comment and found.comment.complete and not found.broken:
+        return _use_again(slot, found.comment, facts, migrate, tell)
+    wanted = Wanted(alias=slot.alias, source=slot.source, facts=facts)
     with templates.lock_building(session, wanted, tell):
-        template = templates.find_template(session, wanted)
+        template = templates.find_template(session, wanted, tell)
         slot.clear()
-        if template is not None:
-            _clone(session, template, slot.comment(fingerprint=wanted.digest, kept=keep))
-            templates.note_use(session, template)
-        else:
-            template = _migrate(slot, wanted, migrate, tell)
-            session.execute(
-                comments.write_comment(slot.comment(fingerprint=wanted.digest, kept=keep))
-            )
-            rows = count_rows_written(session, slot.name)
-            slot.register(template.database if template else None, rows_written=rows)
+        if template is None:
+            _make(slot, wanted, migrate, tell, keep=keep)
             return False
+        recording = template.recording if keep else ""
+        _clone(session, template, slot.describe(recording=recording, kept=keep))
+        templates.note_use(session, template)
     slot.register(template.database)
     return True
 
@@ -153,59 +150,68 @@ def _clone(session: Session, template: TemplateRecord, comment: TestDatabaseComm
 def _use_again(
     slot: TestDatabaseSlot,
     comment: TestDatabaseComment,
-    wanted: Fingerprint,
+    facts: Facts,
     migrate: Callable[[bool], object],
+    tell: Tell,
 ) -> bool:
     """Use a kept database with all that is in it, so never as something to make a template of."""
-    is_current = comment.fingerprint == wanted.digest
-    if not is_current:
-        migrate(True)
-    slot.session.execute(
-        comments.write_comment(replace(comment, fingerprint=wanted.digest, kept=True))
-    )
+    recording = unseal(comment.recording)
+    change = recording.find_change(facts) if recording else "what it was made from is not known"
+    if change is not None:
+        tell(f"Alias {slot.alias!r}: migrated what was kept, because {change}.", 2)
+        with record(facts) as recorded:
+            migrate(True)
+        comment = replace(comment, recording=_seal_or_tell(recorded, tell))
+    slot.session.execute(comments.write_comment(replace(comment, kept=True)))
     slot.register(None)
-    return is_current
+    return change is None
 
 
-def _migrate(
+def _make(
     slot: TestDatabaseSlot,
-    wanted: Fingerprint,
+    wanted: Wanted,
     migrate: Callable[[bool], object],
-    tell: Callable[[str], object],
-) -> TemplateRecord | None:
+    tell: Tell,
+    *,
+    keep: bool,
+) -> None:
     session = slot.session
-    # To look for an ancestor imports the migrations, and they may read files at once.
-    with file_reads.noting():
-        ancestor = templates.nearest(session, wanted, slot.source)
-        if ancestor is not None:
-            clones.make_test_database(
-                session, ancestor.database, slot.comment(fingerprint="", kept=False)
-            )
-        migrate(ancestor is not None)
-    if not test_config().keep:
-        return None
+    with record(wanted.facts) as recorded:
+        migrate(False)
+    sealed = _seal_or_tell(recorded, tell) if keep or test_config().keep else ""
+    template = _publish(slot, wanted, sealed, tell) if sealed and test_config().keep else None
+    comment = slot.describe(recording=sealed if keep else "", kept=keep)
+    session.execute(comments.write_comment(comment))
+    rows = count_rows_written(session, slot.name)
+    slot.register(template.database if template else None, rows_written=rows)
+
+
+def _publish(
+    slot: TestDatabaseSlot, wanted: Wanted, sealed: str, tell: Tell
+) -> TemplateRecord | None:
     _disconnect(slot.connection)
     try:
-        return templates.publish_template(
-            session,
-            slot.name,
-            wanted,
-            alias=slot.alias,
-            source=slot.source,
-            ancestor=ancestor,
-            files=file_reads.noted(),
-        )
+        return templates.publish_template(slot.session, slot.name, wanted, sealed)
     except (PgsnapError, psycopg.Error) as error:
-        if session.broken:
+        if slot.session.broken:
             raise
-        tell(f"The next run will migrate again, since this state could not be kept: {error}")
+        tell(_NOT_KEPT.format(error), 1)
         return None
+
+
+def _seal_or_tell(recorded: Callable[[], Recording], tell: Tell) -> str:
+    """Return what was recorded, or say why it cannot be kept and return nothing."""
+    try:
+        return seal(recorded())
+    except ConfigurationError as error:
+        tell(_NOT_KEPT.format(error), 1)
+        return ""
 
 
 def mark_unfinished(connection: BaseDatabaseWrapper, name: str) -> None:
     """Comment on a test database that is about to be migrated, in case the run is killed."""
     comment = TestDatabaseComment(
-        database=name, source=get_source(connection), fingerprint="", kept=False
+        database=name, source=get_source(connection), complete=False, kept=False
     )
     own_databases.get_lock_session(get_server(connection)).execute(comments.write_comment(comment))
 
@@ -214,9 +220,9 @@ def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase, *, keep: boo
     """Make a worker's clone of a test database."""
     session = slot.session
     state = comments.find_database(session, original.name)
-    complete = state.comment.fingerprint if state and state.comment else ""
+    recording = state.comment.recording if state and state.comment else ""
     found = slot.find_present()
-    is_current = found and (found.comment is None or found.comment.fingerprint == complete != "")
+    is_current = found and (found.comment is None or found.comment.recording == recording != "")
     if keep and found and is_current and not found.broken:
         if found.comment:
             session.execute(comments.write_comment(replace(found.comment, kept=True)))
@@ -224,11 +230,8 @@ def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase, *, keep: boo
         slot.clear()
         if original.template is None:
             _disconnect(slot.connection)
-        clones.make_test_database(
-            session,
-            original.template or original.name,
-            slot.comment(fingerprint=complete, kept=keep),
-        )
+        comment = slot.describe(recording=recording, kept=keep)
+        clones.make_test_database(session, original.template or original.name, comment)
     slot.register(original.template)
 
 

@@ -1,26 +1,26 @@
 """Development snapshots that tests start from: cloned, and migrated to the state of the code.
 
 The development database is not touched, and neither is the snapshot. What comes out is kept like a
-template, and found by the snapshot's identity and the fingerprint of all that migrations depend on.
+template, as long as the snapshot is the same and nothing changes that migrating it used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from django.db import connections
 
 from ...clones.catalog import AnyDatabase, load_catalog
 from ...clones.names import nearest_names
-from ...clones.records import CopyRecord, Files
+from ...clones.records import CopyRecord
 from ...conf import test_config
 from ...errors import ConfigurationError, SnapshotNotFoundError
 from ...postgres.session import Session
 from ..reset.baseline import Baseline
 from ..reset.resetter import DatabaseResetter
-from . import file_reads, fingerprint, own_databases, templates
-from .fingerprint import Fingerprint
+from . import own_databases, recording, templates
+from .facts import read_facts
+from .templates import Wanted
 
 
 def find_copy(session: Session, alias: str, snapshot: str) -> AnyDatabase | None:
@@ -71,40 +71,33 @@ def _prepare(
     resetter: DatabaseResetter, copy: str, record: CopyRecord, migrate: Callable[[], object]
 ) -> Baseline:
     session = resetter.session
-    wanted = _fingerprint(resetter, record)
-    with templates.lock_building(session, wanted, lambda _: None):
-        found = templates.find_template(session, wanted)
+    connection = connections[resetter.alias]
+    facts = read_facts(connection, session, record.source)
+    wanted = Wanted(
+        alias=resetter.alias,
+        source=record.source,
+        name=record.name,
+        snapshot=record.identity,
+        facts=facts,
+    )
+    with templates.lock_building(session, wanted, _tell_nobody):
+        found = templates.find_template(session, wanted, _tell_nobody)
         if found is not None:
             templates.note_use(session, found)
             return resetter.start_from(found.database)
         resetter.start_from(copy)
-        with file_reads.noting():
+        with recording.record(facts) as recorded:
             migrate()
         resetter.disconnect_all()
-        files = _files()
-        if not test_config().keep or files is None:
+        try:
+            sealed = recording.seal(recorded()) if test_config().keep else ""
+        except ConfigurationError:
+            sealed = ""
+        if not sealed:
             return resetter.start_from(resetter.clone_state())
-        made = templates.publish_template(
-            session,
-            resetter.name,
-            wanted,
-            alias=resetter.alias,
-            source=record.source,
-            ancestor=None,
-            name=record.name,
-            snapshot=record.identity,
-            files=files,
-        )
+        made = templates.publish_template(session, resetter.name, wanted, sealed)
     return resetter.start_from(made.database)
 
 
-def _files() -> Files | None:
-    try:
-        return file_reads.noted()
-    except ConfigurationError:
-        return None  # too many to be compared, so the state is of use in this run only
-
-
-def _fingerprint(resetter: DatabaseResetter, record: CopyRecord) -> Fingerprint:
-    today = fingerprint.take(connections[resetter.alias], resetter.session, record.source)
-    return replace(today, ingredients={**today.ingredients, "snapshot": record.identity})
+def _tell_nobody(_text: str, _verbosity: int) -> None:
+    """Leave unsaid what a test would have to be told in the middle of a run."""

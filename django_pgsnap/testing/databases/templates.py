@@ -1,4 +1,4 @@
-"""Templates: migrated test databases, kept shut between runs and found by their fingerprint.
+"""Templates: migrated test databases, kept shut between runs with a list of what made them.
 
 A template is published by its comment, in the transaction that gives it its name, so that it is
 complete when it is there. It is built once, under a lock, however many processes ask for it.
@@ -6,51 +6,67 @@ complete when it is there. It is built once, under a lock, however many processe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import django
 from psycopg import sql
 
 from ...clones.catalog import load_catalog
-from ...clones.names import new_identity, template_name, to_drop_name
-from ...clones.records import Files, TemplateRecord
-from ...clones.strategy import drop_database
+from ...clones.names import new_identity
+from ...clones.records import TemplateRecord
 from ...clones.templates import is_fresh_template, list_templates, prune_templates
-from ...clones.transitions import (
-    comment_on_database,
-    join_statements,
-    publish_copy,
-    rewrite_comment,
-)
+from ...clones.transitions import publish_copy, rewrite_comment
 from ...postgres.advisory_locks import lock_key, release_lock, try_acquire_lock, wait_for_lock
-from ...postgres.session import Query, Session
-from . import file_reads
+from ...postgres.session import Session
 from .clones import make_shut_clone
-from .fingerprint import Fingerprint, SourceCounters
-from .migration_history import digest_of, todays_plan
+from .facts import Facts
+from .recording import unseal
+from .stable_values import project_root
 
-_SHARE: Final = sql.SQL("SELECT pg_advisory_lock_shared(%s)")
-_UNSHARE: Final = sql.SQL("SELECT pg_advisory_unlock_shared(%s)")
-_SIZE: Final = sql.SQL("SELECT pg_database_size(%s)")
+_SHARE: Final = sql.SQL("SELECT pg_catalog.pg_advisory_lock_shared(%s)")
+_UNSHARE: Final = sql.SQL("SELECT pg_catalog.pg_advisory_unlock_shared(%s)")
+_SIZE: Final = sql.SQL("SELECT pg_catalog.pg_database_size(%s)")
+
+# Who used a template so lately wants to know why it serves no longer.
+_RECENT: Final = timedelta(hours=1)
+
+# Texts for the user, each with the verbosity from which on it is shown.
+Tell = Callable[[str, int], object]
+
+# What templates of new databases are called; those of snapshots have the snapshot's name.
+NEW: Final = "template"
 
 
-def database_name(fingerprint: Fingerprint) -> str:
-    """Return the name of the template with this fingerprint."""
-    return template_name(fingerprint.identity)
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The template that a run wants.
+
+    Attributes:
+        alias: The alias of the test database.
+        source: Name of the database that the alias leads to outside of tests.
+        name: `NEW`, or that of the snapshot that is migrated.
+        snapshot: Identity of that snapshot's copy, or empty.
+        facts: What it depends on, beside what was recorded.
+    """
+
+    alias: str
+    source: str
+    name: str = NEW
+    snapshot: str = ""
+    facts: Facts
 
 
 @contextmanager
-def lock_building(
-    session: Session, fingerprint: Fingerprint, tell: Callable[[str], object]
-) -> Iterator[None]:
-    """Look for a template, build it or clone it, while nobody else does."""
-    key = f"building {database_name(fingerprint)}"
+def lock_building(session: Session, wanted: Wanted, tell: Tell) -> Iterator[None]:
+    """Look for a template, build it or clone it, while nobody else in this project does."""
+    key = f"building {wanted.name} of {wanted.source} for {wanted.alias} in {project_root()}"
     if not try_acquire_lock(session, key):
-        tell("Waiting for another test run, which migrates or clones the same...")
+        tell("Waiting for another test run, which migrates or clones the same...", 1)
         wait_for_lock(session, key)
     try:
         yield
@@ -59,116 +75,96 @@ def lock_building(
             release_lock(session, key)
 
 
-def find_template(session: Session, fingerprint: Fingerprint) -> TemplateRecord | None:
-    """Return the template with this fingerprint, None if there is none or it is stale.
+def find_template(session: Session, wanted: Wanted, tell: Tell) -> TemplateRecord | None:
+    """Return a template that equals what migrating would make, None if there is none.
 
     It is in use from then on until the session ends, which keeps it from being dropped.
     """
-    name = database_name(fingerprint)
-    session.rows(_SHARE, [lock_key(name)])
-    for database in load_catalog(session).templates():
-        record = database.record
-        if database.name == name and record is not None and _is_usable(record, fingerprint):
+    found = [
+        record
+        for record in list_templates(load_catalog(session), wanted.source)
+        if (record.alias, record.snapshot) == (wanted.alias, wanted.snapshot)
+    ]
+    found.sort(key=lambda record: record.used_at, reverse=True)
+    changes = []
+    for record in found:
+        change = _find_change(record, wanted.facts)
+        if change is None and _share(session, record):
+            tell(f"Alias {wanted.alias!r}: used a template, since nothing changed.", 2)
             return record
-    session.rows(_UNSHARE, [lock_key(name)])
+        changes.append(change or "the template was dropped")
+    why = changes[0] if changes else "there is no template yet"
+    is_news = bool(found) and found[0].used_at > (datetime.now(UTC) - _RECENT).isoformat()
+    tell(f"Alias {wanted.alias!r}: made by migrating, because {why}.", 1 if is_news else 2)
     return None
 
 
-def nearest(session: Session, fingerprint: Fingerprint, source: str) -> TemplateRecord | None:
-    """Return the template that lacks the fewest of today's migrations, and nothing else."""
-    plan = todays_plan()
-    candidates = [
-        record
-        for record in list_templates(load_catalog(session), source)
-        if record.environment == fingerprint.environment
-        and 0 < record.history_length <= len(plan)
-        and record.history == digest_of(plan[: record.history_length])
-        and _is_usable(record, fingerprint)
-    ]
-    record = max(candidates, key=lambda record: record.history_length, default=None)
-    if record is None:
-        return None
-    session.rows(_SHARE, [lock_key(record.database)])
-    # Until we had our share, another run may have dropped it.
-    return record if record.database in load_catalog(session) else None
-
-
 def publish_template(
-    session: Session,
-    database: str,
-    fingerprint: Fingerprint,
-    *,
-    alias: str,
-    source: str,
-    ancestor: TemplateRecord | None,
-    name: str = "template",
-    snapshot: str = "",
-    files: Files = (),
+    session: Session, database: str, wanted: Wanted, recording: str
 ) -> TemplateRecord:
     """Keep the state of a migrated test database as a template.
 
     1. The test database is cloned, shut. If it stops here, the next run drops the clone.
-    2. One transaction gives the clone its name and comment, and takes them from the template that
-       was stale, if there is one.
+    2. One transaction gives the clone its name and comment.
     3. What is too old, or beyond the number to keep, is dropped, unless it is in use.
+
+    Args:
+        session: The session of this process that holds the locks.
+        database: Name of the test database, which nobody is connected to.
+        wanted: What it is a template for.
+        recording: What it was made from, sealed.
     """
-    plan = todays_plan()
     unfinished = make_shut_clone(session, database)
-    # What its oldest migrations read from the calendar is as old as the first of its ancestors.
-    born = ancestor.taken_at if ancestor else datetime.now(UTC)
-    ground = SourceCounters.of_template(ancestor) if ancestor else fingerprint.ground
+    now = datetime.now(UTC)
     record = TemplateRecord(
-        identity=fingerprint.identity,
+        identity=new_identity(),
         set_id=new_identity(),
         members=1,
-        name=name,
-        snapshot=snapshot,
-        alias=alias,
-        source=source,
-        taken_at=born,
+        name=wanted.name,
+        snapshot=wanted.snapshot,
+        alias=wanted.alias,
+        source=wanted.source,
+        taken_at=now,
         size_bytes=int(session.value(_SIZE, [unfinished])),
         django=django.get_version(),
         postgresql=session.server_name,
-        migrations=tuple(sorted((step.app, step.name) for step in plan)),
-        environment=fingerprint.environment,
-        history=digest_of(plan),
-        history_length=len(plan),
-        used_at=datetime.now(UTC).isoformat(),
-        ground_sessions=ground.sessions,
-        ground_written=ground.written,
-        files=tuple(sorted({**dict(ancestor.files if ancestor else ()), **dict(files)}.items())),
+        used_at=now.isoformat(),
+        used_by=_current_run(),
+        recording=recording,
     )
-    statements: list[Query] = [publish_copy(unfinished, record)]
-    doomed = []
-    present = load_catalog(session).get(record.database)
-    if present is not None and present.trusted and isinstance(present.record, TemplateRecord):
-        # Under a name of its own: that of this identity may be taken by an earlier one.
-        doomed.append(replace(present.record, identity=new_identity()))
-        statements.insert(0, _retire(present.name, doomed[0]))
-    session.execute(join_statements(statements))
+    session.execute(publish_copy(unfinished, record))
     release_lock(session, unfinished)
-    for each in doomed:
-        session.execute(drop_database(to_drop_name(each.identity)))
     session.rows(_SHARE, [lock_key(record.database)])
-    prune_templates(session, source)
+    prune_templates(session, wanted.source)
     return record
 
 
 def note_use(session: Session, record: TemplateRecord) -> None:
     """Note that a template was used, so that others are dropped before it."""
-    session.execute(rewrite_comment(replace(record, used_at=datetime.now(UTC).isoformat())))
+    now = datetime.now(UTC).isoformat()
+    session.execute(rewrite_comment(replace(record, used_at=now, used_by=_current_run())))
 
 
-def _is_usable(record: TemplateRecord, fingerprint: Fingerprint) -> bool:
-    return (
-        is_fresh_template(record)
-        and fingerprint.ground.is_still_that_of(record)
-        and file_reads.unchanged(record.files)
-    )
+def _find_change(record: TemplateRecord, facts: Facts) -> str | None:
+    if not is_fresh_template(record):
+        return "the template is older than PGSNAP['TEST']['MAX_AGE_S']"
+    recording = unseal(record.recording)
+    if recording is None:
+        return "the setting SECRET_KEY changed, or the version of django_pgsnap"
+    # Another worker of this run has compared the files.
+    is_compared = record.used_by == _current_run() != ""
+    return recording.find_change(facts, with_files=not is_compared)
 
 
-def _retire(name: str, doomed: TemplateRecord) -> Query:
-    into = to_drop_name(doomed.identity)
-    return sql.SQL("ALTER DATABASE {} RENAME TO {}; {}").format(
-        sql.Identifier(name), sql.Identifier(into), comment_on_database(into, None)
-    )
+def _share(session: Session, record: TemplateRecord) -> bool:
+    """Use a template, and tell whether it was still there."""
+    session.rows(_SHARE, [lock_key(record.database)])
+    if record.database in load_catalog(session):
+        return True
+    session.rows(_UNSHARE, [lock_key(record.database)])
+    return False
+
+
+def _current_run() -> str:
+    """Return what all workers of this run have in common, empty where it has none."""
+    return os.environ.get("PYTEST_XDIST_TESTRUNUID", "")

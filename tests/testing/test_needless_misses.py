@@ -1,0 +1,107 @@
+"""A template is used wherever migrating would give the same: what migrations do not use is free."""
+
+import shutil
+from pathlib import Path
+
+from tests.suites.project import Project
+
+SETTINGS = """
+    import tempfile
+    import time
+    from dataclasses import dataclass, field
+
+
+    @dataclass
+    class Options:
+        names: set = field(default_factory=lambda: {"ada", "bob", "cyd", "dan"})
+
+
+    MEDIA_ROOT = tempfile.mkdtemp()
+    STARTED = time.time()
+    OPTIONS = Options()
+    USED = {"options": Options(), "place": Options}
+"""
+
+# It reaches many modules, and words in capitals that are no environment variables.
+DATA = """
+    from django.conf import settings
+    from django.db import migrations
+
+    from shop.airports import AIRPORTS
+
+
+    def forwards(apps, schema_editor):
+        assert settings.USED
+        apps.get_model("shop", "Item").objects.create(name=AIRPORTS[0])
+        with open({journal!r}, "a") as journal:
+            journal.write("first\\n")
+
+
+    class Migration(migrations.Migration):
+        dependencies = [("shop", "0001_initial")]
+        operations = [migrations.RunPython(forwards)]
+"""
+
+AIRPORTS = """
+    AIRPORTS = ["first", "PWD", "USER", "LANG", "HOST", "HOME", "PATH", "TERM", "COLUMNS"]
+
+
+    def never_called():
+        from shop import views
+
+        return views, __import__("os").environ["HOME"]
+"""
+
+
+def edit(project: Project) -> None:
+    """Change what migrations do not use."""
+    project.write("shop/views.py", "pages = 2\n")
+    project.write("shop/admin.py", "from django.contrib import admin\n")
+    project.write("shop/templates/page.html", "changed")
+    project.write("shop/static/style.css", "changed")
+    project.write("shop/management/commands/other.py", "from django.core import management\n")
+    project.write("shop/models.py", (project.path / "shop/models.py").read_text() + "\n# changed\n")
+    project.write("docs/index.rst", "changed")
+    project.write("shop.egg-info/PKG-INFO", "Name: shop\nVersion: 2\n")
+    project.settings |= {"EMAIL_HOST": "another", "UNREAD": "changed"}
+    project.variables |= {
+        **dict.fromkeys(("USER", "LANG", "HOST", "LOGNAME", "EDITOR", "SEED"), "changed"),
+        "PYTHONHASHSEED": "7",
+        "TERM": "dumb",
+        "COLUMNS": "40",
+        "TZ": "UTC",
+        "NO_COLOR": "1",
+        "PYTEST_CURRENT_TEST": "one",
+        "PYTEST_XDIST_WORKER": "gw7",
+    }
+
+
+def test_edits(project: Project, tmp_path: Path) -> None:
+    """Edits, another directory, another terminal and user: all take the template."""
+    journal = str(tmp_path / "journal")
+    project.write("shop/migrations/0002_data.py", DATA.format(journal=journal))
+    project.write("shop/airports.py", AIRPORTS)
+    project.write("shop/views.py", "pages = 1\n")
+    project.write("more_settings.py", SETTINGS)
+    with (project.path / "project_settings.py").open("a") as settings:
+        settings.write("from more_settings import *\n")
+    project.variables["PYTHONHASHSEED"] = "1"
+    assert project.test() == ["first"]
+
+    edit(project)
+    ended = project.run("test", "--verbosity", "2")
+
+    assert "Alias 'default': used a template, since nothing changed." in ended.stderr
+    assert project.migrated() == []
+
+
+def test_another_directory(project: Project, tmp_path: Path) -> None:
+    """A second checkout of a project takes the template of the first."""
+    assert project.test() == ["first"]
+    there = tmp_path / "another checkout"
+    shutil.copytree(project.path, there, ignore=shutil.ignore_patterns("another checkout"))
+    project.path = there
+
+    ended = project.run("test", "--verbosity", "2")
+
+    assert "Alias 'default': used a template, since nothing changed." in ended.stderr

@@ -1,0 +1,154 @@
+"""What a template was made from: how it is kept, and what counts as a change."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from django_pgsnap.errors import ConfigurationError
+from django_pgsnap.testing.databases import recording as module
+from django_pgsnap.testing.databases.observer import observer
+from django_pgsnap.testing.databases.recording import Recording, record, seal, unseal
+from django_pgsnap.testing.databases.stable_values import digest_file, name_file
+from tests.suites.wanted import COUNTERS, RECORDING, wanted
+
+FACTS = wanted().facts
+
+
+def record_uses(work: Any) -> Recording:
+    with record(FACTS) as recorded:
+        work()
+    return recorded()
+
+
+def uses(recording: Recording, kind: str) -> set[str]:
+    return {name for each, name in recording.uses if each == kind}
+
+
+def test_sealed() -> None:
+    """What was sealed is read again, and says nothing to those who lack the key."""
+    sealed = seal(RECORDING)
+
+    assert unseal(sealed) == RECORDING
+    assert "server" not in sealed
+    assert seal(RECORDING) != sealed
+    with override_settings(SECRET_KEY="another"):
+        assert unseal(sealed) is None
+
+
+@pytest.mark.parametrize("change", ["", "~", "0123456789" * 20])
+def test_not_sealed_by_us(change: str) -> None:
+    """What somebody else wrote is no recording."""
+    sealed = seal(RECORDING)
+
+    assert unseal(change) is None
+    assert unseal(sealed[:-1] + ("0" if sealed[-1] != "0" else "1")) is None
+
+
+def test_no_secret_key() -> None:
+    """Without a key nothing is kept, rather than for everybody to read."""
+    with override_settings(SECRET_KEY=""), pytest.raises(ConfigurationError) as caught:
+        seal(RECORDING)
+    assert caught.value.hint == "Give the settings of the tests a SECRET_KEY."
+
+
+def test_unchanged(tmp_path: Path) -> None:
+    """What was used is compared by its contents, whatever else happens to it."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("old")
+    recording = record_uses(rows.read_text)
+
+    os.utime(rows, (1, 1))
+
+    assert recording.find_change(FACTS) is None
+    rows.write_text("new")
+    assert recording.find_change(FACTS) == f"{name_file(str(rows))} changed"
+    assert recording.find_change(FACTS, with_files=False) is None
+    rows.unlink()
+    assert recording.find_change(FACTS) == f"{name_file(str(rows))} changed"
+
+
+def test_changed_before_the_end(tmp_path: Path) -> None:
+    """What counts is what was read, not what was there afterwards."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("old")
+
+    recording = record_uses(lambda: (rows.read_text(), rows.write_text("new")))
+
+    assert recording.find_change(FACTS) == f"{name_file(str(rows))} changed"
+
+
+def test_of_no_account(tmp_path: Path) -> None:
+    """What migrations make themselves, what is installed, and what is no file, does not count."""
+
+    def work() -> None:
+        for name in ("journal.txt", "temporary.txt"):
+            (tmp_path / name).write_text("written here")
+            (tmp_path / name).read_text()
+        (tmp_path / "temporary.txt").unlink()
+        for path in (pytest.__file__, "/proc/self/status", os.devnull):
+            Path(path).read_bytes()
+
+    found = uses(record_uses(work), "file")
+
+    assert not {name for name in found if name.endswith(("txt", "status", "null"))}
+    assert not {name for name in found if "site-packages" in name}
+
+
+def test_saved_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that was saved after the process began may not be what ran, so it proves nothing."""
+    recording = Recording(
+        uses={**RECORDING.uses, ("source", name_file(__file__)): digest_file(__file__)},
+        counters=COUNTERS,
+    )
+    assert recording.find_change(FACTS) is None
+
+    monkeypatch.setattr(module, "_started_s", lambda: Path(__file__).stat().st_ctime - 1)
+
+    expected = "tests/testing/test_recording.py was saved after this run began"
+    assert recording.find_change(FACTS) == expected
+
+
+def test_beginning_of_the_process() -> None:
+    """When this process began is known: no later than the time on the processor tells."""
+    assert time.time() - 86_400 < module._started_s() <= time.time() - time.process_time()
+
+
+def test_facts() -> None:
+    """Each fact that is another one, new or gone, is named."""
+    assert RECORDING.find_change(wanted(server="19").facts) == "the server changed"
+
+
+def test_time(tmp_path: Path) -> None:
+    """A look at a thousand files takes at most 60 ms of the processor's time."""
+    kinds = {"source": ".py", "file": ".csv"}
+    digests = {}
+    for number in range(1000):
+        kind = "source" if number % 2 else "file"
+        path = tmp_path / f"{number}{kinds[kind]}"
+        path.write_bytes(os.urandom(8_000))
+        digests[kind, name_file(str(path))] = digest_file(str(path))
+    recording = Recording(uses={**RECORDING.uses, **digests}, counters=COUNTERS)
+    sealed = seal(recording)
+    module._started_s.cache_clear()
+    looks = {**module._LOOKS, "source": module._LOOKS["file"]}
+
+    began = time.process_time()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LOOKS", looks)
+        change = unseal(sealed).find_change(FACTS)  # type: ignore[union-attr]
+    took_s = time.process_time() - began
+
+    assert change is None
+    assert took_s < 0.06
+
+
+@pytest.fixture(autouse=True)
+def _nothing_noted() -> Any:
+    noted = observer.opened, observer._written
+    observer.opened, observer._written = {}, set()
+    yield
+    observer.opened, observer._written = noted
