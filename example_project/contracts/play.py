@@ -1,4 +1,4 @@
-"""The play that `manage.py demo` puts on: build, take, erase, restore, undo, and prove it all."""
+"""What `manage.py demo` plays: build, take, erase, compare, restore, undo, and prove it all."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -8,13 +8,15 @@ from django.db.models import Count
 from django.template.defaultfilters import filesizeformat
 from rich.console import Console
 
+from django_pgsnap.comparison.diff import diff
+from django_pgsnap.management.diff_output import print_diff
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 
 from .digests import TableDigest, changed_tables, digest_everything
 from .models import Signer
-from .tables import Step, changes_table
+from .tables import Step
 
 SNAPSHOT = "seeded"
 
@@ -47,7 +49,7 @@ class Play:
         self._take()
         self._erase()
         erased = digest_everything()
-        self._show_loss(seeded, erased)
+        self._show_loss()
         self._restore()
         self._prove(seeded, "every row and file is back")
         self._undo("Look at the erased state once more: undo the restore.")
@@ -77,12 +79,13 @@ class Play:
         signer.refresh_from_db()
         self._console.print(f"The signer is   {signer}", soft_wrap=True, markup=False)
 
-    def _show_loss(
-        self, before: Mapping[str, TableDigest], after: Mapping[str, TableDigest]
-    ) -> None:
-        if before == after:
+    def _show_loss(self) -> None:
+        self._say("See what it did.")
+        with self._step(f"pgsnap diff {SNAPSHOT} --rows 1"):
+            found = diff(SNAPSHOT, rows=1)
+        if found.is_empty:
             raise ProofFailedError("The erasure changed nothing.")
-        self._console.print(changes_table(before, after))
+        print_diff(self._console, found)
 
     def _restore(self) -> None:
         self._say("Restore the snapshot.")

@@ -1,15 +1,13 @@
-"""The two tables of the demo: what changed, and how long everything took."""
+"""The table of the demo: how long everything took."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .digests import TableDigest, changed_tables
 from .pg_dump import Comparison
 
-MD5_DIGITS_SHOWN = 8
 STEP_WIDTH = 32
 
 
@@ -24,21 +22,6 @@ class Step:
 
     command: str
     seconds: float
-
-
-def changes_table(before: Mapping[str, TableDigest], after: Mapping[str, TableDigest]) -> Table:
-    """Return the tables whose rows changed, with numbers and digests."""
-    table = Table("Changed table", box=SIMPLE_HEAD)
-    for heading in ("Rows before", "after", "MD5 before", "after"):
-        table.add_column(heading, justify="right")
-    for name in changed_tables(before, after):
-        states = (before[name], after[name])
-        table.add_row(
-            name,
-            *(f"{state.rows:,}" for state in states),
-            *(state.md5[:MD5_DIGITS_SHOWN] for state in states),
-        )
-    return table
 
 
 def times_table(steps: Sequence[Step], comparison: Comparison | None) -> Table:
