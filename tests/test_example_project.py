@@ -189,6 +189,14 @@ def test_erase_signer_leaves_nothing_personal(example: Run, esign: Query) -> Non
     assert esign("SELECT md5(string_agg(t::text, '')) FROM contracts_contract t") == [(contracts,)]
 
 
+def test_its_own_tests_pass(example: Run) -> None:
+    """The example tests its erasure by what it changes in the database."""
+    result = example("test", "--verbosity", "0")
+
+    assert result.returncode == 0, result.stderr
+    assert "Ran 1 test" in result.stderr
+
+
 def test_files_follow_the_database(example: Run, esign: Query, tmp_path: Path) -> None:
     """What an erasure deleted comes back by a restore, is gone after undo, and back by the redo."""
     example("seed", "--contracts", "30")
