@@ -63,16 +63,9 @@ class Action:
     button: Any
     replaces_live: ClassVar[bool] = True
 
-    def __init__(self, overview: Overview, snapshot: Snapshot | None = None) -> None:
-        """Take note of what there is, and of the snapshot that it is about."""
+    def __init__(self, overview: Overview) -> None:
+        """Take note of what there is."""
         self.overview = overview
-        self._snapshot = snapshot
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The snapshot that it is about."""
-        assert self._snapshot is not None  # noqa: S101  # its page's address names one
-        return self._snapshot
 
     @property
     def title(self) -> str:
@@ -170,6 +163,11 @@ class Restore(Action):
 
     permission = "restore"
     button = gettext_lazy("Restore")
+
+    def __init__(self, overview: Overview, snapshot: Snapshot) -> None:
+        """Take note of what there is, and of the snapshot that it is about."""
+        super().__init__(overview)
+        self.snapshot = snapshot
 
     @property
     def title(self) -> str:

@@ -14,13 +14,21 @@ from django.contrib import admin
 from django.core.exceptions import FieldError
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
+from django.template.loader import render_to_string
+from django.utils.html import format_html
+from django.utils.timesince import timesince
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import models
 from ..formatting import printable
 from ..migration_drift import Drift, KnownMigrations
+from ..snapshots.queries import read_carried_properties
 from ..snapshots.types import Snapshot
-from .text import DRIFT_KINDS
+from .text import DRIFT_KINDS, describe_drift, describe_spare, format_duration, format_moment
+
+_SHORT_COMMIT: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,3 +185,113 @@ class PinnedFilter(_Filter):
     @staticmethod
     def values(facts: Facts) -> dict[str, Any]:
         return {"yes": _("Yes")} if facts.snapshot.pinned else {"no": _("No")}
+
+
+# Columns of the list and facts on the form
+
+
+@admin.display(description=_("age"), ordering="-taken")
+def age(row: models.Snapshot) -> str:
+    """How long ago it was taken."""
+    taken_at = row.facts.snapshot.taken_at
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        *(taken_at.isoformat(), format_moment(taken_at), timesince(taken_at, depth=1)),
+    )
+
+
+@admin.display(description=_("size"), ordering="size")
+def size(row: models.Snapshot) -> str:
+    """What its copies occupy."""
+    return filesizeformat(row.facts.snapshot.size_bytes)
+
+
+@admin.display(description=_("note"))
+def note(row: models.Snapshot) -> str:
+    """The note, on one line, and that a part is missing."""
+    text = printable(row.facts.snapshot.note)
+    return text if row.facts.snapshot.is_complete else gettext("Incomplete.") + f" {text}"
+
+
+@admin.display(description=_("pinned"))
+def pinned(row: models.Snapshot) -> str:
+    """Whether pruning leaves it."""
+    return gettext("Yes") if row.facts.snapshot.pinned else gettext("No")
+
+
+@admin.display(description=_("databases"))
+def aliases(row: models.Snapshot) -> str:
+    """The aliases of its databases."""
+    return ", ".join(map(printable, row.facts.snapshot.aliases))
+
+
+@admin.display(description=_("code"), ordering="branch")
+def code(row: models.Snapshot) -> str | None:
+    """The branch and the commit of the code that it was taken with."""
+    snapshot: Snapshot = row.facts.snapshot
+    if not snapshot.git_commit:
+        return None
+    text = f"{row.facts.branch} {printable(snapshot.git_commit[:_SHORT_COMMIT])}".strip()
+    return gettext("%s (changed)") % text if snapshot.git_dirty else text
+
+
+@admin.display(description=_("migrations"), ordering="migrations")
+def drift(row: models.Snapshot) -> str:
+    """How far its migrations are from this checkout's."""
+    return describe_drift(row.facts.drift)
+
+
+@admin.display(description=_("spare"))
+def spare(row: models.Snapshot) -> str:
+    """Whether a ready-made clone of it stands by."""
+    return describe_spare(row.facts.snapshot)
+
+
+@admin.display(description=_("taken"))
+def taken(row: models.Snapshot) -> str:
+    """When it was taken."""
+    return format_moment(row.facts.snapshot.taken_at)
+
+
+@admin.display(description=_("copying took"))
+def copying(row: models.Snapshot) -> str:
+    """How long copying took."""
+    return format_duration(row.facts.snapshot.seconds)
+
+
+@admin.display(description=_("identity"))
+def identity(row: models.Snapshot) -> Any:
+    """What its copies share, and no other snapshot has."""
+    return row.pk
+
+
+@admin.display(description=_("databases"))
+def databases(row: models.Snapshot) -> str:
+    """What each copy is, and what it carries."""
+    snapshot: Snapshot = row.facts.snapshot
+    parts = list(zip(snapshot.members, read_carried_properties(snapshot), strict=True))
+    return render_to_string("admin/django_pgsnap/snapshot/databases.html", {"parts": parts})
+
+
+@admin.display(description=_("migrations"))
+def migrations(row: models.Snapshot) -> str:
+    """The migrations that it lacks, and those that this checkout does not know."""
+    return render_to_string(
+        "admin/django_pgsnap/snapshot/migrations.html",
+        {"snapshot": row.facts.snapshot, "drift": row.facts.drift},
+    )
+
+
+COLUMNS: Final = (age, size, note, pinned, aliases, code, drift, spare)
+_DETAILS: Final = (taken, size, copying, spare, code, identity)
+FACTS: Final = (*_DETAILS, databases, migrations, note, pinned)
+
+
+def describe_fieldsets(*, may_change: bool) -> Any:
+    """Return the parts of the form: what can be changed, and what is known."""
+    return [
+        (None, {"fields": ("name", *(("note", "pinned") if may_change else (note, pinned)))}),
+        (_("Facts"), {"fields": _DETAILS}),
+        (_("Databases"), {"fields": (databases,)}),
+        (_("Migrations"), {"fields": (migrations,)}),
+    ]

@@ -7,7 +7,6 @@ that says what will happen, and one that shows how far the work is.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import wraps
@@ -22,12 +21,9 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.defaultfilters import filesizeformat
-from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
-from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
@@ -36,14 +32,13 @@ from django.views.decorators.http import require_POST, require_safe
 
 from ..connections.claimed_requests import is_claimed
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
-from ..formatting import printable
 from ..models import Snapshot as Row
-from ..reporting import Reporter
 from ..snapshots import manage
 from ..snapshots.context import choose_targets
-from ..snapshots.queries import Overview, overview, read_carried_properties
+from ..snapshots.queries import Overview, overview
 from ..snapshots.status import read_status
 from ..snapshots.types import Snapshot
+from . import changelist
 from .actions import Action, BringBack, Restore, Take
 from .background import (
     AdminError,
@@ -61,16 +56,12 @@ from .changelist import BranchFilter, DatabaseFilter, MigrationsFilter, PinnedFi
 from .forms import SnapshotForm
 from .session_transfer import SessionTransfer, leave_alone, sign_out
 from .text import (
-    describe_drift,
+    describe_deletion,
     describe_error,
     describe_live,
     describe_occupied,
     describe_operation,
-    describe_snapshot,
-    describe_spare,
     describe_undo,
-    format_duration,
-    format_moment,
 )
 
 View = Callable[..., HttpResponse]
@@ -92,10 +83,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     show_facets = admin.ShowFacets.NEVER
     # django-unfold shows no link to add something without it.
     show_add_link = True
-    readonly_fields = (
-        *("taken", "size", "copying", "spare", "code", "identity"),
-        *("databases", "migrations"),
-    )
+    readonly_fields = changelist.FACTS  # type: ignore[assignment]
 
     class Media:
         css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("django_pgsnap/admin.css",)}
@@ -215,17 +203,15 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Return those that have all the words."""
         return queryset.search(search_term), False
 
-    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
-        """Return the columns: databases where they differ, Restore for whoever may."""
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Return the columns: databases where they differ, Restore for whoever may.
+
+        Restore comes early in the row, so that it is there on narrow screens.
+        """
         found = {row.facts.snapshot.aliases for row in self.get_queryset(request)}
-        return (
-            "name",
-            # Early in the row, so that it is there on narrow screens.
-            *(("restore",) if self.may(request, "restore") else ()),
-            *("age", "size", "note", "pinned"),
-            *(("aliases",) if len(found) > 1 else ()),
-            *("code", "drift", "spare"),
-        )
+        restore = ("restore",) if self.may(request, "restore") else ()
+        left_out = () if len(found) > 1 else (changelist.aliases,)
+        return ("name", *restore, *(each for each in changelist.COLUMNS if each not in left_out))
 
     def changelist_view(self, request: Any, extra_context: Any = None) -> HttpResponse:
         """Show the list, below what is live, what is at work and which replaced states are kept."""
@@ -244,14 +230,10 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         }
         return super().changelist_view(request, {**facts, **(extra_context or {})})
 
-    def get_fieldsets(self, _request: HttpRequest, _obj: Any = None) -> Any:
+    def get_fieldsets(self, request: HttpRequest, _obj: Any = None) -> Any:
         """Return what can be changed, and below it what is known."""
-        return [
-            (None, {"fields": ("name", "note", "pinned")}),
-            (_("Facts"), {"fields": ("taken", "size", "copying", "spare", "code", "identity")}),
-            (_("Databases"), {"fields": ("databases",)}),
-            (_("Migrations"), {"fields": ("migrations",)}),
-        ]
+        may_change = self.has_change_permission(request)
+        return changelist.describe_fieldsets(may_change=may_change)
 
     def get_form(  # type: ignore[override]
         self, request: HttpRequest, obj: Any = None, **options: Any
@@ -272,7 +254,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def save_model(self, request: HttpRequest, obj: Row, form: Any, _change: Any) -> None:
         """Write what was changed; a snapshot is known by its name until it has another."""
         snapshot: Snapshot = obj.facts.snapshot
-        self._check_name(request, snapshot)
+        self._check_name(request, snapshot.name)
         values = form.cleaned_data
         if "note" in form.changed_data:
             manage.annotate(snapshot.name, values["note"])
@@ -286,11 +268,11 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_deleted_objects(self, objs: Iterable[Any], request: HttpRequest) -> Any:
         """Return what goes with these snapshots, for the pages that ask."""
         snapshots = [row.facts.snapshot for row in objs]
-        named = [[describe_snapshot(each), _describe_copies(each)] for each in snapshots]
+        named = [each for snapshot in snapshots for each in describe_deletion(snapshot)]
         copies = sum(len(each.members) for each in snapshots)
         counts = {self.opts.verbose_name_plural: len(snapshots), _("databases"): copies}
         lacking = set() if self.has_delete_permission(request) else {self.opts.verbose_name}
-        return [each for pair in named for each in pair], counts, lacking, []
+        return named, counts, lacking, []
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         """Delete a snapshot."""
@@ -300,21 +282,19 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Delete snapshots, and only then log it."""
         rows = list(queryset)
         for row in rows:
-            self._check_name(request, row.facts.snapshot)
-        manage.delete(*(row.name for row in rows), force=True, reporter=_Messages(request))
+            self._check_name(request, row.name)
+        manage.delete(*(row.name for row in rows), force=True)
         super().log_deletions(request, SnapshotRows.of(rows))
 
     def log_deletions(self, _request: HttpRequest, _queryset: Any) -> list[LogEntry]:
         """Leave to `delete_queryset` what Django does before anything is deleted."""
         return []
 
-    def _check_name(self, request: HttpRequest, snapshot: Snapshot) -> None:
-        """Refuse a snapshot whose name also means another one: what is done is done by name."""
-        names = Counter(row.name for row in self.get_queryset(request))
-        if names[snapshot.name] > 1:
+    def _check_name(self, request: HttpRequest, name: str) -> None:
+        """Refuse a name that means two snapshots: what is done is done by name."""
+        if [each.name for each in self.find_overview(request).snapshots].count(name) > 1:
             raise AdminError(
-                _("There are two snapshots “%s”, since a replacement was interrupted.")
-                % snapshot.name,
+                _("There are two snapshots “%s”, since a replacement was interrupted.") % name,
                 hint=_(
                     "On the command line the newest complete one is meant: delete or rename it."
                 ),
@@ -332,12 +312,12 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def restore_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
         """Restore a snapshot."""
         self._check_may(request, Restore)
-        row = self.get_object(request, set_id)
-        if row is None:
+        found = self.find_overview(request)
+        snapshot = next((each for each in found.snapshots if each.set_id == set_id), None)
+        if snapshot is None:
             return self._say_gone(request, _("This snapshot is not there any more."))
-        self._check_name(request, row.facts.snapshot)
-        action = Restore(self.find_overview(request), row.facts.snapshot)
-        return self._act(request, action, row)
+        self._check_name(request, snapshot.name)
+        return self._act(request, Restore(found, snapshot), snapshot.name)
 
     def undo_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
         """Bring back a state that a restore or an undo replaced."""
@@ -356,7 +336,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if not self.may(request, kind.permission):
             raise PermissionDenied
 
-    def _act(self, request: HttpRequest, action: Action, row: Row | None = None) -> HttpResponse:
+    def _act(self, request: HttpRequest, action: Action, name: str = "") -> HttpResponse:
         """Answer with the page of an action, or do it once it is confirmed."""
         form = action.build_form(request.POST if request.method == "POST" else None)
         if form.is_valid():
@@ -371,16 +351,16 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 return self._conclude(request, ended)
             field = action.find_field(ended.error)
             form.add_error(field if field in form.fields else None, describe_error(ended.error))
-        return self._render_action(request, action, form, row)
+        return self._render_action(request, action, form, name)
 
     def _render_action(
-        self, request: HttpRequest, action: Action, form: Any, row: Row | None
+        self, request: HttpRequest, action: Action, form: Any, name: str
     ) -> HttpResponse:
         fields = AdminForm(form, [(None, {"fields": list(form.fields)})], {}, model_admin=self)
         context = {
             **self.admin_site.each_context(request),
             "title": action.title,
-            "original": row,
+            "original": name,
             "action": action,
             # Worked out here, since what goes wrong in a template is no page any more.
             "consequences": action.describe_consequences(),
@@ -391,7 +371,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "inline_admin_formsets": [],
             "is_popup": False,
         }
-        response: Any = self.render_change_form(request, context, add=row is None, obj=row)
+        response: Any = self.render_change_form(request, context, add=not name)
         response.template_name = "admin/django_pgsnap/snapshot/action.html"
         return cast(HttpResponse, response)
 
@@ -477,63 +457,6 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             token=token if may_cancel else "",
         )
 
-    # Columns and facts
-
-    @admin.display(description=gettext_lazy("note"))
-    def note(self, row: Row) -> str:
-        """Return the note, on one line, and that a part is missing."""
-        note = printable(row.facts.snapshot.note)
-        return note if row.facts.snapshot.is_complete else _("Incomplete.") + f" {note}"
-
-    @admin.display(description=gettext_lazy("pinned"))
-    def pinned(self, row: Row) -> str:
-        """Return whether pruning leaves it."""
-        return _("Yes") if row.facts.snapshot.pinned else _("No")
-
-    @admin.display(description=gettext_lazy("age"), ordering="-taken")
-    def age(self, row: Row) -> str:
-        """Return how long ago it was taken."""
-        taken_at = row.facts.snapshot.taken_at
-        return format_html(
-            '<time datetime="{}" title="{}">{}</time>',
-            *(taken_at.isoformat(), format_moment(taken_at), timesince(taken_at, depth=1)),
-        )
-
-    @admin.display(description=gettext_lazy("taken"))
-    def taken(self, row: Row) -> str:
-        """Return when it was taken."""
-        return format_moment(row.facts.snapshot.taken_at)
-
-    @admin.display(description=gettext_lazy("size"), ordering="size")
-    def size(self, row: Row) -> str:
-        """Return what its copies occupy."""
-        return filesizeformat(row.facts.snapshot.size_bytes)
-
-    @admin.display(description=gettext_lazy("databases"))
-    def aliases(self, row: Row) -> str:
-        """Return the aliases of its databases."""
-        return ", ".join(map(printable, row.facts.snapshot.aliases))
-
-    @admin.display(description=gettext_lazy("code"), ordering="branch", empty_value="-")
-    def code(self, row: Row) -> str | None:
-        """Return the branch and the commit of the code that it was taken with."""
-        snapshot: Snapshot = row.facts.snapshot
-        if not snapshot.git_commit:
-            return None
-        commit = printable(snapshot.git_commit[:_SHORT_COMMIT])
-        code = f"{row.facts.branch} {commit}".strip()
-        return _("%s (changed)") % code if snapshot.git_dirty else code
-
-    @admin.display(description=gettext_lazy("migrations"), ordering="migrations")
-    def drift(self, row: Row) -> str:
-        """Return how far its migrations are from this checkout's."""
-        return describe_drift(row.facts.drift)
-
-    @admin.display(description=gettext_lazy("spare"))
-    def spare(self, row: Row) -> str:
-        """Return whether a ready-made clone of it stands by."""
-        return describe_spare(row.facts.snapshot)
-
     @admin.display(description=gettext_lazy("restore"))
     def restore(self, row: Row) -> str:
         """Return the link to its restore."""
@@ -541,42 +464,6 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             '<a href="{}" aria-label="{}">{}</a>',
             *(self.url("restore", row.pk), _("Restore “%s”") % row.name, _("Restore")),
         )
-
-    @admin.display(description=gettext_lazy("copying took"))
-    def copying(self, row: Row) -> str:
-        """Return how long copying took."""
-        return format_duration(row.facts.snapshot.seconds)
-
-    @admin.display(description=gettext_lazy("identity"))
-    def identity(self, row: Row) -> str:
-        """Return what its copies share, and no other snapshot has."""
-        return row.facts.snapshot.set_id  # type: ignore[no-any-return]
-
-    @admin.display(description=gettext_lazy("databases"))
-    def databases(self, row: Row) -> str:
-        """Return what each copy is, and what it carries."""
-        snapshot: Snapshot = row.facts.snapshot
-        parts = list(zip(snapshot.members, read_carried_properties(snapshot), strict=True))
-        return render_to_string("admin/django_pgsnap/snapshot/databases.html", {"parts": parts})
-
-    @admin.display(description=gettext_lazy("migrations"))
-    def migrations(self, row: Row) -> str:
-        """Return the migrations that it lacks, and those that this checkout does not know."""
-        facts = {"snapshot": row.facts.snapshot, "drift": row.facts.drift}
-        return render_to_string("admin/django_pgsnap/snapshot/migrations.html", facts)
-
-
-class _Messages(Reporter):
-    """Shows what an operation warns of as messages."""
-
-    def __init__(self, request: HttpRequest) -> None:
-        self._request = request
-
-    def note(self, message: str) -> None:
-        messages.info(self._request, message)
-
-    def warn(self, message: str) -> None:
-        messages.warning(self._request, message)
 
 
 def _public(view: View) -> View:
@@ -594,14 +481,6 @@ def _are_on() -> bool:
     except PgsnapError:
         return False
     return True
-
-
-def _describe_copies(snapshot: Snapshot) -> list[str]:
-    """Return the databases that are dropped with a snapshot."""
-    return [
-        _("its copy of %(alias)s: %(name)s") % {"alias": member.alias, "name": member.database.name}
-        for member in snapshot.members
-    ]
 
 
 def _lost(last_heard: Progress) -> Progress:

@@ -159,3 +159,12 @@ def describe_snapshot(snapshot: Snapshot) -> str:
     if snapshot.pinned:
         return _("“%(name)s” of %(moment)s (%(size)s, pinned)") % facts
     return _("“%(name)s” of %(moment)s (%(size)s)") % facts
+
+
+def describe_deletion(snapshot: Snapshot) -> tuple[str, list[str]]:
+    """Return what is lost with a snapshot, and the databases that are dropped."""
+    copies = [
+        _("its copy of %(alias)s: %(name)s") % {"alias": each.alias, "name": each.database.name}
+        for each in snapshot.members
+    ]
+    return describe_snapshot(snapshot), copies
