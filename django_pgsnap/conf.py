@@ -30,7 +30,8 @@ class Config:
     Attributes:
         enabled: None leaves it to ``DEBUG`` and the server's address.
         databases: None for every PostgreSQL alias that is not a mirror.
-        spare: Whether to keep a clone of the snapshot last taken or restored.
+        spares: Of how many snapshots, those last taken or restored, to keep a ready-made clone; 0
+            or False for none.
         spare_max_bytes: No spare of larger databases, unless the file system shares blocks.
         undo: How many states that restores and undos replaced are kept; 0 or False for none.
         undo_max_bytes: What they may occupy together, in bytes; the newest is kept in any case.
@@ -43,7 +44,7 @@ class Config:
 
     enabled: bool | None = None
     databases: tuple[str, ...] | None = None
-    spare: bool = True
+    spares: int = 2
     spare_max_bytes: int = 10 * GIB
     undo: int = 3
     undo_max_bytes: int = 50 * GIB
@@ -95,8 +96,9 @@ def config() -> Config:
     values = {key.lower(): given()[key] for key in KEYS if key in given()}
     if values.get("databases") is not None:
         values["databases"] = tuple(values["databases"])
-    if values.get("undo") is True:
-        values["undo"] = Config.undo
+    for key in ("spares", "undo"):
+        if values.get(key) is True:
+            values[key] = getattr(Config, key)
     return Config(**values)
 
 
@@ -183,7 +185,7 @@ def _is_mapping(value: object) -> bool:
 _EXPECTED = {
     "ENABLED": ("True, False or None", lambda value: value is None or _is_bool(value)),
     "DATABASES": ("a list of database aliases or None", _is_aliases),
-    "SPARE": ("True or False", _is_bool),
+    "SPARES": ("a number of snapshots, True or False", _is_count_or_bool),
     "SPARE_MAX_BYTES": ("a number of bytes", _is_number),
     "UNDO": ("a number of states, True or False", _is_count_or_bool),
     "UNDO_MAX_BYTES": ("a number of bytes", _is_number),

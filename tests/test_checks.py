@@ -42,7 +42,7 @@ def test_without_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_psycopg_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without psycopg the check says how to install it, and looks at no database."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    give(monkeypatch, {"DATABASES": ["nowhere"], "SPARE": "no"})
+    give(monkeypatch, {"DATABASES": ["nowhere"], "SPARES": "no"})
 
     problem, value = found()
 
@@ -113,7 +113,7 @@ def test_bad_value(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_not_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting that is no dict is an error."""
-    give(monkeypatch, ["SPARE"])
+    give(monkeypatch, ["SPARES"])
 
     assert [(each.id, each.msg) for each in found()] == [
         ("pgsnap.E002", "PGSNAP must be a dict, not list.")
@@ -124,7 +124,7 @@ def test_not_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:
     ("key", "shown", "hint"),
     [
         ("ENABLE", "ENABLE", "Did you mean 'ENABLED'?"),
-        ("spare", "spare", "Did you mean 'SPARE'?"),
+        ("spares", "spares", "Did you mean 'SPARES'?"),
         ("COLOUR", "COLOUR", f"Known: {', '.join(KEYS)}."),
         (1, "1", f"Known: {', '.join(KEYS)}."),
     ],

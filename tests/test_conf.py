@@ -14,7 +14,7 @@ from django_pgsnap.errors import ConfigurationError
 VALUES: dict[str, Any] = {
     "ENABLED": False,
     "DATABASES": ["other", "default"],
-    "SPARE": False,
+    "SPARES": 1,
     "SPARE_MAX_BYTES": 7 * GIB,
     "UNDO": 5,
     "UNDO_MAX_BYTES": 6 * GIB,
@@ -27,7 +27,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("given", [{}, {"UNKNOWN": 1}, {"spare": False}])
+@pytest.mark.parametrize("given", [{}, {"UNKNOWN": 1}, {"spares": 0}])
 def test_defaults(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not set has its default; keys that are unknown change nothing."""
     monkeypatch.setattr(settings, "PGSNAP", given)
@@ -35,7 +35,7 @@ def test_defaults(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
     assert config() == Config(
         enabled=None,
         databases=None,
-        spare=True,
+        spares=2,
         spare_max_bytes=10 * GIB,
         undo=3,
         before_migrate=False,
@@ -99,7 +99,7 @@ def test_good_values(key: str, value: object) -> None:
     [
         ("ENABLED", "yes", "True, False or None"),
         ("ENABLED", 1, "True, False or None"),
-        ("SPARE", None, "True or False"),
+        ("SPARES", None, "a number of snapshots, True or False"),
         ("SPARE_MAX_BYTES", "10 GB", "a number of bytes"),
         ("SPARE_MAX_BYTES", True, "a number of bytes"),
         ("UNDO", -1, "a number of states, True or False"),

@@ -175,7 +175,7 @@ def _explain_error(job: CopyJob, error: BaseException) -> BaseException:
             f"The server's disk is full: no room for another {job.size_bytes:,} bytes to copy "
             f"{clone.source!r}. Nothing has changed.",
             hint="Delete snapshots that you do not need (./manage.py pgsnap delete), "
-            "or keep no spares (PGSNAP['SPARE'] = False).",
+            "or keep no spares (PGSNAP['SPARES'] = 0).",
         )
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return CopyFailedError(

@@ -47,7 +47,7 @@ def describe_taken_name(copy: Record, taken: AnyDatabase) -> str:
 def wants_spare(record: Record) -> bool:
     """Tell whether the settings want a spare of a copy like this."""
     settings = config()
-    return settings.spare and (
+    return settings.spares > 0 and (
         record.size_bytes <= settings.spare_max_bytes
         or shares_blocks(record.strategy, record.size_bytes, record.seconds)
     )

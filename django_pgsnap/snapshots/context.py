@@ -27,6 +27,7 @@ from ..clones.catalog import (
 from ..clones.names import spare_name
 from ..clones.records import Part
 from ..clones.spares import describe_taken_name, plan_spare, wants_spare
+from ..conf import config
 from ..connections.reconnect import (
     aliases_sharing_database,
     check_not_in_atomic,
@@ -422,7 +423,8 @@ def finish_operation(
 
     Args:
         contexts: The servers' parts of the operation.
-        current: The copies that are to have spares; the other copies' spares are dropped then.
+        current: The copies that are to have spares; those of other snapshots are dropped then,
+            but for as many as ``SPARES`` says.
         drops: Databases that the operation has made superfluous.
         reporter: Who hears what went wrong.
     """
@@ -464,12 +466,16 @@ def _send_off(
 
 
 def _other_spares(now: ServerContext, kept: Sequence[CopyMember]) -> list[str]:
-    """Return the spares of copies of these live databases other than those kept."""
+    """Return the spares of these live databases' copies that are neither kept nor recent."""
     needed = {member.record.identity for member in kept}
-    # Anyone may call a database like a spare of ours; what the catalog gives is one.
-    return sorted(
-        spare.name
-        for member in now.copies()
-        if member.record.identity not in needed
-        and (spare := now.catalog.spare(member.record.identity)) is not None
+    by_snapshot: dict[str, list[AnyDatabase]] = {}
+    for member in now.copies():
+        # Anyone may call a database like a spare of ours; what the catalog gives is one.
+        spare = now.catalog.spare(member.record.identity)
+        if member.record.identity not in needed and spare is not None:
+            by_snapshot.setdefault(member.record.set_id, []).append(spare)
+    # A restore uses a spare up, so the youngest is of the snapshot that was last of use.
+    ranked = sorted(
+        by_snapshot.values(), key=lambda spares: max(each.oid for each in spares), reverse=True
     )
+    return [spare.name for spares in ranked[config().spares - 1 :] for spare in spares]

@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity, spare_name, unfinished_name
-from ..clones.spares import obtain_spare
+from ..clones.spares import obtain_spare, wants_spare
 from ..clones.strategy import Clone, CopyJob, parse_strategy
+from ..conf import config
 from ..connections.restore_detection import announce_restore, handle_announced_restore
 from ..errors import ObstacleError, PgsnapError
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
@@ -152,11 +153,22 @@ def _clones(
     ]
     if jobs:
         copy_databases(jobs, reporter)
+        member = next(member for _, _, member, spare in found if spare is None)
+        reporter.note(f"Copied {member.record.name!r}, {_why_no_spare(member)}.")
     made = iter(jobs)
     return [
         IncomingDatabase.of(context, target, member, spare or _made(context, next(made)))
         for context, target, member, spare in found
     ]
+
+
+def _why_no_spare(member: CopyMember) -> str:
+    spares = config().spares
+    if not spares:
+        return "since PGSNAP['SPARES'] is 0"
+    if not wants_spare(member.record):
+        return "since PGSNAP['SPARE_MAX_BYTES'] allows no spare of a database as large"
+    return f"since it had no spare; the {spares} snapshots last taken or restored have one"
 
 
 def _spare(

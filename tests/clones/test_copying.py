@@ -347,7 +347,7 @@ def test_disk_full(make_job: MakeJob, databases: ListDatabases) -> None:
     )
     assert caught.value.hint == (
         "Delete snapshots that you do not need (./manage.py pgsnap delete), "
-        "or keep no spares (PGSNAP['SPARE'] = False)."
+        "or keep no spares (PGSNAP['SPARES'] = 0)."
     )
     assert names_of(databases) == ["live"]
 

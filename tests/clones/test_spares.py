@@ -85,7 +85,7 @@ def test_spare_of(strategy: str, session: Session, copy: CopyRecord) -> None:
         ({"SPARE_MAX_BYTES": 0}, {"size_bytes": 1}, False),
         ({}, {"size_bytes": 100 * GIB, "strategy": "clone", "seconds": 1.0}, True),
         ({}, {"size_bytes": 100 * GIB, "strategy": "clone", "seconds": 80.0}, False),
-        ({"SPARE": False}, {"size_bytes": 1}, False),
+        ({"SPARES": False}, {"size_bytes": 1}, False),
     ],
 )
 def test_is_wanted(

@@ -31,7 +31,7 @@ IDENTITY = "0123456789abcdef"
 @pytest.fixture(autouse=True)
 def _no_spares(settings: LazySettings) -> None:
     """No fired statement is at work while a test looks, unless it wants one."""
-    settings.PGSNAP = {**settings.PGSNAP, "SPARE": False}
+    settings.PGSNAP = {**settings.PGSNAP, "SPARES": False}
 
 
 def of_kind(diagnosis: Diagnosis, kind: str) -> list[Finding]:

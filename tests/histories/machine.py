@@ -79,7 +79,7 @@ class Histories(RuleBasedStateMachine):
         names = ["a"] if layout == "one database" else ["a", "b"]
         self._kept = kept
         self._settings = "first" if layout == "one database" else "both"
-        settings.PGSNAP = {"ENABLED": True, "UNDO": kept, "SPARE": spare, "WAIT_S": 5}
+        settings.PGSNAP = {"ENABLED": True, "UNDO": kept, "SPARES": spare, "WAIT_S": 5}
         self._model = Model(live=self._world.begin(names, two_servers=layout == "two servers"))
         self._world.use(SETTINGS[self._settings])
 

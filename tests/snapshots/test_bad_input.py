@@ -329,7 +329,7 @@ def test_full_disk(
     assert first.endswith(f" bytes to copy {live_on_a_small_disk!r}. Nothing has changed.")
     assert hint == (
         "Delete snapshots that you do not need (./manage.py pgsnap delete), or keep no "
-        "spares (PGSNAP['SPARE'] = False)."
+        "spares (PGSNAP['SPARES'] = 0)."
     )
     assert left < 100_000
 

@@ -60,8 +60,9 @@ def test_live_database_is_not_disturbed(live: str, server: Server) -> None:
         assert client.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_named_snapshot(live: str, server: Server) -> None:
-    """A spare can be had of any snapshot; that of the other one makes way."""
+def test_named_snapshot(live: str, server: Server, settings: Settings) -> None:
+    """A spare can be had of any snapshot; those beyond the number make way."""
+    settings.PGSNAP = {"ENABLED": True, "SPARES": 1}
     take("first")
     take("second")
     settle(server)
@@ -77,7 +78,7 @@ def test_named_snapshot(live: str, server: Server) -> None:
 
 def test_default_is_the_one_last_restored(live: str, server: Server, settings: Settings) -> None:
     """Without a name it is the snapshot last taken or restored, whichever was later."""
-    settings.PGSNAP = {"ENABLED": True, "SPARE": False}
+    settings.PGSNAP = {"ENABLED": True, "SPARES": False}
     take("first")
     take("second")
     assert _refilled() == "second"

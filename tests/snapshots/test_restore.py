@@ -191,7 +191,7 @@ def test_no_undo_where_none_is_wanted(
     by_setting: bool, live: str, server: Server, settings: Settings
 ) -> None:
     """With undo=False, or the setting UNDO off, what is replaced is dropped."""
-    settings.PGSNAP = {"ENABLED": True, "UNDO": not by_setting, "SPARE": False}
+    settings.PGSNAP = {"ENABLED": True, "UNDO": not by_setting, "SPARES": False}
     take("seeded")
     write("Ursula")
 
@@ -204,7 +204,7 @@ def test_no_undo_where_none_is_wanted(
 
 def test_without_a_spare_it_copies(live: str, server: Server, settings: Settings) -> None:
     """Where no spare is to be had a restore makes a clone of its own, and says so."""
-    settings.PGSNAP = {"ENABLED": True, "SPARE": False}
+    settings.PGSNAP = {"ENABLED": True, "SPARES": False}
     copy = take("seeded").members[0].database
     write("Ursula")
     before = oids(settle(server))
@@ -213,6 +213,7 @@ def test_without_a_spare_it_copies(live: str, server: Server, settings: Settings
     restore("seeded", reporter=recorder)
 
     assert recorder.steps == [f"Copying {copy.name}"]
+    assert "Copied 'seeded', since PGSNAP['SPARES'] is 0." in recorder.notes
     assert authors() == []
     after = oids(settle(server))
     assert after[live] not in before.values()

@@ -162,7 +162,7 @@ def test_crash_while_a_spare_is_made(
 
 def test_crash_right_after_a_swap(live: str, server: Server, settings: LazySettings) -> None:
     """What a restore has reported done is done, and what it replaced can be had back."""
-    settings.PGSNAP = {**settings.PGSNAP, "SPARE": False}
+    settings.PGSNAP = {**settings.PGSNAP, "SPARES": False}
     write("Ursula")
     take("seeded")
     write("Octavia")

@@ -1,6 +1,7 @@
 """Taking snapshots."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import django
 import psycopg
@@ -145,19 +146,44 @@ def test_spare_is_made_meanwhile(live: str, server: Server) -> None:
     assert list_snapshots()[0].spare == "ready"
 
 
-def test_project_keeps_one_spare(live: str, server: Server) -> None:
-    """The spare of an earlier snapshot goes when that of the next is made."""
-    first = take("first")
+@pytest.mark.parametrize(
+    ("pgsnap", "spared"),
+    [
+        ({}, ["third", "first"]),
+        ({"SPARES": 1}, ["third"]),
+        ({"SPARES": 3}, ["third", "second", "first"]),
+    ],
+)
+def test_last_used_snapshots_have_spares(
+    pgsnap: dict[str, int], spared: list[str], live: str, server: Server, settings: Settings
+) -> None:
+    """Those last taken or restored keep their spares; the spares of others make way."""
+    settings.PGSNAP = {"ENABLED": True, **pgsnap}
+    for work in (partial(take, "first"), partial(take, "second"), partial(restore, "first")):
+        work()
+        settle(server)
+
+    take("third")
+
     settle(server)
-
-    second = take("second")
-
-    names = {database.name for database in settle(server)}
-    assert f"pgsnap_spare_{first.members[0].record.identity}" not in names
-    assert f"pgsnap_spare_{second.members[0].record.identity}" in names
+    assert [each.name for each in list_snapshots() if each.spare == "ready"] == spared
 
 
-@pytest.mark.parametrize("pgsnap", [{"SPARE": False}, {"SPARE_MAX_BYTES": 1_000_000}])
+def test_switching_between_two_snapshots_copies_nothing(live: str, server: Server) -> None:
+    """With the default both have spares, each time anew."""
+    for name in ("one", "other"):
+        take(name)
+        settle(server)
+    recorder = Recorder()
+
+    for name in ("one", "other", "one", "other"):
+        restore(name, reporter=recorder)
+        settle(server)
+
+    assert recorder.steps == []
+
+
+@pytest.mark.parametrize("pgsnap", [{"SPARES": False}, {"SPARE_MAX_BYTES": 1_000_000}])
 def test_settings_that_want_no_spare(
     pgsnap: dict[str, object], live: str, server: Server, settings: Settings
 ) -> None:

@@ -204,7 +204,7 @@ def enter(
             USER=parameters["user"],
             PASSWORD=parameters["password"],
         )
-    settings.PGSNAP = {"ENABLED": True, "SPARE": spare}
+    settings.PGSNAP = {"ENABLED": True, "SPARES": spare}
 
 
 def run_in_child(

@@ -76,7 +76,7 @@ def test_only_of_the_template_used_last(
     assert {template.database, newer.database} <= present
 
 
-@pytest.mark.parametrize("settings", [{"SPARE": False}, {"SPARE_MAX_BYTES": 1}])
+@pytest.mark.parametrize("settings", [{"SPARES": False}, {"SPARE_MAX_BYTES": 1}])
 def test_not_wanted(
     session: Session, ours: Server, template: TemplateRecord, settings: dict[str, object]
 ) -> None:
