@@ -179,15 +179,21 @@ def print_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
     out.print(grid)
 
 
-def write_diagnosis(diagnosis: Diagnosis, write: Callable[[str], object]) -> None:
-    """Write a paragraph per finding, and what our databases occupy."""
-    for finding in diagnosis.findings:
+def write_diagnosis(
+    diagnosis: Diagnosis, write: Callable[[str], object], *, with_notes: bool
+) -> None:
+    """Write a paragraph per finding; notes, and what our databases occupy, only on demand."""
+    shown = [each for each in diagnosis.findings if with_notes or each.severity != "note"]
+    shown += [each for each in diagnosis.findings if each.fixed and each not in shown]
+    for finding in shown:
         write(_paragraph(finding))
-    for usage in diagnosis.usage:
+    for usage in diagnosis.usage if with_notes else ():
         if usage.databases:
             write(f"{usage.kind}: {usage.databases}, {format_size(usage.size_bytes)}")
-    if not diagnosis.findings:
-        write("Nothing to report.")
+    if not diagnosis.problems:
+        hidden = len(diagnosis.findings) - len(shown)
+        notes = f" {hidden} {'note' if hidden == 1 else 'notes'}: add -v 2." if hidden else ""
+        write(f"Nothing is wrong.{notes}")
 
 
 def summarize_problems(diagnosis: Diagnosis) -> str:

@@ -382,6 +382,19 @@ def test_command_prints_findings_and_fails_while_any_is_left(
     assert f"fixed: {name}\n    It is a clone that an interrupted command" in printed
 
 
+def test_command_on_a_healthy_project(live: str, call: Call) -> None:
+    """Where nothing is wrong that is one line; notes and sizes are there on demand."""
+    call("pgsnap", "take", "seeded")
+
+    (line,) = call("pgsnap", "doctor").stdout.splitlines()
+    talkative = call("pgsnap", "doctor", "-v", "2").stdout
+
+    assert line == "Nothing is wrong. 1 note: add -v 2."
+    assert talkative.startswith("note: pgsnap_")
+    assert "\nlive: 1, " in talkative
+    assert talkative.endswith("Nothing is wrong.\n")
+
+
 def test_command_prints_json(live: str, call: Call) -> None:
     """With --json the facts are printed, and nothing else."""
     call("pgsnap", "take", "seeded")

@@ -39,6 +39,7 @@ from ..facts import diagnosis_facts, error_facts, snapshot_facts, status_facts, 
 from ..progress import CommandReporter
 from ..run import run_command
 
+_STEPS = 2  # the verbosity that shows steps and notes
 _USAGE = 2
 _INTERRUPTED = 130
 _YES = ("y", "yes")
@@ -408,7 +409,8 @@ class Command(BaseCommand):
         if self._as_json:
             self._print_json(diagnosis_facts(diagnosis))
         else:
-            write_diagnosis(diagnosis, self.stdout.write)
+            with_notes = self._verbosity >= _STEPS
+            write_diagnosis(diagnosis, self.stdout.write, with_notes=with_notes)
         if diagnosis.problems:
             raise CommandError(summarize_problems(diagnosis))
 
