@@ -14,7 +14,12 @@ import pytest
 from django.conf import settings as django_settings
 from django.db import connection
 
-from django_pgsnap.errors import PgsnapError, SnapshotExistsError, SnapshotNotFoundError
+from django_pgsnap.errors import (
+    PgsnapError,
+    SnapshotExistsError,
+    SnapshotNotFoundError,
+    SnapshotPinnedError,
+)
 from django_pgsnap.snapshots.manage import delete, pin, refill, rename
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.restore import restore
@@ -93,8 +98,10 @@ def after_pin(state: State) -> Outcome:
 def after_delete(state: State) -> Outcome:
     if "a" not in state.snapshots:
         return SnapshotNotFoundError
+    if "a" in state.pinned:
+        return SnapshotPinnedError
     others = {name: rows for name, rows in state.snapshots.items() if name != "a"}
-    return [replace(state, snapshots=others, pinned=state.pinned - {"a"})]
+    return [replace(state, snapshots=others)]
 
 
 def after_refill(state: State) -> Outcome:
