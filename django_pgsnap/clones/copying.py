@@ -21,6 +21,8 @@ from .barrier import CopyBarrier, NotQuietError
 from .records import Strategy
 from .strategy import CopyJob, drop_database, is_refusal_to_share_blocks
 
+# An estimate never says that it is done.
+_MOST_ESTIMATED: Final = 0.95
 _LOOK_S: Final = 0.02
 # Nobody is to be kept waiting for longer than it takes.
 _LOOK_AT_BARRIER_S: Final = 0.001
@@ -74,6 +76,7 @@ class _Attempt:
         watchers = {job.server: job.watcher for job in jobs}
         self._growth = {server: DirectoryGrowth(watcher) for server, watcher in watchers.items()}
         self._seconds = 0.0
+        self._copying_since = 0.0
 
     def run(self) -> list[BaseException | None]:
         for job in self._jobs:
@@ -118,8 +121,19 @@ class _Attempt:
         done = [growth.done_bytes() for growth in self._growth.values()]
         known = [part for part in done if part is not None]
         self._reporter.copied(
-            sum(known) if len(known) == len(done) else None,
+            sum(known) if len(known) == len(done) else self._estimated_bytes(),
             sum(job.size_bytes for job in self._jobs),
+        )
+
+    def _estimated_bytes(self) -> int | None:
+        """Return how much is copied by now, going by earlier copies; None where there were none."""
+        if not all(job.bytes_per_s for job in self._jobs):
+            return None
+        self._copying_since = self._copying_since or time.monotonic()
+        elapsed_s = time.monotonic() - self._copying_since
+        return sum(
+            int(min(job.size_bytes * _MOST_ESTIMATED, job.bytes_per_s * elapsed_s))
+            for job in self._jobs
         )
 
 

@@ -213,6 +213,11 @@ class CopyRecord(Record):
     migrations: Migrations = field(default=(), repr=False)
     knows_migrations: bool = True
 
+    @property
+    def bytes_per_s(self) -> float:
+        """How fast the server made it; 0 for unknown."""
+        return self.size_bytes / self.seconds if self.seconds else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class UndoRecord(Record):

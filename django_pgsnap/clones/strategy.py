@@ -119,6 +119,7 @@ class CopyJob:
         watcher: Another session on the same server, to look at it meanwhile.
         server: That server.
         terminator: Keeps the source empty; None where the source is shut anyway.
+        bytes_per_s: How fast the server copied before, to estimate progress by; 0 for unknown.
     """
 
     clone: Clone
@@ -127,6 +128,7 @@ class CopyJob:
     watcher: Session
     server: Server
     terminator: BackendTerminator | None
+    bytes_per_s: float = 0.0
 
 
 def choose_strategy(

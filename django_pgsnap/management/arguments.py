@@ -188,6 +188,7 @@ _RESTORE: Final = (
         help="drop the present state, so that this cannot be undone",
     ),
     _flag("--migrate", help="then run the migrations that the snapshot lacks"),
+    _flag("--dry-run", help="only say what would happen: who is connected, what is copied"),
     *_WHEN_BUSY,
 )
 _UNDO: Final = (

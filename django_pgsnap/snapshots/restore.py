@@ -194,6 +194,7 @@ def _job(context: ServerContext, target: Target, member: CopyMember) -> CopyJob:
         watcher=context.watcher,
         server=context.server,
         terminator=None,
+        bytes_per_s=member.record.bytes_per_s,
     )
 
 

@@ -274,7 +274,8 @@ def plan_parts(
         force=request.force,
         reporter=reporter,
     )
-    rates = _known_rates(context)
+    newest = _newest_copy(context)
+    rates = _rates_of(newest)
     sizes = measure_databases(context.watcher, context.sources)
     for target in context.targets:
         identity = new_identity()
@@ -306,14 +307,18 @@ def plan_parts(
                 watcher=context.watcher,
                 server=context.server,
                 terminator=terminator,
+                bytes_per_s=newest.bytes_per_s if newest else 0.0,
             ),
         )
 
 
-def _known_rates(context: ServerContext) -> CopyRates:
-    """Return how fast the server copied, as its newest copy knows."""
-    records = [record for copy in context.catalog.copies() if (record := copy.record) is not None]
-    newest = max(records, key=lambda record: record.taken_at, default=None)
+def _newest_copy(context: ServerContext) -> CopyRecord | None:
+    """Return what the server's newest copy knows of itself, also how fast it was made."""
+    records = [copy.record for copy in context.catalog.copies()]
+    return max(records, key=lambda record: record.taken_at, default=None)
+
+
+def _rates_of(newest: CopyRecord | None) -> CopyRates:
     if newest is None:
         return UNKNOWN_RATES
     return CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)

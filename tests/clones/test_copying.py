@@ -21,6 +21,8 @@ from django_pgsnap.postgres import backends
 from django_pgsnap.postgres.backends import BackendTerminator
 from django_pgsnap.postgres.session import Query, Session
 from django_pgsnap.reporting import Reporter
+from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.take import take
 from tests.conftest import ListDatabases, MakeDatabase, RunSql, ServerAs
 from tests.servers import Server
 from tests.watching import Background, timeless, until
@@ -527,3 +529,27 @@ def test_progress_of_an_ordinary_role(make_job: MakeJob, role: Callable[[], str]
     copy_databases([job], listener)
 
     assert set(listener.heard) == {(None, SIZE_BYTES)}
+
+
+def test_progress_by_earlier_copies(make_job: MakeJob, role: Callable[[], str]) -> None:
+    """Where an earlier copy tells how fast the server is, others hear a share that grows."""
+    listener = Listener()
+    job = tampered(make_job(user=role()), pg.SQL("SELECT pg_sleep(0.3)"))
+
+    copy_databases([replace(job, bytes_per_s=SIZE_BYTES * 5)], listener)
+
+    heard = [done for done, _ in listener.heard if done is not None]
+    assert len(heard) == len(listener.heard)
+    assert heard == sorted(heard)
+    assert heard[0] < heard[-1] == int(SIZE_BYTES * 0.95)
+
+
+def test_speed_of_a_copy_is_known_to_the_next(live_owned: str) -> None:
+    """A take and a restore estimate by how long the newest copy took."""
+    record = take("seeded", spare=False).members[0].record
+    listener = Listener()
+
+    restore("seeded", reporter=listener)
+
+    assert record.bytes_per_s == record.size_bytes / record.seconds
+    assert None not in {done for done, _ in listener.heard}

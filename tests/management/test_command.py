@@ -144,6 +144,29 @@ def test_restore_says_how_far_the_code_is(live: str, call: Call) -> None:
     assert "behind" not in migrated
 
 
+def test_dry_run_of_a_restore(live: str, call: Call, server: Server) -> None:
+    """It is said how a restore would go and who is in its way, and nothing is changed."""
+    take("seeded", spare=False)
+    write("Ursula")
+    with server.connect(live, application_name="psql"), in_transaction(server, live):
+        said = call("pgsnap", "restore", "--dry-run").stdout.splitlines()
+        facts = json.loads(call("pgsnap", "restore", "--dry-run", "--json").stdout)
+    settle(server)
+    take("other")
+    settle(server)
+
+    again = call("pgsnap", "restore", "--dry-run").stdout
+
+    assert said[0] == "Would restore 'seeded' of just now to default by copying it first."
+    assert [line.partition(": ")[0] for line in said[1:]] == [
+        "Would end this idle session",
+        "Would wait for",
+    ]
+    assert (len(facts["idle"]), len(facts["busy"]), facts["name"]) == (1, 1, "seeded")
+    assert again == "Would restore 'other' of just now to default by renaming its spare.\n"
+    assert authors() == ["Ursula"]
+
+
 def test_show(live: str, call: Call) -> None:
     """A snapshot is shown with all that is known of it."""
     snapshot = take("seeded", note="a note", pin=True, spare=False)

@@ -25,6 +25,7 @@ from ...formatting import format_ago, format_seconds, format_size, printable
 from ...migration_drift import KnownMigrations, describe_drift
 from ...safety import allow_here
 from ...snapshots import manage, queries
+from ...snapshots.preview import preview
 from ...snapshots.prune import prune
 from ...snapshots.purge import EVERYTHING, Kind, list_managed_databases, purge
 from ...snapshots.restore import restore
@@ -129,8 +130,12 @@ class Command(BaseCommand):
         name: str | None,
         undo: bool | None,
         migrate: bool,
+        dry_run: bool,
         **options: Unpack[_WhenBusy],
     ) -> None:
+        if dry_run:
+            self._preview_restore(name, options["databases"])
+            return
         began = time.monotonic()
         with self._reporter() as reporter:
             snapshot = restore(name, undo=undo, reporter=reporter, **options)
@@ -147,6 +152,25 @@ class Command(BaseCommand):
             overview = queries.overview(databases=options["databases"])
             for sentence in (*describe_drift(drift), *describe_next_undo(overview)):
                 self.stdout.write(printable(sentence))
+
+    def _preview_restore(self, name: str | None, databases: Sequence[str] | None) -> None:
+        snapshot = queries.get(name, databases=databases)
+        drift = KnownMigrations().drift(snapshot.migrations)
+        found = preview(databases=databases or snapshot.aliases)
+        if self._as_json:
+            facts = snapshot_facts(snapshot, drift)
+            self._print_json({**facts, "idle": found.idle, "busy": found.busy})
+            return
+        way = "copying it first" if snapshot.spare == "none" else "renaming its spare"
+        what = f"{snapshot.name!r} of {format_ago(snapshot.taken_at)}"
+        lines = [
+            f"Would restore {what} to {', '.join(snapshot.aliases)} by {way}.",
+            *(f"Would end this idle session: {each}" for each in found.idle),
+            *(f"Would wait for: {each}" for each in found.busy),
+            *describe_drift(drift),
+        ]
+        for line in lines:
+            self.stdout.write(printable(line))
 
     def _undo(
         self, *, number: int, only_list: bool, drop: bool, **options: Unpack[_WhenBusy]
