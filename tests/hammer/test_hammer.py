@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+from django_pgsnap.conf import Config
 from django_pgsnap.snapshots.queries import list_snapshots
 from tests.hammer.campaign import Campaign
 from tests.project import Manage
@@ -50,5 +51,6 @@ def test_nothing_is_lost_under_fire(
     assert campaign.failures == []
     assert {snapshot.name for snapshot in list_snapshots()} == campaign.snapshots
     kinds = Counter(re.sub("[0-9a-f]{16}$", "", each.name) for each in settle(server))
-    one_each = {live: 1, "pgsnap_spare_": 1, "pgsnap_undo_": 1}
-    assert kinds == {"pgsnap_": len(campaign.snapshots)} | one_each
+    assert 1 <= kinds.pop("pgsnap_undo_") <= Config.undo
+    spares = min(Config.spares, len(campaign.snapshots))
+    assert kinds == {live: 1, "pgsnap_": len(campaign.snapshots), "pgsnap_spare_": spares}

@@ -31,7 +31,7 @@ class Command:
         outcomes: the states that it leads to one after the other, given the one before.
         aliases: of the live databases.
         had_spare: whether "base" has spares when it begins.
-        spare: the setting SPARE while it runs, and afterwards.
+        spare: the setting SPARES while it runs, and afterwards.
         written: whether the live databases were written since "base" was restored.
         two_servers: whether each live database seems to be on a server of its own.
         between: states that it leads through between the commits on two servers; whoever kills

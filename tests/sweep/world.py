@@ -187,7 +187,7 @@ def enter(
     Args:
         server: where it is.
         aliases: of its live databases.
-        spare: the setting SPARE.
+        spare: the setting SPARES.
         two_servers: whether to reach all but the first by another address. That makes it another
             server to the app, with a transaction of its own.
     """
