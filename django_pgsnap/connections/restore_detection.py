@@ -1,21 +1,22 @@
-"""Arrivals: another database has taken the place behind an alias, and what was known is stale.
+"""Noticing that another database has taken the place behind an alias, and that sessions were ended.
 
 A database is known by its oid, which stays through a rename. As long as a session lives, the name
 it connected to still leads to its database, since a swap waits until no session is left. So only
-new connections have to be looked at.
+new connections have to be looked at, and those that the server has ended are made anew.
 
-The watch: a process keeps answering when another one restores a database under it.
-
-Every new connection is looked at. That is soon enough for queries, but not for a request that
-begins with something cached: so each request begins with a look, too.
+That is soon enough for queries, but not for a request that begins with something cached: so each
+request begins with a look, too.
 """
 
 from __future__ import annotations
 
+import select
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import wraps
 from threading import Lock
 from typing import Any, Final
 
@@ -26,11 +27,12 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_started
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
+from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg.pq import TransactionStatus
 
 from ..aliases import iter_postgresql_wrappers
 from ..conf import config
+from ..reporting import Reporter, logger
 from ..signals import post_restore
 from .claimed_requests import is_claimed_at_start
 from .reconnect import aliases_sharing_database, get_open_pool, repair_pools
@@ -69,6 +71,10 @@ _announced: dict[tuple[str, str], DatabaseReplaced] = {}
 # receivers may wait for locks of their own, held by threads that wait for this one.
 _deciding: Final = Lock()
 
+# How often caches were cleared, by alias: what was set up from them before is stale.
+_clearings: Counter[str] = Counter()
+
+# It runs where the search path may lead to functions and operators of others.
 _DATABASE: Final = (
     "SELECT datname, oid FROM pg_catalog.pg_database"
     " WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
@@ -80,33 +86,34 @@ def announce_restore(arrivals: Iterable[DatabaseReplaced]) -> None:
     _announced.update({arrival.place: arrival for arrival in arrivals})
 
 
-def handle_announced_restore(arrivals: Iterable[DatabaseReplaced]) -> None:
-    """Meet what a swap has brought, unless another thread did."""
+def handle_announced_restore(arrivals: Iterable[DatabaseReplaced], reporter: Reporter) -> None:
+    """Meet what a swap has brought, unless another thread did, and warn of receivers that fail."""
     with _deciding:
         unmet = [arrival for arrival in arrivals if _announced.get(arrival.place) is arrival]
         for arrival in unmet:
             _handle_restore(arrival)
-    _send_post_restore(unmet)
+    for problem in _send_post_restore(unmet):
+        reporter.warn(problem)
 
 
-def check_oid(alias: str, connection: Any) -> bool:
-    """See what a driver's connection leads to, and meet it if it is not what was met last.
+def check_oid(alias: str, connection: Any) -> None:
+    """See what a driver's connection leads to, and meet it if it is not what was met last."""
+    for problem in _send_post_restore(_note_arrival(alias, connection)):
+        logger.warning(problem)
 
-    Returns:
-        Whether it had been another one, so that the connection may have been set up from caches
-        that were stale.
-    """
+
+def _note_arrival(alias: str, connection: Any) -> list[DatabaseReplaced]:
+    """Note what a driver's connection leads to, and return it if nobody has met it before."""
     found = _read_database(alias, connection)
     if _known_oids.setdefault(found.place, found.oid) == found.oid:
-        return False
+        return []
     with _deciding:
         # Once more: meanwhile another thread may have met something newer than this.
         found = _read_database(alias, connection)
-        is_first = _known_oids.get(found.place) != found.oid
-        if is_first:
-            _handle_restore(found)
-    _send_post_restore([found] if is_first else [])
-    return True
+        if _known_oids.get(found.place) == found.oid:
+            return []
+        _handle_restore(found)
+    return [found]
 
 
 def connected_aliases() -> list[str]:
@@ -147,13 +154,27 @@ def _handle_restore(arrival: DatabaseReplaced) -> None:
     _known_oids[arrival.place] = arrival.oid
 
 
-def _send_post_restore(arrivals: Iterable[DatabaseReplaced]) -> None:
-    for arrival in arrivals:
-        post_restore.send(sender=None, using=arrival.alias, snapshot=arrival.snapshot)
+def _send_post_restore(arrivals: Iterable[DatabaseReplaced]) -> list[str]:
+    """Tell all receivers, and return which of them failed."""
+    return [
+        f"The receiver {_name_receiver(receiver)} of post_restore failed for {arrival.alias!r}: "
+        f"{type(outcome).__name__}: {outcome}"
+        for arrival in arrivals
+        for receiver, outcome in post_restore.send_robust(
+            sender=None, using=arrival.alias, snapshot=arrival.snapshot
+        )
+        if isinstance(outcome, Exception)
+    ]
+
+
+def _name_receiver(receiver: Any) -> str:
+    name = getattr(receiver, "__qualname__", None)
+    return f"{receiver.__module__}.{name}" if name else repr(receiver)
 
 
 def clear_caches(alias: str) -> None:
     """Have Django forget what it remembers of a database's contents."""
+    _clearings[alias] += 1
     if apps.is_installed("django.contrib.contenttypes"):
         from django.contrib.contenttypes.models import ContentType
 
@@ -178,40 +199,108 @@ _DISPATCH_UID: Final = "django_pgsnap"
 # spare, or nothing but ended ones to give. The second time those have been replaced.
 _POOL_S: Final = (0.1, 1.0)
 
+# A connection is set up again when a restore comes in between. Restores do not follow so closely.
+_SET_UPS: Final = 10
+
+_django_connect: Final = DatabaseWrapper.connect
+_django_close_if_unhealthy: Final = DatabaseWrapper.close_if_health_check_failed
+
 
 def watch_connections() -> None:
-    """Begin to look behind connections, and have Django check those that it uses again.
+    """Look behind each connection that Django makes, and for the end of those that it keeps.
 
-    Health checks let a request do with connections that a swap has ended, persistent and pooled
-    ones, whenever in its course it comes to use one.
+    Django asks whether a connection is still usable once in a request at most, and a loop, a shell
+    or a thread never makes one. All cursors and transactions pass by these two methods.
     """
     for wrapper in iter_postgresql_wrappers():
-        wrapper.settings_dict["CONN_HEALTH_CHECKS"] = True
+        if wrapper.settings_dict["OPTIONS"].get("pool"):
+            # A connection that a pool gives is looked at in any case. The pool's own check would
+            # discard one ended connection after the other, with longer and longer pauses.
+            wrapper.settings_dict["CONN_HEALTH_CHECKS"] = False
         if wrapper.connection is not None:  # another app's ready() has used it
             check_oid(wrapper.alias, wrapper.connection)
             wrapper.close()
-    connection_created.connect(_check_new_connection, dispatch_uid=_DISPATCH_UID)
+    # Backends of others inherit from it.
+    DatabaseWrapper.connect = _connect  # type: ignore[method-assign,assignment]
+    DatabaseWrapper.close_if_health_check_failed = _close_if_ended  # type: ignore[method-assign,assignment]
     # Neither the test client's requests, which may be forbidden to connect, nor those for static
     # files: both have handlers of their own.
     for handler in (WSGIHandler, ASGIHandler):
         request_started.connect(_check_before_request, sender=handler, dispatch_uid=_DISPATCH_UID)
 
 
-def _check_new_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """See whether a new connection leads to another database than the last one did."""
-    if connection.vendor != "postgresql" or connection.alias not in connections:
-        return
+def is_ended(wrapper: BaseDatabaseWrapper, *, any_state: bool = False) -> bool:
+    """Tell whether the server has ended a connection; without any_state, outside transactions only.
+
+    An idle session has nothing to say, so its socket is not readable. Only where it is, which may
+    also be a notification, a round trip shows which of them it is.
+    """
+    held: Any = getattr(wrapper.connection, "driver_connection", wrapper.connection)
+    if wrapper.in_atomic_block or not isinstance(held, psycopg.Connection):
+        return False
+    if held.closed:
+        return True
+    is_idle = held.pgconn.transaction_status == TransactionStatus.IDLE
+    if not (is_idle or any_state) or not _is_readable(held.fileno()):
+        return False
+    usable = wrapper.is_usable()
+    if usable and is_idle and not held.autocommit:
+        held.rollback()
+    return not usable
+
+
+def _is_readable(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+@wraps(_django_close_if_unhealthy)
+def _close_if_ended(wrapper: BaseDatabaseWrapper) -> None:
+    if is_ended(wrapper):
+        wrapper.close()
+        repair_pools([wrapper.alias])
+    _django_close_if_unhealthy(wrapper)
+
+
+@wraps(_django_connect)
+def _connect(wrapper: BaseDatabaseWrapper) -> None:
+    """Connect, and once more where what the connection was set up from proves to be stale.
+
+    The oids of types, for instance, may have been read from the database before, by this thread or
+    by another one, and be found in a cache.
+    """
+    # Copies of a wrapper, for other databases, are none of ours.
+    if wrapper.alias not in connections:
+        return _django_connect(wrapper)
+    arrivals: list[DatabaseReplaced] = []
     try:
-        stale = check_oid(connection.alias, connection.connection)
+        for _ in range(_SET_UPS):
+            before = _clearings[wrapper.alias]
+            _django_connect(wrapper)
+            if _is_current(wrapper, arrivals) and _clearings[wrapper.alias] == before:
+                break
+            wrapper.close()
+            repair_pools([wrapper.alias])
+    finally:
+        for problem in _send_post_restore(arrivals):
+            logger.warning(problem)
+
+
+def _is_current(wrapper: BaseDatabaseWrapper, arrivals: list[DatabaseReplaced]) -> bool:
+    """Note another database behind a new connection; tell whether the server has not ended it."""
+    held: Any = wrapper.connection
+    try:
+        arrivals += _note_arrival(wrapper.alias, held)
     except psycopg.OperationalError:
-        if not connection.connection.closed:
+        if not held.closed:
             raise
-        stale = True  # ended just after it was opened
-    if stale:
-        # It was set up from stale caches, with the oids of types for instance.
-        connection.close()
-        repair_pools([connection.alias])
-        connection.connect()
+        # What it has read while it was set up may be in a cache now, though a restore came since.
+        clear_caches(wrapper.alias)
+        return False
+    return True
 
 
 def _check_before_request(**request: Any) -> None:
@@ -229,24 +318,16 @@ def _check_before_request(**request: Any) -> None:
             if pool := get_open_pool(wrapper):
                 _check_pool(alias, pool)
             elif not wrapper.in_atomic_block:
-                _check_wrapper(wrapper)
+                if is_ended(wrapper, any_state=True):
+                    wrapper.close()
+                if wrapper.connection is None:
+                    # Not ensure_connection(), which test cases forbid in the threads of a live
+                    # server, too.
+                    with wrapper.wrap_database_errors:
+                        wrapper.connect()
         except (DatabaseError, InterfaceError):
             # The request will try for itself, if it needs the database at all.
             wrapper.close()
-
-
-def _check_wrapper(wrapper: BaseDatabaseWrapper) -> None:
-    if wrapper.connection is not None:
-        try:
-            check_oid(wrapper.alias, wrapper.connection)
-        except psycopg.Error:
-            wrapper.close()
-    if wrapper.connection is None:
-        # Not ensure_connection(), which test cases forbid in the threads of a live server, too.
-        with wrapper.wrap_database_errors:
-            wrapper.connect()
-    # The request may come to use it only after a swap.
-    wrapper.health_check_done = False  # type: ignore[attr-defined]
 
 
 def _check_pool(alias: str, pool: Any) -> None:

@@ -104,7 +104,7 @@ def restore_as(
             drops=drops,
             reporter=reporter,
         )
-    handle_announced_restore(replaced_databases)
+    handle_announced_restore(replaced_databases, reporter)
     return snapshot
 
 

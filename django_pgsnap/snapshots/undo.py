@@ -64,7 +64,7 @@ def undo(
         announce_restore(replaced_databases)
         drops = replace_live(incoming, request, reporter)
         finish_operation(contexts, drops=drops, reporter=reporter)
-    handle_announced_restore(replaced_databases)
+    handle_announced_restore(replaced_databases, reporter)
     return chosen
 
 

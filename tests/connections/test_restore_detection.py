@@ -88,27 +88,6 @@ def test_receiver_may_take_and_restore(live: str) -> None:
     assert sorted(call["snapshot"].name for call in calls) == ["again", "seeded"]
 
 
-def test_receiver_that_raises(lives: dict[str, str]) -> None:
-    """An error of a receiver comes through, and leaves no alias with stale caches."""
-    take("seeded")
-    for alias in lives:
-        change(alias)
-        assert answer(f"/state/?using={alias}")["authors"] == 1
-
-    def fail(**_: Any) -> None:
-        raise ZeroDivisionError
-
-    post_restore.connect(fail)
-    try:
-        with pytest.raises(ZeroDivisionError):
-            restore("seeded")
-    finally:
-        post_restore.disconnect(fail)
-
-    for alias in lives:
-        assert is_fresh(answer(f"/state/?using={alias}"), authors=0)
-
-
 @pytest.mark.parametrize("options", [{}, {"pool": {"min_size": 2}}], ids=["connections", "pool"])
 def test_restores_under_load(live: str, options: dict[str, Any]) -> None:
     """Whichever thread meets a restored database first, all hear of it once, with the snapshot."""

@@ -15,6 +15,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_started
 from django.db import OperationalError, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import TransactionTestCase, modify_settings, override_settings
 from django.test.utils import CaptureQueriesContext
@@ -354,7 +355,7 @@ def test_off(live: str, pgsnap: dict[str, Any], unwatched: None) -> None:
         config.ready()
 
     assert connection.settings_dict["CONN_HEALTH_CHECKS"] is False
-    assert not connection_created.has_listeners(type(connection))
+    assert not is_watched()
     assert (
         restore_detection._check_before_request
         not in request_started._live_receivers(WSGIHandler)[0]
@@ -366,7 +367,7 @@ def test_debug_switches_it_on(live: str, unwatched: None) -> None:
     with override_settings(PGSNAP={}, DEBUG=True):
         apps.get_app_config("django_pgsnap").ready()
 
-    assert connection_created.has_listeners(type(connection))
+    assert is_watched()
 
 
 def test_switching_on_twice(live: str) -> None:
@@ -392,10 +393,8 @@ def before_ours() -> Iterator[Callable[..., None]]:
     connected = []
 
     def connect(receiver: Callable[..., None]) -> None:
-        _unwatch()
         connection_created.connect(receiver)
         connected.append(receiver)
-        watch_connections()
 
     yield connect
     for receiver in connected:
@@ -411,7 +410,13 @@ def unwatched() -> Iterator[None]:
     watch_connections()
 
 
+def is_watched() -> bool:
+    return DatabaseWrapper.connect is restore_detection._connect
+
+
 def _unwatch() -> None:
-    connection_created.disconnect(dispatch_uid=restore_detection._DISPATCH_UID)
+    DatabaseWrapper.connect = restore_detection._django_connect  # type: ignore[method-assign]
+    unhealthy = restore_detection._django_close_if_unhealthy
+    DatabaseWrapper.close_if_health_check_failed = unhealthy  # type: ignore[method-assign]
     for handler in (WSGIHandler, ASGIHandler):
         request_started.disconnect(sender=handler, dispatch_uid=restore_detection._DISPATCH_UID)
