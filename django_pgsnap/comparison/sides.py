@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from ..errors import ObstacleError
+from ..postgres.backends import read_backends
 from ..postgres.parallel import start_in_thread
 from ..postgres.server import Server
 from ..postgres.session import DIFF_PURPOSE, Query, Session
@@ -98,7 +99,7 @@ def open_copy(server: Server, database: str) -> Iterator[Session]:
        ``doctor --fix`` shuts it.
 
     Raises:
-        ObstacleError: Somebody else uses the copy, to clone it for instance.
+        ObstacleError: Somebody else uses the copy, to clone it for instance, or came in, too.
     """
     with server.session(DIFF_PURPOSE) as maintenance:
         try:
@@ -110,7 +111,26 @@ def open_copy(server: Server, database: str) -> Iterator[Session]:
                 hint="See ./manage.py pgsnap list for what there is.",
             ) from error
         with session:
+            _check_alone(maintenance, database, session)
             yield session
+
+
+def _check_alone(maintenance: Session, database: str, ours: Session) -> None:
+    """Name who came into a copy while it was open, and end whom we may."""
+    # Another diff of ours may be there. What a session calls itself proves nothing.
+    me = maintenance.value(sql.SQL("SELECT session_user::text"))
+    present = read_backends(maintenance, [database])
+    strangers = [each for each in present if each.pid != ours.pid and each.user != me]
+    if strangers:
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            for each in strangers:
+                maintenance.rows(sql.SQL("SELECT pg_terminate_backend(%s)"), [each.pid])
+        names = "; ".join(map(str, strangers))
+        raise ObstacleError(
+            f"Others came into the copy {database!r} while it was open for us: {names}.",
+            hint="Ask them whether they wrote there, which would be part of the snapshot from now "
+            "on, then try again.",
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import psycopg
 import pytest
@@ -10,9 +11,12 @@ from psycopg import sql as pg
 from pytest_django import Settings
 
 from django_pgsnap.clones.names import new_identity, spare_name
+from django_pgsnap.comparison.diff import diff
 from django_pgsnap.doctor.diagnosis import diagnose
-from django_pgsnap.errors import OperationRunningError, PgsnapError
+from django_pgsnap.errors import ObstacleError, OperationRunningError, PgsnapError
+from django_pgsnap.postgres import server as maintenance
 from django_pgsnap.postgres.advisory_locks import lock_key
+from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots.manage import delete, refill, rename
 from django_pgsnap.snapshots.queries import overview
 from django_pgsnap.snapshots.restore import restore
@@ -20,7 +24,7 @@ from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql
 from tests.security.conftest import MALLORY, OPEN, SHUT, Attacker, victim
-from tests.servers import Server
+from tests.servers import SUPERUSER, Server
 from tests.watching import Recorder, authors, oids, settle, write
 
 # What an operation makes or renames begins with one of these; an identity follows, and those of
@@ -196,3 +200,34 @@ def test_lock_of_a_spare(
     assert authors() == ["Ursula"]
     (waiting,) = (step for step in heard.steps if "the spare of 'seeded'" in step)
     assert "role 'mallory', which may hold the lock without working" in waiting
+
+
+def test_copy_that_is_open_for_a_moment(
+    attacker: Attacker, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who slips into a copy while it is opened for a diff is named, and ended if we may."""
+    write("Ursula")
+    copy = take("seeded", spare=False).members[0].database.name
+    settle(server)
+    attacker.sql(pg.SQL("GRANT CONNECT ON DATABASE {} TO mallory").format(pg.Identifier(copy)))
+    slipped_in: list[psycopg.Connection] = []
+
+    def open_session(here: maintenance.Server, database: str, purpose: str) -> Session:
+        session = session_on(here, database, purpose)
+        if database == copy:
+            attacker.sql(pg.SQL("ALTER DATABASE {} CONNECTION LIMIT 2").format(pg.Identifier(copy)))
+            slipped_in.append(server.connect(copy, MALLORY, application_name="pgsnap diff"))
+        return session
+
+    session_on = maintenance.Server.session_on
+    monkeypatch.setattr(maintenance.Server, "session_on", open_session)
+
+    with pytest.raises(ObstacleError) as caught:
+        diff("seeded")
+
+    assert "mallory" in caught.value.message
+    (session,) = slipped_in
+    with session:
+        may_end_her = victim() == SUPERUSER
+        with pytest.raises(psycopg.errors.AdminShutdown) if may_end_her else nullcontext():
+            session.execute("SELECT 1")

@@ -21,6 +21,7 @@ from ...clones.names import new_identity
 from ...clones.records import TemplateRecord
 from ...clones.templates import is_fresh_template, list_templates, prune_templates
 from ...clones.transitions import publish_copy, rewrite_comment
+from ...conf import config
 from ...postgres.advisory_locks import lock_key, release_lock, try_acquire_lock, wait_for_lock
 from ...postgres.session import Session
 from .clones import make_shut_clone
@@ -28,7 +29,7 @@ from .facts import Facts
 from .recording import unseal
 from .stable_values import project_root
 
-_SHARE: Final = sql.SQL("SELECT pg_catalog.pg_advisory_lock_shared(%s)")
+_SHARE: Final = sql.SQL("SELECT pg_catalog.pg_try_advisory_lock_shared(%s)")
 _UNSHARE: Final = sql.SQL("SELECT pg_catalog.pg_advisory_unlock_shared(%s)")
 _SIZE: Final = sql.SQL("SELECT pg_catalog.pg_database_size(%s)")
 
@@ -67,7 +68,7 @@ def lock_building(session: Session, wanted: Wanted, tell: Tell) -> Iterator[None
     key = f"building {wanted.name} of {wanted.source} for {wanted.alias} in {project_root()}"
     if not try_acquire_lock(session, key):
         tell("Waiting for another test run, which migrates or clones the same...", 1)
-        wait_for_lock(session, key)
+        wait_for_lock(session, key, config().wait_s)
     try:
         yield
     finally:
@@ -158,7 +159,8 @@ def _find_change(record: TemplateRecord, facts: Facts) -> str | None:
 
 def _share(session: Session, record: TemplateRecord) -> bool:
     """Use a template, and tell whether it was still there."""
-    session.rows(_SHARE, [lock_key(record.database)])
+    if not session.value(_SHARE, [lock_key(record.database)]):
+        return False  # somebody is about to drop it
     if record.database in load_catalog(session):
         return True
     session.rows(_UNSHARE, [lock_key(record.database)])
