@@ -26,13 +26,17 @@ class Argument:
 
 
 class _Subparser(CommandParser):
-    """A parser that leaves what follows ``--`` to the command that is named there."""
+    """A parser that can leave what follows ``--`` to the command that is named there."""
+
+    takes_command = False
 
     def parse_known_args(  # type: ignore[override]  # argparse has overloads for other namespaces
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse what stands before ``--``, and keep the rest as ``command``."""
         given = list(args or ())
+        if not self.takes_command:
+            return super().parse_known_args(given, namespace)
         end = given.index("--") if "--" in given else len(given)
         parsed, unknown = super().parse_known_args(given[:end], namespace)
         parsed.command = given[end + 1 :]
@@ -72,6 +76,7 @@ def add_subcommands(parser: CommandParser) -> None:
         )
         # An alias is another word for the subcommand, not another subcommand.
         subparser.set_defaults(subcommand=name)
+        subparser.takes_command = name == "run"
         for argument in subcommand.arguments:
             subparser.add_argument(*argument.flags, **argument.settings)
         subparser.add_argument(

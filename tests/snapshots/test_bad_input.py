@@ -359,7 +359,7 @@ def test_restore_to_a_full_disk(
         (["take", "--wait", "nan"], "argument --wait: invalid number of seconds value: 'nan'"),
         (["take", "--strategy", "magic"], "argument --strategy: invalid choice: 'magic'"),
         (["take", "a", "b"], "unrecognized arguments: b"),
-        (["delete"], "the following arguments are required: name"),
+        (["delete"], "Name snapshots to delete, or give --all."),
         (["rename", "a"], "the following arguments are required: new"),
         (["restore", "--replace"], "unrecognized arguments: --replace"),
     ],
