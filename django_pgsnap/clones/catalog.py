@@ -177,16 +177,20 @@ class Catalog:
 
     def _original(self, spare: AnyDatabase, identity: str) -> AnyDatabase | None:
         """Return the copy or template of the same owner that a spare is one of."""
-        for database in self._by_name.values():
-            if database.owner != spare.owner:
-                continue
-            record = database.record
-            # The spare of a template is named after what the template was published with.
-            if database.name == copy_name(identity) or (
-                isinstance(record, TemplateRecord) and record.set_id == identity
-            ):
-                return database
-        return None
+        copy = self._by_name.get(copy_name(identity))
+        if copy is not None and copy.owner == spare.owner:
+            return copy
+        # The spare of a template is named after what the template was published with.
+        return next(
+            (
+                database
+                for database in self._by_name.values()
+                if isinstance(record := database.record, TemplateRecord)
+                and record.set_id == identity
+                and database.owner == spare.owner
+            ),
+            None,
+        )
 
     def _is_right(self, database: AnyDatabase) -> bool:
         """Tell whether a database is what its name says, as far as can be seen."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args
 
 from ..errors import ConfigurationError
@@ -179,7 +179,7 @@ class Record:
     connection_limit: int = -1
     parts: Parts = ()
 
-    @property
+    @cached_property
     def database(self) -> str:
         """Name of the database that holds this part."""
         return _NAMES[self.kind](self.identity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Generic, Literal, TypeVar
 
 from ..clones.catalog import Database
@@ -32,7 +33,7 @@ class Member(Generic[RecordT_co]):
     server: Server = field(repr=False)
     spare: SpareState = "none"
 
-    @property
+    @cached_property
     def record(self) -> RecordT_co:
         """What the copy knows of itself."""
         return self.database.record
