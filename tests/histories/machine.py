@@ -74,14 +74,20 @@ class Histories(RuleBasedStateMachine):
         layout=st.sampled_from(["one database", "two databases", "two servers"]),
         kept=st.sampled_from([1, 2, 3]),
         spare=st.booleans(),
+        taken=st.sampled_from([[], ["m"], ["m", "n"], ["m", "n"]]),
     )
-    def begin(self, layout: str, kept: int, spare: bool) -> None:
+    def begin(self, layout: str, kept: int, spare: bool, taken: list[str]) -> None:
+        """Make the databases, and snapshots of them, so that there is something to restore."""
         names = ["a"] if layout == "one database" else ["a", "b"]
         self._kept = kept
         self._settings = "first" if layout == "one database" else "both"
         settings.PGSNAP = {"ENABLED": True, "UNDO": kept, "SPARES": spare, "WAIT_S": 5}
         self._model = Model(live=self._world.begin(names, two_servers=layout == "two servers"))
         self._world.use(SETTINGS[self._settings])
+        for name in taken:
+            self.take(name, again=False, spare=spare, obstacle=None)
+            for source in names:
+                self.write(source, "row", counted=True)
 
     def teardown(self) -> None:
         """Look at all again, and leave the blocks that are still open."""
@@ -149,6 +155,12 @@ class Histories(RuleBasedStateMachine):
             may_refuse=len(found) > 1,
         )
 
+    @rule(name=NAMES, source=SOURCES)
+    def work_and_restore(self, name: str, source: str) -> None:
+        """What snapshots are there for: something is done, and then it is to be gone again."""
+        self.write(source, "row", counted=True)
+        self.restore(name, keep=True, part=False, obstacle=None)
+
     @rule(number=st.sampled_from([1, 1, 2, 3]), obstacle=ANY_OBSTACLE)
     def undo(self, number: int, obstacle: str | None) -> None:
         seen = [each for each in self._model.undos if each.keys() & set(self._sources)]
@@ -191,7 +203,8 @@ class Histories(RuleBasedStateMachine):
         found = self._named(name)
         self._attempt(
             lambda: delete(name),
-            [self._model.without(set_id) for set_id in found],
+            # A pinned one would have to be deleted by force.
+            [self._model.without(set_id) for set_id, each in found.items() if not each.pinned],
             may_refuse=len(found) > 1 or self._has_parts_outside(found.values()),
         )
 

@@ -18,8 +18,8 @@ STEPS = 30
 DAY_S = 24 * 60 * 60
 
 CHOSEN = hypothesis.settings(
-    max_examples=EXAMPLES or 8,
-    stateful_step_count=STEPS if EXAMPLES else 12,
+    max_examples=EXAMPLES or 5,
+    stateful_step_count=STEPS if EXAMPLES else 10,
     derandomize=not EXAMPLES,
     print_blob=bool(EXAMPLES),
     report_multiple_bugs=False,
