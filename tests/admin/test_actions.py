@@ -248,6 +248,11 @@ def test_busy_sessions_are_named(
     assert "“End sessions that are at work”" in str(errors_at(refused, "force"))
     assert "--" not in str(errors_at(refused, "force"))
     assert told(forced)[-1] == restored(snapshot)
+    with in_transaction(server, live):
+        refused = confirm(root, undo_page())
+        forced = confirm(root, undo_page(), force="on")
+    assert f"Other sessions are using &#x27;{live}&#x27;" in str(errors_at(refused, "force"))
+    assert told(forced)[-1].startswith("Live again: ")
 
 
 def test_restore_page_says_what_will_happen(root: Client, live: str, server: Server) -> None:

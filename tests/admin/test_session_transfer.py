@@ -22,7 +22,7 @@ from django_pgsnap.snapshots.types import Snapshot
 from tests.conftest import RunSql
 from tests.project import point
 from tests.servers import Server
-from tests.visiting import PASSWORD, account, confirm, of, page, text, told, undo, visit
+from tests.visiting import PASSWORD, account, confirm, of, page, text, told, undo, undo_page, visit
 from tests.watching import PATIENCE_S, authors, in_transaction, until, write
 
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -193,15 +193,19 @@ def test_session_that_ends_before_the_swap(
     assert authors() == []
 
 
+@pytest.mark.parametrize("verb", ["restore", "undo"])
 def test_session_that_moves_on_before_the_swap(
-    live: str, server: Server, monkeypatch: pytest.MonkeyPatch
+    verb: str, live: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is carried over is the session as it was last, not as it was when one asked."""
     monkeypatch.setattr(snapshot_admin, "_PATIENCE_S", 0.0)
     snapshot = snapshot_with("ada")
+    write("Lem")
+    restore(snapshot.name)
     client = visit(User.objects.get())
     with in_transaction(server, live):
-        address = confirm(client, of("restore", snapshot))["Location"]
+        asked = of("restore", snapshot) if verb == "restore" else undo_page()
+        address = confirm(client, asked)["Location"]
         until(lambda: "Waiting" in progress_at(address).step)
         session = client.session
         session["colour"] = "green"
