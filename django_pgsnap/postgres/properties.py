@@ -81,7 +81,11 @@ def read_properties(session: Session, *databases: str) -> list[Properties]:
                 )
                 for grantor, grantee, privilege, grantable in privileges.get(name, ())
             ),
-            settings={(role, key): value for role, key, value in settings.get(name, ())},
+            settings={
+                (role, key): value
+                for role, setting in settings.get(name, ())
+                for key, _, value in [setting.partition("=")]
+            },
             labels=dict(labels.get(name, ())),
             digest=basics[name][4],
         )
@@ -127,8 +131,7 @@ _PRIVILEGES: Final = sql.SQL(
     " WHERE d.datname = ANY(%s)"
 )
 _SETTINGS: Final = sql.SQL(
-    "SELECT d.datname, CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END,"
-    " split_part(c, '=', 1), substr(c, strpos(c, '=') + 1)"
+    "SELECT d.datname, CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END, c"
     " FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c"
     " WHERE d.datname = ANY(%s)"
 )

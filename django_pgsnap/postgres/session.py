@@ -307,10 +307,14 @@ class Session:
 
 
 class _AnyTextLoader(Loader):
-    """Loads what may not be UTF-8; it cannot be sent back, and need not be: it is not ours."""
+    """Loads what others have written in whatever encoding; it matters only where it is ours."""
 
     def load(self, data: Buffer) -> str:
-        return bytes(data).decode(errors="surrogateescape")
+        text = bytes(data)
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            return text.decode("latin1")
 
 
 def _set_all(values: Mapping[str, str]) -> sql.Composed:
