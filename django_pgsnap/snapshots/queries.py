@@ -213,7 +213,7 @@ def _not_trusted(context: ServerContext, database: Database[CopyRecord]) -> Snap
     return SnapshotNotFoundError(
         f"There is no snapshot {record.name!r} of {record.source!r} that counts: the database "
         f"{database.name!r} says it is one, but belongs to the role {database.owner!r}, {why}.",
-        hint=f"If you know it to be what it says, run: {adopt}",
+        hint=f"If you know it to be yours, run: {adopt}",
     )
 
 

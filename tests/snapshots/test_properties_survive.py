@@ -124,6 +124,7 @@ def test_revoked_while_it_was_the_undo(set_up: str, sql: RunSql) -> None:
 
 def test_live_database_that_is_missing(set_up: str, sql: RunSql, server: Server) -> None:
     """Where the live database is gone, those of the time of the take come back."""
+    _own(sql, set_up)
     before = _properties(sql, set_up)
     take("seeded")
     settle(server)
@@ -136,6 +137,7 @@ def test_live_database_that_is_missing(set_up: str, sql: RunSql, server: Server)
 
 def test_undo_of_a_live_database_that_is_missing(set_up: str, sql: RunSql, server: Server) -> None:
     """Where the live database is gone, the undo has its own properties still."""
+    _own(sql, set_up)
     take("seeded")
     write("Ursula")
     restore("seeded")
@@ -164,6 +166,11 @@ def _properties(sql: RunSql, database: str) -> tuple[Any, ...]:
     connections.close_all()
     (row,) = sql(PROPERTIES, [database])
     return row
+
+
+def _own(sql: RunSql, database: str) -> None:
+    """Make our role the owner: where a live database is gone, nobody else's copies count."""
+    sql(pg.SQL("ALTER DATABASE {} OWNER TO postgres").format(pg.Identifier(database)))
 
 
 def _drop(sql: RunSql, database: str) -> None:
