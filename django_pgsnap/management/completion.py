@@ -7,7 +7,6 @@ subcommand leaves the names of the project's snapshots there, in a file for the 
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..safety import allow_here
 from ..snapshots.queries import list_snapshots
 from .arguments import SUBCOMMANDS
 
-_VARIABLE: Final = "PGSNAP_COMPLETION_DIR"
+NAMES_DIRECTORY: Final = "PGSNAP_COMPLETION_DIR"
 # Arguments whose values are names of snapshots.
 _NAMES: Final = frozenset({"name", "names", "old", "other"})
 
@@ -119,7 +118,7 @@ def completion_script(shell: str) -> str:
         "fish": (_FISH, _FISH_OPTION),
     }[shell]
     return template.format(
-        variable=_VARIABLE,
+        variable=NAMES_DIRECTORY,
         verbs=" ".join(verbs),
         named="|".join(named),
         named_words=" ".join(named),
@@ -127,11 +126,8 @@ def completion_script(shell: str) -> str:
     ).lstrip("\n")
 
 
-def remember_names() -> None:
-    """Leave the names of the project's snapshots for the shell, where its script asks for that."""
-    directory = os.environ.get(_VARIABLE)
-    if not directory:
-        return
+def remember_names(directory: str) -> None:
+    """Leave the names of the project's snapshots in a directory, for the shell's script."""
     # Whatever goes wrong here, the command has done its work.
     with suppress(PgsnapError, OSError), allow_here():
         names = [snapshot.name for snapshot in list_snapshots()]

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import timedelta
@@ -35,7 +35,7 @@ from ...snapshots.throwaway import open_throwaway
 from ...snapshots.types import Snapshot
 from ...snapshots.undo import undo as undo_restore
 from ..arguments import SUBCOMMANDS, add_subcommands
-from ..completion import completion_script, remember_names
+from ..completion import NAMES_DIRECTORY, completion_script, remember_names
 from ..facts import diagnosis_facts, error_facts, snapshot_facts, status_facts, undo_facts
 from ..progress import CommandReporter
 from ..run import run_command
@@ -95,7 +95,8 @@ class Command(BaseCommand):
         wanted = {argument.destination for argument in SUBCOMMANDS[subcommand].arguments}
         try:
             getattr(self, f"_{subcommand}")(**{name: options[name] for name in wanted})
-            remember_names()
+            if NAMES_DIRECTORY in os.environ:
+                remember_names(os.environ[NAMES_DIRECTORY])
             self.stdout.flush()
         except PgsnapError as error:
             if self._as_json:
@@ -116,7 +117,7 @@ class Command(BaseCommand):
         self._print_result(
             f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
-            snapshot_facts(snapshot),
+            lambda: snapshot_facts(snapshot),
         )
         # The snapshot is taken, so it is no failure if that cannot be told.
         with suppress(PgsnapError):
@@ -139,10 +140,12 @@ class Command(BaseCommand):
         began = time.monotonic()
         with self._reporter() as reporter:
             snapshot = restore(name, undo=undo, reporter=reporter, **options)
+        took = format_seconds(time.monotonic() - began)
+        drift = KnownMigrations().drift(snapshot.migrations)
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
-            f"{', '.join(snapshot.aliases)} in {format_seconds(time.monotonic() - began)}.",
-            snapshot_facts(snapshot, drift := KnownMigrations().drift(snapshot.migrations)),
+            f"{', '.join(snapshot.aliases)} in {took}.",
+            lambda: snapshot_facts(snapshot, drift),
         )
         if migrate:
             self._migrate(snapshot)
@@ -184,7 +187,8 @@ class Command(BaseCommand):
         with self._reporter() as reporter:
             undone = undo_restore(number, reporter=reporter, **options)
         self._print_result(
-            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts(undone)
+            f"Brought back what was live until {format_ago(undone.taken_at)}.",
+            lambda: undo_facts(undone),
         )
         self._print_what_is_live(options["databases"])
 
@@ -331,19 +335,21 @@ class Command(BaseCommand):
 
     def _rename(self, *, old: str, new: str) -> None:
         snapshot = manage.rename(old, new)
-        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts(snapshot))
+        self._print_result(f"Renamed {old!r} to {new!r}.", lambda: snapshot_facts(snapshot))
 
     def _pin(self, *, name: str) -> None:
         snapshot = manage.pin(name)
-        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts(snapshot))
+        self._print_result(f"Pinned {name!r}: pruning leaves it.", lambda: snapshot_facts(snapshot))
 
     def _unpin(self, *, name: str) -> None:
         snapshot = manage.pin(name, pinned=False)
-        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts(snapshot))
+        self._print_result(
+            f"Unpinned {name!r}: it may be pruned.", lambda: snapshot_facts(snapshot)
+        )
 
     def _annotate(self, *, name: str, text: str) -> None:
         snapshot = manage.annotate(name, text)
-        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts(snapshot))
+        self._print_result(f"Noted on {name!r}: {text}", lambda: snapshot_facts(snapshot))
 
     def _delete(
         self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
@@ -413,7 +419,7 @@ class Command(BaseCommand):
         databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
         self._print_result(
             f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
-            [asdict(each) for each in gone],
+            lambda: [asdict(each) for each in gone],
         )
 
     def _completion(self, *, shell: str) -> None:
@@ -422,7 +428,9 @@ class Command(BaseCommand):
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
             snapshot = manage.refill(name, databases=databases, reporter=reporter)
-        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts(snapshot))
+        self._print_result(
+            f"The spare of {snapshot.name!r} is ready.", lambda: snapshot_facts(snapshot)
+        )
 
     def _doctor(self, *, fix: bool, databases: Sequence[str] | None) -> None:
         from ...doctor.diagnosis import diagnose
@@ -470,9 +478,9 @@ class Command(BaseCommand):
         verbosity = 0 if self._as_json else self._verbosity
         return CommandReporter(self, verbosity=verbosity, animated=sys.stderr.isatty())
 
-    def _print_result(self, sentence: str, facts: object) -> None:
+    def _print_result(self, sentence: str, facts: Callable[[], object]) -> None:
         if self._as_json:
-            self._print_json(facts)
+            self._print_json(facts())
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 
@@ -480,7 +488,7 @@ class Command(BaseCommand):
         names = ", ".join(repr(each.name) for each in deleted) or "nothing"
         size = format_size(sum(each.size_bytes for each in deleted))
         self._print_result(
-            f"{verb} {names}: {size} less.", [snapshot_facts(each) for each in deleted]
+            f"{verb} {names}: {size} less.", lambda: [snapshot_facts(each) for each in deleted]
         )
 
     def _print_json(self, facts: object) -> None:
