@@ -61,7 +61,7 @@ def rows_written(oid: sql.Composable) -> Query:
 
 def count_rows_written(session: Session, database: str) -> int:
     """Return how many rows were ever written in a database, when nobody is there any more."""
-    count = sql.SQL("SELECT {} FROM pg_database WHERE datname = %s")
+    count = sql.SQL("SELECT {} FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s")
     return int(session.value(count.format(rows_written(sql.Identifier("oid"))), [database]))
 
 

@@ -89,7 +89,9 @@ _POLL_S: Final = 0.001
 # How long sessions that were just closed may take to end.
 _ENDING_S: Final = 0.2
 
-_PREPARED: Final = sql.SQL("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = %s")
+_PREPARED: Final = sql.SQL(
+    "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database OPERATOR(pg_catalog.=) %s"
+)
 
 
 class TestDatabaseConnections:
