@@ -1,6 +1,7 @@
 """Who is signed in after a restore from the admin: the same person, or nobody."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
 from django_pgsnap.admin import snapshot_admin
@@ -216,6 +218,23 @@ def test_session_that_moves_on_before_the_swap(
     client.get(address)
 
     assert client.session["colour"] == "green"
+
+
+@pytest.mark.parametrize("engine", ["cached_db"], indirect=True)
+def test_row_that_has_expired_is_not_carried_over(live: str, engine: str) -> None:
+    """A session whose row has expired is over, whatever a cache still holds of it."""
+    snapshot = snapshot_with("ada")
+    client = visit(User.objects.get())
+    Session.objects.update(expire_date=timezone.now() - timedelta(minutes=1))
+    connection.close()
+
+    answer = confirm(client, of("restore", snapshot))
+
+    assert told(answer)[-2:] == [
+        restored(snapshot),
+        "You are signed out: your session ended while the restore was at work.",
+    ]
+    assert not Session.objects.exists()
 
 
 def test_behind_a_pool(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
