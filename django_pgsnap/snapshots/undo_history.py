@@ -31,13 +31,14 @@ from ..clones.records import Parts, Record, UndoRecord
 from ..clones.transitions import join_statements, rewrite_comment, unpublish
 from ..conf import config
 from ..formatting import format_size
+from ..postgres.backends import end_diffs
 from ..postgres.counters import DatabaseCounters, read_counters
 from ..postgres.server import Server
 from ..postgres.session import Query
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
-from .context import ServerContext
-from .types import Undo, UndoMember, undos_of
+from .context import ServerContext, find_undos
+from .types import Undo, UndoMember
 
 # As a number, since a role may have settings of its own for how a date is written.
 _NOW: Final = sql.SQL(
@@ -166,17 +167,16 @@ def settle_history(
     Returns:
         For each server, the databases that are to be dropped.
     """
-    contexts = [context.reloaded() for context in before]
-    history = _History(contexts)
-    if replaced is not None:
-        history.judge(replaced, before)
-    history.note_successors(successors)
-    history.trim(reporter)
     try:
+        history = _History([context.reloaded() for context in before])
+        if replaced is not None:
+            history.judge(replaced, before)
+        history.note_successors(successors)
+        history.trim(reporter)
         return history.write()
     except psycopg.Error as error:
         reporter.warn(
-            f"Done, but more replaced states are kept than need be: {str(error).strip()} "
+            f"Done, but more replaced states are kept than need be: {str(error).strip()}. "
             "The next restore makes up for it."
         )
         return {}
@@ -187,7 +187,7 @@ class _History:
 
     def __init__(self, contexts: Sequence[ServerContext]) -> None:
         self._contexts = {context.server: context for context in contexts}
-        self._states = undos_of(member for context in contexts for member in context.undos())
+        self._states = find_undos(contexts)
         self._copies = {copy.record.identity for context in contexts for copy in context.copies()}
         self._gone: list[UndoMember] = []
         self._changed: dict[str, tuple[Server, UndoRecord]] = {}
@@ -295,7 +295,7 @@ class _History:
 
     def _reaches(self, state: Undo) -> bool:
         sources = {(c.server, name) for c in self._contexts.values() for name in c.sources}
-        return state.is_complete and set(_places(state)) <= sources
+        return state.completeness != "partly outside" and set(_places(state)) <= sources
 
     def _now(self, state: Undo) -> Iterator[UndoRecord]:
         for member in state.members:
@@ -318,6 +318,7 @@ class _History:
                 rewrite_comment(record) for on, record in self._changed.values() if on == server
             ]
             if statements:
+                end_diffs(context.watcher, [member.database.name for member in members])
                 context.main.execute(join_statements(statements))
             drops[server] = [to_drop_name(member.record.identity) for member in members]
         return drops

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import psycopg
 import pytest
 from django.db import connection, connections
 from psycopg import sql as pg
@@ -10,6 +11,7 @@ from pytest_django import Settings
 
 from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.errors import DatabaseBusyError, NothingToUndoError
+from django_pgsnap.snapshots import undo_history
 from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.queries import overview
 from django_pgsnap.snapshots.restore import restore
@@ -290,6 +292,48 @@ def test_limit_of_space(live: str, settings: Settings) -> None:
     assert not kept.is_unwritten
     undo()
     assert authors() == ["second"]
+
+
+def test_state_that_lost_a_part_goes_in_its_turn(
+    lives: dict[str, str], sql: RunSql, settings: Settings
+) -> None:
+    """What is left of a state of which a part was dropped is not kept for ever."""
+    settings.PGSNAP = {"ENABLED": True, "UNDO": 2}
+    take("both")
+    write("first")
+    restore("both")
+    (first,) = overview().undos
+    sql(pg.SQL("DROP DATABASE {}").format(pg.Identifier(first.members[1].database.name)))
+
+    for name in ("second", "third"):
+        write(name)
+        restore("both")
+
+    assert [each.completeness for each in overview().undos] == ["complete"] * 2
+
+
+def test_kept_states_that_cannot_be_sorted_out(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore that has swapped is no failure, and the next one lets go of what is too much."""
+
+    def fail(*_: object) -> None:
+        raise psycopg.OperationalError("the connection is lost")
+
+    recorder = Recorder()
+    take("seeded")
+    write("work")
+    restore("seeded")
+    with monkeypatch.context() as patch:
+        patch.setattr(undo_history, "read_counters", fail)
+        restore("seeded", reporter=recorder)
+
+    (warning,) = recorder.warnings
+    assert warning == (
+        "Done, but more replaced states are kept than need be: the connection is lost. "
+        "The next restore makes up for it."
+    )
+    assert len(overview().undos) == 2
+    undo(2)
+    assert authors() == ["work"]
 
 
 def test_clock_that_was_turned_back(live: str, sql: RunSql) -> None:
