@@ -8,7 +8,8 @@ killed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from select import select
 from typing import Any, Final, NamedTuple, Self
 
 import psycopg
@@ -254,6 +255,10 @@ class Session:
             psycopg.Error: It failed.
         """
         failed: psycopg.Error | None = None
+        # get_result() alone would keep other threads waiting, and Ctrl-C.
+        with suppress(psycopg.OperationalError):
+            while self.busy:
+                select([self._connection.pgconn.socket], [], [])
         while (result := self._connection.pgconn.get_result()) is not None:
             # What follows a first error only says that the connection is lost.
             if result.status == ExecStatus.FATAL_ERROR and failed is None:

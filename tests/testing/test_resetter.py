@@ -1,6 +1,7 @@
 """Resets give exactly the baseline, whatever was written, by whomever."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -411,6 +412,33 @@ def test_clone_of_the_right_baseline(resetter: DatabaseResetter, held: Held) -> 
 
     resetter.start()
     assert held() == before
+
+
+def test_two_clones_ahead(
+    resetter: DatabaseResetter, held: Held, clean_server: Server, sql: RunSql
+) -> None:
+    """Where a clone is asked for before it is complete, two are made ahead from then on."""
+    before = held()
+    cloners = "SELECT state FROM pg_stat_activity WHERE application_name LIKE 'pgsnap test clones%'"
+    by_django(ALTERED)
+    resetter.reset()
+    while sql(cloners) != [("idle",)]:
+        pass
+    with clean_server.connect() as other:
+        # No CREATE DATABASE gets past this.
+        origin = pg.Identifier(resetter.run_baseline.origin)
+        other.execute("BEGIN")
+        other.execute(pg.SQL("COMMENT ON DATABASE {} IS 'held'").format(origin))
+        by_django(ALTERED)
+        resetter.reset()
+        by_django(ALTERED)
+        release = threading.Timer(0.5, other.rollback)
+        release.start()
+        resetter.reset()
+        release.join()
+
+    assert held() == before
+    assert len(sql(cloners)) == 2
 
 
 def test_settings_of_the_database(live: str, sql: RunSql, role: MakeRole) -> None:
