@@ -40,11 +40,12 @@ class Attacker:
         sql("CREATE ROLE team")
         sql(pg.SQL("GRANT team TO mallory, {victim}").format(**them))
         if major(server) < CREATEROLE_IS_LIMITED:
-            # Each role may make members of itself.
-            sql(pg.SQL("GRANT mallory TO {victim}").format(**them), user=MALLORY)
-            return cls(sql=sql, owners=(MALLORY, "team"))
-        sql("CREATE ROLE bait", user=MALLORY)
-        sql("GRANT bait TO mallory WITH SET TRUE", user=MALLORY)
+            # As the administrator of a group she decides who is a member.
+            sql("CREATE ROLE bait")
+            sql("GRANT bait TO mallory WITH ADMIN OPTION")
+        else:
+            sql("CREATE ROLE bait", user=MALLORY)
+            sql("GRANT bait TO mallory WITH SET TRUE", user=MALLORY)
         sql(pg.SQL("GRANT bait TO {victim}").format(**them), user=MALLORY)
         return cls(sql=sql, owners=("bait", MALLORY, "team"))
 
