@@ -81,6 +81,11 @@ class DatabaseCounters:
     transactions: int
     rows: int
 
+    @property
+    def are_zero(self) -> bool:
+        """Whether nobody was ever on it."""
+        return not (self.sessions or self.transactions or self.rows)
+
 
 _COUNTERS: Final = sql.SQL(
     "SELECT datname,"

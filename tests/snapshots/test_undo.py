@@ -9,6 +9,7 @@ from django.db import connection, connections
 from psycopg import sql as pg
 from pytest_django import Settings
 
+from django_pgsnap.clones.names import spare_name
 from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.errors import DatabaseBusyError, NothingToUndoError
 from django_pgsnap.snapshots import undo_history
@@ -118,6 +119,28 @@ def test_work_is_kept_over_many_restores(live: str) -> None:
     undo()
 
     assert authors() == ["Ursula", "an hour of work"]
+
+
+def test_clone_that_somebody_was_on_is_no_plain_copy(
+    live: str, sql: RunSql, server: Server
+) -> None:
+    """What came in from a spare that was opened and written is kept when it is replaced."""
+    (member,) = take("seeded").members
+    settle(server)
+    spare = spare_name(member.record.identity)
+    shut = "ALTER DATABASE {} ALLOW_CONNECTIONS {} CONNECTION LIMIT {}"
+    name = pg.Identifier(spare)
+    sql(pg.SQL(shut).format(name, pg.SQL("true"), pg.Literal(-1)))
+    sql("INSERT INTO testapp_author (name) VALUES ('odd')", dbname=spare)
+    settle(server)
+    sql(pg.SQL(shut).format(name, pg.SQL("false"), pg.Literal(0)))
+    write("an hour of work")
+    restore("seeded")
+
+    restore("seeded")
+
+    undo()
+    assert authors() == ["odd"]
 
 
 def test_state_that_was_only_read_is_kept(live: str) -> None:
