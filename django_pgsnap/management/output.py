@@ -265,6 +265,7 @@ def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
     taken = f"{snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC ({format_ago(snapshot.taken_at)})"
     yield "Taken", f"{taken}, in {format_seconds(snapshot.seconds)}"
     yield "Size", format_size(snapshot.size_bytes)
+    yield "Holds", "these databases; not uploaded files, caches, queues or search indexes"
     if snapshot.note:
         yield "Note", snapshot.note
     yield "Pinned", "yes" if snapshot.pinned else "no"

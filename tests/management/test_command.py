@@ -18,7 +18,7 @@ from django_pgsnap.snapshots.manage import annotate, pin
 from django_pgsnap.snapshots.queries import get, list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
-from tests.conftest import Call, MakeRole, RunSql
+from tests.conftest import Call, MakeRole, RunSql, SetAlias
 from tests.project import Manage
 from tests.servers import Server
 from tests.terminal import ESCAPE, on_terminal
@@ -182,6 +182,7 @@ def test_show(live: str, call: Call) -> None:
         "Name seeded",
         f"Taken {snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC (just now), in TIME",
         "Size SIZE",
+        "Holds these databases; not uploaded files, caches, queues or search indexes",
         "Note a note",
         "Pinned yes",
         "Spare none",
@@ -311,6 +312,7 @@ def test_help(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert caught.value.code == 0
     assert max(map(len, printed.splitlines())) <= 80
+    assert printed.isascii()  # as some terminals are
     if subcommand:
         assert re.search(r"^[A-Z].+?\.$", printed, re.MULTILINE | re.DOTALL)
         assert "general options:" in printed
@@ -604,6 +606,19 @@ def test_errors_of_other_apps_do_not_stop_it(live: str, call: Call) -> None:
             call("check")
     finally:
         registry.registry.registered_checks.discard(broken)
+
+
+def test_project_without_postgresql(set_alias: SetAlias, manage: Manage) -> None:
+    """Where no alias is PostgreSQL that is said once, as an error, without the check's warning."""
+    for alias in ("default", "other"):
+        set_alias(alias, ENGINE="django.db.backends.sqlite3", NAME=":memory:")
+
+    ended = manage("pgsnap", "list")
+
+    assert ended.stderr == (
+        "CommandError: No alias in DATABASES is PostgreSQL.\n"
+        "Snapshots need ENGINE 'django.db.backends.postgresql'.\n"
+    )
 
 
 def test_undo_is_listed_until_it_is_used(live: str, call: Call) -> None:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from io import TextIOWrapper
 from typing import Any, TypedDict, Unpack
 
+from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser, no_translations
 from django.core.management.color import no_style
@@ -78,6 +79,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the subcommands."""
         add_subcommands(parser)
+
+    def check(self, *arguments: Any, **options: Any) -> None:
+        """Stop at errors. Warnings are shown by ``manage.py check``, and not each time again."""
+        if any(message.is_serious() for message in run_checks(tags=[CHECKS_TAG])):
+            super().check(*arguments, **options)
 
     @no_translations  # sizes and ages are parts of English sentences here
     def handle(self, *_: Any, subcommand: str, **options: Any) -> None:
