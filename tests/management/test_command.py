@@ -13,6 +13,7 @@ from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql as pg
 
+from django_pgsnap.management.arguments import SUBCOMMANDS
 from django_pgsnap.signals import post_take
 from django_pgsnap.snapshots.manage import annotate, pin
 from django_pgsnap.snapshots.queries import get, list_snapshots, overview
@@ -23,22 +24,6 @@ from tests.project import Manage
 from tests.servers import Server
 from tests.terminal import ESCAPE, on_terminal
 from tests.watching import authors, held_up, in_transaction, settle, write
-
-SUBCOMMANDS = [
-    "take",
-    "restore",
-    "undo",
-    "list",
-    "show",
-    "status",
-    "rename",
-    "pin",
-    "unpin",
-    "annotate",
-    "delete",
-    "prune",
-    "refill",
-]
 
 LONG_NOTE = "before the erasure of the signer number 42, whom the GDPR allows to be forgotten"
 
