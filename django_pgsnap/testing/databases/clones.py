@@ -124,6 +124,8 @@ def drop_in_background(server: Server, name: str) -> None:
         ]
         try:
             session.execute(transitions.join_statements(away))
+        except psycopg.errors.InvalidCatalogName:
+            return  # a test has dropped it
         except psycopg.errors.ObjectInUse as error:
             raise _busy(session, name, "dropped") from error
         session.fire(drop_database(to_drop))
