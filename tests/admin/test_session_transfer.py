@@ -25,7 +25,7 @@ from tests.conftest import RunSql
 from tests.project import point
 from tests.servers import Server
 from tests.visiting import PASSWORD, account, confirm, of, page, text, told, undo, undo_page, visit
-from tests.watching import PATIENCE_S, authors, in_transaction, until, write
+from tests.watching import authors, in_transaction, until, write
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
@@ -237,10 +237,8 @@ def test_row_that_has_expired_is_not_carried_over(live: str, engine: str) -> Non
     assert not Session.objects.exists()
 
 
-def test_behind_a_pool(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_behind_a_pool(live: str) -> None:
     """The last look goes through the pool that the project has, and does not keep it."""
-    # On a busy machine a pool needs longer than the page waits before it shows progress.
-    monkeypatch.setattr(snapshot_admin, "_PATIENCE_S", PATIENCE_S)
     snapshot = snapshot_with("ada")
     write("Lem")
     point("default", OPTIONS={"pool": {"min_size": 1, "max_size": 3}})
