@@ -10,6 +10,7 @@ nothing else: no session, no user, no database.
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import secrets
 import stat
@@ -60,7 +61,7 @@ class Progress:
 
     Attributes:
         title: What it does, as a heading.
-        user: Who asked for it.
+        user: Who asked for it; None where that cannot be kept.
         began: When it began, in seconds since the epoch.
         heard: When it last reported anything, in seconds since the epoch.
         step: What it is at.
@@ -181,10 +182,13 @@ def _store() -> FileBasedCache:
 
 
 def _without_password(user: Any) -> Any:
-    """Return a copy of a user that a file may hold: all that the admin's header asks for."""
+    """Return a copy of a user that a file may hold, None where it cannot be written there."""
     user = copy(user)
-    if user is not None:
+    try:
         user.password = "" if user.has_usable_password() else "!"
+        pickle.dumps(user)
+    except Exception:  # noqa: BLE001  # whatever a project's user may raise
+        return None
     return user
 
 

@@ -17,6 +17,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import AdminErrorList, AdminForm
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.db import connections, transaction
@@ -386,7 +387,7 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         progress = read_progress(token)
         is_own = progress is not None and has_progress_cookie(request.COOKIES, token)
         if progress is not None and is_own and is_claimed(request):
-            request.user = progress.user
+            request.user = progress.user or AnonymousUser()
             if self.admin_site.has_permission(request):
                 shown = self._show(request, progress, token).render()
                 leave_alone(request)

@@ -57,6 +57,17 @@ def test_no_password_is_kept(store: Path) -> None:
     assert user.check_password("correct horse")
 
 
+def test_user_that_no_file_can_hold() -> None:
+    """The work is done for a user whom a project gave something that cannot be written down."""
+    user = User(username="ada")
+    user.lock = threading.Lock()  # type: ignore[attr-defined]
+
+    found = read_progress(ProgressReporter("Take", user).token)
+
+    assert found is not None
+    assert (found.title, found.user) == ("Take", None)
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o750, 0o710])
 def test_directory_that_others_may_open_is_not_read(mode: int, store: Path) -> None:
     """What others could have written is not unpickled."""
