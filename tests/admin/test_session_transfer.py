@@ -21,10 +21,22 @@ from django_pgsnap.admin.text import format_moment
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
+from tests import visiting
 from tests.conftest import RunSql
 from tests.project import point
 from tests.servers import Server
-from tests.visiting import PASSWORD, account, confirm, of, page, text, told, undo, undo_page, visit
+from tests.visiting import (
+    PASSWORD,
+    Answer,
+    account,
+    confirm,
+    of,
+    page,
+    text,
+    undo,
+    undo_page,
+    visit,
+)
 from tests.watching import authors, in_transaction, until, write
 
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -75,6 +87,11 @@ def progress_at(address: str) -> Progress:
     progress = read_progress(address.split("/")[-2])
     assert progress is not None
     return progress
+
+
+def told(response: Answer) -> list[str]:
+    """Return the messages that an answer adds, but for the one that says why it copied."""
+    return [each for each in visiting.told(response) if not each.startswith("Copied ")]
 
 
 def restored(snapshot: Snapshot) -> str:
