@@ -12,12 +12,14 @@ from django_pgsnap.clones.names import (
     copy_name,
     first_free_name,
     is_identity,
+    is_managed_name,
     is_unpublished,
     is_valid_name,
     nearest_names,
     new_identity,
     spare_identity,
     spare_name,
+    template_name,
     to_drop_name,
     undo_name,
     unfinished_name,
@@ -170,3 +172,20 @@ def test_lock_key_never_changes() -> None:
     """Two versions of the package that work on the same server meet at the same lock."""
     assert lock_key("live") == -341928136767870241
     assert lock_key("app") == 1204346485971833068
+
+
+@pytest.mark.parametrize("namer", [*NAMERS, template_name])
+def test_names_of_ours_are_known(namer: Callable[[str], str]) -> None:
+    """Each name of ours is known as one, and none that is merely like it."""
+    name = namer(new_identity())
+
+    assert is_managed_name(name)
+    assert not any(map(is_managed_name, (name[:-1], f"{name}0", f"my{name}", name.upper())))
+
+
+def test_name_to_drop_by_cannot_be_told() -> None:
+    """What waits to be dropped is not called after what every role can read."""
+    identity = new_identity()
+
+    assert identity not in to_drop_name(identity)
+    assert to_drop_name(identity) == to_drop_name(identity)  # where it is to be found again

@@ -6,13 +6,16 @@ import pytest
 from psycopg import sql as pg
 from pytest_django import Settings
 
+from django_pgsnap.comparison.diff import diff
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import PgsnapError
 from django_pgsnap.postgres.targets import list_targets
 from django_pgsnap.snapshots.manage import annotate, delete, pin, refill, rename
+from django_pgsnap.snapshots.purge import purge
 from django_pgsnap.snapshots.queries import list_snapshots, overview, read_carried_properties
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.throwaway import open_throwaway
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ROLE_PASSWORD, MakeRole, RunSql
 from tests.project import point
@@ -147,8 +150,14 @@ def test_live_database(victim_live: str, server: Server, sql: RunSql) -> None:
     pin("third")
     refill("first")
     read_carried_properties(overview(everyone=True).snapshots[0])
+    write("Chinua")
+    assert diff("first").tables
+    assert diff("first", "third") is not None
+    with open_throwaway("first") as names:
+        assert names.keys() == {"default"}
     diagnose(fix=True)
     delete("first", "third", force=True)
+    purge()
 
     assert victim() in server.log[before:]
     assert caught(server.log[before:]) == []
