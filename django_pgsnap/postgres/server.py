@@ -337,6 +337,13 @@ def server_errors() -> Iterator[None]:
     """Turn what the server says, and nobody expected, into an error of ours."""
     try:
         yield
+    except psycopg.errors.UntranslatableCharacter as error:
+        cause = error.diag.message_primary
+        raise ServerError(
+            f"The encoding of the maintenance database cannot hold it: {cause}.",
+            hint="Leave such characters out of the note, or name a database in UTF8 in "
+            "PGSNAP['MAINTENANCE'], as {'dbname': '…'}.",
+        ) from error
     except psycopg.Error as error:
         # What libpq says by itself goes over several lines.
         cause = error.diag.message_primary or " ".join(str(error).split()).rstrip(".")

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+from pytest_django import Settings
 
 from django_pgsnap.doctor.diagnosis import diagnose
+from django_pgsnap.errors import ServerError
 from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.restore import restore
@@ -12,7 +14,7 @@ from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import Call, RunSql
 from tests.servers import Server
-from tests.watching import authors, write
+from tests.watching import authors, settle, write
 
 LATIN1 = "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
 
@@ -52,4 +54,28 @@ def test_every_verb(live: str, server: Server, call: Call) -> None:
     diagnose(fix=True)
     for words in (["list", "--all"], ["show", "seeded"], ["doctor"], ["status"]):
         call("pgsnap", *words)
+    delete("seeded")
+
+
+def test_note_that_the_server_cannot_hold(
+    live: str, server: Server, sql: RunSql, settings: Settings
+) -> None:
+    """What a LATIN1 server cannot hold is named with the remedy, and leaves nothing behind."""
+    sql(f"CREATE DATABASE latin1 {LATIN1}")
+    settings.PGSNAP = {"ENABLED": True, "MAINTENANCE": {"dbname": "latin1"}}
+    before = settle(server)
+
+    with pytest.raises(ServerError) as caught:
+        take("seeded", note="\N{SNOWMAN}")
+
+    assert caught.value.message.startswith(
+        "The encoding of the maintenance database cannot hold it: character with byte sequence"
+    )
+    assert caught.value.hint == (
+        "Leave such characters out of the note, or name a database in UTF8 in "
+        "PGSNAP['MAINTENANCE'], as {'dbname': '…'}."
+    )
+    assert settle(server) == before
+    assert take("seeded", note="é", spare=False).note == "é"
+    assert list_snapshots()[0].note == "é"
     delete("seeded")
