@@ -81,6 +81,18 @@ def test_changed_before_the_end(tmp_path: Path) -> None:
     assert recording.find_change(FACTS) == f"{name_file(str(rows))} changed"
 
 
+def test_files_of_an_editor(tmp_path: Path) -> None:
+    """What editors and Python leave in a directory is none of what was found in it."""
+    (tmp_path / "rows.csv").touch()
+    recording = record_uses(lambda: os.listdir(tmp_path))  # noqa: PTH208
+
+    for name in ("rows.csv~", "#rows.csv#", ".rows.csv.swp", "__pycache__"):
+        (tmp_path / name).touch()
+    assert recording.find_change(FACTS) is None
+    (tmp_path / "more.csv").touch()
+    assert recording.find_change(FACTS) is not None
+
+
 def test_of_no_account(tmp_path: Path) -> None:
     """What migrations make themselves, what is installed, and what is no file, does not count."""
 
