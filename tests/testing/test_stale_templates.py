@@ -292,7 +292,7 @@ CASES: dict[str, Case] = {
         },
     ),
     "receiver that is new": Case(
-        why="the receivers of signals of  changed",
+        why="who listens to signals of all models changed",
         body="value = 'old'",
         files={"shop/receivers.py": ""},
         settings={},

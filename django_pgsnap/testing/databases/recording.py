@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
-import json
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +21,7 @@ from weakref import ReferenceType
 
 from django.apps import apps
 from django.conf import settings
+from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import get_commands
 from django.db.backends.signals import connection_created
@@ -38,7 +36,6 @@ from .facts import Facts, SourceCounters, list_unmigrated_models
 from .imports import ImportReader
 from .observer import observer
 from .stable_values import (
-    digest_bytes,
     digest_file,
     digest_value,
     is_own_file,
@@ -58,23 +55,20 @@ _OF_RUNS: Final = frozenset(
 # Times of files are those of the last tick of the clock.
 _TICK_S: Final = 0.02
 
-_Listener = tuple[str, int, str]
+_NO_VALUE: Final = ("there is no such setting",)
+
+_Listener = tuple[int, int, str]
 
 _NONCE_BYTES: Final = 16
-_TAG_BYTES: Final = 16
 
 # Of the first three everybody counts who listens, of the others those who hear of a model used.
-_SIGNALS: Final = {
-    "connection_created": connection_created,
-    **{
-        name: getattr(signals, name)
-        for name in (
-            *("pre_migrate", "post_migrate", "pre_init", "post_init", "pre_save", "post_save"),
-            *("pre_delete", "post_delete", "m2m_changed"),
-        )
-    },
-}
-_HEARD_BY_ALL: Final = ("connection_created", "pre_migrate", "post_migrate")
+_SIGNALS: Final = (
+    *(connection_created, signals.pre_migrate, signals.post_migrate),
+    *(signals.pre_init, signals.post_init, signals.pre_save, signals.post_save),
+    *(signals.pre_delete, signals.post_delete, signals.m2m_changed),
+)
+_HEARD_BY_ALL: Final = 3
+_ALL: Final = "all models"
 
 
 class SavedMeanwhileError(ConfigurationError):
@@ -102,17 +96,13 @@ class Recording:
         """
         if not facts.counters.show_no_writer_since(self.counters):
             return "somebody wrote into the database that new ones are cloned from"
-        for name in sorted({*facts.digests, *(n for kind, n in self.uses if kind == "fact")}):
-            if self.uses.get(("fact", name)) != facts.digests.get(name):
-                return f"{name} changed"
-        for (kind, name), digest in self.uses.items():
-            if kind == "fact" or (kind in _FILES and not with_files):
-                continue
-            try:
-                if _LOOKS[kind](name) != digest:
-                    return _TEXTS.get(kind, "{} changed").format(name)
-            except SavedMeanwhileError as error:
-                return error.message
+        looks: dict[str, Callable[[str], str | None]] = {**_LOOKS, "fact": facts.digests.get}
+        try:
+            for (kind, name), digest in self.uses.items():
+                if (with_files or kind not in _FILES) and looks[kind](name) != digest:
+                    return f"{_CALLED.get(kind, '')}{name} changed"
+        except SavedMeanwhileError as error:
+            return error.message
         return None
 
 
@@ -133,51 +123,36 @@ def seal(recording: Recording) -> str:
     Raises:
         ConfigurationError: There is no ``SECRET_KEY``.
     """
-    counters = recording.counters
-    rows = [[*key, digest] for key, digest in recording.uses.items()]
-    document = json.dumps([counters.sessions, counters.written, rows], separators=(",", ":"))
     nonce = os.urandom(_NONCE_BYTES)
-    hidden = _mask(zlib.compress(document.encode(errors="surrogatepass")), nonce)
-    return base64.b85encode(nonce + _tag(nonce + hidden) + hidden).decode()
+    rows = [[*key, digest] for key, digest in recording.uses.items()]
+    try:
+        signed = signing.dumps([astuple(recording.counters), rows], salt=__name__, compress=True)
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(
+            "What a template was made from cannot be kept secret without a key.",
+            hint="Give the settings of the tests a SECRET_KEY.",
+        ) from error
+    return base64.b85encode(nonce + _mask(signed.encode(), nonce)).decode()
 
 
 def unseal(text: str) -> Recording | None:
     """Return what was sealed, None if it was not sealed with this ``SECRET_KEY``."""
     try:
         data = base64.b85decode(text)
-        nonce, rest = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
-        tag, hidden = rest[:_TAG_BYTES], rest[_TAG_BYTES:]
-        if not hmac.compare_digest(tag, _tag(nonce + hidden)):
-            return None
-        document = zlib.decompress(_mask(hidden, nonce)).decode(errors="surrogatepass")
-    except (ValueError, ConfigurationError):
+        signed = _mask(data[_NONCE_BYTES:], data[:_NONCE_BYTES]).decode()
+        (sessions, written), rows = signing.loads(signed, salt=__name__)
+    except (ValueError, signing.BadSignature, ImproperlyConfigured):
         return None
-    sessions, written, rows = json.loads(document)
     return Recording(
         uses={(kind, name): digest for kind, name, digest in rows},
         counters=SourceCounters(sessions=sessions, written=written),
     )
 
 
-def _key() -> bytes:
-    try:
-        secret = settings.SECRET_KEY
-    except ImproperlyConfigured as error:
-        raise ConfigurationError(
-            "What a template was made from cannot be kept secret without a key.",
-            hint="Give the settings of the tests a SECRET_KEY.",
-        ) from error
-    return hashlib.blake2b(force_bytes(secret), person=b"pgsnap recording").digest()
-
-
 def _mask(data: bytes, nonce: bytes) -> bytes:
     """Hide bytes, or show them again: the key and a nonce make a stream that nobody else can."""
-    stream = hashlib.shake_256(_key() + b"hide" + nonce).digest(len(data))
+    stream = hashlib.shake_256(force_bytes(settings.SECRET_KEY) + nonce).digest(len(data))
     return (int.from_bytes(data) ^ int.from_bytes(stream)).to_bytes(len(data))
-
-
-def _tag(data: bytes) -> bytes:
-    return hmac.digest(_key() + b"sign", data, "sha256")[:_TAG_BYTES]
 
 
 def _list_uses(facts: Facts, listening: list[_Listener]) -> Iterator[tuple[tuple[str, str], str]]:
@@ -192,7 +167,7 @@ def _list_uses(facts: Facts, listening: list[_Listener]) -> Iterator[tuple[tuple
         # What came or went meanwhile is the migrations' own work.
         if bool(digest) == os.path.isfile(path):  # noqa: PTH113  # many, perhaps
             yield ("file", name_file(path)), digest
-    for label in ("", *sorted(noted["model"])):
+    for label in (_ALL, *sorted(noted["model"])):
         yield ("receivers", label), _digest_receivers(label, listening)
     paths = {
         "source": imported.files,
@@ -272,49 +247,39 @@ def _look_at_place(name: str) -> str:
     return "file" if os.path.isfile(path) else "directory" * os.path.isdir(path)  # noqa: PTH112,PTH113
 
 
-def _look_at_directory(name: str) -> str:
+def _look_at_directory(path: str) -> str:
     try:
-        names = os.listdir(locate_file(name))  # noqa: PTH208  # a hot spot of the start-up
+        names = os.listdir(locate_file(path))  # noqa: PTH208  # a hot spot of the start-up
     except OSError:
         return ""
-    # Compiled code, hidden files and what editors leave.
-    kept = [each for each in names if not each.startswith((".", "__pycache__", "#"))]
-    return digest_bytes("\0".join(sorted(each for each in kept if each[-1] != "~")).encode())
-
-
-def _look_at_setting(name: str) -> str:
-    return digest_value(getattr(settings, name)) if hasattr(settings, name) else ""
-
-
-def _look_at_variable(name: str) -> str:
-    return digest_value(os.environ.get(name))
-
-
-def _look_at_command(name: str) -> str:
-    return digest_value(get_commands().get(name))
+    # Without compiled code, hidden files and what editors leave.
+    left_out = (".", "#", "__pycache__")
+    return digest_value(
+        {name for name in names if not name.startswith(left_out) and name[-1] != "~"}
+    )
 
 
 def _list_receivers() -> Iterator[_Listener]:
-    """Yield who listens: the signal's name, the sender's `id`, and the receiver's name."""
-    for name, signal in _SIGNALS.items():
+    """Yield who listens: the signal's number, the sender's `id`, and the receiver's name."""
+    for number, signal in enumerate(_SIGNALS):
         for entry in signal.receivers or ():
             receiver = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
             text = str(make_plain(receiver))
             if not text.startswith(__name__.partition(".")[0]):
-                yield name, entry[0][1], text
+                yield number, entry[0][1], text
 
 
 def _digest_receivers(label: str, listening: Iterable[_Listener]) -> str:
     """Return a digest of those who hear of all models' objects, or of one model's."""
     try:
-        sender = apps.get_model(label) if label else None
+        sender = None if label == _ALL else apps.get_model(label)
     except LookupError:
         return ""
     return digest_value(
         [
-            (name, text)
-            for name, heard, text in listening
-            if heard == id(sender) or (not label and name in _HEARD_BY_ALL)
+            (signal, text)
+            for signal, heard, text in listening
+            if heard == id(sender) or (label == _ALL and signal < _HEARD_BY_ALL)
         ]
     )
 
@@ -326,14 +291,14 @@ _LOOKS: Final[dict[str, Callable[[str], str]]] = {
     "place": _look_at_place,
     "directory": _look_at_directory,
     "catalog": lambda name: digest_file(locate_file(name)),
-    "setting": _look_at_setting,
-    "variable": _look_at_variable,
-    "command": _look_at_command,
+    "setting": lambda name: digest_value(getattr(settings, name, _NO_VALUE)),
+    "variable": lambda name: digest_value(os.environ.get(name)),
+    "command": lambda name: digest_value(get_commands().get(name)),
     "receivers": lambda label: _digest_receivers(label, _list_receivers()),
 }
-_TEXTS: Final = {
-    "setting": "the setting {} changed",
-    "variable": "the environment variable {} changed",
-    "command": "the command {} changed",
-    "receivers": "the receivers of signals of {} changed",
+_CALLED: Final = {
+    "setting": "the setting ",
+    "variable": "the environment variable ",
+    "command": "the command ",
+    "receivers": "who listens to signals of ",
 }
