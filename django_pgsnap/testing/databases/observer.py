@@ -145,8 +145,9 @@ class Observer:
         if not self._is_watching or event not in {"open", "os.listdir", "os.scandir"}:
             return
         # The import system looks for modules everywhere; what it finds shows when it runs.
-        caller = sys._getframe(1).f_code.co_filename
-        if isinstance(arguments[0], int) or caller.startswith("<frozen importlib"):
+        caller = sys._getframe().f_back
+        is_import = caller and caller.f_code.co_filename.startswith("<frozen importlib")
+        if is_import or isinstance(arguments[0], int):
             return
         path = _absolute(arguments[0] or os.curdir)
         if event != "open":
