@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,7 @@ class _Scope:
     """The body of a module with its classes, or that of a function.
 
     Attributes:
-        name: Of the function.
-        line: Its first line, where decorators begin; 0 for a module.
+        line: The function's first line, where decorators begin; 0 for a module.
     """
 
     name: str = ""
@@ -41,21 +41,8 @@ class _Scope:
     variables: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Imported:
-    """What was found in the text of modules.
-
-    Attributes:
-        files: The project's own files of code.
-        missing: Files that would be imported if they were there.
-        settings: Names of settings that may have been read.
-        variables: Names of environment variables that may have been read.
-    """
-
-    files: set[str] = field(default_factory=set)
-    missing: set[str] = field(default_factory=set)
-    settings: set[str] = field(default_factory=set)
-    variables: set[str] = field(default_factory=set)
+# What was found, by kind: files as ``source`` or, missing, as ``place``; ``setting``; ``variable``.
+Found = defaultdict[str, set[str]]
 
 
 class ImportReader:
@@ -74,9 +61,9 @@ class ImportReader:
         self._scopes: dict[str, list[_Scope]] = {}
         self._calls: set[str] = set()
 
-    def follow(self, modules: Iterable[str]) -> Imported:
+    def follow(self, modules: Iterable[str]) -> Found:
         """Return what the files that ran and these modules have from others."""
-        found = Imported()
+        found: Found = defaultdict(set)
         waiting = [*self._executed, *(path for name in modules for path in _files_of(name))]
         while waiting:
             while waiting:
@@ -99,17 +86,17 @@ class ImportReader:
         name = self._modules.get(path, ("", ""))[0]
         return is_own_file(path) or name.partition(".")[0] in self._app_packages
 
-    def _take_scopes(self, path: str, found: Imported) -> Iterator[str]:
+    def _take_scopes(self, path: str, found: Found) -> Iterator[str]:
         """Yield the files that a file's active scopes import, and note what else those say."""
         is_own = is_own_file(path)
         if is_own:
-            found.files.add(path)
+            found["source"].add(path)
         lines = self._executed.get(path, ())
         for scope in self._scopes[path]:
             is_imported = not scope.line or scope.name in self._calls
             is_active = is_imported or scope.line in lines
             # A project's or an app's own settings are few, and often asked for by a helper.
-            found.settings.update(
+            found["setting"].update(
                 name
                 for name in scope.settings
                 if (is_own and is_active) or not hasattr(global_settings, name)
@@ -118,10 +105,10 @@ class ImportReader:
                 continue
             if is_imported:
                 self._calls |= scope.calls
-            found.variables.update(scope.variables if is_own else ())
+            found["variable"].update(scope.variables if is_own else ())
             for name in scope.imports:
                 yield from _files_of(name)
-                found.missing.update(_find_missing(name))
+                found["place"].update(_find_missing(name))
 
 
 def _files_of(name: str) -> Iterator[str]:

@@ -170,14 +170,14 @@ def _list_uses(facts: Facts, listening: list[_Listener]) -> Iterator[tuple[tuple
     for label in (_ALL, *sorted(noted["model"])):
         yield ("receivers", label), _digest_receivers(label, listening)
     paths = {
-        "source": imported.files,
-        "place": {*noted["place"], *imported.missing} - observer.opened.keys(),
+        "source": imported["source"],
+        "place": {*noted["place"], *imported["place"]} - observer.opened.keys(),
         "directory": noted["directory"],
         "catalog": set(_list_catalogs()),
     }
     names = {
-        "setting": {*noted["setting"], *imported.settings} - _NOT_COMPARED,
-        "variable": {*noted["variable"], *imported.variables} - _OF_RUNS,
+        "setting": {*noted["setting"], *imported["setting"]} - _NOT_COMPARED,
+        "variable": {*noted["variable"], *imported["variable"]} - _OF_RUNS,
         "command": noted["command"],
         **{kind: {name_file(path) for path in paths[kind] if is_own_file(path)} for kind in paths},
     }
