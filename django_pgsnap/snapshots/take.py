@@ -313,8 +313,13 @@ def plan_parts(
 
 
 def _newest_copy(context: ServerContext) -> CopyRecord | None:
-    """Return what the server's newest copy knows of itself, also how fast it was made."""
-    records = [copy.record for copy in context.catalog.copies()]
+    """Return what our newest copy on the server knows of itself, also how fast it was made."""
+    records = [
+        copy.record
+        for copy in context.catalog.copies()
+        # Other projects' copies say what their owners like.
+        if copy.trusted or copy.record.source in context.sources
+    ]
     return max(records, key=lambda record: record.taken_at, default=None)
 
 

@@ -220,6 +220,19 @@ def test_template(
     assert oids(settle(server))[real.database] == oid
 
 
+def test_copy_of_a_project_of_theirs(attacker: Attacker, server: Server) -> None:
+    """What a copy of another role's own database says of speeds decides nothing about ours."""
+    write("Ursula")
+    real = take("seeded", spare=False).members[0].record
+    attacker.forge("theirs", owner=MALLORY)
+    fake = imitation(real, set_id=new_identity(), source="theirs", clone_rate=1e15)
+    attacker.forge(fake.database, owner=MALLORY, comment=encode_record(fake))
+
+    again = take("again", spare=False).members[0].record
+
+    assert again.clone_rate == real.clone_rate != 1e15
+
+
 @pytest.mark.parametrize("kind", ["copy", "spare", "undo"])
 def test_database_in_use_as_an_alias(kind: str, live: str, server: Server) -> None:
     """What DATABASES names is never renamed or dropped, though it is a copy, spare or undo."""
