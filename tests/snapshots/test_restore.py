@@ -135,7 +135,9 @@ def test_last_look(live: str, server: Server) -> None:
 
     assert (seen_before_it_is_gone, seen) == ([], [["at work"]])
     assert authors() == []
-    assert recorder.notes == []
+    assert recorder.notes == [
+        ("Copied 'seeded', since it had no spare; the 2 snapshots last taken or restored have one.")
+    ]
 
 
 def test_last_look_again_after_a_visit(live: str, server: Server) -> None:
