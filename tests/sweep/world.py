@@ -16,6 +16,7 @@ from tests.state import Database, databases
 from tests.sweep.forks import in_child
 
 SEED = "seed"
+OTHER_ROLE = "other_superuser"
 FROZEN = "frozen_"
 QUIET_S = 20
 CONNECT_S = 5
@@ -57,6 +58,12 @@ class World:
         self._frozen: dict[tuple[tuple[str, ...], bool], list[Database]] = {}
         with server.connect() as connection:
             connection.execute(f"CREATE DATABASE {SEED}")
+            password = sql.Literal(server.password)
+            connection.execute(
+                sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(
+                    sql.Identifier(OTHER_ROLE), password
+                )
+            )
         with server.connect(SEED) as connection:
             connection.execute("CREATE TABLE state (value text NOT NULL)")
             connection.execute("INSERT INTO state VALUES ('')")
@@ -188,8 +195,8 @@ def enter(
         server: where it is.
         aliases: of its live databases.
         spare: the setting SPARES.
-        two_servers: whether to reach all but the first by another address. That makes it another
-            server to the app, with a transaction of its own.
+        two_servers: whether to reach all but the first as another role. That is like another server
+            to the app, with sessions and a transaction of its own.
     """
     parameters = server.parameters()
     for alias in list(settings.DATABASES):
@@ -199,9 +206,9 @@ def enter(
         point(
             alias,
             NAME=live_name(alias),
-            HOST=str(server.root) if two_servers and alias != aliases[0] else parameters["host"],
+            HOST=parameters["host"],
             PORT=parameters["port"],
-            USER=parameters["user"],
+            USER=OTHER_ROLE if two_servers and alias != aliases[0] else parameters["user"],
             PASSWORD=parameters["password"],
         )
     settings.PGSNAP = {"ENABLED": True, "SPARES": spare}
