@@ -133,7 +133,7 @@ def test_live_database_is_gone_and_only_others_have_copies(
         "count."
     )
     adopt = f'CREATE DATABASE "{live}" OWNER "ordinary";'
-    assert caught.value.hint == f"If you know it to be what it says, run: {adopt}"
+    assert caught.value.hint == f"If you know it to be yours, run: {adopt}"
     sql(adopt)
     restore()
     assert authors() == ["Ursula"]

@@ -45,7 +45,10 @@ def test_not_sealed_by_us(change: str) -> None:
     sealed = seal(RECORDING)
 
     assert unseal(change) is None
-    assert unseal(sealed[:-1] + ("0" if sealed[-1] != "0" else "1")) is None
+    # Not the last character, some of whose bits may mean nothing.
+    middle = len(sealed) // 2
+    other = "0" if sealed[middle] != "0" else "1"
+    assert unseal(sealed[:middle] + other + sealed[middle + 1 :]) is None
 
 
 def test_no_secret_key() -> None:
