@@ -5,7 +5,9 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -31,7 +33,7 @@ DEADLINE_S = 30
 # Large enough that its copy can be caught half-way.
 PADDING = """
     CREATE TABLE padding AS
-    SELECT n, repeat('x', 1000) AS text FROM generate_series(1, 40000) n
+    SELECT n, repeat('x', 1000) AS text FROM generate_series(1, 80000) n
 """
 
 
@@ -58,7 +60,9 @@ def crash_and_restart(server: Server) -> None:
     server.start()
 
 
-def directories_without_row(server: Server, sql: RunSql) -> set[Path]:
+def directories_without_row(
+    server: Server, sql: Callable[[str], list[tuple[Any, ...]]]
+) -> set[Path]:
     rows = {str(oid) for (oid,) in sql("SELECT oid FROM pg_database")}
     present = (server.data_dir / "base").iterdir()
     return {path for path in present if path.name.isdigit() and path.name not in rows}
@@ -67,17 +71,25 @@ def directories_without_row(server: Server, sql: RunSql) -> set[Path]:
 def die_in_mid_copy(server: Server, sql: RunSql) -> None:
     """Wait for a CREATE DATABASE that has made files, and crash before it ends."""
     copying = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE%pgsnap%'"
+    # One connection, since a copy may be over before another one is there.
+    watcher = server.connect()
+
+    def look(query: str) -> list[tuple[Any, ...]]:
+        return watcher.execute(query).fetchall()
 
     def caught() -> bool:
-        makers = sql(f"{copying} AND state = 'active'")
-        if not makers or not directories_without_row(server, sql):
+        makers = look(f"{copying} AND state = 'active'")
+        if not makers or not directories_without_row(server, look):
             return False
         os.kill(makers[0][0], signal.SIGSTOP)
-        assert directories_without_row(server, sql), "the copy was too quick to be caught"
+        if not directories_without_row(server, look):
+            os.kill(makers[0][0], signal.SIGCONT)  # too quick to be caught
+            return False
         os.kill(makers[0][0], signal.SIGKILL)
         return True
 
-    wait_for(caught)
+    with closing(watcher):
+        wait_for(caught)
     crash_and_restart(server)
 
 
