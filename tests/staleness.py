@@ -4,9 +4,10 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import psycopg
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections, transaction
@@ -15,6 +16,9 @@ from django.test import AsyncRequestFactory, RequestFactory
 from psycopg import sql
 
 from tests.servers import Server
+
+# How often a swap may find somebody who has just come.
+SWAPS = 3
 
 
 def change(alias: str = "default") -> None:
@@ -35,9 +39,7 @@ def make_twin(server: Server, live: str) -> None:
 def swap_twin(server: Server, live: str) -> None:
     """Let the live database and its twin change places, as a restore by another process does."""
     end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = {name}"
-    _run(
-        server,
-        live,
+    swap = (
         end,
         "BEGIN",
         "ALTER DATABASE {live} RENAME TO {third}",
@@ -45,6 +47,12 @@ def swap_twin(server: Server, live: str) -> None:
         "ALTER DATABASE {third} RENAME TO {twin}",
         "COMMIT",
     )
+    for _ in range(SWAPS):
+        # A pool that is still filling itself connects once more, and a restore ends it again.
+        with suppress(psycopg.errors.ObjectInUse):
+            _run(server, live, *swap)
+            return
+    raise TimeoutError(f"clients keep coming to {live!r}")
 
 
 def answer(path: str, handler: WSGIHandler | None = None, *, cookies: str = "") -> dict[str, Any]:
