@@ -29,9 +29,10 @@ Version = tuple[str, int]
 # How many versions there are, and the exclusive or of their hashes.
 Sum = tuple[int, int]
 
-# Larger tables are read in ranges of so many blocks (2 MiB), of which most are the same.
-_RANGE_BLOCKS: Final = 256
-_RANGES_PER_QUERY: Final = 32
+# Larger tables are read in ranges of so many blocks (512 KiB), of which most are the same. What
+# differs is read again in parts, so that small ranges cost less than large ones.
+_RANGE_BLOCKS: Final = 64
+_RANGES_PER_QUERY: Final = 128
 _TABLES_PER_QUERY: Final = 100
 _BUCKETS: Final = 1024
 
