@@ -149,7 +149,9 @@ def _clones(
         for context, target, member in matched
     ]
     jobs = [
-        _job(context, target, member) for context, target, member, spare in found if spare is None
+        plan_clone(context, member, owner=member.database.owner)
+        for context, _, member, spare in found
+        if spare is None
     ]
     if jobs:
         copy_databases(jobs, reporter)
@@ -177,13 +179,14 @@ def _spare(
     return obtain_spare(context.workers[target.alias], context.watcher, member.record, reporter)
 
 
-def _job(context: ServerContext, target: Target, member: CopyMember) -> CopyJob:
+def plan_clone(context: ServerContext, member: CopyMember, *, owner: str) -> CopyJob:
+    """Return how a copy is cloned under an unfinished name, and take the lock of that name."""
     check_collation(context.watcher, member.database.name)
-    worker = context.workers[target.alias]
+    worker = context.worker(member)
     clone = Clone(
         source=member.database.name,
         name=unfinished_name(new_identity()),
-        owner=member.database.owner,
+        owner=owner,
         strategy=parse_strategy(member.record.strategy),
     )
     try_acquire_lock(worker, clone.name)

@@ -17,8 +17,8 @@ import psycopg
 from psycopg import sql
 
 from ..clones.copying import copy_databases
-from ..clones.names import new_identity, unfinished_name
-from ..clones.strategy import Clone, CopyJob, parse_strategy
+from ..clones.names import new_identity
+from ..clones.strategy import CopyJob
 from ..clones.transitions import comment_on_database, join_statements, rename_database
 from ..conf import config
 from ..errors import CopyFailedError
@@ -30,7 +30,7 @@ from ..reporting import Reporter
 from .context import ServerContext, choose_targets, open_operation
 from .queries import find_snapshot_in
 from .replace_live import match_with_live
-from .restore import check_complete
+from .restore import check_complete, plan_clone
 from .types import CopyMember
 
 _NAME: Final = re.compile(r"pgsnap_run_[0-9a-f]{16}")
@@ -80,7 +80,10 @@ def open_throwaway(
                 holders[context.server] = stack.enter_context(context.server.session("run"))
                 _drop_abandoned(holders[context.server])
             matched = list(match_with_live(contexts, snapshot.members))
-            jobs = [_job(context, member) for context, _, member in matched]
+            jobs = [
+                plan_clone(context, member, owner=_own_role(context))
+                for context, _, member in matched
+            ]
             copy_databases(jobs, reporter, step=f"Cloning {snapshot.name}")
             for (context, target, member), job in zip(matched, jobs, strict=True):
                 session = holders[context.server]
@@ -90,22 +93,9 @@ def open_throwaway(
         yield found
 
 
-def _job(context: ServerContext, member: CopyMember) -> CopyJob:
-    clone = Clone(
-        source=member.database.name,
-        name=unfinished_name(new_identity()),
-        owner=context.watcher.value(sql.SQL("SELECT current_user")),
-        strategy=parse_strategy(member.record.strategy),
-    )
-    try_acquire_lock(context.worker(member), clone.name)
-    return CopyJob(
-        clone=clone,
-        size_bytes=member.record.size_bytes,
-        session=context.worker(member),
-        watcher=context.watcher,
-        server=context.server,
-        terminator=None,
-    )
+def _own_role(context: ServerContext) -> str:
+    """Return our role, which has to own a clone to drop it."""
+    return str(context.watcher.value(sql.SQL("SELECT current_user")))
 
 
 def _open(
