@@ -142,11 +142,10 @@ def _table_changes(before: _Table, after: _Table) -> _Changes:
         kind = "added" if old is None else "removed" if new is None else "changed"
         changes.counts[kind] += 1
         if old is not None and new is not None:
-            different = [c for c, a, b in zip(columns, old, new, strict=False) if a != b]
+            values = zip(columns, old, new, strict=False)
+            different = {c: f"{c}: {a!r} -> {b!r}" for c, a, b in values if a != b}
             changes.columns.update(different)
-            told = "; ".join(
-                f"{c}: {a!r} -> {b!r}" for c, a, b in zip(columns, old, new, strict=False) if a != b
-            )
+            told = "; ".join(different.values())
         else:
             told = "; ".join(f"{c}: {v!r}" for c, v in zip(columns, old or new or (), strict=False))
         changes.examples.append(f"    {kind} {told}")
