@@ -7,14 +7,14 @@ must also belong to a role that we trust, since anyone who owns a database can i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from psycopg import sql
 
 from ..postgres.session import Session
-from .names import copy_name, is_managed_name, is_unpublished, spare_identity, spare_name
+from .names import copy_name, sort_names
 from .records import (
     MAX_CHARACTERS,
     CopyRecord,
@@ -82,7 +82,7 @@ def load_catalog(session: Session) -> Catalog:
                 trusted=trusted,
                 is_shut=is_shut,
                 is_valid=is_valid,
-                record=decode_record(comment),
+                record=comment and decode_record(comment),
             )
             for oid, name, owner, trusted, is_shut, is_valid, comment in rows
         ]
@@ -90,20 +90,24 @@ def load_catalog(session: Session) -> Catalog:
 
 
 class Catalog:
-    """The databases of a server at one moment, and what they are to us."""
+    """The databases of a server at one moment, and what they are to us.
+
+    Attributes:
+        databases: All of them, by name.
+        spares: Those that can be used, by the identity of the copy that each is a clone of.
+    """
 
     def __init__(self, databases: Iterable[AnyDatabase]) -> None:
-        self._by_name = {database.name: database for database in databases}
-
-    def __getitem__(self, name: str) -> AnyDatabase:
-        return self._by_name[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._by_name
-
-    def get(self, name: str) -> AnyDatabase | None:
-        """Return a database by name, None if there is none."""
-        return self._by_name.get(name)
+        self.databases: Mapping[str, AnyDatabase] = {each.name: each for each in databases}
+        self._names = sort_names(self.databases)
+        self.spares: Mapping[str, AnyDatabase] = {
+            identity: spare
+            for name, (identity, copy) in self._names.spares.items()
+            if (spare := self.databases[name]).is_valid
+            and spare.is_shut
+            and (original := self.databases.get(copy)) is not None
+            and spare.owner == original.owner
+        }
 
     def copies(self, sources: Iterable[str] | None = None) -> list[Database[CopyRecord]]:
         """Return the published copies of these live databases, or of all."""
@@ -129,29 +133,9 @@ class Catalog:
         """Return databases under names of ours that belong to a role that we do not trust."""
         return [
             database
-            for database in self._by_name.values()
-            if is_managed_name(database.name)
-            and not database.trusted
-            and not self._is_right(database)
+            for name in self._names.managed
+            if not (database := self.databases[name]).trusted and not self._is_right(database)
         ]
-
-    def spare(self, identity: str) -> AnyDatabase | None:
-        """Return the spare of the copy with this identity, None if there is none to use."""
-        spare = self.get(spare_name(identity))
-        copy = self.get(copy_name(identity))
-        if spare is None or copy is None or not (spare.is_valid and spare.is_shut):
-            return None
-        return spare if spare.owner == copy.owner else None
-
-    def taken_spare_name(self, identity: str) -> AnyDatabase | None:
-        """Return the database that has the name of a copy's spare, but is none to use."""
-        return None if self.spare(identity) else self.get(spare_name(identity))
-
-    def spares(self) -> list[AnyDatabase]:
-        """Return all usable spares."""
-        identities = map(spare_identity, self._by_name)
-        found = (self.spare(identity) for identity in identities if identity is not None)
-        return [spare for spare in found if spare is not None]
 
     def leftovers(self, sources: Sequence[str], live_names: Iterable[str]) -> list[AnyDatabase]:
         """Return what interrupted operations left, and nobody can need any more.
@@ -164,27 +148,28 @@ class Catalog:
             sources: The live databases whose owners we trust, beside our own role.
             live_names: Every name in ``DATABASES``; never among the result.
         """
-        owners = {self._by_name[name].owner for name in sources if name in self._by_name}
+        owners = {self.databases[name].owner for name in sources if name in self.databases}
         spared = set(live_names)
         return [
             database
-            for database in self._by_name.values()
+            for database in self.databases.values()
             if database.name not in spared
             and (database.trusted or database.owner in owners)
             and database.is_shut
             and self._is_leftover(database)
         ]
 
-    def _original(self, spare: AnyDatabase, identity: str) -> AnyDatabase | None:
+    def _original(self, spare: AnyDatabase) -> AnyDatabase | None:
         """Return the copy or template of the same owner that a spare is one of."""
-        copy = self._by_name.get(copy_name(identity))
+        identity, name = self._names.spares[spare.name]
+        copy = self.databases.get(name)
         if copy is not None and copy.owner == spare.owner:
             return copy
         # The spare of a template is named after what the template was published with.
         return next(
             (
                 database
-                for database in self._by_name.values()
+                for database in self.databases.values()
                 if isinstance(record := database.record, TemplateRecord)
                 and record.set_id == identity
                 and database.owner == spare.owner
@@ -194,9 +179,8 @@ class Catalog:
 
     def _is_right(self, database: AnyDatabase) -> bool:
         """Tell whether a database is what its name says, as far as can be seen."""
-        identity = spare_identity(database.name)
-        if identity is not None:
-            original = self._original(database, identity)
+        if database.name in self._names.spares:
+            original = self._original(database)
             return original is not None and self._is_right(original)
         record = database.record
         return (
@@ -206,11 +190,10 @@ class Catalog:
         )
 
     def _is_leftover(self, database: AnyDatabase) -> bool:
-        if is_unpublished(database.name):
+        if database.name in self._names.unpublished:
             return True
-        identity = spare_identity(database.name)
-        if identity is not None:
-            return not database.is_valid or self._original(database, identity) is None
+        if database.name in self._names.spares:
+            return not database.is_valid or self._original(database) is None
         record = database.record
         if record is None or record.database != database.name:
             return False
@@ -221,7 +204,7 @@ class Catalog:
         return (
             isinstance(record, TemplateRecord)
             and bool(record.snapshot)
-            and copy_name(record.snapshot) not in self._by_name
+            and copy_name(record.snapshot) not in self.databases
         )
 
     def _published(
@@ -230,7 +213,7 @@ class Catalog:
         wanted = None if sources is None else set(sources)
         found: list[Database[Any]] = [
             database
-            for database in self._by_name.values()
+            for database in self.databases.values()
             if isinstance(record := database.record, kind)
             and (wanted is None or record.source in wanted)
             and self._is_published(database, record)
@@ -244,7 +227,7 @@ class Catalog:
 
     def _is_trusted(self, database: AnyDatabase, record: Record) -> bool:
         """Tell whether a database belongs to our own role, or to its live database's owner."""
-        live = self._by_name.get(record.source)
+        live = self.databases.get(record.source)
         return database.trusted or (live is not None and database.owner == live.owner)
 
 

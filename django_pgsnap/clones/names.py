@@ -6,8 +6,8 @@ import difflib
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
 from ..errors import InvalidNameError
 
@@ -23,9 +23,9 @@ _SNAPSHOT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 _UNUSABLE: Final = re.compile(r"[^A-Za-z0-9._/-]+")
 _MAX_LENGTH: Final = 100
 _IDENTITY: Final = re.compile(r"[0-9a-f]{16}")
-_UNPUBLISHED: Final = re.compile(r"pgsnap_(?:new|drop)_[0-9a-f]{16}")
-_MANAGED: Final = re.compile(r"pgsnap_(?:(?:undo|spare|template|new|drop)_)?[0-9a-f]{16}")
-_SPARE: Final = re.compile(r"pgsnap_spare_([0-9a-f]{16})")
+_MANAGED: Final = re.compile(
+    r"pgsnap_(?:(?P<kind>undo|spare|template|new|drop)_)?(?P<identity>[0-9a-f]{16})"
+)
 
 
 def is_valid_name(name: str) -> bool:
@@ -124,17 +124,31 @@ def to_drop_name(identity: str) -> str:
     return f"pgsnap_drop_{digest.hexdigest()}"
 
 
-def is_managed_name(database: str) -> bool:
-    """Tell whether this is exactly the name of a database of ours, of any kind."""
-    return _MANAGED.fullmatch(database) is not None
+class ManagedNames(NamedTuple):
+    """Those of a server's databases whose names are exactly as ours are.
+
+    Attributes:
+        managed: All of them.
+        unpublished: Of unfinished databases, and of those to drop.
+        spares: For each spare's, the identity and the name of the copy that it belongs to.
+    """
+
+    managed: frozenset[str]
+    unpublished: frozenset[str]
+    spares: Mapping[str, tuple[str, str]]
 
 
-def is_unpublished(database: str) -> bool:
-    """Tell whether this is exactly the name of an unfinished database, or of one to drop."""
-    return _UNPUBLISHED.fullmatch(database) is not None
-
-
-def spare_identity(database: str) -> str | None:
-    """Return the identity of the copy that a spare's name belongs to, None for other names."""
-    match = _SPARE.fullmatch(database)
-    return match[1] if match else None
+def sort_names(databases: Iterable[str]) -> ManagedNames:
+    """Tell what names of databases say."""
+    managed = {name: match for name in databases if (match := _MANAGED.fullmatch(name))}
+    return ManagedNames(
+        managed=frozenset(managed),
+        unpublished=frozenset(
+            name for name, match in managed.items() if match["kind"] in ("new", "drop")
+        ),
+        spares={
+            name: (match["identity"], copy_name(match["identity"]))
+            for name, match in managed.items()
+            if match["kind"] == "spare"
+        },
+    )

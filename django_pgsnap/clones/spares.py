@@ -62,7 +62,9 @@ def obtain_spare(
     holds the lock of the spare's name from then on, so that nobody drops it. The watcher, which
     has looked at the catalog before, does so quicker.
     """
-    return load_catalog(watcher).spare(copy.identity) if _lock(session, copy, reporter) else None
+    if not _lock(session, copy, reporter):
+        return None
+    return load_catalog(watcher).spares.get(copy.identity)
 
 
 def wait_for_spare(session: Session, copy: Record, reporter: Reporter) -> None:

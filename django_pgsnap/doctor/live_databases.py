@@ -23,7 +23,7 @@ def find_live_problems(scene: Scene) -> Iterator[Finding]:
 
 def _missing(scene: Scene) -> Iterator[Finding]:
     for target in scene.targets:
-        if target.name not in scene.catalog:
+        if target.name not in scene.catalog.databases:
             known = any(copy.record.source == target.name for copy in scene.copies())
             yield scene.finding(
                 "live-missing",
@@ -38,7 +38,7 @@ def _missing(scene: Scene) -> Iterator[Finding]:
 
 def _half_dropped(scene: Scene) -> Iterator[Finding]:
     for name in scene.present:
-        if not scene.catalog[name].is_valid:
+        if not scene.catalog.databases[name].is_valid:
             quoted = sql.Identifier(name).as_string(None)
             yield scene.finding(
                 "live-half-dropped",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from ..clones.catalog import AnyDatabase
-from ..clones.names import spare_identity, unfinished_name
+from ..clones.names import spare_name, unfinished_name
 from ..clones.records import TemplateRecord
 from ..clones.templates import find_superfluous_templates
 from ..snapshots.context import find_snapshots
@@ -46,7 +46,7 @@ def find_incomplete(scenes: Sequence[Scene]) -> Iterator[Finding]:
 def _leftover(database: AnyDatabase) -> tuple[str, str]:
     if not database.is_valid:
         return "half-dropped", "A DROP DATABASE of it was interrupted."
-    if spare_identity(database.name):
+    if database.name.startswith(spare_name("")):
         return "spare-without-copy", "It is the spare of a copy that is gone."
     if isinstance(database.record, TemplateRecord):
         return "template-without-snapshot", (

@@ -119,7 +119,7 @@ def _too_large_for_spares(scene: Scene) -> Iterator[Finding]:
 def _ours(scene: Scene) -> list[str]:
     """Return the names of all shut databases of ours, other projects' too."""
     found = scene.catalog
-    ours = [*found.copies(), *found.undos(), *found.spares(), *found.templates()]
+    ours = [*found.copies(), *found.undos(), *found.spares.values(), *found.templates()]
     return list({database.name for database in (*ours, *scene.leftovers())})
 
 

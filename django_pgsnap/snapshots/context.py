@@ -120,7 +120,7 @@ class ServerContext:
     @property
     def present(self) -> list[str]:
         """Names of those live databases that exist."""
-        return [name for name in self.sources if name in self.catalog]
+        return [name for name in self.sources if name in self.catalog.databases]
 
     @property
     def main(self) -> Session:
@@ -138,7 +138,7 @@ class ServerContext:
         Raises:
             DatabaseMissingError: It does not exist.
         """
-        database = self.catalog.get(target.name)
+        database = self.catalog.databases.get(target.name)
         if database is None:
             raise DatabaseMissingError(
                 f"The database {target.name!r} of the alias {target.alias!r} does not exist on the "
@@ -154,7 +154,7 @@ class ServerContext:
             ObstacleError: One of them can only be dropped.
         """
         for name in names:
-            if name in self.catalog and not self.catalog[name].is_valid:
+            if name in self.catalog.databases and not self.catalog.databases[name].is_valid:
                 drop = sql.SQL("DROP DATABASE {};").format(sql.Identifier(name)).as_string(None)
                 raise ObstacleError(
                     f"A DROP DATABASE of {name!r} was interrupted: part of it is gone, and nobody "
@@ -210,7 +210,7 @@ class ServerContext:
         ]
 
     def _spare_state(self, identity: str) -> SpareState:
-        if self.catalog.spare(identity):
+        if identity in self.catalog.spares:
             return "ready"
         return "building" if self.is_locked(spare_name(identity)) else "none"
 
@@ -385,7 +385,7 @@ def _check_ours(context: ServerContext) -> None:
     for database in (
         *present.copies(context.sources),
         *present.undos(context.sources),
-        *present.spares(),
+        *present.spares.values(),
     ):
         if database.name in named:
             raise ConfigurationError(
@@ -456,10 +456,13 @@ def _send_off(
     most = len(sessions) + _EXTRA_SESSIONS
     background = BackgroundStatements(context.server, sessions)
     for member in wanted:
-        if taken := now.catalog.taken_spare_name(member.record.identity):
+        clone = plan_spare(member.database)
+        if member.record.identity in now.catalog.spares:
+            continue
+        if taken := now.catalog.databases.get(clone.name):
             reporter.warn(describe_taken_name(member.record, taken))
-        elif now.catalog.spare(member.record.identity) is None:
-            background.make(plan_spare(member.database))
+        else:
+            background.make(clone)
     for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
         background.drop(name)
     background.send_all()
@@ -471,7 +474,7 @@ def _other_spares(now: ServerContext, kept: Sequence[CopyMember]) -> list[str]:
     by_snapshot: dict[str, list[AnyDatabase]] = {}
     for member in now.copies():
         # Anyone may call a database like a spare of ours; what the catalog gives is one.
-        spare = now.catalog.spare(member.record.identity)
+        spare = now.catalog.spares.get(member.record.identity)
         if member.record.identity not in needed and spare is not None:
             by_snapshot.setdefault(member.record.set_id, []).append(spare)
     # A restore uses a spare up, so the youngest is of the snapshot that was last of use.

@@ -152,7 +152,7 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter
         _drop_leftovers(context, [to_drop_name(identity), spare_name(identity)])
     _drop_leftovers(context, [record.database for record in templates])
     _drop_leftovers(context, [spare_name(record.set_id) for record in templates])
-    left = context.reloaded().catalog
+    left = context.reloaded().catalog.databases
     for record in templates:
         if record.database in left:
             reporter.warn(
@@ -287,7 +287,8 @@ def _jobs(context: ServerContext, snapshot: Snapshot, reporter: Reporter) -> lis
 
 
 def _job(context: ServerContext, member: CopyMember) -> CopyJob:
-    if taken := context.reloaded().catalog.taken_spare_name(member.record.identity):
+    name = spare_name(member.record.identity)
+    if taken := context.reloaded().catalog.databases.get(name):
         raise ObstacleError(
             describe_taken_name(member.record, taken),
             hint="Let that role drop or rename it. A restore works meanwhile, and copies afresh.",

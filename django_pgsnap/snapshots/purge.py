@@ -92,7 +92,7 @@ def purge(
             for database in _published(context, kinds, everyone=everyone):
                 _unpublish(context, database, reporter)
             drop_leftovers(context.main, context.reloaded().leftovers(), reporter)
-            left = context.reloaded().catalog
+            left = context.reloaded().catalog.databases
             gone += [each for each in before if each.name not in left]
     if set(kinds) >= EVERYTHING:
         for server in group_by_server(about):
@@ -122,7 +122,7 @@ def _describe(
             about = record.source if isinstance(record, TemplateRecord) else record.name
             found[database.name] = (_kind_of(record), about)
             identity = record.set_id if isinstance(record, TemplateRecord) else record.identity
-            spare = context.catalog.get(spare_name(identity))
+            spare = context.catalog.databases.get(spare_name(identity))
             if spare is not None and spare.owner == database.owner and spare.is_shut:
                 found[spare.name] = ("spare", about)
     for database in context.leftovers():

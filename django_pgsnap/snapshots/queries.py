@@ -202,7 +202,7 @@ def _strangers(context: ServerContext) -> list[Database[CopyRecord]]:
 
 def _not_trusted(context: ServerContext, database: Database[CopyRecord]) -> SnapshotNotFoundError:
     record = database.record
-    live = context.catalog.get(record.source)
+    live = context.catalog.databases.get(record.source)
     if live is None:
         why = "and the live database is gone, whose owner would count"
         statement, names = "CREATE DATABASE {} OWNER {};", (record.source, database.owner)

@@ -146,7 +146,9 @@ class Replacement:
         self._request = request
         self._kept = kept
         self._reporter = reporter
-        self._names = [each.target.name for each in incoming if each.target.name in context.catalog]
+        self._names = [
+            each.target.name for each in incoming if each.target.name in context.catalog.databases
+        ]
         self.terminator = BackendTerminator(
             context.watcher,
             self._names,
@@ -232,7 +234,7 @@ class Replacement:
         """Ask the server whether the swap took place, whatever became of who sent it."""
         try:
             with self.context.server.session("looking after a swap") as session:
-                present = load_catalog(session)
+                present = load_catalog(session).databases
         except ServerUnavailableError:
             return False
         return bool(self._swaps) and all(
@@ -277,7 +279,7 @@ class Replacement:
 
     def _plan(self, each: IncomingDatabase) -> Swap:
         name = each.target.name
-        live, wanted = self.context.catalog.get(name), self._properties[name][0]
+        live, wanted = self.context.catalog.databases.get(name), self._properties[name][0]
         outgoing = None
         if live and self._kept:
             outgoing = self.successors[each.server, name].noted_in(
@@ -319,7 +321,7 @@ def replace_live(
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
     contexts = [group[0].context for group in group_by_server(incoming).values()]
-    there = [each for each in incoming if each.target.name in each.context.catalog]
+    there = [each for each in incoming if each.target.name in each.context.catalog.databases]
     kept = None
     if request.keep_undo and there:
         # What is replaced on all servers is one state.

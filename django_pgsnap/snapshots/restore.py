@@ -202,7 +202,7 @@ def plan_clone(context: ServerContext, member: CopyMember, *, owner: str) -> Cop
 
 
 def _made(context: ServerContext, job: CopyJob) -> AnyDatabase:
-    return load_catalog(context.watcher)[job.clone.name]
+    return load_catalog(context.watcher).databases[job.clone.name]
 
 
 # What checkpoints of this process are open: the database of each, and the thread, innermost last.

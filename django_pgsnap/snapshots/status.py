@@ -76,7 +76,7 @@ def _read_live(
     counters: DatabaseCounters | None,
 ) -> LiveState:
     newest = find_newest_undo(context, target.name)
-    present = context.catalog.get(target.name)
+    present = context.catalog.databases.get(target.name)
     if newest is None or present is None or newest.successor_oid != present.oid:
         return LiveState(alias=target.alias, database=target.name, size_bytes=size_bytes)
     known = counters is not None and counters.epoch == newest.statistics_epoch

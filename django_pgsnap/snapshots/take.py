@@ -431,7 +431,7 @@ def _take_back(parts: Sequence[TakePart], new: Sequence[CopyRecord]) -> None:
     published: list[tuple[Server, CopyRecord]] = []
     for part, record in zip(parts, new, strict=True):
         with suppress(ServerUnavailableError), part.context.server.session("take back") as session:
-            if record.database in load_catalog(session):
+            if record.database in load_catalog(session).databases:
                 published.append((part.context.server, record))
     if len(published) == len(new):
         return

@@ -59,7 +59,7 @@ def test_live_database(live: str, session: Session, sql: RunSql) -> None:
     (oid,) = sql("SELECT oid::bigint FROM pg_database WHERE datname = 'live'")[0]
     present = load_catalog(session)
 
-    assert present["live"] == Database(
+    assert present.databases["live"] == Database(
         oid=oid,
         name="live",
         owner="postgres",
@@ -68,9 +68,9 @@ def test_live_database(live: str, session: Session, sql: RunSql) -> None:
         is_valid=True,
         record=None,
     )
-    assert "live" in present
-    assert present.get("nowhere") is None
-    assert "nowhere" not in present
+    assert "live" in present.databases
+    assert present.databases.get("nowhere") is None
+    assert "nowhere" not in present.databases
 
 
 def test_published(live: str, session: Session) -> None:
@@ -87,7 +87,7 @@ def test_published(live: str, session: Session) -> None:
     assert present.copies(["other"]) == []
     assert present.undos(["other"]) == []
     assert present.untrusted() == []
-    assert present[COPY].is_shut
+    assert present.databases[COPY].is_shut
 
 
 texts = st.text(max_size=20)
@@ -108,12 +108,12 @@ texts = st.text(max_size=20)
 )
 def test_record_survives_the_server(record: Record, session: Session, shut: Shut) -> None:
     """Whatever is written into a comment is read back from the server as it was."""
-    if COPY not in load_catalog(session):
+    if COPY not in load_catalog(session).databases:
         shut(COPY)
 
     session.execute(rewrite_comment(record))
 
-    assert load_catalog(session)[COPY].record == record
+    assert load_catalog(session).databases[COPY].record == record
 
 
 def test_comment_on_another_database(live: str, session: Session, shut: Shut) -> None:
@@ -196,9 +196,9 @@ def test_spare(live: str, session: Session, shut: Shut) -> None:
 
     present = load_catalog(session)
 
-    assert present.spare(IDENTITY) == present[SPARE]
-    assert present.spares() == [present[SPARE]]
-    assert present.spare(OTHER_IDENTITY) is None
+    assert present.spares.get(IDENTITY) == present.databases[SPARE]
+    assert list(present.spares.values()) == [present.databases[SPARE]]
+    assert present.spares.get(OTHER_IDENTITY) is None
     assert leftovers(session) == []
 
 
@@ -221,8 +221,8 @@ def test_spare_that_somebody_touched(
     session.execute(pg.SQL(spoil).format(pg.Identifier(SPARE)))
 
     present = load_catalog(session)
-    assert present.spare(IDENTITY) is None
-    assert present.spares() == []
+    assert present.spares.get(IDENTITY) is None
+    assert list(present.spares.values()) == []
     assert leftovers(session) == []
 
 
@@ -231,7 +231,7 @@ def test_half_dropped_spare(live: str, session: Session, shut: Shut) -> None:
     make_copy(session, copy_record())
     shut(SPARE, valid=False)
 
-    assert load_catalog(session).spare(IDENTITY) is None
+    assert load_catalog(session).spares.get(IDENTITY) is None
     assert leftovers(session) == [SPARE]
 
 
@@ -239,7 +239,7 @@ def test_spare_without_its_copy(live: str, session: Session, shut: Shut) -> None
     """A spare whose copy is gone is a leftover."""
     shut(SPARE)
 
-    assert load_catalog(session).spare(IDENTITY) is None
+    assert load_catalog(session).spares.get(IDENTITY) is None
     assert leftovers(session) == [SPARE]
 
 

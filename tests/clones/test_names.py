@@ -12,12 +12,10 @@ from django_pgsnap.clones.names import (
     copy_name,
     first_free_name,
     is_identity,
-    is_managed_name,
-    is_unpublished,
     is_valid_name,
     nearest_names,
     new_identity,
-    spare_identity,
+    sort_names,
     spare_name,
     template_name,
     to_drop_name,
@@ -150,16 +148,17 @@ def test_database_names_differ(identity: str) -> None:
     assert all(len(name.encode()) <= MAX_IDENTIFIER_BYTES for name in made)
 
 
-@pytest.mark.parametrize("namer", NAMERS)
+@pytest.mark.parametrize("namer", [*NAMERS, template_name])
 def test_stage_is_told_from_the_whole_name(namer: Callable[[str], str]) -> None:
-    """Names of spares, and of what is unfinished or to be dropped, are told from all others."""
-    name = namer("0123456789abcdef")
+    """Names of ours are told from all others, and what they say from the whole of them."""
+    identity = "0123456789abcdef"
+    name = namer(identity)
 
-    assert is_unpublished(name) == (namer in {unfinished_name, to_drop_name})
-    assert spare_identity(name) == ("0123456789abcdef" if namer == spare_name else None)
-    for other in (name + "0", name[:-1], "x" + name, name.upper(), name + "\n"):
-        assert not is_unpublished(other)
-        assert spare_identity(other) is None
+    found = sort_names(["live", name, name + "0", name[:-1], "x" + name, name.upper(), name + "\n"])
+
+    assert found.managed == {name}
+    assert found.unpublished == ({name} if namer in {unfinished_name, to_drop_name} else set())
+    assert found.spares == ({name: (identity, copy_name(identity))} if namer == spare_name else {})
 
 
 @given(st.text())
@@ -172,15 +171,6 @@ def test_lock_key_never_changes() -> None:
     """Two versions of the package that work on the same server meet at the same lock."""
     assert lock_key("live") == -341928136767870241
     assert lock_key("app") == 1204346485971833068
-
-
-@pytest.mark.parametrize("namer", [*NAMERS, template_name])
-def test_names_of_ours_are_known(namer: Callable[[str], str]) -> None:
-    """Each name of ours is known as one, and none that is merely like it."""
-    name = namer(new_identity())
-
-    assert is_managed_name(name)
-    assert not any(map(is_managed_name, (name[:-1], f"{name}0", f"my{name}", name.upper())))
 
 
 def test_name_to_drop_by_cannot_be_told() -> None:

@@ -124,7 +124,7 @@ def test_finished_spare_can_be_used(
     background.make(plan_spare(database_of(session, copy)))
     background.send_all()
 
-    until(lambda: load_catalog(session).spare(IDENTITY) is not None)
+    until(lambda: load_catalog(session).spares.get(IDENTITY) is not None)
 
 
 def test_locks_are_kept_until_the_statements_have_theirs(
@@ -141,7 +141,7 @@ def test_locks_are_kept_until_the_statements_have_theirs(
     assert read_lock_holder(session, SPARE) is not None
     background.send_all()
     assert read_lock_holder(session, "live") is None
-    until(lambda: load_catalog(session).spare(IDENTITY) is not None)
+    until(lambda: load_catalog(session).spares.get(IDENTITY) is not None)
 
 
 def test_idle_sessions_are_closed(session_as: SessionAs, server_as: ServerAs, sql: RunSql) -> None:
@@ -185,7 +185,7 @@ def test_obtain(copy: CopyRecord, session: Session, session_as: SessionAs) -> No
     spare = obtain_spare(worker, session, copy, recorder)
 
     assert missing is None
-    assert spare == load_catalog(session)[SPARE]
+    assert spare == load_catalog(session).databases[SPARE]
     assert recorder.steps == []
     holder = read_lock_holder(session, SPARE)
     assert holder is not None
@@ -203,7 +203,7 @@ def test_obtain_waits(copy: CopyRecord, session: Session, session_as: SessionAs)
     maker.execute(plan_spare(database_of(session, copy)).statement)
     maker.close()
 
-    assert waiting.result() == load_catalog(session)[SPARE]
+    assert waiting.result() == load_catalog(session).databases[SPARE]
     assert recorder.steps == ["Waiting for the spare of 'seeded', which is being made"]
 
 

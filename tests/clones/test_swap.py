@@ -47,8 +47,8 @@ def prepare(make_database: MakeDatabase, session: Session, sql: RunSql) -> Prepa
         present = load_catalog(session)
         return Swap(
             live_name=live,
-            live=present[live],
-            incoming=present[incoming],
+            live=present.databases[live],
+            incoming=present.databases[incoming],
             properties=read_properties(session, live)[0],
             outgoing=undo_record(source=live),
             drop_identity=TO_DROP,
@@ -275,7 +275,7 @@ def test_kept_state_is_one_again(
     """Where a kept state had come in, it is one again, with its name and its comment."""
     run(prepare())
     (kept,) = load_catalog(session).undos()
-    live = load_catalog(session)["live"]
+    live = load_catalog(session).databases["live"]
     swap = Swap(
         live_name="live",
         live=live,

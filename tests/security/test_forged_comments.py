@@ -301,5 +301,5 @@ def test_huge_comment_is_left_on_the_server(session: Session, attacker: Attacker
         row[6] for row in session.rows(catalog._DATABASES, PARAMETERS) if row[1] == fake.database
     )
 
-    assert found[fake.database].record is None
+    assert found.databases[fake.database].record is None
     assert fetched is None

@@ -100,4 +100,4 @@ def test_gone_with_its_template(session: Session, ours: Server, template: Templa
     assert template_spares.obtain_template_spare(session, new) is None
     assert [left.name for left in load_catalog(session).leftovers([], [])] == [old]
     clones.sweep_dead_runs(session, "live")
-    assert load_catalog(session).get(old) is None
+    assert load_catalog(session).databases.get(old) is None

@@ -160,7 +160,7 @@ def test_in_use(session: Session, session_as: SessionAs) -> None:
         gone = prune_templates(pruner, "live")
 
     assert gone == []
-    assert record.database in load_catalog(session)
+    assert record.database in load_catalog(session).databases
 
 
 def test_other_projects(session: Session) -> None:
@@ -169,7 +169,7 @@ def test_other_projects(session: Session) -> None:
 
     with override_settings(PGSNAP={"TEST": {"KEEP": 0}}):
         assert prune_templates(session, "other") == []
-    assert record.database in load_catalog(session)
+    assert record.database in load_catalog(session).databases
 
 
 def test_workers_of_one_run(

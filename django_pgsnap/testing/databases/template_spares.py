@@ -25,7 +25,7 @@ def obtain_template_spare(session: Session, template: TemplateRecord) -> str | N
     name = spare_name(template.set_id)
     if not wait_for_lock(session, name, config().wait_s):
         return None
-    spare = load_catalog(session).get(name)
+    spare = load_catalog(session).databases.get(name)
     if spare is not None and spare.trusted and spare.is_valid and spare.is_shut:
         return name
     release_lock(session, name)
@@ -39,15 +39,15 @@ def order_template_spare(server: Server, template: str) -> None:
     """
     with server.session("clearing up") as session:
         present = load_catalog(session)
-        found = _record(present.get(template))
+        found = _record(present.databases.get(template))
         if found is None or not wants_spare(found):
             return
         name = spare_name(found.set_id)
         for other in present.templates([found.source]):
             spare = spare_name(other.record.set_id)
-            if spare != name and spare in present:
+            if spare != name and spare in present.databases:
                 clones.drop_shut_in_background(server, spare)
-        if name not in present and try_acquire_lock(session, name):
+        if name not in present.databases and try_acquire_lock(session, name):
             clone = clones.plan_clone(session, template, name)
             session.fire(clone.statement)
 

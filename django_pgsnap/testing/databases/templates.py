@@ -161,7 +161,7 @@ def _share(session: Session, record: TemplateRecord) -> bool:
     """Use a template, and tell whether it was still there."""
     if not session.value(_SHARE, [lock_key(record.database)]):
         return False  # somebody is about to drop it
-    if record.database in load_catalog(session):
+    if record.database in load_catalog(session).databases:
         return True
     session.rows(_UNSHARE, [lock_key(record.database)])
     return False
