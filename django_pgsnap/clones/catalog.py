@@ -38,6 +38,7 @@ class Database(Generic[RecordT_co]):
         oid: Its object identifier, which stays through a rename.
         name: Its name.
         owner: Name of the role that owns it.
+        owner_oid: That role's oid, which no later role of the same name has.
         trusted: Whether our own role owns it. Being a member of its owner is not enough, since
             others can make our role one.
         is_shut: Whether no client may connect: neither allowed nor any slot left.
@@ -48,6 +49,7 @@ class Database(Generic[RecordT_co]):
     oid: int
     name: str
     owner: str
+    owner_oid: int
     trusted: bool
     is_shut: bool
     is_valid: bool
@@ -58,7 +60,7 @@ AnyDatabase = Database[Record | None]
 
 
 _DATABASES: Final = sql.SQL(
-    "SELECT d.oid, d.datname, pg_get_userbyid(d.datdba),"
+    "SELECT d.oid, d.datname, pg_get_userbyid(d.datdba), d.datdba,"
     " pg_get_userbyid(d.datdba) = current_user,"
     " NOT d.datallowconn AND d.datconnlimit IN (0, %(invalid)s), d.datconnlimit <> %(invalid)s,"
     # Others' comments, and what is too long to be ours, would only take time and memory.
@@ -79,12 +81,13 @@ def load_catalog(session: Session) -> Catalog:
                 oid=oid,
                 name=name,
                 owner=owner,
+                owner_oid=owner_oid,
                 trusted=trusted,
                 is_shut=is_shut,
                 is_valid=is_valid,
                 record=comment and decode_record(comment),
             )
-            for oid, name, owner, trusted, is_shut, is_valid, comment in rows
+            for oid, name, owner, owner_oid, trusted, is_shut, is_valid, comment in rows
         ]
     )
 
@@ -111,11 +114,11 @@ class Catalog:
 
     def copies(self, sources: Iterable[str] | None = None) -> list[Database[CopyRecord]]:
         """Return the published copies of these live databases, or of all."""
-        return self._published(CopyRecord, sources)
+        return self._counted(CopyRecord, sources)
 
     def undos(self, sources: Iterable[str] | None = None) -> list[Database[UndoRecord]]:
         """Return what restores of these live databases replaced."""
-        return self._published(UndoRecord, sources)
+        return self._counted(UndoRecord, sources)
 
     def templates(self, sources: Iterable[str] | None = None) -> list[Database[TemplateRecord]]:
         """Return the templates of tests on these live databases, or of all.
@@ -125,8 +128,28 @@ class Catalog:
         """
         return [
             database
-            for database in self._published(TemplateRecord, sources)
+            for database in self._counted(TemplateRecord, sources)
             if database.trusted and database.is_shut
+        ]
+
+    def parts(self, kind: type[RecordT], system: str) -> list[Database[RecordT]]:
+        """Return those parts of sets that are by their own account what is found here.
+
+        Whoever owns a database can imitate a record, but not the owner that is written down there.
+        So each is a part of the sets whose other parts tell of their parts what it tells.
+
+        Args:
+            kind: Which sets are meant.
+            system: Identifier of this server.
+        """
+        return [
+            database
+            for database in self._published(kind)
+            if any(
+                part[:3] == (database.record.alias, database.record.source, system)
+                and (database.trusted or part.owner == database.owner_oid)
+                for part in database.record.parts
+            )
         ]
 
     def untrusted(self) -> list[AnyDatabase]:
@@ -201,23 +224,28 @@ class Catalog:
 
     def _outlives_snapshot(self, record: Record) -> bool:
         """Tell whether a template was made of a snapshot that is deleted, whose data it holds."""
-        return (
-            isinstance(record, TemplateRecord)
-            and bool(record.snapshot)
-            and copy_name(record.snapshot) not in self.databases
-        )
+        if not isinstance(record, TemplateRecord) or not record.snapshot:
+            return False
+        copy = self.databases.get(copy_name(record.snapshot))
+        return copy is None or not self._is_right(copy)
 
-    def _published(
+    def _counted(
         self, kind: type[RecordT], sources: Iterable[str] | None
     ) -> list[Database[RecordT]]:
         wanted = None if sources is None else set(sources)
+        return [
+            database
+            for database in self._published(kind)
+            if (wanted is None or database.record.source in wanted)
+            and self._is_trusted(database, database.record)
+        ]
+
+    def _published(self, kind: type[RecordT]) -> list[Database[RecordT]]:
+        """Return what says of itself that it is of this kind, whoever's it is."""
         found: list[Database[Any]] = [
             database
             for database in self.databases.values()
-            if isinstance(record := database.record, kind)
-            and (wanted is None or record.source in wanted)
-            and self._is_published(database, record)
-            and self._is_trusted(database, record)
+            if isinstance(record := database.record, kind) and self._is_published(database, record)
         ]
         return found
 

@@ -96,8 +96,9 @@ def read_parts(value: object) -> Parts:
     """Return where the parts of a set are."""
     found = []
     for each in _listing(value):
-        alias, database, server, system = map(read_text, _listing(each))
-        found.append(Part(alias, database, server, system))
+        *texts, owner = _listing(each)
+        alias, database, system = map(read_text, texts)
+        found.append(Part(alias, database, system, read_integer(owner)))
     return tuple(found)
 
 
@@ -125,15 +126,21 @@ STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 
 
 class Part(NamedTuple):
-    """Where one database's part of a set is, as it was called when the set was made."""
+    """One database's part of a set, as its live database was when the set was made.
+
+    Attributes:
+        system: Identifier of the server; empty for one that is in reach.
+        owner: Oid of the role that the live database belonged to; 0 where it does not matter.
+    """
 
     alias: str
     database: str
-    server: str
-    system: str
+    system: str = ""
+    owner: int = 0
 
     def __str__(self) -> str:
-        return f"{self.database!r} (alias {self.alias!r}) on the server at {self.server}"
+        where = " on another server" if self.system else ""
+        return f"{self.database!r} (alias {self.alias!r}){where}"
 
 
 Parts = tuple[Part, ...]
@@ -147,7 +154,7 @@ class Record:
         identity: 16 hexadecimal digits that no other has; part of the database's name.
         set_id: What all parts of the same snapshot, or of the same undo, share.
         members: How many parts the set has.
-        parts: Where each of them is; empty where an earlier version wrote it.
+        parts: What each of them is; the same in all of them.
         name: The snapshot's name; for an undo, that of the restore it belongs to.
         alias: The alias in ``DATABASES`` at that time.
         source: The live database's name.

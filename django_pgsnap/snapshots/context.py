@@ -25,7 +25,7 @@ from ..clones.catalog import (
     load_catalog,
 )
 from ..clones.names import spare_name
-from ..clones.records import Part
+from ..clones.records import CopyRecord, Part, UndoRecord
 from ..clones.spares import describe_taken_name, plan_spare, wants_spare
 from ..conf import config
 from ..connections.reconnect import (
@@ -170,6 +170,10 @@ class ServerContext:
         """Return the members of undos of these live databases, or of all on the server."""
         return self._members(self.catalog.undos(None if everyone else self.sources))
 
+    def parts(self, kind: type[RecordT]) -> list[Member[RecordT]]:
+        """Return the parts of sets on the server, whoever's; see `Catalog.parts`."""
+        return self._members(self.catalog.parts(kind, self.system))
+
     def project_copies(self) -> list[CopyMember]:
         """Return the members of snapshots of all the project's databases on this server."""
         known = [target for target in list_targets() if target.server.is_same_as(self.server)]
@@ -182,8 +186,8 @@ class ServerContext:
         return str(self.watcher.identity.system)
 
     def part(self, target: Target) -> Part:
-        """Return where a live database's part of a set is."""
-        return Part(target.alias, target.name, str(self.server), self.system)
+        """Return what a live database's part of a set is known by."""
+        return Part(target.alias, target.name, self.system, self.live(target).owner_oid)
 
     def leftovers(self) -> list[AnyDatabase]:
         """Return what interrupted operations left, and nobody is at work on."""
@@ -218,10 +222,18 @@ class ServerContext:
 def find_snapshots(contexts: Iterable[ServerContext], *, everyone: bool = False) -> list[Snapshot]:
     """Return the snapshots of the databases that are asked about, as wholes, newest first."""
     there = list(contexts)
+    members = [copy for context in there for copy in context.copies(everyone=everyone)]
+    return group_copies(there, members)
+
+
+def group_copies(
+    contexts: Sequence[ServerContext], members: Iterable[CopyMember]
+) -> list[Snapshot]:
+    """Return the snapshots that these copies are of, with what else there is of them."""
     return snapshots_of(
-        [copy for context in there for copy in context.copies(everyone=everyone)],
-        [copy for context in there for copy in context.copies(everyone=True)],
-        [context.system for context in there],
+        members,
+        [part for context in contexts for part in context.parts(CopyRecord)],
+        [context.system for context in contexts],
     )
 
 
@@ -230,7 +242,7 @@ def find_undos(contexts: Iterable[ServerContext], *, everyone: bool = False) -> 
     there = list(contexts)
     return undos_of(
         [undo for context in there for undo in context.undos(everyone=everyone)],
-        [undo for context in there for undo in context.undos(everyone=True)],
+        [part for context in there for part in context.parts(UndoRecord)],
         [context.system for context in there],
     )
 

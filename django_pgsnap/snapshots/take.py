@@ -51,6 +51,7 @@ from .context import (
     ServerContext,
     choose_targets,
     finish_operation,
+    group_copies,
     open_operation,
     report_terminated,
 )
@@ -182,15 +183,7 @@ def _settle_name(
     members = [member for context in contexts for member in context.project_copies()]
     if name is None:
         return first_free_name(member.record.name for member in members), []
-    existing = [
-        snapshot
-        for snapshot in snapshots_of(
-            members,
-            [member for context in contexts for member in context.copies(everyone=True)],
-            [context.system for context in contexts],
-        )
-        if snapshot.name == name
-    ]
+    existing = [each for each in group_copies(contexts, members) if each.name == name]
     if existing and not replace:
         raise SnapshotExistsError(
             f"There is a snapshot {name!r} already, taken {existing[0].taken_at:%Y-%m-%d %H:%M} "

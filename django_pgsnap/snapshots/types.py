@@ -76,10 +76,7 @@ class _Set:
     @property
     def elsewhere(self) -> Parts:
         """Where the parts are that are not among the members."""
-        seen = (
-            Part(each.record.alias, each.record.source, str(each.server), "")
-            for each in self.outside
-        )
+        seen = (Part(each.record.alias, each.record.source) for each in self.outside)
         return (*seen, *self.unreachable)
 
     @property
@@ -210,7 +207,7 @@ def snapshots_of(
 
     Args:
         members: Those that are asked about.
-        others: All that there are on the same servers.
+        others: Parts that there are on the same servers; those of other sets do no harm.
         systems: Identifiers of these servers.
     """
     return [
@@ -237,14 +234,14 @@ def _grouped(
     reached = set(systems)
     elsewhere = _by_set(others)
     found = []
-    for set_id, here in _by_set(members).items():
+    for key, here in _by_set(members).items():
         outside = [
-            each for identity, each in elsewhere.get(set_id, {}).items() if identity not in here
+            each for identity, each in elsewhere.get(key, {}).items() if identity not in here
         ]
         seen = {each.record.alias for each in (*here.values(), *outside)}
-        record = next(iter(here.values())).record
+        _, parts = key
         unreachable = [
-            part for part in record.parts if part.alias not in seen and part.system not in reached
+            part for part in parts if part.alias not in seen and part.system not in reached
         ]
         # Copies are made at the same time, so the order that they are found in means nothing.
         by_alias = sorted(here.values(), key=lambda member: member.alias)
@@ -252,9 +249,11 @@ def _grouped(
     return sorted(found, key=lambda each: each[0][0].record.taken_at, reverse=True)
 
 
-def _by_set(members: Iterable[MemberT]) -> dict[str, dict[str, MemberT]]:
+def _by_set(members: Iterable[MemberT]) -> dict[tuple[str, Parts], dict[str, MemberT]]:
+    """Group members by what all parts of a set say of it, and only they."""
     # Two addresses may lead to the same server, which then shows the same member twice.
-    groups: dict[str, dict[str, MemberT]] = {}
+    groups: dict[tuple[str, Parts], dict[str, MemberT]] = {}
     for member in members:
-        groups.setdefault(member.record.set_id, {})[member.record.identity] = member
+        key = (member.record.set_id, member.record.parts)
+        groups.setdefault(key, {})[member.record.identity] = member
     return groups

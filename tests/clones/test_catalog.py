@@ -63,6 +63,7 @@ def test_live_database(live: str, session: Session, sql: RunSql) -> None:
         oid=oid,
         name="live",
         owner="postgres",
+        owner_oid=10,
         trusted=True,
         is_shut=False,
         is_valid=True,

@@ -42,7 +42,7 @@ common = {
     "postgresql": texts,
     "comment": st.none() | texts,
     "connection_limit": integers,
-    "parts": st.lists(st.builds(Part, texts, texts, texts, texts)).map(tuple),
+    "parts": st.lists(st.builds(Part, texts, texts, texts, integers)).map(tuple),
 }
 migrations = st.sets(st.tuples(texts, texts)).map(lambda keys: tuple(sorted(keys)))
 copies = st.builds(
