@@ -7,6 +7,8 @@ otherwise.
 
 from __future__ import annotations
 
+from . import messages
+
 
 class PgsnapError(Exception):
     """Base of all errors that this package raises on purpose.
@@ -16,10 +18,13 @@ class PgsnapError(Exception):
         hint: The remedy, or an empty string.
     """
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    def __init__(self, message: str, *, hint: str = "", **values: object) -> None:
+        """Say what is wrong; where there are values, they fill the braces of both texts."""
+        self.message, self.hint = (
+            text if isinstance(text, messages.Message) else messages.message(text, **values)
+            for text in (message, hint)
+        )
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message

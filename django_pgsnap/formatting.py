@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from datetime import UTC, datetime
 
@@ -32,11 +31,6 @@ def format_ago(moment: datetime) -> str:
 def format_seconds(value: float) -> str:
     """Return a duration in seconds, as precisely as it matters."""
     return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"  # noqa: PLR2004
-
-
-def format_waiting(wait_s: float) -> str:
-    """Return how long one waits at most, as the beginning of a sentence."""
-    return "Waiting" if math.isinf(wait_s) else f"Waiting up to {wait_s:g} s"
 
 
 def printable(text: str) -> str:

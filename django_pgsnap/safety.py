@@ -15,12 +15,15 @@ from psycopg import sql
 
 from .conf import TEST_DATABASES, config
 from .errors import NotEnabledError
+from .messages import message
 from .postgres.session import Session
 from .postgres.targets import Target, check_server
 
-_HINT = "Set PGSNAP = {'ENABLED': True} in the settings of a system whose data may be replaced."
-_ALIAS_HINT = "Name the alias in the databases of the test, so that it gets one."
-_TESTS_HINT = (
+_HINT = message(
+    "Set PGSNAP = {'ENABLED': True} in the settings of a system whose data may be replaced."
+)
+_ALIAS_HINT = message("Name the alias in the databases of the test, so that it gets one.")
+_TESTS_HINT = message(
     "Let the run make one: a test says in its databases which it needs, with pytest by the mark "
     "django_db; a fixture django_db_setup of the project's own has to call setup_databases."
 )
@@ -91,14 +94,19 @@ def check_enabled(targets: Sequence[Target]) -> None:
     others = [target for target in targets if not _is_exempt(target)]
     if others and is_in_tests():
         raise NotEnabledError(
-            f"The alias {others[0].alias!r} leads to the database {others[0].name!r}, "
-            "which is not a test database of this run.",
+            "The alias {alias!r} leads to the database {name!r}, which is not a test database "
+            "of this run.",
             hint=_ALIAS_HINT if _created_here else _TESTS_HINT,
+            alias=others[0].alias,
+            name=others[0].name,
         )
     if is_enabled() or not others or _allowed_here.get():
         return
-    reason = "PGSNAP['ENABLED'] is off" if config().enabled is False else "DEBUG is off"
-    raise NotEnabledError(f"Snapshots are switched off here, since {reason}.", hint=_HINT)
+    is_off = message("PGSNAP['ENABLED'] is off")
+    reason = is_off if config().enabled is False else message("DEBUG is off")
+    raise NotEnabledError(
+        "Snapshots are switched off here, since {reason}.", hint=_HINT, reason=reason
+    )
 
 
 def check_server_allowed(session: Session, targets: Sequence[Target]) -> None:
@@ -120,9 +128,11 @@ def check_server_allowed(session: Session, targets: Sequence[Target]) -> None:
     far = [each for each in (session.address, session.server_address) if not _is_nearby(each)]
     if far and not all(map(_is_exempt, targets)):
         raise NotEnabledError(
-            f"The database {targets[0].name!r} is on a server at the public address "
-            f"{far[0]}, so it may be somebody's production.",
+            "The database {name!r} is on a server at the public address {address}, so it may "
+            "be somebody's production.",
             hint=_HINT,
+            name=targets[0].name,
+            address=far[0],
         )
 
 
@@ -130,9 +140,11 @@ def _check_announced(session: Session, targets: Sequence[Target]) -> None:
     names = [target.name for target in targets if (target.alias, target.name) in _announced]
     if names and (unmarked := session.value(_UNMARKED, [names])):
         raise NotEnabledError(
-            f"{TEST_DATABASES} in the environment calls {unmarked!r} a test database, but no test "
-            "run has made it.",
-            hint=f"Unset {TEST_DATABASES}.",
+            "{variable} in the environment calls {unmarked!r} a test database, but no test run "
+            "has made it.",
+            hint="Unset {variable}.",
+            variable=TEST_DATABASES,
+            unmarked=unmarked,
         )
 
 

@@ -16,7 +16,7 @@ DIRECTORY = Path(next(iter(django_pgsnap.__path__)))
 
 # What needs no server: the modules of the root that come before all rooms.
 PLAIN = (
-    *("errors", "aliases", "conf", "signals", "models", "formatting", "git"),
+    *("messages", "errors", "aliases", "conf", "signals", "models", "formatting", "git"),
     *("reporting", "migration_drift"),
 )
 

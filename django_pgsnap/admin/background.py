@@ -33,6 +33,7 @@ from django.utils.translation import gettext as _
 
 from ..connections.claimed_requests import register_claim
 from ..errors import InsideTransactionError, PgsnapError
+from ..messages import translate
 from ..reporting import Reporter
 
 # How long a finished operation can be looked at, and how long its cookie is good for.
@@ -107,7 +108,7 @@ class ProgressReporter(Reporter):
     def step(self, message: str) -> None:
         """Write down what begins."""
         self._stop_if_cancelled()
-        self._change(step=message, done_bytes=None, total_bytes=None)
+        self._change(step=translate(message), done_bytes=None, total_bytes=None)
 
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
         """Write down how far copying is, a few times a second."""
@@ -125,7 +126,7 @@ class ProgressReporter(Reporter):
 
     def tell(self, level: str, text: str) -> None:
         """Write down what is to be told afterwards."""
-        self._change(texts=(*self.progress.texts, (level, text)))
+        self._change(texts=(*self.progress.texts, (level, translate(text))))
 
     def end(self, *, error: PgsnapError | None = None, signed_out: str = "") -> None:
         """Write down that it is over."""

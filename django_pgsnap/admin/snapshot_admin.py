@@ -33,6 +33,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from ..connections.claimed_requests import is_claimed
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
+from ..messages import translate
 from ..models import Snapshot as Row
 from ..snapshots import manage
 from ..snapshots.context import choose_targets
@@ -365,7 +366,8 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "action": action,
             # Worked out here, since what goes wrong in a template is no page any more.
             "consequences": action.describe_consequences(),
-            "preview": action.preview,
+            "busy": list(map(translate, action.preview.busy)),
+            "idle": list(map(translate, action.preview.idle)),
             "adminform": fields,
             "errors": AdminErrorList(form, []),
             "media": self.media + fields.media,

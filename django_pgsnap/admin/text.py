@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from django.utils.formats import date_format, number_format
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
@@ -14,11 +14,11 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ..errors import PgsnapError
 from ..formatting import format_size, printable
+from ..messages import translate
 from ..migration_drift import Drift
 from ..snapshots.queries import Overview, RunningOperation
 from ..snapshots.status import LiveState
 from ..snapshots.types import Snapshot, Undo
-from .background import AdminError
 
 DRIFT_KINDS: Final = {
     "behind": gettext_lazy("behind this checkout"),
@@ -49,18 +49,12 @@ def format_duration(seconds: float) -> str:
 
 
 def describe_error(error: PgsnapError) -> SafeString:
-    """Return what is wrong and what to do about it, in the words of the admin's fields.
-
-    What others than the admin say is English, and the page tells screen readers so.
-    """
-    hint = error.hint
+    """Return what is wrong and what to do about it, in the words of the admin's fields."""
+    hint = translate(error.hint)
     for option, label in _FIELDS.items():
         hint = hint.replace(option, f"“{label}”")
-    lines = f"{error.message}\n{hint}".strip().splitlines()
-    shown = format_html_join(SafeString("<br>"), "{}", ((line.strip(),) for line in lines))
-    return (
-        shown if isinstance(error, AdminError) else format_html('<span lang="en">{}</span>', shown)
-    )
+    lines = f"{translate(error.message)}\n{hint}".strip().splitlines()
+    return format_html_join(SafeString("<br>"), "{}", ((line.strip(),) for line in lines))
 
 
 def describe_drift(drift: Drift) -> str:

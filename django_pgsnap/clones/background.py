@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from ..messages import message
 from ..postgres.advisory_locks import release_lock, release_other_locks, try_acquire_lock
 from ..postgres.server import Server
 from ..postgres.session import Query, Session
@@ -76,6 +77,12 @@ def drop_leftovers(session: Session, leftovers: Iterable[AnyDatabase], reporter:
         try:
             session.execute(drop_database(left.name))
         except psycopg.errors.ObjectInUse as error:
-            reporter.warn(f"Not dropped: {left.name!r}, since {error.diag.message_detail}.")
+            reporter.warn(
+                message(
+                    "Not dropped: {name!r}, since {reason}.",
+                    name=left.name,
+                    reason=error.diag.message_detail,
+                )
+            )
         finally:
             release_lock(session, left.name)

@@ -13,7 +13,8 @@ from typing import Final
 import psycopg
 
 from ..errors import CopyFailedError, DatabaseBusyError
-from ..postgres.backends import BackendTerminator, read_backends
+from ..messages import join_messages, message
+from ..postgres.backends import BUSY_HINT, BackendTerminator, read_backends
 from ..postgres.data_directory import DirectoryGrowth
 from ..postgres.parallel import run_together
 from ..reporting import Reporter
@@ -54,7 +55,8 @@ def copy_databases(
         CopyFailedError: The server gave up, for lack of disk space for instance.
     """
     jobs = list(jobs)
-    step = step or f"Copying {', '.join(job.clone.source for job in jobs)}"
+    sources = ", ".join(job.clone.source for job in jobs)
+    step = step or message("Copying {databases}", databases=sources)
     while True:
         _clear_sources(jobs)
         reporter.step(step)
@@ -173,10 +175,12 @@ def _without_sharing(job: CopyJob) -> CopyJob:
 
 def _busy_error(job: CopyJob) -> DatabaseBusyError:
     left = read_backends(job.watcher, [job.clone.source])
-    names = "".join(f"\n  {backend}" for backend in left)
+    names = [backend.full_description for backend in left]
     return DatabaseBusyError(
-        f"Other sessions are using {job.clone.source!r}:{names or ' some that are starting.'}",
-        hint="Finish or close them, wait longer with --wait, or end them with --force.",
+        "Other sessions are using {source!r}:{names}",
+        hint=BUSY_HINT,
+        source=job.clone.source,
+        names=join_messages("\n  ", ["", *names]) or message(" some that are starting."),
     )
 
 
@@ -186,20 +190,29 @@ def _explain_error(job: CopyJob, error: BaseException) -> BaseException:
         return error  # the operation knows how to find out who holds the lock
     if isinstance(error, psycopg.errors.DiskFull):
         return CopyFailedError(
-            f"The server's disk is full: no room for another {job.size_bytes:,} bytes to copy "
-            f"{clone.source!r}. Nothing has changed.",
-            hint="Delete snapshots that you do not need (./manage.py pgsnap delete), "
-            "or keep no spares (PGSNAP['SPARES'] = 0).",
+            "The server's disk is full: no room for another {size_bytes:,} bytes to copy "
+            "{source!r}. Nothing has changed.",
+            hint="Delete snapshots that you do not need (./manage.py pgsnap delete), or keep "
+            "no spares (PGSNAP['SPARES'] = 0).",
+            size_bytes=job.size_bytes,
+            source=clone.source,
         )
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return CopyFailedError(
-            f"The server could not copy {clone.source!r}: {error.diag.message_primary} "
-            f"({error.sqlstate}). Nothing has changed.",
-            hint=error.diag.message_hint or error.diag.message_detail or "See the server's log.",
+            "The server could not copy {source!r}: {cause} ({sqlstate}). Nothing has changed.",
+            hint="{advice}",
+            source=clone.source,
+            cause=error.diag.message_primary,
+            sqlstate=error.sqlstate,
+            advice=error.diag.message_hint
+            or error.diag.message_detail
+            or message("See the server's log."),
         )
     if isinstance(error, psycopg.OperationalError):
         return CopyFailedError(
-            f"The connection was lost while copying {clone.source!r}: {error}".strip(),
+            "The connection was lost while copying {source!r}: {cause}",
             hint="If the server carried on, the unfinished copy is removed by the next command.",
+            source=clone.source,
+            cause=str(error).strip(),
         )
     return error

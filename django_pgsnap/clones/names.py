@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..errors import InvalidNameError
+from ..messages import message
 
 # On the command line they would be taken for something else.
 SUBCOMMAND_NAMES: Final = frozenset(
@@ -42,16 +43,21 @@ def validate_name(name: str) -> str:
     """
     if not is_valid_name(name):
         similar = _UNUSABLE.sub("-", name).strip("._-/")[:_MAX_LENGTH]
-        suggestion = f" For example: {similar!r}." if is_valid_name(similar) else ""
+        suggestion = (
+            message(" For example: {name!r}.", name=similar) if is_valid_name(similar) else ""
+        )
         raise InvalidNameError(
-            f"A snapshot cannot be called {name!r}.",
-            hint="Use 1-100 letters (A-Z, a-z), digits, '.', '_', '-' or '/', "
-            f"starting with a letter or digit.{suggestion}",
+            "A snapshot cannot be called {name!r}.",
+            hint="Use 1-100 letters (A-Z, a-z), digits, '.', '_', '-' or '/', starting with a "
+            "letter or digit.{suggestion}",
+            name=name,
+            suggestion=suggestion,
         )
     if name in SUBCOMMAND_NAMES:
         raise InvalidNameError(
-            f"A snapshot cannot be called {name!r}: that is a subcommand of pgsnap.",
+            "A snapshot cannot be called {name!r}: that is a subcommand of pgsnap.",
             hint="Use another name.",
+            name=name,
         )
     return name
 

@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args
 
 from ..errors import ConfigurationError
+from ..messages import Message, message
 from ..migration_drift import Migrations
 from .names import copy_name, is_identity, is_valid_name, template_name, undo_name
 
@@ -139,8 +140,18 @@ class Part(NamedTuple):
     owner: int = 0
 
     def __str__(self) -> str:
-        where = " on another server" if self.system else ""
-        return f"{self.database!r} (alias {self.alias!r}){where}"
+        return self.description
+
+    @property
+    def description(self) -> Message:
+        """Which database it is, and whether it is on another server."""
+        return message(
+            "{database!r} (alias {alias!r}) on another server"
+            if self.system
+            else "{database!r} (alias {alias!r})",
+            database=self.database,
+            alias=self.alias,
+        )
 
 
 Parts = tuple[Part, ...]
@@ -295,15 +306,19 @@ def validate_note(note: str) -> str:
     """
     if len(note) > _MAX_NOTE_CHARACTERS:
         raise ConfigurationError(
-            f"The note has {len(note):,} characters.",
-            hint=f"Use at most {_MAX_NOTE_CHARACTERS:,}.",
+            "The note has {count:,} characters.",
+            hint="Use at most {most:,}.",
+            count=len(note),
+            most=_MAX_NOTE_CHARACTERS,
         )
     try:
         note.encode()
     except UnicodeEncodeError as error:
         raise ConfigurationError(
-            f"The note cannot be stored: {error.reason} at position {error.start}.",
+            "The note cannot be stored: {reason} at position {start}.",
             hint="Give it in UTF-8.",
+            reason=error.reason,
+            start=error.start,
         ) from error
     return note
 
@@ -325,9 +340,11 @@ def encode_record(record: Record) -> str:
     # A copy whose comment cannot be read is none. Better no copy than one that is lost.
     if decode_record(comment) is None:
         raise ConfigurationError(
-            f"What there is to say about {record.source!r} makes a comment of {len(comment):,} "
-            "characters, which could not be read again.",
+            "What there is to say about {source!r} makes a comment of {count:,} characters, "
+            "which could not be read again.",
             hint="Shorten the database's own comment, which is part of it.",
+            source=record.source,
+            count=len(comment),
         )
     return comment
 

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from ..conf import config
+from ..messages import Message, message
 from ..postgres.advisory_locks import (
     read_lock_holder,
     release_lock,
@@ -36,11 +37,14 @@ def plan_spare(copy: Database[Record]) -> Clone:
     )
 
 
-def describe_taken_name(copy: Record, taken: AnyDatabase) -> str:
+def describe_taken_name(copy: Record, taken: AnyDatabase) -> Message:
     """Return why a copy gets no spare, where another database has its spare's name."""
-    return (
-        f"The spare of {copy.name!r} cannot be made, since a database of the role "
-        f"{taken.owner!r} has its name, {taken.name!r}."
+    return message(
+        "The spare of {copy!r} cannot be made, since a database of the role {role!r} has its "
+        "name, {name!r}.",
+        copy=copy.name,
+        role=taken.owner,
+        name=taken.name,
     )
 
 
@@ -93,6 +97,10 @@ def _lock(session: Session, copy: Record, reporter: Reporter) -> bool:
     if try_acquire_lock(session, name):
         return True
     holder = read_lock_holder(session, name)
-    by = f" by {holder}" if holder and holder.is_stranger else ""
-    reporter.wait(f"Waiting for the spare of {copy.name!r}, which is being made{by}")
+    by = ""
+    if holder is not None and holder.is_stranger:
+        by = message(" by {holder}", holder=holder.description)
+    reporter.wait(
+        message("Waiting for the spare of {name!r}, which is being made{by}", name=copy.name, by=by)
+    )
     return wait_for_lock(session, name, config().wait_s)

@@ -219,16 +219,18 @@ def _explain_error(error: BaseException, swaps: Sequence[Swap]) -> BaseException
         return PropertiesChangedError()
     if code in (_CHANGED, "3D000", "42P04"):
         return ChangedMeanwhileError(
-            f"Somebody renamed, made or dropped a database while {databases} was to be replaced. "
-            "Nothing has changed.",
+            "Somebody renamed, made or dropped a database while {databases} was to be "
+            "replaced. Nothing has changed.",
             hint="Look at the server's databases (psql -l), then try again.",
+            databases=databases,
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return MissingRightError(
-            f"The role may not replace {databases}: {error.diag.message_primary}. "
-            "Nothing has changed.",
-            hint="It must own the database (ALTER DATABASE … OWNER TO …) and be allowed to make "
-            "some (ALTER ROLE … CREATEDB).",
+            "The role may not replace {databases}: {cause}. Nothing has changed.",
+            hint="It must own the database (ALTER DATABASE … OWNER TO …) and be allowed to "
+            "make some (ALTER ROLE … CREATEDB).",
+            databases=databases,
+            cause=error.diag.message_primary,
         )
     return error
 

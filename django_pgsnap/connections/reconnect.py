@@ -39,16 +39,18 @@ def check_not_in_atomic(aliases: Iterable[str]) -> None:
     for alias in aliases:
         if connections[alias].in_atomic_block:
             raise InsideTransactionError(
-                f"This thread is inside transaction.atomic on {alias!r}, which a snapshot "
+                "This thread is inside transaction.atomic on {alias!r}, which a snapshot "
                 "operation would break.",
                 hint="Call it outside; in tests use TransactionTestCase, or pytest's "
                 "@pytest.mark.django_db(transaction=True).",
+                alias=alias,
             )
         if _has_open_transaction(connections[alias]):
             raise InsideTransactionError(
-                f"This thread has a transaction open on {alias!r}, which a snapshot operation "
+                "This thread has a transaction open on {alias!r}, which a snapshot operation "
                 "would discard: autocommit is off.",
                 hint="Commit it or roll it back first.",
+                alias=alias,
             )
 
 

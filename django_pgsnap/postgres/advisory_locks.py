@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from ..errors import OperationRunningError
-from ..formatting import format_waiting
+from ..messages import Message, describe_wait, message
 from ..reporting import Reporter
 from .server import milliseconds
 from .session import Session
@@ -51,10 +51,18 @@ class LockHolder:
     seconds: float | None
     is_stranger: bool = False
 
-    def __str__(self) -> str:
-        since = "" if self.seconds is None else f", for {self.seconds:.0f} s"
-        doubt = ", which may hold the lock without working" if self.is_stranger else ""
-        return f"pid {self.pid}, role {self.user!r}{doubt}, {self.application!r}{since}"
+    @property
+    def description(self) -> Message:
+        """Who it is, and for how long it has been at work."""
+        known = self.seconds is not None
+        return message(
+            "pid {pid}, role {role!r}{doubt}, {application!r}{since}",
+            pid=self.pid,
+            role=self.user,
+            application=self.application,
+            doubt=message(", which may hold the lock without working") if self.is_stranger else "",
+            since=message(", for {seconds:.0f} s", seconds=self.seconds) if known else "",
+        )
 
 
 # An advisory lock's 64-bit key is split over two columns (manual, pg_locks).
@@ -123,14 +131,19 @@ def acquire_lock(
         return
     if wait_s:
         if reporter is not None and (other := read_lock_holder(session, database)):
-            reporter.wait(f"{format_waiting(wait_s)} for another operation: {other}")
+            reporter.wait(
+                describe_wait(
+                    wait_s, message("another operation: {holder}", holder=other.description)
+                )
+            )
         if _wait(session, database, wait_s):
             return
     raise OperationRunningError(
-        f"Another snapshot operation is at work on the database {database!r}: "
-        f"{read_lock_holder(session, database) or 'it has just ended'}.",
-        hint="Wait for it, give more time with --wait, "
-        "or end it with SELECT pg_terminate_backend(pid).",
+        "Another snapshot operation is at work on the database {database!r}: {holder}.",
+        hint="Wait for it, give more time with --wait, or end it with SELECT "
+        "pg_terminate_backend(pid).",
+        database=database,
+        holder=describe_lock_holder(session, database),
     )
 
 
@@ -230,6 +243,12 @@ def read_catalog_lock_holders(
             _CATALOG_HOLDERS, {"names": list(databases), "ours": [*ours, session.pid]}
         )
     ]
+
+
+def describe_lock_holder(session: Session, database: str) -> Message:
+    """Return who holds the lock of a database, in words."""
+    holder = read_lock_holder(session, database)
+    return holder.description if holder else message("it has just ended")
 
 
 def read_lock_holder(session: Session, database: str) -> LockHolder | None:

@@ -13,12 +13,15 @@ import psycopg
 from psycopg import sql
 
 from ..errors import DatabaseBusyError
-from ..formatting import format_waiting
+from ..messages import Message, describe_wait, join_messages, message
 from ..reporting import Reporter
 from .server import Server
 from .session import APPLICATION_PREFIX, DIFF_PURPOSE, Session
 
 _POLL_S: Final = 0.001
+BUSY_HINT: Final = message(
+    "Finish or close them, wait longer with --wait, or end them with --force."
+)
 # How long an ended session may take to clear up and leave.
 _LEAVING_S: Final = 5.0
 
@@ -70,18 +73,27 @@ class Backend:
         )
 
     @property
-    def description(self) -> str:
+    def description(self) -> Message:
         """Who it is and what it does, without how long, which changes while one reads."""
         if not self.is_client:
-            return f"pid {self.pid}: {self.kind}"
-        client = f" from {self.client}" if self.client else ""
-        application = f" ({self.application})" if self.application else ""
-        state = self.state or "in a state we may not see"
-        return f"pid {self.pid}: role {self.user!r}{application}{client}, {state}"
+            return message("pid {pid}: {kind}", pid=self.pid, kind=self.kind)
+        return message(
+            "pid {pid}: role {role!r}{application}{client}, {state}",
+            pid=self.pid,
+            role=self.user,
+            application=f" ({self.application})" if self.application else "",
+            client=message(" from {address}", address=self.client) if self.client else "",
+            state=self.state or message("in a state we may not see"),
+        )
 
-    def __str__(self) -> str:
-        known = self.is_client and self.seconds is not None
-        return f"{self.description} for {self.seconds:.0f} s" if known else self.description
+    @property
+    def full_description(self) -> Message:
+        """Who it is, what it does, and for how long."""
+        if not self.is_client or self.seconds is None:
+            return self.description
+        return message(
+            "{session} for {seconds:.0f} s", session=self.description, seconds=self.seconds
+        )
 
 
 # The server cancels autovacuum by itself where it is in the way, and parallel workers end with
@@ -210,7 +222,7 @@ class BackendTerminator:
         self._wait_s = wait_s
         self._force = force
         self._reporter = reporter or Reporter()
-        self._reported: list[str] = []
+        self._reported: list[Message] = []
         self._first_seen: dict[int, float] = {}
         self.ended: set[int] = set()
 
@@ -267,10 +279,13 @@ class BackendTerminator:
     def busy_error(self, left: Sequence[Backend]) -> DatabaseBusyError:
         """Return the error that names the sessions which stayed."""
         databases = ", ".join(repr(name) for name in self._databases)
-        lines = "".join(f"\n  {backend}" for backend in left)
+        lines = join_messages("\n  ", ["", *(backend.full_description for backend in left)])
         return DatabaseBusyError(
-            f"Other sessions are using {databases}, after a wait of {self._wait_s:g} s:{lines}",
+            "Other sessions are using {databases}, after a wait of {wait_s:g} s:{lines}",
             hint=self._hint(left),
+            databases=databases,
+            wait_s=self._wait_s,
+            lines=lines,
         )
 
     def _report_wait(self, waited_for: Sequence[Backend]) -> None:
@@ -279,9 +294,9 @@ class BackendTerminator:
         if who == self._reported:
             return
         self._reported = who
-        more = [f"{len(who) - _NAMED} more"] if len(who) > _NAMED else []
-        waiting = format_waiting(self._wait_s)
-        self._reporter.wait(f"{waiting} for {'; '.join([*who[:_NAMED], *more])}")
+        more = len(who) - _NAMED
+        named = [*who[:_NAMED], *([message("{count} more", count=more)] if more > 0 else [])]
+        self._reporter.wait(describe_wait(self._wait_s, join_messages("; ", named)))
 
     def _end_all(self, present: Sequence[Backend]) -> list[Backend]:
         """End those that may be, and return the others."""
@@ -313,21 +328,23 @@ class BackendTerminator:
         known = backend.seconds if backend.endable else None
         return (seen_for if known is None else known) > _BRIEF_S
 
-    def _hint(self, left: Sequence[Backend]) -> str:
+    def _hint(self, left: Sequence[Backend]) -> Message:
         if not all(backend.is_client for backend in left):
-            return (
+            return message(
                 "Stop the background processes named above first; they start again by themselves."
             )
         me = self._session.value(sql.SQL("SELECT quote_ident(current_user)"))
         if not all(backend.endable for backend in left):
-            return (
+            return message(
                 "Some belong to roles whose sessions yours may not end. Close them, or let a "
-                f"superuser run: GRANT pg_signal_backend, pg_read_all_stats TO {me}; "
-                "(a superuser's own sessions only a superuser can end)."
+                "superuser run: GRANT pg_signal_backend, pg_read_all_stats TO {me}; "
+                "(a superuser's own sessions only a superuser can end).",
+                me=me,
             )
         if any(backend.state is None for backend in left):
-            return (
-                "To see what they do, let a superuser run: "
-                f"GRANT pg_read_all_stats TO {me}; or end them all with --force."
+            return message(
+                "To see what they do, let a superuser run: GRANT pg_read_all_stats TO {me}; "
+                "or end them all with --force.",
+                me=me,
             )
-        return "Finish or close them, wait longer with --wait, or end them with --force."
+        return BUSY_HINT

@@ -8,6 +8,7 @@ from typing import Final
 from psycopg import sql
 
 from ..errors import MissingRightError, ObstacleError
+from ..messages import join_messages, message
 from .session import Session
 
 # A subscription's worker reconnects at once and keeps the database busy. A slot belongs to the
@@ -24,15 +25,15 @@ _OBSTACLES: Final = sql.SQL(
 )
 _WORDS: Final = {
     "subscription": (
-        "the subscription {name!r}",
+        "the subscription {name!r} of {database!r}",
         "drop it (DROP SUBSCRIPTION {quoted}) in {database!r}",
     ),
     "slot": (
-        "the logical replication slot {name!r}",
+        "the logical replication slot {name!r} of {database!r}",
         "run SELECT pg_drop_replication_slot({quoted})",
     ),
     "prepared": (
-        "the prepared transaction {name!r}",
+        "the prepared transaction {name!r} of {database!r}",
         "run COMMIT PREPARED or ROLLBACK PREPARED {quoted} in {database!r}",
     ),
 }
@@ -50,11 +51,13 @@ def check_nothing_attached(session: Session, databases: Sequence[str]) -> None:
     causes, remedies = [], []
     for kind, name, quoted, database in found:
         what, remedy = _WORDS[kind]
-        causes.append(f"{what.format(name=name)} of {database!r}")
-        remedies.append(remedy.format(quoted=quoted, database=database))
+        causes.append(message(what, name=name, database=database))
+        remedies.append(message(remedy, quoted=quoted, database=database))
     raise ObstacleError(
-        f"A copy or a swap would break {', '.join(causes)}.",
-        hint=f"First, {'; '.join(remedies)}.",
+        "A copy or a swap would break {causes}.",
+        hint="First, {remedies}.",
+        causes=join_messages(", ", causes),
+        remedies=join_messages("; ", remedies),
     )
 
 
@@ -76,10 +79,14 @@ def check_collation(session: Session, database: str) -> None:
         ((recorded, actual),) = rows
         quoted = sql.Identifier(database).as_string(None)
         raise ObstacleError(
-            f"The database {database!r} was built with collation version {recorded}, but the "
-            f"system now has {actual or 'none that can be told'}; the server refuses to copy it.",
-            hint="Rebuild its indexes where you can (REINDEX DATABASE), then run: "
-            f"ALTER DATABASE {quoted} REFRESH COLLATION VERSION;",
+            "The database {database!r} was built with collation version {recorded}, but the "
+            "system now has {actual}; the server refuses to copy it.",
+            hint="Rebuild its indexes where you can (REINDEX DATABASE), then run: ALTER "
+            "DATABASE {quoted} REFRESH COLLATION VERSION;",
+            database=database,
+            recorded=recorded,
+            actual=actual or message("none that can be told"),
+            quoted=quoted,
         )
 
 
@@ -107,14 +114,21 @@ def check_privileges(session: Session, databases: Sequence[str]) -> None:
     for database, me, owner, may_create, may_act, may_become in session.rows(_RIGHTS, parameters):
         if not may_create:
             raise MissingRightError(
-                f"The role {me} may not create databases, so it cannot copy {database!r}.",
-                hint=f"Let a superuser run: ALTER ROLE {me} CREATEDB;",
+                "The role {me} may not create databases, so it cannot copy {database!r}.",
+                hint="Let a superuser run: ALTER ROLE {me} CREATEDB;",
+                me=me,
+                database=database,
             )
         if not (may_act and may_become):
             grant = f"GRANT {owner} TO {me}"
             more = " WITH INHERIT TRUE, SET TRUE;" if has_set else f"; ALTER ROLE {me} INHERIT;"
             raise MissingRightError(
-                f"The role {me} neither owns the database {database!r} nor has all rights of its "
-                f"owner {owner}.",
-                hint=f"Let a superuser run: {grant}{more}",
+                "The role {me} neither owns the database {database!r} nor has all rights of "
+                "its owner {owner}.",
+                hint="Let a superuser run: {grant}{more}",
+                me=me,
+                database=database,
+                owner=owner,
+                grant=grant,
+                more=more,
             )

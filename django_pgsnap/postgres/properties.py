@@ -15,6 +15,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
+from ..messages import Message, message
 from .session import Query, Session
 
 # A setting of one database: for one role, or for all of them (None).
@@ -149,9 +150,13 @@ class UnappliedProperty:
     statement: str
     cause: str
 
-    def __str__(self) -> str:
-        return (
-            f"Not carried over: {self.statement} ({self.cause}). A superuser can run it afterwards."
+    @property
+    def description(self) -> Message:
+        """What was not carried over, and why."""
+        return message(
+            "Not carried over: {statement} ({cause}). A superuser can run it afterwards.",
+            statement=self.statement,
+            cause=self.cause,
         )
 
 

@@ -24,6 +24,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
 from ..errors import MissingRightError, ServerError, ServerUnavailableError
+from ..messages import Message, message
 from .session import APPLICATION_PREFIX, PoolerError, ServerIdentity, Session
 
 _MAINTENANCE: Final = "postgres"
@@ -155,10 +156,12 @@ class Server:
         if session.foreign_owner is not None:
             session.close()
             raise MissingRightError(
-                f"The database {self.maintenance!r}, which we would work from, belongs to the role "
-                f"{session.foreign_owner}, who could have prepared it to act in our name.",
-                hint=f"Let a superuser run: DROP DATABASE {self.maintenance}; or name another "
-                "database in PGSNAP['MAINTENANCE'], as {'dbname': '…'}.",
+                "The database {maintenance!r}, which we would work from, belongs to the role "
+                "{role}, who could have prepared it to act in our name.",
+                hint="Let a superuser run: DROP DATABASE {maintenance}; or name another "
+                "database in PGSNAP['MAINTENANCE'], as {{'dbname': '…'}}.",
+                maintenance=self.maintenance,
+                role=session.foreign_owner,
             )
         return session
 
@@ -174,10 +177,11 @@ class Server:
         except PoolerError:
             session.close()
             raise ServerUnavailableError(
-                f"Between us and the server at {self} is a connection pooler such as PgBouncer, "
+                "Between us and the server at {server} is a connection pooler such as PgBouncer, "
                 "which may give each statement another session.",
-                hint="Lead maintenance sessions past it, to the server itself: "
-                "PGSNAP = {'MAINTENANCE': {'host': '…', 'port': '…'}}.",
+                hint="Lead maintenance sessions past it, to the server itself: PGSNAP = "
+                "{{'MAINTENANCE': {{'host': '…', 'port': '…'}}}}.",
+                server=self,
             ) from None
         _met[self.address] = session.identity
         return session
@@ -196,8 +200,10 @@ class Server:
         if not isinstance(found, psycopg.Connection):
             found.close()
             raise ServerUnavailableError(
-                f"The backend of the server at {self} connects by {type(found).__module__}.",
+                "The backend of the server at {server} connects by {module}.",
                 hint="Use a database backend that connects by psycopg 3.",
+                server=self,
+                module=type(found).__module__,
             )
         found.autocommit = True
         # Otherwise psycopg's BEGIN would name what the alias' OPTIONS say.
@@ -250,8 +256,9 @@ def _create_maintenance_database(session: Session, name: str) -> None:
         return
     except psycopg.errors.InsufficientPrivilege as error:
         raise MissingRightError(
-            f"The role may not create the database {name!r}, which it would work from.",
-            hint=f"Let a superuser run: CREATE DATABASE {name} TEMPLATE template0;",
+            "The role may not create the database {name!r}, which it would work from.",
+            hint="Let a superuser run: CREATE DATABASE {name} TEMPLATE template0;",
+            name=name,
         ) from error
     session.execute(
         sql.SQL("COMMENT ON DATABASE {} IS {}").format(
@@ -305,31 +312,36 @@ def _without_frames(error: Exception) -> Exception:
 def _explained(error: Exception, server: Server, database: str) -> ServerUnavailableError:
     text = str(error).strip() or type(error).__name__
     return ServerUnavailableError(
-        f"Cannot connect to database {database!r} of the server at {server}: {text}",
+        "Cannot connect to database {database!r} of the server at {server}: {text}",
         hint=_connection_hint(error, text),
+        database=database,
+        server=server,
+        text=text,
     )
 
 
 _ROLE_TROUBLE: Final = re.compile(r'role ".*" (does not exist|is not permitted to log in)')
 
 
-def _connection_hint(error: Exception, text: str) -> str:
+def _connection_hint(error: Exception, text: str) -> Message:
     # libpq has no error codes for a failed connection, so its words must do. Where the server
     # speaks another language, the last hint is shown.
     if isinstance(error, SynchronousOnlyOperation):
-        return "Call it by sync_to_async, or in a thread."
+        return message("Call it by sync_to_async, or in a thread.")
     if "set role" in text:
-        return "Check USER and OPTIONS['assume_role'] of the alias in DATABASES."
+        return message("Check USER and OPTIONS['assume_role'] of the alias in DATABASES.")
     if "password" in text or _ROLE_TROUBLE.search(text):
-        return "Check USER and PASSWORD of the alias in DATABASES."
+        return message("Check USER and PASSWORD of the alias in DATABASES.")
     if "too many" in text or "connection slots" in text:
-        return "Close some clients, or raise the limit of connections that the message names."
+        return message(
+            "Close some clients, or raise the limit of connections that the message names."
+        )
     if "pg_hba.conf" in text or "permission denied" in text or "does not exist" in text:
-        return (
+        return message(
             "Let the role connect to it, or name another database in PGSNAP['MAINTENANCE'], "
             "as {'dbname': '…'}."
         )
-    return "Start the server, or correct HOST and PORT of the alias in DATABASES."
+    return message("Start the server, or correct HOST and PORT of the alias in DATABASES.")
 
 
 @contextmanager
@@ -340,17 +352,21 @@ def server_errors() -> Iterator[None]:
     except psycopg.errors.UntranslatableCharacter as error:
         cause = error.diag.message_primary
         raise ServerError(
-            f"The encoding of the maintenance database cannot hold it: {cause}.",
+            "The encoding of the maintenance database cannot hold it: {cause}.",
             hint="Leave such characters out of the note, or name a database in UTF8 in "
-            "PGSNAP['MAINTENANCE'], as {'dbname': '…'}.",
+            "PGSNAP['MAINTENANCE'], as {{'dbname': '…'}}.",
+            cause=cause,
         ) from error
     except psycopg.Error as error:
         # What libpq says by itself goes over several lines.
         cause = error.diag.message_primary or " ".join(str(error).split()).rstrip(".")
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         raise ServerError(
-            f"The server refused, or the connection was lost: {cause}{code}. Each live database "
+            "The server refused, or the connection was lost: {cause}{code}. Each live database "
             "is as it was, or as it shall be.",
-            hint=error.diag.message_hint
-            or "See the server's log, and what ./manage.py pgsnap list shows.",
+            hint="{advice}",
+            advice=error.diag.message_hint
+            or message("See the server's log, and what ./manage.py pgsnap list shows."),
+            cause=cause,
+            code=code,
         ) from error

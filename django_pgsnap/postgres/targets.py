@@ -94,8 +94,9 @@ def check_server(session: Session, targets: Sequence[Target]) -> None:
     for target in targets:
         if session.identity.is_standby:
             raise ConfigurationError(
-                f"The alias {target.alias!r} leads to a standby, which is read-only.",
+                "The alias {alias!r} leads to a standby, which is read-only.",
                 hint="Choose the alias of its primary with --database or PGSNAP['DATABASES'].",
+                alias=target.alias,
             )
         _check_same_database(session, target)
 
@@ -112,10 +113,13 @@ def _check_same_database(session: Session, target: Target) -> None:
         met = (usual.identify(target.server.maintenance)[0], oid)
     if met != (session.identity, oid):
         raise ConfigurationError(
-            f"Django connects the alias {target.alias!r} to {usual}, but the way in "
-            f"PGSNAP['MAINTENANCE'], to {target.server}, does not lead to the same database.",
-            hint="Give each alias its own: PGSNAP = {'MAINTENANCE': "
-            f"{{{target.alias!r}: {{'host': '…', 'port': '…'}}}}}}.",
+            "Django connects the alias {alias!r} to {usual}, but the way in "
+            "PGSNAP['MAINTENANCE'], to {server}, does not lead to the same database.",
+            hint="Give each alias its own: PGSNAP = {{'MAINTENANCE': {{{alias!r}: {{'host': "
+            "'…', 'port': '…'}}}}}}.",
+            alias=target.alias,
+            usual=usual,
+            server=target.server,
         )
 
 
@@ -170,19 +174,25 @@ def _chosen_aliases(aliases: Sequence[str] | None) -> list[str]:
 def _check_alias(alias: str) -> None:
     if alias not in connections.settings:
         raise ConfigurationError(
-            f"There is no alias {alias!r} in DATABASES.",
-            hint=f"Known: {', '.join(connections)}.",
+            "There is no alias {alias!r} in DATABASES.",
+            hint="Known: {known}.",
+            alias=alias,
+            known=", ".join(connections),
         )
     wrapper = connections[alias]
     if wrapper.vendor != "postgresql":
         raise ConfigurationError(
-            f"The alias {alias!r} is {wrapper.display_name}, not PostgreSQL.",
+            "The alias {alias!r} is {vendor}, not PostgreSQL.",
             hint="Choose others with --database or PGSNAP['DATABASES'].",
+            alias=alias,
+            vendor=wrapper.display_name,
         )
     if _is_mirror(wrapper):
         raise ConfigurationError(
-            f"The alias {alias!r} is a mirror of {wrapper.settings_dict['TEST']['MIRROR']!r}.",
+            "The alias {alias!r} is a mirror of {mirrored!r}.",
             hint="Choose that one instead.",
+            alias=alias,
+            mirrored=wrapper.settings_dict["TEST"]["MIRROR"],
         )
 
 
@@ -201,8 +211,9 @@ def _target(wrapper: BaseDatabaseWrapper) -> Target:
     name = _database_name(wrapper.settings_dict)
     if not name:
         raise ConfigurationError(
-            f"The alias {wrapper.alias!r} has no NAME.",
+            "The alias {alias!r} has no NAME.",
             hint="Give its database's NAME in DATABASES, beside the service too.",
+            alias=wrapper.alias,
         )
     return Target(alias=wrapper.alias, name=name, server=get_server(wrapper))
 

@@ -41,6 +41,7 @@ from ..errors import (
     ObstacleError,
     PgsnapError,
 )
+from ..messages import join_messages, message
 from ..postgres.advisory_locks import (
     HeldTooLongError,
     LockHolder,
@@ -141,9 +142,12 @@ class ServerContext:
         database = self.catalog.databases.get(target.name)
         if database is None:
             raise DatabaseMissingError(
-                f"The database {target.name!r} of the alias {target.alias!r} does not exist on the "
-                f"server at {self.server}.",
+                "The database {name!r} of the alias {alias!r} does not exist on the server at "
+                "{server}.",
                 hint="Create it (createdb, then manage.py migrate), or restore a snapshot of it.",
+                name=target.name,
+                alias=target.alias,
+                server=self.server,
             )
         return database
 
@@ -157,9 +161,11 @@ class ServerContext:
             if name in self.catalog.databases and not self.catalog.databases[name].is_valid:
                 drop = sql.SQL("DROP DATABASE {};").format(sql.Identifier(name)).as_string(None)
                 raise ObstacleError(
-                    f"A DROP DATABASE of {name!r} was interrupted: part of it is gone, and nobody "
-                    "can connect to it any more.",
-                    hint=f"Drop it ({drop}), then restore a snapshot, or create it anew.",
+                    "A DROP DATABASE of {name!r} was interrupted: part of it is gone, and "
+                    "nobody can connect to it any more.",
+                    hint="Drop it ({drop}), then restore a snapshot, or create it anew.",
+                    name=name,
+                    drop=drop,
                 )
 
     def copies(self, *, everyone: bool = False) -> list[CopyMember]:
@@ -368,11 +374,12 @@ def _lock_errors(opened: Sequence[ServerContext]) -> Iterator[None]:
     try:
         yield
     except (psycopg.errors.LockNotAvailable, HeldTooLongError) as error:
-        holders = "".join(f"\n  {holder}" for each in opened for holder in _lock_holders(each))
+        holders = [holder.description for each in opened for holder in _lock_holders(each)]
         raise DatabaseBusyError(
             "Another session is copying one of the databases, or has not committed an ALTER "
-            f"DATABASE, COMMENT or GRANT of it:{holders or ' it has just ended.'}",
+            "DATABASE, COMMENT or GRANT of it:{holders}",
             hint="Commit or end it (SELECT pg_terminate_backend(pid)), or wait longer with --wait.",
+            holders=join_messages("\n  ", ["", *holders]) or message(" it has just ended."),
         ) from error
 
 
@@ -401,8 +408,9 @@ def _check_ours(context: ServerContext) -> None:
     ):
         if database.name in named:
             raise ConfigurationError(
-                f"DATABASES names {database.name!r}, which holds a snapshot, a spare or an undo.",
+                "DATABASES names {name!r}, which holds a snapshot, a spare or an undo.",
                 hint="Take that alias out: snapshots are there to be renamed and dropped.",
+                name=database.name,
             )
 
 
@@ -412,7 +420,9 @@ def report_terminated(terminators: Iterable[BackendTerminator], reporter: Report
         len(terminator.ended) for terminator in {id(each): each for each in terminators}.values()
     )
     if count:
-        reporter.note(f"Ended {count} session{'s' if count > 1 else ''} on the live database.")
+        one = message("Ended 1 session on the live database.")
+        several = message("Ended {count} sessions on the live database.", count=count)
+        reporter.note(one if count == 1 else several)
 
 
 # Each statement beyond the operation's own sessions takes a connection of the server. What is left
@@ -446,8 +456,11 @@ def finish_operation(
             _send_off(context, here, drops.get(context.server, ()), reporter)
         except (PgsnapError, psycopg.Error) as error:
             reporter.warn(
-                "Done, but the server could not be told to make the spare or to drop what is left "
-                f"over: {str(error).strip()} The next operation makes up for it."
+                message(
+                    "Done, but the server could not be told to make the spare or to drop what "
+                    "is left over: {cause} The next operation makes up for it.",
+                    cause=str(error).strip(),
+                )
             )
 
 

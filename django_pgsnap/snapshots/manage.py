@@ -21,6 +21,7 @@ from ..clones.strategy import CopyJob, drop_database
 from ..clones.transitions import join_statements, rewrite_comment
 from ..conf import config
 from ..errors import ObstacleError, PgsnapError, SnapshotExistsError, SnapshotPinnedError
+from ..messages import join_messages, message
 from ..postgres.advisory_locks import acquire_lock, try_acquire_lock
 from ..postgres.preconditions import check_collation
 from ..reporting import Reporter
@@ -43,8 +44,9 @@ def rename(old: str, new: str) -> Snapshot:
         others = [member.record for context in contexts for member in context.copies()]
         if any(record.name == new and record.set_id != snapshot.set_id for record in others):
             raise SnapshotExistsError(
-                f"There is a snapshot {new!r} already.",
+                "There is a snapshot {new!r} already.",
                 hint="Choose another name, or delete that one first.",
+                new=new,
             )
         # An undo says which snapshot took its place.
         undos = [
@@ -114,9 +116,9 @@ def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None
         pinned = [repr(snapshot.name) for snapshot in to_drop if snapshot.pinned]
         if pinned and not force:
             raise SnapshotPinnedError(
-                f"{'This snapshot is' if len(pinned) == 1 else 'These snapshots are'} pinned: "
-                f"{', '.join(pinned)}.",
+                "Pinned: {names}.",
                 hint="Unpin it first, or delete it all the same with --force.",
+                names=", ".join(pinned),
             )
         delete_in(contexts, to_drop, reporter or Reporter())
     return to_drop
@@ -147,7 +149,13 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter
         if template.record.snapshot in identities
     ]
     for member in members:
-        reporter.step(f"Dropping the copy of {member.record.source} in {member.record.name}")
+        reporter.step(
+            message(
+                "Dropping the copy of {source} in {name}",
+                source=member.record.source,
+                name=member.record.name,
+            )
+        )
         identity = member.record.identity
         _drop_leftovers(context, [to_drop_name(identity), spare_name(identity)])
     _drop_leftovers(context, [record.database for record in templates])
@@ -156,8 +164,12 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter
     for record in templates:
         if record.database in left:
             reporter.warn(
-                f"The template {record.database!r}, made of {record.name!r}, is in use by a test "
-                "run. The next operation after that run drops it."
+                message(
+                    "The template {database!r}, made of {name!r}, is in use by a test run. The "
+                    "next operation after that run drops it.",
+                    database=record.database,
+                    name=record.name,
+                )
             )
 
 
@@ -206,9 +218,11 @@ def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tup
     """
     if snapshot.unreachable:
         raise ObstacleError(
-            f"A part of the snapshot {snapshot.name!r} is out of reach of these settings: "
-            f"{'; '.join(map(str, snapshot.unreachable))}. Nothing has changed.",
+            "A part of the snapshot {name!r} is out of reach of these settings: {parts}. "
+            "Nothing has changed.",
             hint="Do this with settings whose DATABASES name that database too.",
+            name=snapshot.name,
+            parts=join_messages("; ", (part.description for part in snapshot.unreachable)),
         )
     for member in snapshot.outside:
         (context,) = (each for each in contexts if each.server == member.server)
@@ -260,7 +274,9 @@ def refill(
         snapshot = find_snapshot_in(contexts, wanted)
         jobs = [job for context in contexts for job in _jobs(context, snapshot, reporter)]
         if jobs:
-            copy_databases(jobs, reporter, step=f"Making the spare of {snapshot.name}")
+            copy_databases(
+                jobs, reporter, step=message("Making the spare of {name}", name=snapshot.name)
+            )
         finish_operation(contexts, current=snapshot.members, drops={}, reporter=reporter)
     try:
         return queries.get(snapshot.name, databases=databases)

@@ -69,7 +69,7 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
             for target in context.targets
         ]
         for backend in _others(context):
-            (idle if backend.is_idle and backend.endable else busy).append(str(backend))
+            (idle if backend.is_idle and backend.endable else busy).append(backend.full_description)
     return Preview(databases=tuple(found), idle=tuple(idle), busy=tuple(busy))
 
 

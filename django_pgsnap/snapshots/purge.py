@@ -14,6 +14,7 @@ from ..clones.spares import cancel_spare
 from ..clones.templates import drop_template
 from ..clones.transitions import unpublish
 from ..conf import config
+from ..messages import message
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.contents import measure_databases
 from ..postgres.server import drop_maintenance_database, server_errors
@@ -148,12 +149,20 @@ def _unpublish(context: ServerContext, database: AnyDatabase, reporter: Reporter
         return
     if isinstance(record, TemplateRecord):
         if not drop_template(session, record):
-            reporter.warn(f"Not dropped: the template {database.name!r}, which a test run uses.")
+            reporter.warn(
+                message(
+                    "Not dropped: the template {name!r}, which a test run uses.", name=database.name
+                )
+            )
         return
     # We hold the locks of our own live databases; those of other projects have to be free.
     ours = record.source in context.sources
     if not ours and not try_acquire_lock(session, record.source):
-        reporter.warn(f"Not dropped: {database.name!r}, since an operation is at work on it.")
+        reporter.warn(
+            message(
+                "Not dropped: {name!r}, since an operation is at work on it.", name=database.name
+            )
+        )
         return
     try:
         cancel_spare(context.watcher, record)

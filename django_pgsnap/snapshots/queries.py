@@ -24,6 +24,7 @@ from ..clones.catalog import Database
 from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
 from ..errors import ObstacleError, SnapshotNotFoundError
+from ..messages import Message, message
 from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.contents import measure_databases
 from ..postgres.properties import Privilege, Properties, mask_setting, read_properties
@@ -131,8 +132,9 @@ def _read(session: Session, snapshot: Snapshot, here: Sequence[CopyMember]) -> l
         return read_properties(session, *(member.database.name for member in here))
     except KeyError as error:
         raise SnapshotNotFoundError(
-            f"The snapshot {snapshot.name!r} has just been deleted.",
+            "The snapshot {name!r} has just been deleted.",
             hint="See which ones there are.",
+            name=snapshot.name,
         ) from error
 
 
@@ -204,16 +206,22 @@ def _not_trusted(context: ServerContext, database: Database[CopyRecord]) -> Snap
     record = database.record
     live = context.catalog.databases.get(record.source)
     if live is None:
-        why = "and the live database is gone, whose owner would count"
+        why = message("and the live database is gone, whose owner would count")
         statement, names = "CREATE DATABASE {} OWNER {};", (record.source, database.owner)
     else:
-        why = f"while the live database belongs to {live.owner!r}"
+        why = message("while the live database belongs to {owner!r}", owner=live.owner)
         statement, names = "ALTER DATABASE {} OWNER TO {};", (database.name, live.owner)
     adopt = sql.SQL(statement).format(*map(sql.Identifier, names)).as_string(None)
     return SnapshotNotFoundError(
-        f"There is no snapshot {record.name!r} of {record.source!r} that counts: the database "
-        f"{database.name!r} says it is one, but belongs to the role {database.owner!r}, {why}.",
-        hint=f"If you know it to be yours, run: {adopt}",
+        "There is no snapshot {name!r} of {source!r} that counts: the database "
+        "{copy!r} says it is one, but belongs to the role {role!r}, {why}.",
+        hint="If you know it to be yours, run: {adopt}",
+        name=record.name,
+        source=record.source,
+        copy=database.name,
+        role=database.owner,
+        why=why,
+        adopt=adopt,
     )
 
 
@@ -233,12 +241,14 @@ def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
         _check_one_owner([each for each in found if each.name == chosen.name])
         return chosen
     if not found:
-        wanted = "There is no snapshot yet" if name is None else f"There is no snapshot {name!r}"
-        raise SnapshotNotFoundError(f"{wanted}.", hint="Take one: ./manage.py pgsnap take.")
+        wanted = "There is no snapshot yet." if name is None else "There is no snapshot {name!r}."
+        raise SnapshotNotFoundError(wanted, hint="Take one: ./manage.py pgsnap take.", name=name)
     similar = nearest_names(name or "", [snapshot.name for snapshot in found])
     raise SnapshotNotFoundError(
-        f"There is no snapshot {name!r}.",
-        hint=f"Did you mean {' or '.join(map(repr, similar))}?" if similar else _name_some(found),
+        "There is no snapshot {name!r}.",
+        hint="Did you mean {similar}?" if similar else _name_some(found),
+        name=name,
+        similar=" or ".join(map(repr, similar)),
     )
 
 
@@ -258,17 +268,20 @@ def select_snapshots(*patterns: str) -> list[Snapshot]:
             matching = [each for each in found if fnmatchcase(each.name, pattern)]
         if not matching:
             raise SnapshotNotFoundError(
-                f"There is no snapshot like {pattern!r}.",
+                "There is no snapshot like {pattern!r}.",
                 hint=_name_some(found) if found else "There are no snapshots.",
+                pattern=pattern,
             )
         selected |= {each.set_id: each for each in matching}
     return list(selected.values())
 
 
-def _name_some(found: Sequence[Snapshot]) -> str:
+def _name_some(found: Sequence[Snapshot]) -> Message:
     names = ", ".join(snapshot.name for snapshot in found[:_NAMES_SHOWN])
     more = len(found) - _NAMES_SHOWN
-    return f"There are: {names} and {more} more." if more > 0 else f"There are: {names}."
+    if more > 0:
+        return message("There are: {names} and {count} more.", names=names, count=more)
+    return message("There are: {names}.", names=names)
 
 
 def _check_one_owner(same_name: Sequence[Snapshot]) -> None:
@@ -282,9 +295,11 @@ def _check_one_owner(same_name: Sequence[Snapshot]) -> None:
                 f"{member.database.name!r} of {member.database.owner!r}" for member in members
             )
             raise ObstacleError(
-                f"Several roles have a snapshot {same_name[0].name!r}: {claims}.",
+                "Several roles have a snapshot {name!r}: {claims}.",
                 hint="Drop the one that you do not want (DROP DATABASE …), or give both to one "
                 "role (ALTER DATABASE … OWNER TO …).",
+                name=same_name[0].name,
+                claims=claims,
             )
 
 

@@ -208,7 +208,7 @@ class Replacement:
                 final_name=each.target.name,
             )
             for shortfall in shortfalls:
-                self._reporter.warn(str(shortfall))
+                self._reporter.warn(shortfall.description)
 
     def perform(self, *, first: bool) -> None:
         """Swap. Only the first looks before: later, what was live elsewhere is live no more."""

@@ -14,6 +14,7 @@ from ..clones.strategy import Clone, CopyJob, parse_strategy
 from ..conf import config
 from ..connections.restore_detection import announce_restore, handle_announced_restore
 from ..errors import ObstacleError, PgsnapError
+from ..messages import Message, join_messages, message
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.preconditions import check_collation
 from ..postgres.server import Server
@@ -120,14 +121,19 @@ def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
     options = " ".join(f"--database {alias}" for alias in snapshot.aliases)
     if snapshot.completeness == "partly outside":
         raise ObstacleError(
-            f"The snapshot {snapshot.name!r} also holds what these settings do not name: "
-            f"{'; '.join(map(str, snapshot.elsewhere))}.",
-            hint=f"Use settings that name all its databases, or restore only that of {here}: "
-            f"{options}.",
+            "The snapshot {name!r} also holds what these settings do not name: {parts}.",
+            hint="Use settings that name all its databases, or restore only that of {here}: "
+            "{options}.",
+            name=snapshot.name,
+            parts=join_messages("; ", (part.description for part in snapshot.elsewhere)),
+            here=here,
+            options=options,
         )
     raise ObstacleError(
-        f"Of the snapshot {snapshot.name!r} only the part of {here} is there.",
+        "Of the snapshot {name!r} only the part of {here} is there.",
         hint="Restore that part with --database, or delete the snapshot.",
+        name=snapshot.name,
+        here=here,
     )
 
 
@@ -156,7 +162,11 @@ def _clones(
     if jobs:
         copy_databases(jobs, reporter)
         member = next(member for _, _, member, spare in found if spare is None)
-        reporter.note(f"Copied {member.record.name!r}, {_why_no_spare(member)}.")
+        reporter.note(
+            message(
+                "Copied {name!r}, {reason}.", name=member.record.name, reason=_why_no_spare(member)
+            )
+        )
     made = iter(jobs)
     return [
         IncomingDatabase.of(context, target, member, spare or _made(context, next(made)))
@@ -164,13 +174,15 @@ def _clones(
     ]
 
 
-def _why_no_spare(member: CopyMember) -> str:
+def _why_no_spare(member: CopyMember) -> Message:
     spares = config().spares
     if not spares:
-        return "since PGSNAP['SPARES'] is 0"
+        return message("since PGSNAP['SPARES'] is 0")
     if not wants_spare(member.record):
-        return "since PGSNAP['SPARE_MAX_BYTES'] allows no spare of a database as large"
-    return f"since it had no spare; the {spares} snapshots last taken or restored have one"
+        return message("since PGSNAP['SPARE_MAX_BYTES'] allows no spare of a database as large")
+    return message(
+        "since it had no spare; the {count} snapshots last taken or restored have one", count=spares
+    )
 
 
 def _spare(
@@ -244,9 +256,10 @@ def _only_thread(about: Sequence[Target]) -> Iterator[None]:
     }
     if others:
         raise ObstacleError(
-            "Another thread is inside a checkpoint of "
-            f"{', '.join(map(repr, sorted(others)))}: two that overlap cannot both be taken back.",
+            "Another thread is inside a checkpoint of {databases}: two that overlap cannot "
+            "both be taken back.",
             hint="Let one end before the other begins, or take a snapshot instead.",
+            databases=", ".join(map(repr, sorted(others))),
         )
     _open_blocks.append(block)
     try:

@@ -36,6 +36,7 @@ from ..clones.transitions import join_statements, publish_copy
 from ..conf import config
 from ..errors import ServerUnavailableError, SnapshotExistsError
 from ..git import Checkout, read_checkout
+from ..messages import message
 from ..postgres.advisory_locks import acquire_lock, wait_until_connectable
 from ..postgres.backends import BackendTerminator, open_temporary_session
 from ..postgres.contents import Contents, measure_databases, read_contents
@@ -103,7 +104,7 @@ class TakePart:
             watcher, self.properties, present, name, final_name=copy_name(self.identity)
         )
         for shortfall in shortfalls:
-            reporter.warn(str(shortfall))
+            reporter.warn(shortfall.description)
 
 
 def take(
@@ -186,9 +187,10 @@ def _settle_name(
     existing = [each for each in group_copies(contexts, members) if each.name == name]
     if existing and not replace:
         raise SnapshotExistsError(
-            f"There is a snapshot {name!r} already, taken {existing[0].taken_at:%Y-%m-%d %H:%M} "
-            "UTC.",
+            "There is a snapshot {name!r} already, taken {taken_at:%Y-%m-%d %H:%M} UTC.",
             hint="Choose another name, or take its place with --replace.",
+            name=name,
+            taken_at=existing[0].taken_at,
         )
     about = {(context.server, target.name) for context in contexts for target in context.targets}
     parts = [part for snapshot in existing for part in (*snapshot.members, *snapshot.outside)]
@@ -198,8 +200,10 @@ def _settle_name(
     )
     if kept:
         raise SnapshotExistsError(
-            f"The snapshot {name!r} also holds {', '.join(kept)}, which would be lost.",
+            "The snapshot {name!r} also holds {others}, which would be lost.",
             hint="Take all its databases, or choose another name.",
+            name=name,
+            others=", ".join(kept),
         )
     return name, parts
 
@@ -330,12 +334,16 @@ def _inspect(context: ServerContext, target: Target, wait_s: float, reporter: Re
         ) as inside:
             contents = read_contents(inside)
     except ServerUnavailableError as error:
-        reporter.warn(f"Taken without its list of migrations: {error.message}")
+        reporter.warn(message("Taken without its list of migrations: {cause}", cause=error.message))
         return Contents(migrations=None, unlogged=())
     if contents.unlogged:
         reporter.warn(
-            f"Unlogged tables of {target.name!r} come back empty if the server crashes after "
-            f"the take: {', '.join(contents.unlogged)}."
+            message(
+                "Unlogged tables of {name!r} come back empty if the server crashes after the "
+                "take: {tables}.",
+                name=target.name,
+                tables=", ".join(contents.unlogged),
+            )
         )
     return contents
 

@@ -115,7 +115,7 @@ def _open(
     wanted, present = read_properties(context.watcher, member.database.name, unfinished)
     wanted = replace(wanted, owner=present.owner)
     for each in apply_properties(context.watcher, wanted, present, unfinished):
-        reporter.note(str(each))
+        reporter.note(each.description)
     session.execute(
         join_statements(
             [

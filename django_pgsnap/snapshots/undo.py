@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..connections.restore_detection import announce_restore, handle_announced_restore
 from ..errors import NothingToUndoError, ObstacleError
+from ..messages import join_messages
 from ..reporting import Reporter
 from ..signals import pre_restore
 from .context import ServerContext, choose_targets, find_undos, finish_operation, open_operation
@@ -74,25 +75,28 @@ def _choose(contexts: Sequence[ServerContext], number: int, set_id: str | None) 
     if not found:
         databases = ", ".join(repr(name) for context in contexts for name in context.sources)
         raise NothingToUndoError(
-            f"There is nothing to undo: no restore of {databases} has left an undo.",
+            "There is nothing to undo: no restore of {databases} has left an undo.",
             hint="See ./manage.py pgsnap list for snapshots to restore.",
+            databases=databases,
         )
     if set_id is not None:
         number = 1 + next((at for at, undo in enumerate(found) if undo.set_id == set_id), -1)
     if not 0 < number <= len(found):
-        count = "one replaced state is" if len(found) == 1 else f"{len(found)} replaced states are"
         wanted = number if set_id is None else repr(set_id)
         raise NothingToUndoError(
-            f"There is no replaced state {wanted}: {count} kept.",
+            "There is no replaced state {wanted}; kept: {count}.",
             hint="See them with pgsnap undo --list.",
+            wanted=wanted,
+            count=len(found),
         )
     chosen = found[number - 1]
     if chosen.completeness == "partly outside":
-        others = "; ".join(map(str, chosen.elsewhere))
+        others = join_messages("; ", (part.description for part in chosen.elsewhere))
         raise ObstacleError(
-            f"What was replaced {'last' if number == 1 else 'then'} is one state with what is not "
-            f"asked for here: {others}. A part alone is not brought back.",
-            hint="Undo it for all its databases, with settings that name them, or choose another "
-            "state (pgsnap undo --list).",
+            "That state is one with what is not asked for here: {others}. A part alone is not "
+            "brought back.",
+            hint="Undo it for all its databases, with settings that name them, or choose "
+            "another state (pgsnap undo --list).",
+            others=others,
         )
     return chosen

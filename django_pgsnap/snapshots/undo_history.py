@@ -31,6 +31,7 @@ from ..clones.records import Parts, Record, UndoRecord
 from ..clones.transitions import join_statements, rewrite_comment, unpublish
 from ..conf import config
 from ..formatting import format_size
+from ..messages import message
 from ..postgres.backends import end_diffs
 from ..postgres.counters import DatabaseCounters, read_counters
 from ..postgres.server import Server
@@ -177,8 +178,11 @@ def settle_history(
         return history.write()
     except psycopg.Error as error:
         reporter.warn(
-            f"Done, but more replaced states are kept than need be: {str(error).strip()}. "
-            "The next restore makes up for it."
+            message(
+                "Done, but more replaced states are kept than need be: {cause}. The next "
+                "restore makes up for it.",
+                cause=str(error).strip(),
+            )
         )
         return {}
 
@@ -265,9 +269,13 @@ class _History:
             self._let_go(state)
         if len(self._states) < kept:
             reporter.note(
-                f"Of {kept} replaced states the newest {len(self._states)} are kept: together they "
-                f"would take more than {format_size(settings.undo_max_bytes)} "
-                "(PGSNAP['UNDO_MAX_BYTES'])."
+                message(
+                    "Of {kept} replaced states the newest {count} are kept: together they "
+                    "would take more than {size} (PGSNAP['UNDO_MAX_BYTES']).",
+                    kept=kept,
+                    count=len(self._states),
+                    size=format_size(settings.undo_max_bytes),
+                )
             )
 
     def _occupied(self) -> int:

@@ -386,8 +386,7 @@ def test_delete_of_a_pinned_one(live: str, manage: Manage, call: Call) -> None:
     call("pgsnap", "rm", "other", "--force", "-y")
 
     assert str(caught.value) == (
-        "These snapshots are pinned: 'seeded', 'other'.\n"
-        "Unpin it first, or delete it all the same with --force."
+        "Pinned: 'seeded', 'other'.\nUnpin it first, or delete it all the same with --force."
     )
     assert list_snapshots() == ()
 

@@ -22,7 +22,7 @@ from ...conf import TEST_DATABASES
 from ...errors import DatabaseBusyError, OperationRunningError
 from ...postgres.advisory_locks import (
     acquire_lock,
-    read_lock_holder,
+    describe_lock_holder,
     release_lock,
     try_acquire_lock,
 )
@@ -158,7 +158,7 @@ def claim_name(holder: Session, name: str) -> None:
     except OperationRunningError as error:
         raise DatabaseBusyError(
             f"The test database {name!r} is in use by another test run: "
-            f"{read_lock_holder(holder, run_lock_key(name)) or 'it has just ended'}.",
+            f"{describe_lock_holder(holder, run_lock_key(name))}.",
             hint="Wait for that run, or give this one another name in DATABASES: "
             "'TEST': {'NAME': '…'}.",
         ) from error
