@@ -55,6 +55,16 @@ def test_kept(names: list[str], manage: Manage, databases: ListDatabases) -> Non
     assert f"Kept: {kept} (default)." in run.stdout
 
 
+def test_on_the_live_database(names: list[str], manage: Manage, databases: ListDatabases) -> None:
+    """With --live the changes are shown and stay, and the snapshot that showed them goes."""
+    run = manage("pgsnap", "run", "--live", "--", "shell", "-c", WRITE)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "+ id=2  name: by command" in run.stdout
+    assert authors() == ["Ursula", "by command"]
+    assert [database.name for database in databases()] == names
+
+
 def test_migration_on_yesterdays_data(names: list[str], manage: Manage) -> None:
     """Migrations run on the clone, and the diff says so."""
     run = manage("pgsnap", "run", "seeded", "--diff", "--", "migrate", "sites", "zero")

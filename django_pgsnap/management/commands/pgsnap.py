@@ -291,7 +291,7 @@ class Command(BaseCommand):
         if interactive and sys.stdin.isatty() and self._answer("Keep it? [Y/n] ") in _NO:
             restore(name, databases=snapshot.aliases)
             self.stdout.write("Went back to what was there before; undo brings the changes again.")
-        manage.delete(name)
+        manage.delete(name, force=True)
         return status
 
     def _print_diff(
