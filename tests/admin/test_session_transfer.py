@@ -134,6 +134,22 @@ def test_another_person_with_the_same_key_is_not_signed_in(live: str, engine: st
     assert not LogEntry.objects.exists()
 
 
+def test_login_of_another_person_under_the_own_key(live: str) -> None:
+    """A login that comes back under the visitor's session key is over, for whoever has the key."""
+    snapshot_with("eve")
+    client = visit(User.objects.get())
+    snapshot = take(spare=False)
+    key = client.session.session_key
+    login = visit(somebody_else("ada")).session.session_key
+    own = Session.objects.get(pk=login).session_data
+    Session.objects.filter(pk=key).update(session_data=own)
+
+    answer = confirm(client, of("restore", snapshot))
+
+    assert told(answer)[-1] == SIGNED_OUT
+    assert not Session.objects.filter(pk=key).exists()
+
+
 @pytest.mark.parametrize("engine", ["db", "cache"], indirect=True)
 def test_people_without_passwords_are_told_apart(live: str, engine: str) -> None:
     """Where somebody else vouches for users, session hashes are alike, names are not."""

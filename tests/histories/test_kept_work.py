@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from threading import Event
 
+import psycopg
 import pytest
 from django.db import connection, transaction
 from psycopg import sql as pg
@@ -16,7 +18,7 @@ from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql
 from tests.histories.looking import kept_authors
 from tests.servers import Server
-from tests.watching import PATIENCE_S, Background, authors, settle, write
+from tests.watching import PATIENCE_S, Background, authors, settle, until, write
 
 REFUSING_TRIGGER = """
     CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql
@@ -147,6 +149,36 @@ def test_writes_without_counters(live: str, server: Server, sql: RunSql) -> None
     restore("seeded")
 
     assert ["WORK"] in kept_authors("default", server)
+
+
+def test_clients_that_keep_coming(live: str, server: Server) -> None:
+    """Of clients that come again until the very swap, each row is in one state or in the other."""
+    take("seeded")
+    restore("seeded")
+    is_over = Event()
+    acknowledged: list[str] = []
+
+    def come() -> None:
+        for number in count(1000):
+            with (
+                suppress(psycopg.OperationalError),
+                server.connect(live, options="-c track_counts=off") as client,
+            ):
+                client.execute(
+                    "INSERT INTO testapp_author (id, name) VALUES (%s, %s)", [number, str(number)]
+                )
+                acknowledged.append(str(number))
+            if is_over.is_set():
+                return
+
+    clients = Background(come)
+    until(lambda: bool(acknowledged))
+    restore("seeded")
+    is_over.set()
+    clients.result()
+
+    kept = {name for state in kept_authors("default", server) for name in state}
+    assert set(acknowledged) <= kept | set(authors())
 
 
 def test_work_that_came_back_by_undo(live: str, server: Server) -> None:

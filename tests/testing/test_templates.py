@@ -152,8 +152,9 @@ def test_kept_number(session: Session) -> None:
 
 
 def test_in_use(session: Session, session_as: SessionAs) -> None:
-    """A template that a run uses is not dropped before that run is over."""
-    record = publish(session_as())
+    """A template that a run has chosen is not dropped before that run is over."""
+    with session_as() as builder:
+        record = publish(builder)
     find(session_as())
     pruner = session_as()
     with override_settings(PGSNAP={"TEST": {"KEEP": 0}}):
@@ -161,6 +162,18 @@ def test_in_use(session: Session, session_as: SessionAs) -> None:
 
     assert gone == []
     assert record.database in load_catalog(session).databases
+
+
+def test_droppable_after_a_miss(session: Session, session_as: SessionAs) -> None:
+    """A template that a run has found changed is dropped, however long that run takes."""
+    with session_as() as builder:
+        record = publish(builder)
+    assert find(session, server="19") is None
+
+    with override_settings(PGSNAP={"TEST": {"KEEP": 0}}):
+        gone = prune_templates(session_as(), "live")
+
+    assert gone == [record.database]
 
 
 def test_other_projects(session: Session) -> None:
