@@ -28,6 +28,9 @@ from tests.histories.model import Copies, Model, Parts, Value, broken_promises
 from tests.histories.world import OBSTACLES, SETTINGS, Seen, World
 
 NAMES: Final = st.sampled_from(["m", "n"])
+# What loses work, where anything does: short commands in a row, with nobody between them.
+TO_AND_FRO: Final = ("work, restore", "work, restore", "restore", "restore", "undo", "undo older")
+USE_UP: Final = ("restore", "restore, delete", "restore, delete", "take", "work, take", "delete")
 SOURCES: Final = st.sampled_from(["a", "b"])
 CHANGES: Final = {
     "row": "INSERT INTO work VALUES ('{number}')",
@@ -75,19 +78,22 @@ class Histories(RuleBasedStateMachine):
         kept=st.sampled_from([1, 2, 3]),
         spare=st.booleans(),
         taken=st.sampled_from([[], ["m"], ["m", "n"], ["m", "n"]]),
+        replaced=st.sampled_from([0, 0, 2, 3]),
     )
-    def begin(self, layout: str, kept: int, spare: bool, taken: list[str]) -> None:
-        """Make the databases, and snapshots of them, so that there is something to restore."""
+    def begin(self, layout: str, kept: int, spare: bool, taken: list[str], replaced: int) -> None:
+        """Make the databases, and something to restore and to undo."""
         names = ["a"] if layout == "one database" else ["a", "b"]
         self._kept = kept
         self._settings = "first" if layout == "one database" else "both"
-        settings.PGSNAP = {"ENABLED": True, "UNDO": kept, "SPARES": spare, "WAIT_S": 5}
+        settings.PGSNAP = {"ENABLED": True, "UNDO": kept, "SPARES": int(spare), "WAIT_S": 5}
         self._model = Model(live=self._world.begin(names, two_servers=layout == "two servers"))
         self._world.use(SETTINGS[self._settings])
         for name in taken:
             self.take(name, again=False, spare=spare, obstacle=None)
             for source in names:
                 self.write(source, "row", counted=True)
+        for name in taken[:1] * replaced:
+            self._do("work, restore", name)
 
     def teardown(self) -> None:
         """Look at all again, and leave the blocks that are still open."""
@@ -155,11 +161,33 @@ class Histories(RuleBasedStateMachine):
             may_refuse=len(found) > 1,
         )
 
-    @rule(name=NAMES, source=SOURCES)
-    def work_and_restore(self, name: str, source: str) -> None:
-        """What snapshots are there for: something is done, and then it is to be gone again."""
-        self.write(source, "row", counted=True)
-        self.restore(name, keep=True, part=False, obstacle=None)
+    @rule(words=st.lists(st.sampled_from(TO_AND_FRO), min_size=2, max_size=6), name=NAMES)
+    def go_to_and_fro(self, words: list[str], name: str) -> None:
+        """Something is done, and is to be gone again, and there again."""
+        for each in words:
+            self._do(each, name)
+
+    @rule(
+        words=st.lists(st.tuples(st.sampled_from(USE_UP), NAMES), min_size=2, max_size=5),
+    )
+    def use_up(self, words: list[tuple[str, str]]) -> None:
+        """Snapshots are restored, and gone soon after."""
+        for each, name in words:
+            self._do(each, name)
+
+    def _do(self, words: str, name: str) -> None:
+        """Carry out short commands, with nothing in their way."""
+        for word in words.split(", "):
+            if word == "work":
+                self.write(self._sources[0], "row", counted=True)
+            elif word == "restore":
+                self.restore(name, keep=True, part=False, obstacle=None)
+            elif word == "take":
+                self.take(name, again=True, spare=False, obstacle=None)
+            elif word == "delete":
+                self.delete(name)
+            else:
+                self.undo(2 if word == "undo older" else 1, obstacle=None)
 
     @rule(number=st.sampled_from([1, 1, 2, 3]), obstacle=ANY_OBSTACLE)
     def undo(self, number: int, obstacle: str | None) -> None:

@@ -14,7 +14,9 @@ from tests.histories.world import World
 from tests.servers import Server
 
 EXAMPLES = int(os.environ.get("PGSNAP_HISTORIES", "0"))
-STEPS = 30
+# Shrinking takes minutes; a sample is short as it is.
+SHRINKS = EXAMPLES and os.environ.get("PGSNAP_SHRINKING", "1") == "1"
+STEPS = 20
 DAY_S = 24 * 60 * 60
 
 CHOSEN = hypothesis.settings(
@@ -23,8 +25,7 @@ CHOSEN = hypothesis.settings(
     derandomize=not EXAMPLES,
     print_blob=bool(EXAMPLES),
     report_multiple_bugs=False,
-    # Shrinking takes minutes, and a sample is short as it is.
-    phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
+    phases=[Phase.generate, Phase.shrink] if SHRINKS else [Phase.generate],
     deadline=None,
     database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
@@ -40,5 +41,8 @@ def test_histories(
     world = World(clean_server, two_servers)
     try:
         run_state_machine_as_test(partial(Histories, world), settings=CHOSEN)  # type: ignore[arg-type]
+    except BaseException as error:
+        error.add_note(f"Found in history {world.histories}.")
+        raise
     finally:
         world.close()

@@ -63,7 +63,12 @@ OBSTACLES: Final = {
     ),
     "library that is not there": (
         "ALTER DATABASE {live} SET session_preload_libraries = 'gone'",
-        "ALTER DATABASE {live} RESET session_preload_libraries",
+        # What was live keeps it, and our role may not take it away there.
+        """DO $$ DECLARE other text; BEGIN
+            FOR other IN SELECT datname FROM pg_db_role_setting JOIN pg_database d
+                ON d.oid = setdatabase LOOP
+                EXECUTE format('ALTER DATABASE %I RESET session_preload_libraries', other);
+            END LOOP; END $$""",
     ),
     "login trigger": (
         "ALTER ROLE keeper SET histories.refuse = 'yes'",
@@ -98,7 +103,11 @@ class Seen:
 
 
 class World:
-    """Makes live databases anew for each history, and looks at what became of them."""
+    """Makes live databases anew for each history, and looks at what became of them.
+
+    Attributes:
+        histories: How many have begun.
+    """
 
     def __init__(self, *servers: Server) -> None:
         """Prepare servers that nobody else uses meanwhile."""
@@ -109,6 +118,7 @@ class World:
         self._contents: dict[tuple[int, int], Value] = {}
         self._place: dict[str, int] = {}
         self._probes = 0
+        self.histories = 0
         for server, session in zip(servers, self._sessions, strict=True):
             session.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
             session.execute(f"CREATE DATABASE {SEED} OWNER {ROLE}")
@@ -125,6 +135,7 @@ class World:
 
     def begin(self, names: Sequence[str], *, two_servers: bool) -> Parts:
         """Make these live databases, and return what they hold."""
+        self.histories += 1
         close_connections()
         self.wait_until_quiet()
         self._drop_all()
@@ -176,7 +187,7 @@ class World:
             self._wait_until_none(_IS_THERE, [pid], self._place[name])
             return
         session = self._sessions[self._place[name]]
-        first, last = (text.format(live=name) for text in OBSTACLES[kind])
+        first, last = (text.replace("{live}", name) for text in OBSTACLES[kind])
         session.execute(first)
         try:
             yield

@@ -11,16 +11,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 LISTS = sorted(Path(__file__).parent.glob("*.toml"))
 NEEDED = ("django_pgsnap", "tests", "example_project", "docs", "pyproject.toml", "README.md")
+
+HISTORIES = "tests/histories/test_histories.py"
 
 # What pytest's exit status says: tests failed. All else means that they were not run as they are.
 FOUND = 1
@@ -37,6 +41,7 @@ class Mutation:
         new: what it is replaced by.
         tests: for pytest: files, or tests by their node ids.
         server: the PostgreSQL to run on, where it matters; None for whichever is chosen.
+        in_histories: whether random histories find it, too; see `--histories`.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Mutation:
     new: str
     tests: list[str]
     server: str | None = None
+    in_histories: bool = False
 
     def apply(self, tree: Path) -> None:
         """Make the fault in a copy of the project.
@@ -69,8 +75,14 @@ def read_mutations() -> list[Mutation]:
     ]
 
 
-def try_out(mutation: Mutation) -> str:
-    """Return why the mutation was not found; empty if it was."""
+def try_out(mutation: Mutation, histories: int = 0) -> str:
+    """Return why the mutation was not found; empty if it was.
+
+    Args:
+        mutation: What is to be found.
+        histories: After how many random histories, instead of by the tests that it names.
+    """
+    tests = [HISTORIES] if histories else mutation.tests
     with _copied_project() as tree:
         try:
             mutation.apply(tree)
@@ -79,10 +91,10 @@ def try_out(mutation: Mutation) -> str:
         ended = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"),
-                *("-n0", "--override-ini=timeout=90", *mutation.tests),
+                *("-n0", "--override-ini=timeout=90", *tests),
             ],
             cwd=tree,
-            env=_environment(tree, mutation.server),
+            env=_environment(tree, mutation.server, histories),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -93,6 +105,11 @@ def try_out(mutation: Mutation) -> str:
     if ended.returncode == 0:
         return "survives"
     return f"pytest ended with {ended.returncode}:\n{ended.stdout[-3000:]}"
+
+
+def _timed(mutation: Mutation, *, histories: int) -> tuple[str, float]:
+    began = time.monotonic()
+    return try_out(mutation, histories), time.monotonic() - began
 
 
 @contextmanager
@@ -108,10 +125,12 @@ def _copied_project() -> Iterator[Path]:
         yield tree
 
 
-def _environment(tree: Path, server: str | None) -> dict[str, str]:
+def _environment(tree: Path, server: str | None, histories: int) -> dict[str, str]:
     # The copy is to be imported, wherever else the package is installed.
     others = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
     chosen = {"PGSNAP_TEST_SERVER": server} if server else {}
+    if histories:
+        chosen |= {"PGSNAP_HISTORIES": str(histories), "PGSNAP_SHRINKING": "0"}
     return {**others, "PYTHONPATH": str(tree), **chosen}
 
 
@@ -120,17 +139,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
     parser.add_argument("words", nargs="*", help="only mutations whose names have one of these")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--histories", type=int, default=0, help="have so many random histories find them"
+    )
     options = parser.parse_args()
     chosen = [
         each
         for each in read_mutations()
-        if not options.words or any(word in each.name for word in options.words)
+        if (each.in_histories or not options.histories)
+        and (not options.words or any(word in each.name for word in options.words))
     ]
     missed = 0
     with ThreadPoolExecutor(options.processes) as pool:
-        for mutation, problem in zip(chosen, pool.map(try_out, chosen), strict=True):
+        found = pool.map(partial(_timed, histories=options.histories), chosen)
+        for mutation, (problem, seconds) in zip(chosen, found, strict=True):
             missed += bool(problem)
-            print(f"{mutation.name}: {problem or 'found'}", flush=True)  # noqa: T201
+            print(f"{mutation.name}: {problem or 'found'} ({seconds:.0f} s)", flush=True)  # noqa: T201
     print(f"{len(chosen)} mutations, {missed} of them not found")  # noqa: T201
     return int(bool(missed) or not chosen)
 
