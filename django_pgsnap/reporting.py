@@ -34,3 +34,6 @@ class Reporter:
     def warn(self, message: str) -> None:
         """Hear that something worked, but not all the way."""
         logger.warning(printable(message))
+
+    def finished(self, overview: object) -> None:
+        """Hear what there is when an operation has ended, as `overview` would return it."""

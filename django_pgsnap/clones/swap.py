@@ -158,7 +158,7 @@ def perform_swaps(
         SetUpMeanwhileError: An incoming database lacks a property by now. Nothing has changed.
         MissingRightError: The role may not rename a database. Nothing has changed.
     """
-    message = join_statements(statement for swap in swaps for statement in swap.statements())
+    message = join_statements([statement for swap in swaps for statement in swap.statements()])
     while True:
         if look is not None:
             look()

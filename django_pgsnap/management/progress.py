@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand
 
 from ..formatting import printable
 from ..reporting import Reporter
+from ..snapshots.queries import Overview
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -18,7 +19,11 @@ _SHOW_AFTER_S: Final = 0.3
 
 
 class CommandReporter(Reporter):
-    """Shows what an operation does, on the streams of the command that runs it."""
+    """Shows what an operation does, on the streams of the command that runs it.
+
+    Attributes:
+        overview: What there is when the operation has ended; None if that could not be seen.
+    """
 
     def __init__(self, command: BaseCommand, *, verbosity: int, animated: bool) -> None:
         """Show nothing yet.
@@ -35,6 +40,7 @@ class CommandReporter(Reporter):
         self._step_began = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self.overview: Overview | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +84,11 @@ class CommandReporter(Reporter):
         self._stop_bar()
         text = "\n".join(map(printable, message.splitlines()))
         self._command.stderr.write(f"Warning: {text}", self._command.style.WARNING)
+
+    def finished(self, overview: object) -> None:
+        """Keep what there is for whoever tells the result."""
+        if isinstance(overview, Overview):
+            self.overview = overview
 
     def _start_bar(self, total_bytes: int | None) -> None:
         from rich import progress

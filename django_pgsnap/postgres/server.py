@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -79,7 +80,7 @@ class Server:
         where = f"{self.host or default}{':' if self.port else ''}{self.port}"
         return f"{where} as {self.user}" if self.user else where
 
-    @property
+    @cached_property
     def address(self) -> tuple[str, str, str]:
         """By which strings it is reached; others may lead to the same server."""
         return self.service, self.host, self.port

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final, Protocol, TypeVar
 
@@ -21,11 +21,17 @@ from .session import ServerIdentity, Session
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A live database: the one that an alias in ``DATABASES`` names."""
+    """A live database: the one that an alias in ``DATABASES`` names.
+
+    Attributes:
+        server: Its server, by the way that maintenance sessions take.
+        usual_server: The same by the way that Django takes.
+    """
 
     alias: str
     name: str
     server: Server
+    usual_server: Server = field(compare=False, repr=False)
 
 
 def list_targets(aliases: Sequence[str] | None = None) -> list[Target]:
@@ -41,7 +47,7 @@ def list_targets(aliases: Sequence[str] | None = None) -> list[Target]:
     found: dict[tuple[object, str], Target] = {}
     for alias in _chosen_aliases(aliases):
         target = _target(connections[alias])
-        found.setdefault((_usual_server(alias).address, target.name), target)
+        found.setdefault((target.usual_server.address, target.name), target)
     return list(found.values())
 
 
@@ -58,7 +64,7 @@ def merge_servers(targets: Sequence[Target], *, are_named: bool) -> list[Target]
     Raises:
         ConfigurationError: ``PGSNAP["MAINTENANCE"]`` does not lead where Django connects to.
     """
-    if len({_usual_server(target.alias).address for target in targets}) == 1:
+    if len({target.usual_server.address for target in targets}) == 1:
         return list(targets)
     met: dict[tuple[str, str, str], ServerIdentity] = {}
     for server, there in group_by_server(targets).items():
@@ -102,7 +108,7 @@ def check_server(session: Session, targets: Sequence[Target]) -> None:
 
 
 def _check_same_database(session: Session, target: Target) -> None:
-    usual = _usual_server(target.alias)
+    usual = target.usual_server
     if usual.address == target.server.address or not _overrides(target.alias):
         return
     oid = session.value(sql.SQL("SELECT oid FROM pg_database WHERE datname = %s"), [target.name])
@@ -215,12 +221,9 @@ def _target(wrapper: BaseDatabaseWrapper) -> Target:
             hint="Give its database's NAME in DATABASES, beside the service too.",
             alias=wrapper.alias,
         )
-    return Target(alias=wrapper.alias, name=name, server=get_server(wrapper))
-
-
-def _usual_server(alias: str) -> Server:
-    """Return the server that Django itself connects an alias to."""
-    return _build_server(connections[alias], {})
+    server = get_server(wrapper)
+    usual = _build_server(wrapper, {}) if _overrides(wrapper.alias) else server
+    return Target(alias=wrapper.alias, name=name, server=server, usual_server=usual)
 
 
 def get_server(wrapper: BaseDatabaseWrapper) -> Server:

@@ -222,7 +222,7 @@ class ServerContext:
     def _spare_state(self, identity: str) -> SpareState:
         if identity in self.catalog.spares:
             return "ready"
-        return "building" if self.is_locked(spare_name(identity)) else "none"
+        return "building" if self.holders and self.is_locked(spare_name(identity)) else "none"
 
 
 def find_snapshots(contexts: Iterable[ServerContext], *, everyone: bool = False) -> list[Snapshot]:
@@ -436,7 +436,7 @@ def finish_operation(
     current: Sequence[CopyMember] = (),
     drops: Mapping[Server, Sequence[str]],
     reporter: Reporter,
-) -> None:
+) -> list[ServerContext]:
     """Have spares made of the current copies, and have dropped what nobody needs.
 
     The server finishes both by itself. Leftovers of interrupted operations go along. The
@@ -449,11 +449,17 @@ def finish_operation(
             but for as many as ``SPARES`` says.
         drops: Databases that the operation has made superfluous.
         reporter: Who hears what went wrong.
+
+    Returns:
+        The servers as the operation leaves them; none if one could not be looked at.
     """
+    left = []
     for context in contexts:
         here = [member for member in current if member.server == context.server]
         try:
-            _send_off(context, here, drops.get(context.server, ()), reporter)
+            now = context.reloaded()
+            _send_off(now, here, drops.get(context.server, ()), reporter)
+            left.append(now)
         except (PgsnapError, psycopg.Error) as error:
             reporter.warn(
                 message(
@@ -462,24 +468,24 @@ def finish_operation(
                     cause=str(error).strip(),
                 )
             )
+    return left if len(left) == len(contexts) else []
 
 
 def _send_off(
-    context: ServerContext,
+    now: ServerContext,
     current: Sequence[CopyMember],
     drops: Sequence[str],
     reporter: Reporter,
 ) -> None:
-    now = context.reloaded()
     wanted = [member for member in current if wants_spare(member.record)]
     superfluous = [
         *drops,
         *(_other_spares(now, wanted) if wanted else ()),
         *(left.name for left in now.leftovers()),
     ]
-    sessions = [context.watcher, *context.workers.values()]
+    sessions = [now.watcher, *now.workers.values()]
     most = len(sessions) + _EXTRA_SESSIONS
-    background = BackgroundStatements(context.server, sessions)
+    background = BackgroundStatements(now.server, sessions)
     for member in wanted:
         clone = plan_spare(member.database)
         if member.record.identity in now.catalog.spares:

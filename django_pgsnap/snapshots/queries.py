@@ -26,11 +26,11 @@ from ..clones.records import CopyRecord
 from ..errors import ObstacleError, SnapshotNotFoundError
 from ..messages import Message, message
 from ..postgres.advisory_locks import LockHolder, lock_key
-from ..postgres.contents import measure_databases
 from ..postgres.properties import Privilege, Properties, mask_setting, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import Target
+from ..reporting import Reporter
 from .context import ServerContext, choose_targets, find_snapshots, find_undos, read_contexts
 from .types import AnyMember, CopyMember, Snapshot, Undo
 
@@ -338,14 +338,23 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     Raises:
         PgsnapError: Snapshots are switched off, or a server cannot be reached.
     """
-    contexts: list[ServerContext] = []
-    templates: list[int] = []
-    for context in read_contexts("list", choose_targets(databases)):
-        contexts.append(context)
-        found = context.catalog.templates(None if everyone else context.sources)
-        names = [database.name for database in found]
-        sizes = measure_databases(context.watcher, names) if names else {}
-        templates += [sizes.get(name, 0) for name in names]
+    contexts = list(read_contexts("list", choose_targets(databases)))
+    return sum_up(contexts, everyone=everyone)
+
+
+def report_finished(contexts: Sequence[ServerContext], reporter: Reporter) -> None:
+    """Tell what there is when an operation has ended, if that could be looked at."""
+    if contexts:
+        reporter.finished(sum_up(contexts))
+
+
+def sum_up(contexts: Sequence[ServerContext], *, everyone: bool = False) -> Overview:
+    """Return what snapshots and undos there are on these servers; see `overview`."""
+    templates = [
+        template.record.size_bytes
+        for context in contexts
+        for template in context.catalog.templates(None if everyone else context.sources)
+    ]
     snapshots = find_snapshots(contexts, everyone=everyone)
     undos = find_undos(contexts, everyone=everyone)
     occupied = sum(_occupied_bytes(each) for set_ in (*snapshots, *undos) for each in set_.members)

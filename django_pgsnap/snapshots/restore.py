@@ -23,7 +23,7 @@ from ..reporting import Reporter
 from ..signals import pre_restore
 from .context import ServerContext, choose_targets, finish_operation, open_operation
 from .manage import delete
-from .queries import find_snapshot_in
+from .queries import find_snapshot_in, report_finished
 from .replace_live import (
     IncomingDatabase,
     ReplaceRequest,
@@ -99,13 +99,14 @@ def restore_as(
         drops = replace_live(incoming, request, reporter)
         for context, target, member in matched:
             release_lock(context.workers[target.alias], spare_name(member.record.identity))
-        finish_operation(
+        left = finish_operation(
             contexts,
             current=() if consume else snapshot.members,
             drops=drops,
             reporter=reporter,
         )
     handle_announced_restore(replaced_databases, reporter)
+    report_finished(left, reporter)
     return snapshot
 
 

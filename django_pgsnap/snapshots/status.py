@@ -11,7 +11,7 @@ from ..postgres.counters import DatabaseCounters, read_counters
 from ..postgres.targets import Target
 from .context import ServerContext, choose_targets, read_contexts
 from .queries import Overview, overview
-from .undo_history import find_newest_undo
+from .undo_history import newest_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def _read_live(
     size_bytes: int | None,
     counters: DatabaseCounters | None,
 ) -> LiveState:
-    newest = find_newest_undo(context, target.name)
+    newest = newest_of(context.undos()).get((context.server, target.name))
     present = context.catalog.databases.get(target.name)
     if newest is None or present is None or newest.successor_oid != present.oid:
         return LiveState(alias=target.alias, database=target.name, size_bytes=size_bytes)

@@ -56,6 +56,7 @@ from .context import (
     open_operation,
     report_terminated,
 )
+from .queries import report_finished
 from .types import CopyMember, Snapshot, snapshots_of
 from .undo_history import read_clock
 
@@ -160,12 +161,13 @@ def take(
             name=name, note=note, pinned=pin, strategy=strategy, wait_s=wait_s, force=force
         )
         snapshot = _take(contexts, request, replaced, reporter)
-        finish_operation(
+        left = finish_operation(
             contexts,
             current=snapshot.members if spare else (),
             drops=_drops(replaced),
             reporter=reporter,
         )
+    report_finished(left, reporter)
     post_take.send(sender=Snapshot, snapshot=snapshot)
     return snapshot
 

@@ -10,6 +10,7 @@ from ..messages import join_messages
 from ..reporting import Reporter
 from ..signals import pre_restore
 from .context import ServerContext, choose_targets, find_undos, finish_operation, open_operation
+from .queries import report_finished
 from .replace_live import (
     IncomingDatabase,
     ReplaceRequest,
@@ -64,8 +65,9 @@ def undo(
         replaced_databases = replacements_of(incoming, None)
         announce_restore(replaced_databases)
         drops = replace_live(incoming, request, reporter)
-        finish_operation(contexts, drops=drops, reporter=reporter)
+        left = finish_operation(contexts, drops=drops, reporter=reporter)
     handle_announced_restore(replaced_databases, reporter)
+    report_finished(left, reporter)
     return chosen
 
 

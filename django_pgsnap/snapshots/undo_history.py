@@ -103,30 +103,36 @@ class Successor:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptSet:
-    """What the parts of a state that is about to be replaced have in common."""
+    """What the parts of a state that is about to be replaced have in common.
+
+    Attributes:
+        newest: The newest kept state of each live database.
+    """
 
     set_id: str
     parts: Parts
     taken_at: datetime
     by_undo: bool
+    newest: Mapping[Place, UndoRecord]
 
     @classmethod
     def of(cls, contexts: Sequence[ServerContext], parts: Parts, *, by_undo: bool) -> Self:
         """Return it, dated after all that is kept already, whatever became of the clock."""
-        kept = [member.record.taken_at for context in contexts for member in context.undos()]
-        now = read_clock(contexts[0])
+        kept = [member for context in contexts for member in context.undos()]
+        later = [member.record.taken_at + timedelta(microseconds=1) for member in kept]
         return cls(
             set_id=new_identity(),
             parts=parts,
-            taken_at=max([now, *(moment + timedelta(microseconds=1) for moment in kept)]),
+            taken_at=max([read_clock(contexts[0]), *later]),
             by_undo=by_undo,
+            newest=newest_of(kept),
         )
 
     def record(
         self, context: ServerContext, target: Target, name: str, *, size_bytes: int
     ) -> UndoRecord:
         """Return what one part of it knows of itself."""
-        newest = find_newest_undo(context, target.name)
+        newest = self.newest.get((context.server, target.name))
         live = context.live(target)
         known = newest is not None and newest.successor_oid == live.oid
         return UndoRecord(
@@ -146,10 +152,10 @@ class KeptSet:
         )
 
 
-def find_newest_undo(context: ServerContext, source: str) -> UndoRecord | None:
-    """Return the newest kept state of a live database, which knows what is live now."""
-    records = [member.record for member in context.undos() if member.record.source == source]
-    return max(records, key=lambda record: record.taken_at, default=None)
+def newest_of(kept: Iterable[UndoMember]) -> dict[Place, UndoRecord]:
+    """Return the newest kept state of each live database, which knows what is live now."""
+    oldest_first = sorted(kept, key=lambda member: member.record.taken_at)
+    return {(member.server, member.record.source): member.record for member in oldest_first}
 
 
 def settle_history(
@@ -172,7 +178,7 @@ def settle_history(
     try:
         history = _History([context.reloaded() for context in before])
         if replaced is not None:
-            history.judge(replaced, before)
+            history.judge(replaced)
         history.note_successors(successors)
         history.trim(reporter)
         return history.write()
@@ -197,18 +203,13 @@ class _History:
         self._gone: list[UndoMember] = []
         self._changed: dict[str, tuple[Server, UndoRecord]] = {}
 
-    def judge(self, replaced: KeptSet, before: Sequence[ServerContext]) -> None:
+    def judge(self, replaced: KeptSet) -> None:
         """Find out what is known of the state that was just replaced; let it go if it is a copy."""
         state = next((each for each in self._states if each.set_id == replaced.set_id), None)
         if state is None:
             return
-        earlier = {
-            (context.server, name): find_newest_undo(context, name)
-            for context in before
-            for name in context.sources
-        }
         judged = [
-            self._judged(member, earlier[member.server, member.record.source])
+            self._judged(member, replaced.newest.get((member.server, member.record.source)))
             for member in state.members
         ]
         if not replaced.by_undo and all(record.copy_of for record in judged):

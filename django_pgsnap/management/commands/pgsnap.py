@@ -6,8 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from io import TextIOWrapper
@@ -125,11 +125,9 @@ class Command(BaseCommand):
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
             lambda: snapshot_facts(snapshot),
         )
-        # The snapshot is taken, so it is no failure if that cannot be told.
-        with suppress(PgsnapError):
-            if self._verbosity and not self._as_json:
-                occupied = format_size(queries.overview().occupied_bytes)
-                self.stdout.write(f"All copies together occupy {occupied}.")
+        if reporter.overview and self._tells_more:
+            occupied = format_size(reporter.overview.occupied_bytes)
+            self.stdout.write(f"All copies together occupy {occupied}.")
 
     def _restore(
         self,
@@ -155,12 +153,8 @@ class Command(BaseCommand):
         )
         if migrate:
             self._migrate(snapshot)
-        elif self._verbosity and not self._as_json:
-            from ..output import describe_next_undo
-
-            overview = queries.overview(databases=options["databases"])
-            for sentence in (*describe_drift(drift), *describe_next_undo(overview)):
-                self.stdout.write(printable(sentence))
+        elif self._tells_more:
+            self._print_sentences([*describe_drift(drift), *_describe_next_undo(reporter)])
 
     def _preview_restore(self, name: str | None, databases: Sequence[str] | None) -> None:
         snapshot = queries.get(name, databases=databases)
@@ -178,8 +172,7 @@ class Command(BaseCommand):
             *(f"Would wait for: {each}" for each in found.busy),
             *describe_drift(drift),
         ]
-        for line in lines:
-            self.stdout.write(printable(line))
+        self._print_sentences(lines)
 
     def _undo(
         self, *, number: int, only_list: bool, drop: bool, **options: Unpack[_WhenBusy]
@@ -196,15 +189,19 @@ class Command(BaseCommand):
             f"Brought back what was live until {format_ago(undone.taken_at)}.",
             lambda: undo_facts(undone),
         )
-        self._print_what_is_live(options["databases"])
+        if self._tells_more:
+            from ..output import describe_kept_state
 
-    def _print_what_is_live(self, databases: Sequence[str] | None) -> None:
-        from ..output import describe_live, describe_next_undo
+            live = f"Live: {describe_kept_state(undone)}, brought back by undo."
+            self._print_sentences([live, *_describe_next_undo(reporter)])
 
-        if self._verbosity and not self._as_json:
-            status = read_status(databases=databases)
-            for sentence in (*describe_live(status), *describe_next_undo(status.overview)):
-                self.stdout.write(printable(sentence))
+    @property
+    def _tells_more(self) -> bool:
+        return self._verbosity > 0 and not self._as_json
+
+    def _print_sentences(self, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            self.stdout.write(printable(sentence))
 
     def _status(self, *, databases: Sequence[str] | None) -> None:
         from ..output import make_console, print_status
@@ -499,6 +496,12 @@ class Command(BaseCommand):
 
     def _print_json(self, facts: object) -> None:
         self.stdout.write(json.dumps(facts, indent=2))
+
+
+def _describe_next_undo(reporter: CommandReporter) -> Iterable[str]:
+    from ..output import describe_next_undo
+
+    return describe_next_undo(reporter.overview) if reporter.overview else ()
 
 
 def _printable_lines(text: str) -> str:
