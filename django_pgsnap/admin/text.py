@@ -52,7 +52,7 @@ def describe_error(error: PgsnapError) -> SafeString:
     """Return what is wrong and what to do about it, in the words of the admin's fields."""
     hint = translate(error.hint)
     for option, label in _FIELDS.items():
-        hint = hint.replace(option, f"“{label}”")
+        hint = hint.replace(option, _("“%s”") % label)
     lines = f"{translate(error.message)}\n{hint}".strip().splitlines()
     return format_html_join(SafeString("<br>"), "{}", ((line.strip(),) for line in lines))
 

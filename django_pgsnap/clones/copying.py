@@ -200,13 +200,11 @@ def _explain_error(job: CopyJob, error: BaseException) -> BaseException:
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return CopyFailedError(
             "The server could not copy {source!r}: {cause} ({sqlstate}). Nothing has changed.",
-            hint="{advice}",
+            hint=message(error.diag.message_hint or error.diag.message_detail or "")
+            or message("See the server's log."),
             source=clone.source,
             cause=error.diag.message_primary,
             sqlstate=error.sqlstate,
-            advice=error.diag.message_hint
-            or error.diag.message_detail
-            or message("See the server's log."),
         )
     if isinstance(error, psycopg.OperationalError):
         return CopyFailedError(

@@ -25,16 +25,16 @@ _OBSTACLES: Final = sql.SQL(
 )
 _WORDS: Final = {
     "subscription": (
-        "the subscription {name!r} of {database!r}",
-        "drop it (DROP SUBSCRIPTION {quoted}) in {database!r}",
+        message("the subscription {name!r} of {database!r}"),
+        message("drop it (DROP SUBSCRIPTION {quoted}) in {database!r}"),
     ),
     "slot": (
-        "the logical replication slot {name!r} of {database!r}",
-        "run SELECT pg_drop_replication_slot({quoted})",
+        message("the logical replication slot {name!r} of {database!r}"),
+        message("run SELECT pg_drop_replication_slot({quoted})"),
     ),
     "prepared": (
-        "the prepared transaction {name!r} of {database!r}",
-        "run COMMIT PREPARED or ROLLBACK PREPARED {quoted} in {database!r}",
+        message("the prepared transaction {name!r} of {database!r}"),
+        message("run COMMIT PREPARED or ROLLBACK PREPARED {quoted} in {database!r}"),
     ),
 }
 

@@ -365,8 +365,7 @@ def server_errors() -> Iterator[None]:
         raise ServerError(
             "The server refused, or the connection was lost: {cause}{code}. Each live database "
             "is as it was, or as it shall be.",
-            hint="{advice}",
-            advice=error.diag.message_hint
+            hint=message(error.diag.message_hint or "")
             or message("See the server's log, and what ./manage.py pgsnap list shows."),
             cause=cause,
             code=code,

@@ -4,6 +4,7 @@ import ast
 import gettext
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,19 @@ from django.test import Client
 from django.utils import translation
 
 import django_pgsnap
+from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
+from tests.servers import Server
 from tests.visiting import confirm, of, page, superuser, text, told, undo_page
-from tests.watching import write
+from tests.watching import in_transaction, write
 
 PACKAGE = Path(next(iter(django_pgsnap.__path__)))
 LANGUAGES = ("de", "fr")
-FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext"}
+FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "message"}
+# What can be met in the admin is raised and reported here; these modules only serve the others.
+JOURNEY = ("postgres", "clones", "snapshots", "connections", "safety.py", "messages.py")
+ELSEWHERE = {"throwaway.py", "prune.py", "before_migrate.py"}
 TAG = re.compile(r'{% translate "([^"]+)"')
 BLOCK = re.compile(
     r"{% blocktranslate.*?%}(.*?)(?:{% plural %}.*?)?{% endblocktranslate %}", re.DOTALL
@@ -37,14 +43,35 @@ def catalog(language: str) -> dict[str, str]:
     }
 
 
+def is_in_journey(path: Path) -> bool:
+    """Tell whether what a module says to people can be met in the admin."""
+    return path.relative_to(PACKAGE).parts[0] in JOURNEY and path.name not in ELSEWHERE
+
+
+def said(call: ast.Call) -> list[ast.expr]:
+    """Return what an error is made with: its message, and its hint."""
+    return [*call.args[:1], *(each.value for each in call.keywords if each.arg == "hint")]
+
+
+def literals(node: ast.expr) -> list[str]:
+    """Return the texts that an argument may be."""
+    if isinstance(node, ast.IfExp):
+        return [*literals(node.body), *literals(node.orelse)]
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+
+
 def marked() -> Iterator[str]:
     """Yield the texts that are marked for translation in the code and in the templates."""
     for path in PACKAGE.rglob("*.py"):
+        in_journey = is_in_journey(path)
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in FUNCTIONS:
-                first = node.args[0]
-                if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                    yield first.value
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", "")
+                if name in FUNCTIONS and (in_journey or name != "message"):
+                    yield from literals(node.args[0])
+                elif in_journey and name.endswith("Error") and name != "ValueError":
+                    for text in said(node):
+                        yield from literals(text)
     for path in PACKAGE.rglob("*.html"):
         source = path.read_text()
         yield from TAG.findall(source)
@@ -64,13 +91,32 @@ def test_everything_is_translated(language: str) -> None:
     wanted = set(marked())
 
     def placeholders(of: str) -> set[str]:
-        return set(re.findall(r"%(?:\(\w+\))?[sd]", of))
+        return set(re.findall(r"%(?:\(\w+\))?[sd]|(?<!{){\w[^}]*}", of))
 
     assert wanted - translated.keys() == set()
     assert translated.keys() - wanted - {""} == set()
     assert {
         each for each in wanted if placeholders(each) != placeholders(translated[each])
     } == set()
+
+
+def test_nothing_in_the_journey_is_a_finished_sentence() -> None:
+    """What errors and reports say there is a template with its values, which can be translated."""
+    finished = [
+        f"{path.name}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        if is_in_journey(path)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and (
+            getattr(node.func, "id", "").endswith("Error")
+            or getattr(node.func, "attr", "") in {"step", "wait", "note", "warn"}
+        )
+        for text in said(node)
+        if isinstance(text, ast.JoinedStr)
+    ]
+
+    assert finished == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -103,6 +149,22 @@ def test_no_page_is_half_translated(language: str, root: Client) -> None:
     left = {(address, each) for address in shown for each in english if each in shown[address]}
     assert left == set()
     assert {"de": "wiederhergestellt.", "fr": "restauré."}[language] in done[-1]
+
+
+def test_errors_and_sessions(live: str, root: Client, server: Server) -> None:
+    """What the core says is translated with all its parts; the command line's stays English."""
+    snapshot = take("seeded", spare=False)
+
+    with in_transaction(server, live), translation.override("de"):
+        shown = unescape(text(root.get(of("restore", snapshot))))
+        refused = unescape(text(confirm(root, of("restore", snapshot), wait_s="0")))
+        with pytest.raises(DatabaseBusyError) as error:
+            restore("seeded", wait_s=0)
+
+    assert re.search(r"pid \d+: Rolle 'postgres'.*, idle in transaction seit \d+ s", shown)
+    assert f"Andere Sitzungen benutzen '{live}', nach 0 s Warten: pid" in refused
+    assert "warten Sie länger mit „Wartezeit in Sekunden“" in refused
+    assert str(error.value).startswith(f"Other sessions are using '{live}', after a wait of 0 s:")
 
 
 def test_times_and_plurals_of_the_language(root: Client) -> None:
