@@ -298,7 +298,7 @@ def test_huge_comment_is_left_on_the_server(session: Session, attacker: Attacker
 
     found = load_catalog(session)
     (fetched,) = (
-        row[6] for row in session.rows(catalog._DATABASES, PARAMETERS) if row[1] == fake.database
+        row[-1] for row in session.rows(catalog._DATABASES, PARAMETERS) if row[1] == fake.database
     )
 
     assert found.databases[fake.database].record is None
