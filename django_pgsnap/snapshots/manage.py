@@ -23,12 +23,12 @@ from ..conf import config
 from ..errors import ObstacleError, PgsnapError, SnapshotExistsError, SnapshotPinnedError
 from ..messages import join_messages, message
 from ..postgres.advisory_locks import acquire_lock, try_acquire_lock
-from ..postgres.preconditions import check_collation
+from ..postgres.preconditions import check_collation, check_privileges
 from ..reporting import Reporter
 from . import queries
 from .context import ServerContext, choose_targets, finish_operation, open_operation
 from .queries import find_snapshot_in
-from .types import CopyMember, Snapshot, UndoMember, undos_of
+from .types import CopyMember, Snapshot, Undo, UndoMember, undos_of
 
 
 def rename(old: str, new: str) -> Snapshot:
@@ -214,6 +214,7 @@ def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tup
 
     Raises:
         ObstacleError: A part is on a server that the settings do not name.
+        MissingRightError: A part outside belongs to a role that ours cannot act for.
         OperationRunningError: Another operation is at work on a database outside.
     """
     if snapshot.unreachable:
@@ -224,10 +225,23 @@ def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tup
             name=snapshot.name,
             parts=join_messages("; ", (part.description for part in snapshot.unreachable)),
         )
+    check_parts_outside(contexts, snapshot)
     for member in snapshot.outside:
         (context,) = (each for each in contexts if each.server == member.server)
         acquire_lock(context.main, member.record.source, config().wait_s)
     return (*snapshot.members, *snapshot.outside)
+
+
+def check_parts_outside(contexts: Sequence[ServerContext], whole: Snapshot | Undo) -> None:
+    """Refuse to change a whole that has a part which is another role's to change.
+
+    Raises:
+        MissingRightError: Names the role, and the statement that grants the right.
+    """
+    for context in contexts:
+        names = [each.database.name for each in whole.outside if each.server == context.server]
+        if names:
+            check_privileges(context.main, names)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,13 +14,23 @@ from ..clones.spares import cancel_spare
 from ..clones.templates import drop_template
 from ..clones.transitions import unpublish
 from ..conf import config
-from ..messages import message
+from ..errors import MissingRightError
+from ..messages import Message, message
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.contents import measure_databases
 from ..postgres.server import drop_maintenance_database, server_errors
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
-from .context import ServerContext, choose_targets, open_operation, read_contexts
+from .context import (
+    ServerContext,
+    choose_targets,
+    find_snapshots,
+    find_undos,
+    open_operation,
+    read_contexts,
+)
+from .manage import check_parts_outside
+from .types import Snapshot, Undo
 
 Kind = Literal["copy", "undo", "template", "spare", "leftover"]
 
@@ -69,6 +79,9 @@ def purge(
 ) -> list[ManagedDatabase]:
     """Drop all databases of ours that are of these kinds; live databases are not among them.
 
+    Snapshots and kept states go as wholes: one that has a part on a server that the settings do
+    not name stays, unless everyone's go.
+
     1. Each is made one that nobody needs. If it stops after this, the next operation drops it.
     2. They are dropped, with the spares of those that are gone.
     3. If everything was to go, the small database that we work from goes, too.
@@ -88,10 +101,19 @@ def purge(
     about = choose_targets(None)
     gone: list[ManagedDatabase] = []
     with open_operation("purge", about, wait_s=config().wait_s, disturbs_live=False) as contexts:
+        sets = [] if everyone else _list_sets(contexts, kinds)
+        kept = {each.set_id for each in sets if _must_stay(each, contexts, reporter)}
         for context in contexts:
-            before = _describe(context, EVERYTHING, everyone=everyone)
-            for database in _published(context, kinds, everyone=everyone):
-                _unpublish(context, database, reporter)
+            outside = [
+                member.database
+                for each in sets
+                for member in each.outside
+                if member.server == context.server
+            ]
+            before = _describe(context, EVERYTHING, outside, everyone=everyone)
+            for database in (*_published(context, kinds, everyone=everyone), *outside):
+                if database.record is None or database.record.set_id not in kept:
+                    _unpublish(context, database, reporter)
             drop_leftovers(context.main, context.reloaded().leftovers(), reporter)
             left = context.reloaded().catalog.databases
             gone += [each for each in before if each.name not in left]
@@ -100,6 +122,42 @@ def purge(
             with server_errors():
                 drop_maintenance_database(server)
     return gone
+
+
+def _list_sets(contexts: Sequence[ServerContext], kinds: Collection[Kind]) -> list[Snapshot | Undo]:
+    return [
+        *(find_snapshots(contexts) if "copy" in kinds else ()),
+        *(find_undos(contexts) if "undo" in kinds else ()),
+    ]
+
+
+def _must_stay(
+    whole: Snapshot | Undo, contexts: Sequence[ServerContext], reporter: Reporter
+) -> bool:
+    """Tell whether a part of it is out of reach, or another role's to drop; if so, say so."""
+    why: Message | None = None
+    if whole.unreachable:
+        why = message(
+            "a part of it is out of reach of these settings: {parts}",
+            parts="; ".join(map(str, whole.unreachable)),
+        )
+    try:
+        check_parts_outside(contexts, whole)
+    except MissingRightError as error:
+        why = error.message
+    if why is None:
+        return False
+    reporter.warn(
+        message(
+            "Not dropped: {what}. {why}. Purge with settings that name all its databases, or with "
+            "--all-projects.",
+            what=message("a kept state")
+            if isinstance(whole, Undo)
+            else message("the snapshot {name!r}", name=whole.name),
+            why=why,
+        )
+    )
+    return True
 
 
 def _published(
@@ -114,10 +172,14 @@ def _published(
 
 
 def _describe(
-    context: ServerContext, kinds: Collection[Kind], *, everyone: bool
+    context: ServerContext,
+    kinds: Collection[Kind],
+    more: Iterable[AnyDatabase] = (),
+    *,
+    everyone: bool,
 ) -> list[ManagedDatabase]:
     found: dict[str, tuple[Kind, str]] = {}
-    for database in _published(context, EVERYTHING, everyone=everyone):
+    for database in (*_published(context, EVERYTHING, everyone=everyone), *more):
         if database.record is not None:
             record = database.record
             about = record.source if isinstance(record, TemplateRecord) else record.name

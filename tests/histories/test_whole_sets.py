@@ -10,23 +10,32 @@ from contextlib import suppress
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.errors import ObstacleError, PgsnapError, SnapshotNotFoundError
+from django_pgsnap.errors import (
+    MissingRightError,
+    ObstacleError,
+    PgsnapError,
+    SnapshotExistsError,
+    SnapshotNotFoundError,
+)
 from django_pgsnap.snapshots.manage import annotate, delete, pin, rename
 from django_pgsnap.snapshots.prune import prune
+from django_pgsnap.snapshots.purge import purge
 from django_pgsnap.snapshots.queries import get, list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
-from tests.conftest import Call, RunSql
+from tests.conftest import Call, MakeLive, MakeRole, RunSql
 from tests.histories.looking import only, published_sets, split_sets
 from tests.servers import Server
-from tests.watching import authors, settle, write
+from tests.watching import Recorder, authors, settle, write
 
 HOUSEKEEPING: dict[str, Callable[[], object]] = {
     "delete": lambda: delete("m"),
     "rename": lambda: rename("m", "n"),
     "annotate": lambda: annotate("m", "another note"),
     "pin": lambda: pin("m"),
+    "prune": lambda: prune(keep=0),
+    "purge": purge,
     "take --replace": lambda: take("m", replace=True),
 }
 
@@ -41,6 +50,40 @@ def test_part_is_never_changed_alone(verb: str, lives: dict[str, str], server: S
 
     settle(server)
     assert split_sets(server) == []
+
+
+@pytest.fixture
+def two_roles(make_live: MakeLive, role: MakeRole) -> dict[str, str]:
+    """Two live databases on one server, each with an ordinary role of its own."""
+    return {alias: make_live(alias, user=role(alias)) for alias in ("default", "other")}
+
+
+@pytest.mark.parametrize("verb", HOUSEKEEPING)
+def test_part_of_another_role(verb: str, two_roles: dict[str, str], server: Server) -> None:
+    """Where the other part is another role's to change, nothing is, and the role is named."""
+    take("m")
+    before = published_sets(server)
+
+    with only("default"), suppress(MissingRightError, SnapshotExistsError):
+        HOUSEKEEPING[verb]()
+
+    settle(server)
+    assert published_sets(server) == before
+
+
+def test_two_roles_are_undone_together(two_roles: dict[str, str]) -> None:
+    """What roles of one server have restored together is one state."""
+    take("m")
+    for alias in two_roles:
+        write("WORK", alias=alias)
+    restore("m")
+    assert [each.completeness for each in overview().undos] == ["complete"]
+
+    with only("default"), pytest.raises(ObstacleError):
+        undo()
+    undo()
+
+    assert authors("default") == authors("other") == ["WORK"]
 
 
 @pytest.mark.parametrize("verb", ["delete", "rename", "annotate", "pin"])
@@ -58,6 +101,25 @@ def test_other_server_out_of_reach(
     assert "other" in str(caught.value)
     assert published_sets(server, two_servers) == before
     assert list_snapshots()[0].set_id == taken.set_id
+
+
+def test_purge_leaves_what_is_out_of_reach(
+    two_servers: Server, server: Server, live_pair: dict[str, str]
+) -> None:
+    """Neither a snapshot nor a kept state loses the part that the settings do name."""
+    take("m")
+    for alias in live_pair:
+        write("WORK", alias=alias)
+    restore("m")
+    recorder = Recorder()
+
+    with only("default"):
+        assert purge(reporter=recorder) == []
+
+    assert [live_pair["other"] in each for each in recorder.warnings] == [True, True]
+    assert split_sets(server, two_servers) == []
+    undo()
+    assert authors("default") == authors("other") == ["WORK"]
 
 
 def test_undo_of_two_databases(lives: dict[str, str]) -> None:

@@ -9,23 +9,35 @@ from dataclasses import dataclass, field
 import psycopg
 import pytest
 from psycopg import sql as pg
+from pytest_django import Settings
 
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
-from tests.conftest import RunSql
-from tests.servers import Server
+from tests.conftest import MakeLive, MakeRole, RunSql
+from tests.servers import SUPERUSER, Server
 from tests.watching import Background, until
 
 SNAPSHOTS = 6
 
 
-@pytest.fixture
-def pair(lives: dict[str, str], sql: RunSql) -> tuple[str, str]:
-    """Two live databases, each with a table of steps."""
-    for live in lives.values():
-        sql("CREATE TABLE step (n int PRIMARY KEY)", dbname=live)
-    return lives["default"], lives["other"]
+Pair = tuple[tuple[str, str], ...]
+
+
+@pytest.fixture(params=["one role", "a role each"])
+def pair(
+    make_live: MakeLive, role: MakeRole, server: Server, request: pytest.FixtureRequest
+) -> Pair:
+    """Two live databases of one server with their roles, each with a table of steps."""
+    is_one = request.param == "one role"
+    found = []
+    for alias in ("default", "other"):
+        user = SUPERUSER if is_one else role(alias)
+        live = make_live(alias, user=user)
+        with server.connect(live, user) as connection:
+            connection.execute("CREATE TABLE step (n int PRIMARY KEY)")
+        found.append((live, user))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Client:
 
 
 @contextmanager
-def in_lock_step(server: Server, pair: tuple[str, str]) -> Iterator[Client]:
+def in_lock_step(server: Server, pair: Pair) -> Iterator[Client]:
     """Have a client write the same steps to both databases, and tell what it has done so far.
 
     It writes to one database, and does not commit before it has written to the other and committed
@@ -65,11 +77,11 @@ def in_lock_step(server: Server, pair: tuple[str, str]) -> Iterator[Client]:
             client.torn.add(step)
             with (
                 suppress(psycopg.OperationalError, psycopg.errors.ProgrammingError),
-                closing(server.connect(outer)) as first,
+                closing(server.connect(*outer)) as first,
             ):
                 first.execute("BEGIN")
                 first.execute("INSERT INTO step VALUES (%s)", [step])
-                with closing(server.connect(inner)) as second:
+                with closing(server.connect(*inner)) as second:
                     second.execute("INSERT INTO step VALUES (%s)", [step])
                     first.execute("COMMIT")
                     client.torn.remove(step)
@@ -95,9 +107,7 @@ def both(sql: RunSql, snapshot: Snapshot) -> list[list[int]]:
     return [steps(sql, member.database.name) for member in snapshot.members]
 
 
-def test_every_snapshot_shows_one_moment(
-    pair: tuple[str, str], server: Server, sql: RunSql
-) -> None:
+def test_every_snapshot_shows_one_moment(pair: Pair, server: Server, sql: RunSql) -> None:
     """However often they are taken while the client works, both copies hold the same steps."""
     snapshots = []
     with in_lock_step(server, pair) as client:
@@ -111,14 +121,18 @@ def test_every_snapshot_shows_one_moment(
     assert lengths == sorted(set(lengths))
 
 
-def test_restored_pair_is_equal(pair: tuple[str, str], server: Server, sql: RunSql) -> None:
-    """After a restore of both the client goes on from one moment."""
+def test_restored_pair_is_equal(
+    pair: Pair, server: Server, sql: RunSql, settings: Settings
+) -> None:
+    """After a restore of both the client goes on from one moment, if one role restores both."""
+    by_one = {"user": SUPERUSER, "password": server.password}
+    settings.PGSNAP = {"ENABLED": True, "MAINTENANCE": by_one}
     with in_lock_step(server, pair) as client:
         taken = take("both", wait_s=30)
         client.goes_on()
         restore("both", wait_s=30)
         client.goes_on()
 
-    contents = [steps(sql, live) for live in pair]
+    contents = [steps(sql, live) for live, _ in pair]
     assert client.equal(contents)
     assert set(both(sql, taken)[0]) < set(contents[0])
