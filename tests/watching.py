@@ -168,6 +168,8 @@ def oids(present: list[Database]) -> dict[str, int]:
 
 
 def _maintenance_sessions(connection: psycopg.Connection) -> int:
-    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgsnap %'"
+    # That of a checkpoint stays as long as its block.
+    query = """SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgsnap %'
+        AND application_name NOT LIKE 'pgsnap checkpoint (%'"""
     row = connection.execute(query).fetchone()
     return int(row[0]) if row else 0

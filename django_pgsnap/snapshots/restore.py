@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.copying import copy_databases
@@ -15,11 +16,12 @@ from ..conf import config
 from ..connections.restore_detection import announce_restore, handle_announced_restore
 from ..errors import ObstacleError, PgsnapError
 from ..messages import Message, join_messages, message
-from ..postgres.advisory_locks import release_lock, try_acquire_lock
+from ..postgres.advisory_locks import describe_lock_holder, release_lock, try_acquire_lock
 from ..postgres.preconditions import check_collation
-from ..postgres.server import Server
-from ..postgres.targets import Target
+from ..postgres.server import Server, server_errors
+from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
+from ..safety import check_server_allowed
 from ..signals import pre_restore
 from .context import ServerContext, choose_targets, finish_operation, open_operation
 from .manage import delete
@@ -233,12 +235,12 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
         databases: Aliases; None for all that the settings name.
 
     Raises:
-        ObstacleError: Another thread is inside a checkpoint of one of the databases: two blocks
-            that overlap cannot both be taken back.
+        ObstacleError: Another thread or process is inside a checkpoint of one of the databases:
+            two blocks that overlap cannot both be taken back.
         PgsnapError: Other subclasses say what stood in the way. If that is on exit, the snapshot
             stays, under the name that it has in the block.
     """
-    with _only_thread(choose_targets(databases)):
+    with _only_block(choose_targets(databases)):
         snapshot = _take_checkpoint(databases)
         try:
             yield snapshot
@@ -248,8 +250,8 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
 
 
 @contextmanager
-def _only_thread(about: Sequence[Target]) -> Iterator[None]:
-    """Refuse a block that overlaps with one of another thread."""
+def _only_block(about: Sequence[Target]) -> Iterator[None]:
+    """Refuse a block that overlaps with one of another thread, or of another process."""
     places = frozenset((target.server, target.name) for target in about)
     block = (places, threading.get_ident())
     others = {
@@ -262,11 +264,36 @@ def _only_thread(about: Sequence[Target]) -> Iterator[None]:
             hint="Let one end before the other begins, or take a snapshot instead.",
             databases=", ".join(map(repr, sorted(others))),
         )
-    _open_blocks.append(block)
-    try:
-        yield
-    finally:
-        _open_blocks.remove(block)
+    own = frozenset[tuple[Server, str]]().union(*(there for there, _ in _open_blocks))
+    with ExitStack() as stack:
+        _lock_block(stack, [each for each in about if (each.server, each.name) not in own])
+        _open_blocks.append(block)
+        try:
+            yield
+        finally:
+            _open_blocks.remove(block)
+
+
+def _lock_block(stack: ExitStack, about: Sequence[Target]) -> None:
+    """Hold a lock of each database for as long as the block lasts, so that other processes see it.
+
+    Raises:
+        ObstacleError: Another process has one.
+    """
+    for server, group in group_by_server(about).items():
+        check = partial(check_server_allowed, targets=group)
+        with server_errors():
+            session = stack.enter_context(server.session("checkpoint", before_creating=check))
+            for target in group:
+                lock = f"checkpoint of {target.name}"
+                if not try_acquire_lock(session, lock):
+                    raise ObstacleError(
+                        "Another process is inside a checkpoint of {database!r}: {holder}. Two "
+                        "that overlap cannot both be taken back.",
+                        hint="Let it end before this begins, or take a snapshot instead.",
+                        database=target.name,
+                        holder=describe_lock_holder(session, lock),
+                    )
 
 
 def _take_checkpoint(databases: Sequence[str] | None) -> Snapshot:

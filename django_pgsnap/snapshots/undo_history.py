@@ -75,8 +75,8 @@ class Successor:
         based_on = record.name
         if isinstance(record, UndoRecord):
             clone_of, copy_of, based_on = record.clone_of, record.copy_of, record.based_on
-        elif record.database != database.name and counters and counters.are_zero:
-            # Otherwise the copy itself comes in, or a clone on which somebody has been.
+        elif counters and counters.are_zero:
+            # Otherwise it is a clone on which somebody has been.
             clone_of = copy_of = record.identity
         return cls(
             oid=database.oid,

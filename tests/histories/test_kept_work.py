@@ -10,13 +10,14 @@ import pytest
 from django.db import connection, transaction
 from psycopg import sql as pg
 
-from django_pgsnap.errors import InsideTransactionError, PgsnapError
+from django_pgsnap.errors import InsideTransactionError, ObstacleError, PgsnapError
 from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.restore import checkpoint, restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql
 from tests.histories.looking import kept_authors
+from tests.project import Manage
 from tests.servers import Server
 from tests.watching import PATIENCE_S, Background, authors, settle, until, write
 
@@ -36,6 +37,13 @@ OBSTACLES = {
     "no slot left": "ALTER ROLE ordinary CONNECTION LIMIT 2",
     "no right to connect": "REVOKE CONNECT ON DATABASE {live} FROM PUBLIC, ordinary",
 }
+
+BLOCK = """
+from django_pgsnap import checkpoint
+with checkpoint():
+    print("inside", flush=True)
+    __import__("time").sleep(60)
+"""
 
 VERBS: dict[str, Callable[[], object]] = {
     "take": lambda: take("again"),
@@ -136,6 +144,24 @@ def test_checkpoints_of_threads_that_overlap(live: str) -> None:
             overlapping()
     finally:
         first_is_over.set()
+
+
+def test_checkpoints_of_processes_that_overlap(live: str, manage: Manage, server: Server) -> None:
+    """The second one is refused, and told by whom, until the first has ended, however it did."""
+    first = manage.start("shell", "-c", BLOCK)
+    assert first.stdout
+    assert "inside\n" in iter(first.stdout.readline, "")
+
+    with pytest.raises(ObstacleError) as caught, checkpoint():
+        pytest.fail("two blocks at once")
+    first.kill()
+    first.wait(PATIENCE_S)
+    settle(server)
+    with checkpoint(), checkpoint():
+        pass
+
+    assert f"inside a checkpoint of {live!r}: pid " in caught.value.message
+    assert f":{first.pid})'" in caught.value.message
 
 
 def test_writes_without_counters(live: str, server: Server, sql: RunSql) -> None:

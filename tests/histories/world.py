@@ -50,7 +50,11 @@ _CONTENT: Final = """
         (SELECT count(*) FROM pg_largeobject_metadata))
 """
 _IS_THERE: Final = "SELECT FROM pg_stat_activity WHERE pid = %s"
-_AT_WORK: Final = "SELECT FROM pg_stat_activity WHERE starts_with(application_name, 'pgsnap ')"
+# The session of a checkpoint stays as long as its block.
+_AT_WORK: Final = """
+    SELECT FROM pg_stat_activity WHERE starts_with(application_name, 'pgsnap ')
+        AND NOT starts_with(application_name, 'pgsnap checkpoint (')
+"""
 
 OBSTACLES: Final = {
     "connection limit": (

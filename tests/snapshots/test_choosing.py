@@ -1,5 +1,8 @@
 """Which snapshot a name means, and why there may be none."""
 
+from datetime import datetime, timedelta, tzinfo
+from typing import Self
+
 import pytest
 from psycopg import sql as pg
 
@@ -36,6 +39,23 @@ def test_copy_of_an_owner_that_was(
     sql(caught.value.hint.partition("run: ")[2])
     restore(name)
     assert "Ursula" not in authors()
+
+
+def test_newest_though_the_clock_was_turned_back(
+    live: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which snapshot is the newest the server's clock says, whatever the client's does."""
+
+    class TurnedBack(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) - timedelta(days=365)
+
+    take("first", spare=False)
+    monkeypatch.setattr("django_pgsnap.snapshots.take.datetime", TurnedBack)
+    take("second", spare=False)
+
+    assert restore().name == "second"
 
 
 def test_strangers_snapshot_of_another_name(
