@@ -10,8 +10,6 @@ from datetime import datetime
 import django
 import psycopg
 
-from ..clones import transitions
-from ..clones.catalog import load_catalog
 from ..clones.copying import CopyResult, copy_databases
 from ..clones.names import (
     copy_name,
@@ -22,7 +20,6 @@ from ..clones.names import (
     validate_name,
 )
 from ..clones.records import CopyRecord, Strategy, validate_note
-from ..clones.spares import cancel_spare
 from ..clones.strategy import (
     UNKNOWN_RATES,
     Clone,
@@ -32,7 +29,6 @@ from ..clones.strategy import (
     choose_strategy,
     drop_database,
 )
-from ..clones.transitions import join_statements, publish_copy
 from ..conf import config
 from ..errors import ServerUnavailableError, SnapshotExistsError
 from ..git import Checkout, read_checkout
@@ -44,7 +40,6 @@ from ..postgres.parallel import start_in_thread
 from ..postgres.preconditions import check_collation, check_nothing_attached, check_privileges
 from ..postgres.properties import Properties, apply_properties, read_properties
 from ..postgres.server import Server
-from ..postgres.session import Query, Session
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from ..signals import post_take, pre_take
@@ -56,6 +51,7 @@ from .context import (
     open_operation,
     report_terminated,
 )
+from .publish import Publication, publish_snapshot
 from .queries import report_finished
 from .types import CopyMember, Snapshot, snapshots_of
 from .undo_history import read_clock
@@ -227,7 +223,11 @@ def _take(
         for part in parts:
             part.put_properties(reporter)
         records = build_records(parts, copied, request, code.result(), taken_at)
-        publish_snapshot(parts, records, replaced)
+        publications = [
+            Publication(context=part.context, clone=part.job.clone.name, record=record)
+            for part, record in zip(parts, records, strict=True)
+        ]
+        publish_snapshot(publications, replaced)
     report_terminated([part.terminator for part in parts], reporter)
     return _published(contexts, records[0].set_id)
 
@@ -394,67 +394,3 @@ def build_records(
 def _rates(part: TakePart, how: CopyResult) -> CopyRates:
     job = part.job
     return part.rates.tried(job.clone.strategy, how.strategy, job.size_bytes, how.seconds)
-
-
-def publish_snapshot(
-    parts: Sequence[TakePart], new: Sequence[CopyRecord], replaced: Sequence[CopyMember]
-) -> None:
-    """Make the clones a snapshot, and the members of the one that it replaces none any more.
-
-    On one server that is one transaction. On several, the old ones go when all the new ones are
-    there: if we are killed before, the new snapshot is incomplete, or both exist and the newer
-    counts; if anything fails, what is incomplete is taken back.
-    """
-    for member in replaced:
-        cancel_spare(_context_of(parts, member).watcher, member.record)
-    publications = [
-        (part.context, publish_copy(part.job.clone.name, record))
-        for part, record in zip(parts, new, strict=True)
-    ]
-    retirements = [
-        (_context_of(parts, member), transitions.unpublish(member.record)) for member in replaced
-    ]
-    if len({part.context.server for part in parts}) == 1:
-        _send(publications + retirements)
-    else:
-        try:
-            _send(publications)
-        except BaseException:
-            _take_back(parts, new)
-            raise
-        _send(retirements)
-
-
-def _take_back(parts: Sequence[TakePart], new: Sequence[CopyRecord]) -> None:
-    """Unpublish what is published of a snapshot, unless all of it is.
-
-    A message may have done its work though its sender was interrupted, so the servers are asked,
-    from sessions that nothing has happened to yet. What is unpublished waits to be dropped.
-    """
-    published: list[tuple[Server, CopyRecord]] = []
-    for part, record in zip(parts, new, strict=True):
-        with suppress(ServerUnavailableError), part.context.server.session("take back") as session:
-            if record.database in load_catalog(session).databases:
-                published.append((part.context.server, record))
-    if len(published) == len(new):
-        return
-    for server, record in published:
-        with (
-            suppress(psycopg.Error, ServerUnavailableError),
-            server.session("take back") as session,
-        ):
-            session.execute(transitions.unpublish(record))
-            session.execute(drop_database(to_drop_name(record.identity)))
-
-
-def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
-    """Run the statements, those of each server in one transaction."""
-    by_server: dict[Server, tuple[Session, list[Query]]] = {}
-    for context, statement in statements:
-        by_server.setdefault(context.server, (context.main, []))[1].append(statement)
-    for session, group in by_server.values():
-        session.execute(join_statements(group))
-
-
-def _context_of(parts: Sequence[TakePart], member: CopyMember) -> ServerContext:
-    return next(part.context for part in parts if part.context.server == member.server)
