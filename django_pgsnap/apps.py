@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from django.apps import AppConfig
@@ -21,16 +20,23 @@ class PgsnapConfig(AppConfig):
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
         from . import conf
         from .aliases import psycopg_problem
-        from .checks import check_deployment, check_settings
-        from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES
+        from .checks import check_deployment, check_environment, check_settings
+        from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES, run_databases
+        from .errors import ConfigurationError
 
-        for alias, name in json.loads(os.environ.get(RUN_DATABASES, "{}")).items():
+        try:
+            clones = run_databases()
+        except ConfigurationError:
+            # Whatever runs here was not meant for the live databases.
+            clones = dict.fromkeys(settings.DATABASES, f"{RUN_DATABASES} cannot be read")
+        for alias, name in clones.items():
             settings.DATABASES[alias]["NAME"] = name
         if TEST_DATABASES in os.environ:
             from .testing import creation
 
             creation.adopt()
         register(check_settings, CHECKS_TAG)
+        register(check_environment, CHECKS_TAG)
         register(check_deployment, CHECKS_TAG, deploy=True)
         if psycopg_problem() is None and not conf.problems(conf.given()):
             from .connections.restore_detection import watch_connections

@@ -14,6 +14,7 @@ from . import conf
 from .aliases import PSYCOPG_HINT, get_wrapper, iter_postgresql_wrappers, psycopg_problem
 from .clones.names import nearest_names
 from .conf import SETTINGS_HINT, TEST_KEYS
+from .errors import ConfigurationError
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -22,6 +23,19 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     if problem := psycopg_problem():
         return [Error(problem, hint=PSYCOPG_HINT, id="pgsnap.E001"), *_check_values(given)]
     return [*_check_values(given), *_check_databases(given), *_check_psycopg2()]
+
+
+def check_environment(**_: Any) -> list[CheckMessage]:
+    """Return which variables of ours in the environment say nothing that can be followed."""
+    try:
+        conf.run_databases()
+    except ConfigurationError as error:
+        return [Error(error.message, hint=error.hint, id="pgsnap.E006")]
+    try:
+        conf.announced_databases()
+    except ConfigurationError as error:
+        return [CheckWarning(error.message, hint=error.hint, id="pgsnap.W004")]
+    return []
 
 
 def check_deployment(**_: Any) -> list[CheckMessage]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -18,6 +20,14 @@ TEST_DATABASES = "PGSNAP_TEST_DATABASES"
 
 # The environment variable by which ``pgsnap run`` leads a command to its clones.
 RUN_DATABASES = "PGSNAP_RUN_DATABASES"
+
+_ANNOUNCED = {
+    "alias": str,
+    "name": str,
+    "source": str,
+    "template": str | None,
+    "place": list,
+}
 _SECRETS = ("password", "secret", "token", "api_key", "private_key")
 
 SETTINGS_HINT = "See the settings in django_pgsnap's README."
@@ -115,6 +125,55 @@ def test_config() -> TestConfig:
 def diff_mask() -> tuple[str, ...]:
     """Return parts of the names of columns whose values a diff does not show, in lower case."""
     return tuple(part.lower() for part in config().diff.get("MASK", _SECRETS))
+
+
+def announced_databases() -> list[dict[str, Any]]:
+    """Return the test databases that a test run leads this process to.
+
+    Raises:
+        ConfigurationError: The environment says something else.
+    """
+    found = _read_variable(TEST_DATABASES, "[]")
+    if not (
+        isinstance(found, list)
+        and all(isinstance(each, dict) and each.keys() == _ANNOUNCED.keys() for each in found)
+        and all(isinstance(each[key], kind) for each in found for key, kind in _ANNOUNCED.items())
+    ):
+        raise _unreadable(TEST_DATABASES)
+    return found
+
+
+def run_databases() -> dict[str, str]:
+    """Return the names of the clones that ``pgsnap run`` leads this process to, by alias.
+
+    Raises:
+        ConfigurationError: The environment says something else, or names an unknown alias.
+    """
+    found = _read_variable(RUN_DATABASES, "{}")
+    if not (isinstance(found, dict) and all(isinstance(name, str) for name in found.values())):
+        raise _unreadable(RUN_DATABASES)
+    for alias in found:
+        if alias not in settings.DATABASES:
+            raise ConfigurationError(
+                "{name} in the environment names the alias {alias!r}, which is not in DATABASES.",
+                hint="Run the command with the settings of the pgsnap run that started it.",
+                name=RUN_DATABASES,
+                alias=alias,
+            )
+    return found
+
+
+def _read_variable(name: str, default: str) -> Any:
+    try:
+        return json.loads(os.environ.get(name, default))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(name) from error
+
+
+def _unreadable(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        "{name} in the environment cannot be read.", hint="Unset {name}.", name=name
+    )
 
 
 def problems(given: object) -> list[str]:

@@ -13,8 +13,8 @@ from django.conf import settings
 from django.db import connections
 from psycopg import sql
 
-from .conf import TEST_DATABASES, config
-from .errors import NotEnabledError
+from .conf import TEST_DATABASES, announced_databases, config
+from .errors import ConfigurationError, NotEnabledError
 from .messages import message
 from .postgres.session import Session
 from .postgres.targets import Target, check_server
@@ -93,6 +93,7 @@ def check_enabled(targets: Sequence[Target]) -> None:
     """
     others = [target for target in targets if not _is_exempt(target)]
     if others and is_in_tests():
+        _check_readable()
         raise NotEnabledError(
             "The alias {alias!r} leads to the database {name!r}, which is not a test database "
             "of this run.",
@@ -107,6 +108,17 @@ def check_enabled(targets: Sequence[Target]) -> None:
     raise NotEnabledError(
         "Snapshots are switched off here, since {reason}.", hint=_HINT, reason=reason
     )
+
+
+def _check_readable() -> None:
+    try:
+        announced_databases()
+    except ConfigurationError as error:
+        raise NotEnabledError(
+            "{cause} So no database here is known to be one of tests.",
+            hint=error.hint,
+            cause=error.message,
+        ) from error
 
 
 def check_server_allowed(session: Session, targets: Sequence[Target]) -> None:

@@ -7,7 +7,9 @@ import pytest
 from django.apps import apps
 from django.conf import settings
 
+from django_pgsnap.conf import RUN_DATABASES, TEST_DATABASES
 from django_pgsnap.connections import restore_detection
+from tests.project import Manage
 
 Ready = Callable[[], bool]
 
@@ -51,3 +53,36 @@ def test_ready_without_psycopg(ready: Ready, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "psycopg", None)
 
     assert ready() is False
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("nonsense", "cannot be read."),
+        ('{"default": 1}', "cannot be read."),
+        (
+            '{"nowhere": "pgsnap_run_0123456789abcdef"}',
+            "names the alias 'nowhere', which",
+        ),
+    ],
+)
+def test_broken_clones(value: str, why: str, live: str, manage: Manage) -> None:
+    """Where a command cannot be led to its clones it says so, and works on no live database."""
+    look = ["shell", "-v", "0", "-c", "from django.db import connection as c; c.connect()"]
+
+    stopped = manage("pgsnap", "list", env={RUN_DATABASES: value})
+    unchecked = manage(*look, env={RUN_DATABASES: value})
+
+    assert f"(pgsnap.E006) {RUN_DATABASES} in the environment {why}" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert f'database "{RUN_DATABASES} cannot be read" does not exist' in unchecked.stderr
+
+
+def test_broken_announcement(live: str, manage: Manage) -> None:
+    """Where a command cannot be led to test databases, pgsnap refuses; others only warn."""
+    refused = manage("pgsnap", "take", env={TEST_DATABASES: "nonsense"})
+    other = manage("check", env={TEST_DATABASES: "nonsense"})
+
+    assert f"{TEST_DATABASES} in the environment cannot be read." in refused.stderr
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    assert (other.returncode, "(pgsnap.W004)" in other.stderr) == (0, True)
