@@ -61,6 +61,9 @@ def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:
 
 def read_migrations(session: Session) -> Migrations | None:
     """Return the applied migrations as (app, name), sorted; none where our role may not read."""
+    # What other roles have put there instead could run functions of theirs in our name: a view, or
+    # a table with a policy.
+    session.configure({"row_security": "off"})
     # Django finds the table by the search path, and so does this.
     schema = session.value(_MIGRATIONS, {"schemas": list(session.schemas)})
     if schema is None:
@@ -77,7 +80,8 @@ _SEQUENCES_PER_QUERY: Final = 200
 
 _MIGRATIONS: Final = sql.SQL(
     "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relname = 'django_migrations' AND n.nspname = ANY(%(schemas)s)"
+    " WHERE c.relname = 'django_migrations' AND c.relkind IN ('r', 'p')"
+    " AND n.nspname = ANY(%(schemas)s)"
     " ORDER BY array_position(%(schemas)s::text[], n.nspname::text) LIMIT 1"
 )
 

@@ -219,7 +219,13 @@ class Server:
         options = {**self.settings["OPTIONS"], "application_name": application_name}
         options.pop("pool", None)
         settings = {**self.settings, "NAME": database, "OPTIONS": options}
-        return self.wrapper(settings, f"__pgsnap_{next(_numbers)}__")
+        wrapper = self.wrapper(settings, f"__pgsnap_{next(_numbers)}__")
+        if kinds := getattr(wrapper, "_type_infos", None):
+            # PostGIS looks its types up on each new connection. The database may be somebody
+            # else's, who has given the functions that this uses other meanings.
+            known = {kind: {wrapper.alias: None} for kind in kinds}
+            setattr(wrapper, "_type_infos", known)  # noqa: B010  # in PostGIS' wrapper only
+        return wrapper
 
 
 def milliseconds(seconds: float) -> str:

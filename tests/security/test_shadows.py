@@ -1,9 +1,13 @@
 """What ``pg_catalog`` has, made once more by others: no statement of ours meets it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
+from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import sql as pg
+from psycopg.types import TypeInfo
 from pytest_django import Settings
 
 from django_pgsnap.comparison.diff import diff
@@ -115,6 +119,39 @@ def test_maintenance_database_of_somebody(
     assert f"belongs to the role {MALLORY}," in str(refused.value)
 
 
+@pytest.fixture
+def postgis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the backend look up types on each new connection, as that of PostGIS does."""
+    connect = DatabaseWrapper.get_new_connection
+
+    def look_up(self: DatabaseWrapper, parameters: dict[str, Any]) -> Any:
+        connection = connect(self, parameters)
+        for name, known in self._type_infos.items():  # type: ignore[attr-defined]
+            if self.alias not in known:
+                known[self.alias] = TypeInfo.fetch(connection, name)
+        return connection
+
+    monkeypatch.setattr(DatabaseWrapper, "_type_infos", {"geometry": {}}, raising=False)
+    monkeypatch.setattr(DatabaseWrapper, "get_new_connection", look_up)
+
+
+@pytest.mark.usefixtures("postgis")
+def test_types_that_a_backend_looks_up(trap: Callable[[str], str], server: Server) -> None:
+    """A backend that looks up types as it connects does not do so before the database is checked.
+
+    Nor does it remember anything of each of our sessions.
+    """
+    trap("pgsnap")
+    point("default", NAME="postgres")
+    before = len(server.log)
+
+    with pytest.raises(PgsnapError):
+        list_snapshots()
+
+    assert caught(server.log[before:]) == []
+    assert not any("pgsnap" in alias for alias in DatabaseWrapper._type_infos["geometry"])  # type: ignore[attr-defined]
+
+
 def test_maintenance_database_that_the_settings_name(
     trap: Callable[[str], str], server: Server, settings: Settings
 ) -> None:
@@ -161,6 +198,38 @@ def test_live_database(victim_live: str, server: Server, sql: RunSql) -> None:
 
     assert victim() in server.log[before:]
     assert caught(server.log[before:]) == []
+
+
+SPRING = """
+CREATE FUNCTION public.spring() RETURNS pg_catalog.text LANGUAGE plpgsql AS
+ $$BEGIN RAISE LOG 'sprung by %', current_user; RETURN 'x'; END$$;
+"""
+TRAPS = {
+    "view": "CREATE VIEW public.django_migrations AS SELECT spring() AS app, 'x' AS name;",
+    "policy": "CREATE TABLE public.django_migrations AS SELECT 'x' AS app, 'x' AS name;"
+    "ALTER TABLE public.django_migrations ENABLE ROW LEVEL SECURITY;"
+    "CREATE POLICY trap ON public.django_migrations USING (spring() = 'x');",
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_table_that_somebody_made_in_place_of_djangos(
+    trap: str, victim_live: str, attacker: Attacker, server: Server
+) -> None:
+    """Where another role may create tables, too, what it calls django_migrations runs nothing."""
+    attacker.sql("DROP TABLE public.django_migrations", dbname=victim_live)
+    attacker.sql("GRANT CREATE ON SCHEMA public TO mallory", dbname=victim_live)
+    attacker.sql(SPRING + TRAPS[trap], dbname=victim_live, user=MALLORY)
+    attacker.sql("GRANT SELECT ON django_migrations TO PUBLIC", dbname=victim_live, user=MALLORY)
+    before = len(server.log)
+
+    take("seeded", spare=False)
+    settle(server)
+    with suppress(PgsnapError):
+        diff("seeded")
+    restore("seeded")
+
+    assert "sprung by" not in server.log[before:]
 
 
 @pytest.fixture(params=[SUPERUSER, "ordinary"])
