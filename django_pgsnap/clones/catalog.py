@@ -17,8 +17,10 @@ from ..postgres.session import Session
 from .names import copy_name, sort_names
 from .records import (
     MAX_CHARACTERS,
+    MAX_FOREIGN_CHARACTERS,
     CopyRecord,
     Record,
+    RunRecord,
     TemplateRecord,
     UndoRecord,
     decode_record,
@@ -64,7 +66,8 @@ _DATABASES: Final = sql.SQL(
     " pg_get_userbyid(d.datdba) = current_user,"
     " NOT d.datallowconn AND d.datconnlimit IN (0, %(invalid)s), d.datconnlimit <> %(invalid)s,"
     # Others' comments, and what is too long to be ours, would only take time and memory.
-    " CASE WHEN starts_with(d.datname::text, 'pgsnap_') AND length(c.description) <= %(longest)s"
+    " CASE WHEN starts_with(d.datname::text, 'pgsnap_') AND length(c.description) <="
+    "   CASE WHEN pg_get_userbyid(d.datdba) = current_user THEN %(longest)s ELSE %(foreign)s END"
     " THEN c.description END"
     " FROM pg_database d LEFT JOIN pg_shdescription c"
     "   ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass"
@@ -74,7 +77,8 @@ _DATABASES: Final = sql.SQL(
 
 def load_catalog(session: Session) -> Catalog:
     """Return the server's databases as they are now."""
-    rows = session.rows(_DATABASES, {"invalid": _INVALID, "longest": MAX_CHARACTERS})
+    limits = {"longest": MAX_CHARACTERS, "foreign": MAX_FOREIGN_CHARACTERS}
+    rows = session.rows(_DATABASES, {"invalid": _INVALID, **limits})
     return Catalog(
         [
             Database(
@@ -131,6 +135,22 @@ class Catalog:
             for database in self._counted(TemplateRecord, sources)
             if database.trusted and database.is_shut
         ]
+
+    def runs(self, sources: Iterable[str] | None = None) -> list[Database[RunRecord]]:
+        """Return our role's clones for commands, of snapshots of these live databases, or all.
+
+        Those on which a ``DROP DATABASE`` was interrupted are among them.
+        """
+        wanted = None if sources is None else set(sources)
+        found: list[Database[Any]] = [
+            database
+            for database in self.databases.values()
+            if isinstance(record := database.record, RunRecord)
+            and database.trusted
+            and record.database == database.name
+            and (wanted is None or record.source in wanted)
+        ]
+        return found
 
     def parts(self, kind: type[RecordT], system: str) -> list[Database[RecordT]]:
         """Return those parts of sets that are by their own account what is found here.

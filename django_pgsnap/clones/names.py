@@ -25,7 +25,7 @@ _UNUSABLE: Final = re.compile(r"[^A-Za-z0-9._/-]+")
 _MAX_LENGTH: Final = 100
 _IDENTITY: Final = re.compile(r"[0-9a-f]{16}")
 _MANAGED: Final = re.compile(
-    r"pgsnap_(?:(?P<kind>undo|spare|template|new|drop)_)?(?P<identity>[0-9a-f]{16})"
+    r"pgsnap_(?:(?P<kind>undo|spare|template|run|new|drop)_)?(?P<identity>[0-9a-f]{16})"
 )
 
 
@@ -109,6 +109,11 @@ def spare_name(identity: str) -> str:
 def template_name(identity: str) -> str:
     """Name of the template of test databases with this identity."""
     return f"pgsnap_template_{identity}"
+
+
+def run_name(identity: str) -> str:
+    """Name of the clone that ``pgsnap run`` leads a command to."""
+    return f"pgsnap_run_{identity}"
 
 
 def unfinished_name(identity: str) -> str:

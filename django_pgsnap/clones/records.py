@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args
 from ..errors import ConfigurationError
 from ..messages import Message, message
 from ..migration_drift import Migrations
-from .names import copy_name, is_identity, is_valid_name, template_name, undo_name
+from .names import copy_name, is_identity, is_valid_name, run_name, template_name, undo_name
 
 _INTEGERS_END: Final = 2**63
 
@@ -118,10 +118,13 @@ def _listing(value: object) -> list[object]:
 VERSION: Final = 1
 _VERSION_KEY: Final = "pgsnap"
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
+# Those of other roles are read by every operation, however many somebody makes. A copy of a live
+# database of another role has room for some 5,000 migrations.
+MAX_FOREIGN_CHARACTERS: Final = 256 * 1024
 _USUAL_CHARACTERS: Final = 16 * 1024
 _MAX_NOTE_CHARACTERS: Final = 10_000
 
-Kind = Literal["copy", "undo", "template"]
+Kind = Literal["copy", "undo", "template", "run"]
 Strategy = Literal["wal_log", "file_copy", "clone"]
 STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 
@@ -292,9 +295,27 @@ class TemplateRecord(Record):
     recording: str = field(default="", repr=False)
 
 
-_NAMES: Final = {"copy": copy_name, "undo": undo_name, "template": template_name}
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Record):
+    """A clone of a snapshot that ``pgsnap run`` made for a command.
+
+    Attributes:
+        kept: Whether it stays when the command is done.
+    """
+
+    kind = "run"
+
+    kept: bool = False
+
+
+_NAMES: Final = {
+    "copy": copy_name,
+    "undo": undo_name,
+    "template": template_name,
+    "run": run_name,
+}
 _KINDS: Final[dict[str, type[Record]]] = {
-    each.kind: each for each in (CopyRecord, UndoRecord, TemplateRecord)
+    each.kind: each for each in (CopyRecord, UndoRecord, TemplateRecord, RunRecord)
 }
 
 
@@ -338,7 +359,8 @@ def encode_record(record: Record) -> str:
         data["migrations"] = grouped
     comment = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     # A copy whose comment cannot be read is none. Better no copy than one that is lost.
-    if decode_record(comment) is None:
+    may_be_foreign = isinstance(record, CopyRecord | UndoRecord)
+    if decode_record(comment) is None or (may_be_foreign and len(comment) > MAX_FOREIGN_CHARACTERS):
         raise ConfigurationError(
             "What there is to say about {source!r} makes a comment of {count:,} characters, "
             "which could not be read again.",

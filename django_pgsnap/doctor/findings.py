@@ -9,6 +9,7 @@ from typing import Literal
 from ..clones.names import spare_name
 from ..postgres.contents import measure_databases
 from ..snapshots.context import ServerContext
+from ..snapshots.managed import list_test_databases
 
 Severity = Literal["error", "warning", "note"]
 
@@ -43,7 +44,8 @@ class Usage:
     """What databases of one kind occupy, as far as the file system does not share blocks.
 
     Attributes:
-        kind: ``live``, ``copies``, ``spares``, ``undos``, ``templates`` or ``leftovers``.
+        kind: ``live``, ``copies``, ``spares``, ``undos``, ``templates``, ``runs`` (clones of
+            ``pgsnap run``), ``tests`` (test databases) or ``leftovers``.
         size_bytes: Without those whose size our role may not see.
     """
 
@@ -122,5 +124,7 @@ def _by_kind(scene: Scene) -> dict[str, list[str]]:
         ],
         "undos": [member.database.name for member in scene.undos()],
         "templates": [database.name for database in scene.catalog.templates(scene.sources)],
+        "runs": [database.name for database in scene.catalog.runs(scene.sources)],
+        "tests": list(list_test_databases(scene, everyone=False)),
         "leftovers": [database.name for database in scene.leftovers()],
     }

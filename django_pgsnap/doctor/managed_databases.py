@@ -22,6 +22,7 @@ def find_managed_problems(scene: Scene) -> Iterator[Finding]:
         kind, cause = _leftover(database)
         yield scene.finding(kind, "warning", database.name, cause, _BY_ITSELF, fixable=True)
     yield from _templates(scene)
+    yield from _abandoned(scene)
     yield from _open(scene)
     yield from _untrusted(scene)
 
@@ -68,6 +69,18 @@ def _templates(scene: Scene) -> Iterator[Finding]:
                 f"It is a template for tests on {source!r}, and too old or one too many.",
                 "Nothing: the next test run that migrates drops it, and doctor --fix does now.",
                 fixable=True,
+            )
+
+
+def _abandoned(scene: Scene) -> Iterator[Finding]:
+    for database in scene.catalog.runs(scene.sources):
+        if not database.record.kept and not scene.is_locked(database.name):
+            yield scene.finding(
+                "abandoned-clone",
+                "warning",
+                database.name,
+                f"It is a clone of {database.record.name!r} for a pgsnap run that was killed.",
+                "Nothing: the next pgsnap run drops it, and pgsnap purge does now.",
             )
 
 

@@ -58,6 +58,7 @@ def status_facts(status: Status) -> dict[str, Any]:
         ],
         "undos": [undo_facts(each) for each in overview.undos],
         "snapshots": [snapshot_facts(each) for each in overview.snapshots],
+        "beside": [asdict(each) for each in overview.beside],
         "underway": [asdict(each) for each in overview.underway],
         "occupied_bytes": overview.occupied_bytes,
     }

@@ -67,9 +67,8 @@ def print_overview(
     if overview.undos:
         for sentence in describe_next_undo(overview):
             out.print(Text(printable(sentence), style="dim"))
-    if overview.templates:
-        size = format_size(overview.template_bytes)
-        out.print(Text(f"Templates of tests: {overview.templates}, {size}.", style="dim"))
+    for sentence in describe_beside(overview):
+        out.print(Text(printable(sentence), style="dim"))
     if overview.occupied_bytes:
         out.print(Text(f"All copies together occupy {format_size(overview.occupied_bytes)}."))
 
@@ -79,13 +78,32 @@ def print_status(out: Console, status: Status, code: KnownMigrations) -> None:
     overview = status.overview
     for sentence in describe_live(status):
         out.print(Text(printable(sentence), style="bold"))
-    for sentence in (*describe_next_undo(overview), *_describe_snapshots(overview, code)):
+    for sentence in (
+        *describe_next_undo(overview),
+        *_describe_snapshots(overview, code),
+        *describe_beside(overview),
+    ):
         out.print(Text(printable(sentence)))
     for each in overview.underway:
         databases = ", ".join(each.aliases)
         out.print(Text(printable(f"At work on {databases}: {each.purpose} ({each.who}).")))
     if overview.occupied_bytes:
         out.print(Text(f"All copies together occupy {format_size(overview.occupied_bytes)}."))
+
+
+_BESIDE: Final = {
+    "template": "Templates of tests",
+    "run": "Clones of pgsnap run",
+    "test": "Test databases",
+}
+
+
+def describe_beside(overview: Overview) -> Iterable[str]:
+    """Yield how many templates, clones for commands and test databases there are, if any."""
+    for kind, name in _BESIDE.items():
+        sizes = [each.size_bytes for each in overview.beside if each.kind == kind]
+        if sizes:
+            yield f"{name}: {len(sizes)}, {format_size(sum(sizes))}."
 
 
 def describe_live(status: Status) -> Iterable[str]:

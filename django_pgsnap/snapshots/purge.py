@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Collection, Sequence
+
+import psycopg
 
 from ..clones.background import drop_leftovers
-from ..clones.catalog import AnyDatabase
-from ..clones.names import spare_name
-from ..clones.records import CopyRecord, Record, TemplateRecord, UndoRecord
+from ..clones.catalog import Database
+from ..clones.records import Record, RunRecord, TemplateRecord
+from ..clones.runs import drop_run
 from ..clones.spares import cancel_spare
+from ..clones.strategy import drop_database
 from ..clones.templates import drop_template
+from ..clones.test_databases import run_lock_key
 from ..clones.transitions import unpublish
 from ..conf import config
 from ..errors import MissingRightError
 from ..messages import Message, message
-from ..postgres.advisory_locks import release_lock, try_acquire_lock
-from ..postgres.contents import measure_databases
+from ..postgres.advisory_locks import read_lock_holder, release_lock, try_acquire_lock
 from ..postgres.server import drop_maintenance_database, server_errors
+from ..postgres.session import Session
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
 from .context import (
@@ -30,27 +32,15 @@ from .context import (
     read_contexts,
 )
 from .manage import check_parts_outside
+from .managed import (
+    EVERYTHING,
+    Kind,
+    ManagedDatabase,
+    describe_managed,
+    list_published,
+    list_test_databases,
+)
 from .types import Snapshot, Undo
-
-Kind = Literal["copy", "undo", "template", "spare", "leftover"]
-
-EVERYTHING: Final[frozenset[Kind]] = frozenset({"copy", "undo", "template", "spare", "leftover"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ManagedDatabase:
-    """A database of ours.
-
-    Attributes:
-        name: What it is called on the server.
-        size_bytes: 0 where our role may not know.
-        about: The snapshot that it is about, or the live database where it is about none.
-    """
-
-    name: str
-    kind: Kind
-    size_bytes: int
-    about: str
 
 
 def list_managed_databases(
@@ -67,7 +57,7 @@ def list_managed_databases(
     """
     found: list[ManagedDatabase] = []
     for context in read_contexts("list", choose_targets(None)):
-        found += _describe(context, kinds, everyone=everyone)
+        found += describe_managed(context, kinds, everyone=everyone)
     return found
 
 
@@ -110,11 +100,15 @@ def purge(
                 for member in each.outside
                 if member.server == context.server
             ]
-            before = _describe(context, EVERYTHING, outside, everyone=everyone)
-            for database in (*_published(context, kinds, everyone=everyone), *outside):
-                if database.record is None or database.record.set_id not in kept:
+            before = describe_managed(context, more=outside, everyone=everyone)
+            tests = _claim_tests(context, reporter, everyone=everyone) if "test" in kinds else []
+            ours = list_published(context, sources=tests, everyone=everyone)
+            for database in (*ours, *outside):
+                if database.record.kind in kinds and database.record.set_id not in kept:
                     _unpublish(context, database, reporter)
             drop_leftovers(context.main, context.reloaded().leftovers(), reporter)
+            for name in tests:
+                _drop_test(context, name, reporter)
             left = context.reloaded().catalog.databases
             gone += [each for each in before if each.name not in left]
     if set(kinds) >= EVERYTHING:
@@ -160,55 +154,44 @@ def _must_stay(
     return True
 
 
-def _published(
-    context: ServerContext, kinds: Collection[Kind], *, everyone: bool
-) -> Iterator[AnyDatabase]:
-    catalog, sources = context.catalog, None if everyone else context.sources
-    copies, undos = catalog.copies(sources), catalog.undos(sources)
-    for database in (*copies, *undos, *catalog.templates(sources)):
-        mine = database.trusted or not everyone
-        if mine and database.record is not None and _kind_of(database.record) in kinds:
-            yield database
-
-
-def _describe(
-    context: ServerContext,
-    kinds: Collection[Kind],
-    more: Iterable[AnyDatabase] = (),
-    *,
-    everyone: bool,
-) -> list[ManagedDatabase]:
-    found: dict[str, tuple[Kind, str]] = {}
-    for database in (*_published(context, EVERYTHING, everyone=everyone), *more):
-        if database.record is not None:
-            record = database.record
-            about = record.source if isinstance(record, TemplateRecord) else record.name
-            found[database.name] = (_kind_of(record), about)
-            identity = record.set_id if isinstance(record, TemplateRecord) else record.identity
-            spare = context.catalog.databases.get(spare_name(identity))
-            if spare is not None and spare.owner == database.owner and spare.is_shut:
-                found[spare.name] = ("spare", about)
-    for database in context.leftovers():
-        found.setdefault(database.name, ("leftover", ""))
-    sizes = measure_databases(context.watcher, found)
+def _claim_tests(context: ServerContext, reporter: Reporter, *, everyone: bool) -> list[str]:
+    """Return the test databases that no run uses, with their locks."""
     return [
-        ManagedDatabase(name=name, kind=kind, about=about, size_bytes=sizes.get(name, 0))
-        for name, (kind, about) in found.items()
-        if kind in kinds
+        name
+        for name in list_test_databases(context, everyone=everyone)
+        if _claim(context.main, run_lock_key(name), name, reporter)
     ]
 
 
-def _kind_of(record: Record) -> Kind:
-    if isinstance(record, CopyRecord):
-        return "copy"
-    return "undo" if isinstance(record, UndoRecord) else "template"
+def _claim(session: Session, lock: str, name: str, reporter: Reporter) -> bool:
+    """Take the lock that says that a database is in use, or say who holds it."""
+    if try_acquire_lock(session, lock):
+        return True
+    holder = read_lock_holder(session, lock)
+    user = holder.description if holder else message("somebody who has just left")
+    reporter.warn(
+        message("Not dropped: {name!r}, which is in use by {user}.", name=name, user=user)
+    )
+    return False
 
 
-def _unpublish(context: ServerContext, database: AnyDatabase, reporter: Reporter) -> None:
+def _drop_test(context: ServerContext, name: str, reporter: Reporter) -> None:
+    try:
+        context.main.execute(drop_database(name))
+    except psycopg.errors.ObjectInUse as error:
+        reporter.warn(
+            message(
+                "Not dropped: {name!r}, since {reason}.",
+                name=name,
+                reason=error.diag.message_detail,
+            )
+        )
+    release_lock(context.main, run_lock_key(name))
+
+
+def _unpublish(context: ServerContext, database: Database[Record], reporter: Reporter) -> None:
     """Make a database one that nobody needs, unless somebody is at work on it."""
     record, session = database.record, context.main
-    if record is None:
-        return
     if isinstance(record, TemplateRecord):
         if not drop_template(session, record):
             reporter.warn(
@@ -216,6 +199,10 @@ def _unpublish(context: ServerContext, database: AnyDatabase, reporter: Reporter
                     "Not dropped: the template {name!r}, which a test run uses.", name=database.name
                 )
             )
+        return
+    if isinstance(record, RunRecord):
+        if _claim(session, database.name, database.name, reporter):
+            drop_run(session, database.name)
         return
     # We hold the locks of our own live databases; those of other projects have to be free.
     ours = record.source in context.sources

@@ -32,6 +32,7 @@ from ..postgres.session import Session
 from ..postgres.targets import Target
 from ..reporting import Reporter
 from .context import ServerContext, choose_targets, find_snapshots, find_undos, read_contexts
+from .managed import ManagedDatabase, describe_beside, describe_managed
 from .types import AnyMember, CopyMember, Snapshot, Undo
 
 # As many as can be looked over in a line.
@@ -310,13 +311,13 @@ class Overview:
     Attributes:
         snapshots: Newest first.
         undos: What restores replaced, newest first; usually one or none.
-        occupied_bytes: What all copies, spares, undos and templates occupy together, as far as
-            the file system does not share blocks between them.
+        occupied_bytes: What all of them occupy together, as far as the file system does not share
+            blocks between them.
         underway: Operations that are at work on the live databases.
         not_counted: Of databases that look like snapshots of these live ones and belong to a role
             that does not count: why, and how to adopt them.
-        templates: How many templates of tests there are.
-        template_bytes: What these occupy.
+        beside: What else there is: templates and clones for commands; test databases where one
+            has asked for an overview, and not at the end of an operation.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -324,8 +325,7 @@ class Overview:
     occupied_bytes: int
     underway: tuple[RunningOperation, ...] = ()
     not_counted: tuple[str, ...] = ()
-    templates: int = 0
-    template_bytes: int = 0
+    beside: tuple[ManagedDatabase, ...] = ()
 
 
 def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) -> Overview:
@@ -338,8 +338,12 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     Raises:
         PgsnapError: Snapshots are switched off, or a server cannot be reached.
     """
-    contexts = list(read_contexts("list", choose_targets(databases)))
-    return sum_up(contexts, everyone=everyone)
+    contexts: list[ServerContext] = []
+    tests: list[ManagedDatabase] = []
+    for context in read_contexts("list", choose_targets(databases)):
+        contexts.append(context)
+        tests += describe_managed(context, {"test"}, everyone=everyone)
+    return sum_up(contexts, everyone=everyone, tests=tests)
 
 
 def report_finished(contexts: Sequence[ServerContext], reporter: Reporter) -> None:
@@ -348,20 +352,22 @@ def report_finished(contexts: Sequence[ServerContext], reporter: Reporter) -> No
         reporter.finished(sum_up(contexts))
 
 
-def sum_up(contexts: Sequence[ServerContext], *, everyone: bool = False) -> Overview:
+def sum_up(
+    contexts: Sequence[ServerContext],
+    *,
+    everyone: bool = False,
+    tests: Sequence[ManagedDatabase] = (),
+) -> Overview:
     """Return what snapshots and undos there are on these servers; see `overview`."""
-    templates = [
-        template.record.size_bytes
-        for context in contexts
-        for template in context.catalog.templates(None if everyone else context.sources)
-    ]
+    made = [each for context in contexts for each in describe_beside(context, everyone=everyone)]
+    beside = [*made, *tests]
     snapshots = find_snapshots(contexts, everyone=everyone)
     undos = find_undos(contexts, everyone=everyone)
     occupied = sum(_occupied_bytes(each) for set_ in (*snapshots, *undos) for each in set_.members)
     return Overview(
         snapshots=tuple(snapshots),
         undos=tuple(undos),
-        occupied_bytes=occupied + sum(templates),
+        occupied_bytes=occupied + sum(each.size_bytes for each in beside),
         underway=tuple(
             operation
             for context in contexts
@@ -372,8 +378,7 @@ def sum_up(contexts: Sequence[ServerContext], *, everyone: bool = False) -> Over
             for context in contexts
             for database in _strangers(context)
         ),
-        templates=len(templates),
-        template_bytes=sum(templates),
+        beside=tuple(beside),
     )
 
 

@@ -1,25 +1,24 @@
 """Throwaway clones: a command works on a clone of a snapshot, and the live databases stay alone.
 
-The clones are open, since the command comes by connections of its own. So they are known by an
-exact name, their owner and an exact comment, and are in use as long as somebody holds the lock of
-their name; whoever makes others drops those that nobody uses.
+Whoever makes clones drops those that nobody uses any more; see `clones.runs`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Final
+from datetime import UTC, datetime
 
-import psycopg
+import django
 from psycopg import sql
 
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity
+from ..clones.records import CopyRecord, RunRecord
+from ..clones.runs import drop_abandoned_runs, drop_run
 from ..clones.strategy import CopyJob
-from ..clones.transitions import comment_on_database, join_statements, rename_database
+from ..clones.transitions import join_statements, publish_copy
 from ..conf import config
 from ..errors import CopyFailedError
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
@@ -32,13 +31,6 @@ from .queries import find_snapshot_in
 from .replace_live import match_with_live
 from .restore import check_complete, plan_clone
 from .types import CopyMember
-
-_NAME: Final = re.compile(r"pgsnap_run_[0-9a-f]{16}")
-_COMMENT: Final = "A throwaway clone that pgsnap run made; it goes when its command is done."
-_FOUND: Final = sql.SQL(
-    "SELECT d.datname FROM pg_database d WHERE d.datdba = (SELECT oid FROM pg_roles"
-    " WHERE rolname = current_user) AND shobj_description(d.oid, 'pg_database') = {}"
-).format(sql.Literal(_COMMENT))
 
 
 @contextmanager
@@ -59,7 +51,7 @@ def open_throwaway(
     Args:
         name: The snapshot's name; None for the newest.
         databases: Aliases; None for all that the snapshot holds.
-        keep: Whether the clones stay; then they are databases like any other.
+        keep: Whether the clones stay until somebody drops them, or purges.
         reporter: Who hears about progress.
 
     Raises:
@@ -78,7 +70,7 @@ def open_throwaway(
             check_complete(snapshot, databases)
             for context in contexts:
                 holders[context.server] = stack.enter_context(context.server.session("run"))
-                _drop_abandoned(holders[context.server])
+                drop_abandoned_runs(holders[context.server])
             matched = list(match_with_live(contexts, snapshot.members))
             jobs = [
                 plan_clone(context, member, owner=_own_role(context))
@@ -87,9 +79,9 @@ def open_throwaway(
             copy_databases(jobs, reporter, step=f"Cloning {snapshot.name}")
             for (context, target, member), job in zip(matched, jobs, strict=True):
                 session = holders[context.server]
-                found[target.alias] = _open(session, context, member, job, reporter)
+                found[target.alias] = _open(session, context, member, job, reporter, keep=keep)
                 if not keep:
-                    stack.callback(_drop, session, found[target.alias])
+                    stack.callback(drop_run, session, found[target.alias])
         yield found
 
 
@@ -104,10 +96,13 @@ def _open(
     member: CopyMember,
     job: CopyJob,
     reporter: Reporter,
+    *,
+    keep: bool,
 ) -> str:
     """Give a finished clone its name, what the copy is set up with, and open it."""
     unfinished = job.clone.name
-    name = f"pgsnap_run_{new_identity()}"
+    record = _record(member.record, context.watcher.server_name, kept=keep)
+    name = record.database
     if not try_acquire_lock(session, name):
         raise CopyFailedError(
             f"Somebody holds the lock of the new name {name!r}.", hint="Try again."
@@ -119,8 +114,7 @@ def _open(
     session.execute(
         join_statements(
             [
-                rename_database(unfinished, name),
-                comment_on_database(name, _COMMENT),
+                publish_copy(unfinished, record),
                 sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(
                     sql.Identifier(name)
                 ),
@@ -131,21 +125,17 @@ def _open(
     return name
 
 
-def _drop_abandoned(session: Session) -> None:
-    """Drop the throwaway clones whose command is gone, however it went."""
-    for (name,) in session.rows(_FOUND):
-        if _NAME.fullmatch(name) and try_acquire_lock(session, name):
-            _drop(session, name)
-
-
-def _drop(session: Session, name: str) -> None:
-    if session.broken:
-        return  # the next throwaway drops it
-    try:
-        session.execute(
-            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-        )
-    except psycopg.errors.InsufficientPrivilege:
-        # Somebody whom we may not end is on it; when they have left, the next throwaway drops it.
-        return
-    release_lock(session, name)
+def _record(copy: CopyRecord, postgresql: str, *, kept: bool) -> RunRecord:
+    return RunRecord(
+        identity=new_identity(),
+        set_id=new_identity(),
+        members=1,
+        name=copy.name,
+        alias=copy.alias,
+        source=copy.source,
+        taken_at=datetime.now(UTC),
+        size_bytes=copy.size_bytes,
+        django=django.get_version(),
+        postgresql=postgresql,
+        kept=kept,
+    )

@@ -76,6 +76,8 @@ def test_usage_by_kind(live: str) -> None:
         "spares": 0,
         "undos": 1,
         "templates": 0,
+        "runs": 0,
+        "tests": 0,
         "leftovers": 0,
     }
     assert usage["copies"].size_bytes == pytest.approx(usage["live"].size_bytes, rel=0.1)

@@ -12,7 +12,13 @@ from psycopg import sql as pg
 from django_pgsnap.clones import catalog
 from django_pgsnap.clones.catalog import load_catalog
 from django_pgsnap.clones.names import new_identity, spare_name
-from django_pgsnap.clones.records import MAX_CHARACTERS, Record, decode_record, encode_record
+from django_pgsnap.clones.records import (
+    MAX_CHARACTERS,
+    MAX_FOREIGN_CHARACTERS,
+    Record,
+    decode_record,
+    encode_record,
+)
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import ConfigurationError, PgsnapError, SnapshotNotFoundError
 from django_pgsnap.postgres.session import Session
@@ -28,7 +34,7 @@ from tests.servers import SUPERUSER, Server
 from tests.suites.project import Project
 from tests.watching import authors, oids, settle, write
 
-PARAMETERS = {"invalid": -2, "longest": MAX_CHARACTERS}
+PARAMETERS = {"invalid": -2, "longest": MAX_CHARACTERS, "foreign": MAX_FOREIGN_CHARACTERS}
 
 
 def imitation(original: Record, **changes: object) -> Record:
@@ -294,7 +300,7 @@ def test_bent_comments(victim_live: str, attacker: Attacker, sql: RunSql, server
 def test_huge_comment_is_left_on_the_server(session: Session, attacker: Attacker) -> None:
     """A comment that is too long to be one of ours is not even fetched."""
     fake = copy_record()
-    attacker.forge(fake.database, comment=encode_record(fake) + " " * 4 * 1024**2)
+    attacker.forge(fake.database, comment=encode_record(fake) + " " * MAX_FOREIGN_CHARACTERS)
 
     found = load_catalog(session)
     (fetched,) = (

@@ -29,7 +29,7 @@ from tests.watching import Recorder, authors, oids, settle, write
 
 # What an operation makes or renames begins with one of these; an identity follows, and those of
 # published databases can be read by everybody.
-PREFIXES = ("", "undo_", "spare_", "template_", "new_", "drop_")
+PREFIXES = ("", "undo_", "spare_", "template_", "run_", "new_", "drop_")
 NAMES = [f"pgsnap_{prefix}{{}}" for prefix in PREFIXES]
 
 

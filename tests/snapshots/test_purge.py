@@ -50,7 +50,8 @@ def test_everything_goes_but_the_live_database(full: str, databases: ListDatabas
 
 def test_kinds_go_by_themselves(full: str, call: Call) -> None:
     """Kept states go by undo --drop, templates by prune --templates; snapshots stay."""
-    assert (overview().templates, overview().template_bytes > 3_000_000) == (1, True)
+    (template,) = overview().beside
+    assert (template.kind, template.size_bytes > 3_000_000) == ("template", True)
     assert "Templates of tests: 1, " in call("pgsnap", "list").stdout
 
     would = call("pgsnap", "prune", "--templates", "--dry-run").stdout
@@ -61,10 +62,10 @@ def test_kinds_go_by_themselves(full: str, call: Call) -> None:
     assert would.startswith("Would drop 1 database: ")
     assert [each.startswith("Dropped 1 database: ") for each in dropped] == [True, True]
     left = overview()
-    assert ([each.name for each in left.snapshots], left.undos, left.templates) == (
+    assert ([each.name for each in left.snapshots], left.undos, left.beside) == (
         ["seeded"],
         (),
-        0,
+        (),
     )
 
 

@@ -12,6 +12,8 @@ from django.db import connections
 from psycopg import sql as pg
 
 from django_pgsnap import safety
+from django_pgsnap.clones import test_databases as comments
+from django_pgsnap.clones.test_databases import FoundDatabase, TestDatabaseComment, run_lock_key
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import DatabaseBusyError, NotEnabledError
 from django_pgsnap.postgres import backends
@@ -19,10 +21,9 @@ from django_pgsnap.postgres.advisory_locks import try_acquire_lock
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.postgres.targets import get_server, list_targets
 from django_pgsnap.safety import check_enabled
-from django_pgsnap.testing.databases import clones, comments, own_databases
+from django_pgsnap.testing.databases import clones, own_databases
 from django_pgsnap.testing.databases.clones import drop_in_background
-from django_pgsnap.testing.databases.comments import FoundDatabase, TestDatabaseComment
-from django_pgsnap.testing.databases.own_databases import OwnDatabase, release_name, run_lock_key
+from django_pgsnap.testing.databases.own_databases import OwnDatabase, release_name
 from tests.conftest import (
     ListDatabases,
     MakeDatabase,
@@ -33,6 +34,7 @@ from tests.conftest import (
     SetAlias,
 )
 
+UNHASHABLE = '[{"alias": [], "name": "n", "source": "s", "template": null, "place": []}]'
 OWN = OwnDatabase(alias="default", name="test_live", source="live", template=None)
 
 
@@ -82,7 +84,10 @@ def test_children_are_led_there(set_alias: SetAlias) -> None:
     assert own_databases.find_own_database("default") == OWN
 
 
-@pytest.mark.parametrize("value", ["", "nonsense", "{}", "[1]", '[{"alias": "default"}]', "null"])
+@pytest.mark.parametrize(
+    "value",
+    ["", "nonsense", "{}", "[1]", '[{"alias": "default"}]', "null", "[" * 100_000, UNHASHABLE],
+)
 def test_children_who_cannot_read_it(
     value: str, set_alias: SetAlias, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +98,7 @@ def test_children_who_cannot_read_it(
     own_databases.adopt_announced_databases()
 
     assert own_databases.list_own_databases() == []
-    with pytest.raises(NotEnabledError):
+    with pytest.raises(NotEnabledError, match="PGSNAP_TEST_DATABASES in the environment cannot be"):
         check_enabled(list_targets(["default"]))
 
 

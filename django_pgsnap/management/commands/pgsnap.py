@@ -26,9 +26,10 @@ from ...formatting import format_ago, format_seconds, format_size, printable
 from ...migration_drift import KnownMigrations, describe_drift
 from ...safety import allow_here
 from ...snapshots import manage, queries
+from ...snapshots.managed import EVERYTHING, Kind
 from ...snapshots.preview import preview
 from ...snapshots.prune import prune
-from ...snapshots.purge import EVERYTHING, Kind, list_managed_databases, purge
+from ...snapshots.purge import list_managed_databases, purge
 from ...snapshots.restore import restore
 from ...snapshots.status import read_status
 from ...snapshots.take import take
@@ -318,6 +319,7 @@ class Command(BaseCommand):
                         for each in overview.snapshots
                     ],
                     "undos": [undo_facts(each) for each in overview.undos],
+                    "beside": [asdict(each) for each in overview.beside],
                     "occupied_bytes": overview.occupied_bytes,
                 }
             )

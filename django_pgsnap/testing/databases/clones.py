@@ -12,6 +12,13 @@ from ...clones.background import drop_leftovers
 from ...clones.catalog import load_catalog
 from ...clones.names import new_identity, spare_name, to_drop_name, unfinished_name
 from ...clones.strategy import Clone, drop_database, is_wal_log_safe
+from ...clones.test_databases import (
+    TestDatabaseComment,
+    encode_comment,
+    find_database,
+    list_comments,
+    run_lock_key,
+)
 from ...clones.transitions import make_live
 from ...errors import DatabaseBusyError
 from ...postgres.advisory_locks import release_lock, try_acquire_lock
@@ -21,9 +28,7 @@ from ...postgres.server import Server
 from ...postgres.session import Session
 from ...postgres.targets import live_database_names
 from ...reporting import Reporter
-from . import comments
-from .comments import TestDatabaseComment
-from .own_databases import is_own_name, run_lock_key
+from .own_databases import is_own_name
 
 # Test databases are many small files. To copy those, the server has the disk write each of them:
 # 16 MB with 200 tables take 1.2 to 2.1 s, and 0.5 to 0.7 s by way of the write-ahead log.
@@ -85,7 +90,7 @@ def turn_into_test_database(
             comment.database,
             connection_limit=-1,
             is_template=False,
-            user_comment=comments.encode_comment(comment),
+            user_comment=encode_comment(comment),
         )
     )
     release_lock(session, unfinished)
@@ -146,7 +151,7 @@ def sweep_dead_runs(session: Session, source: str) -> list[str]:
     """
     spared = live_database_names()
     swept = []
-    for comment in comments.list_comments(session):
+    for comment in list_comments(session):
         if comment.source != source or comment.kept or comment.database in spared:
             continue
         if _drop_if_dead(session, comment):
@@ -162,7 +167,7 @@ def _drop_if_dead(session: Session, comment: TestDatabaseComment) -> bool:
         return False
     try:
         # Once more: until we had the lock, a new run may have taken its place.
-        found = comments.find_database(session, comment.database)
+        found = find_database(session, comment.database)
         if found is None or found.comment != comment or read_backends(session, [comment.database]):
             return False
         session.execute(drop_database(comment.database))

@@ -18,13 +18,14 @@ from django.db import connections
 from django.db.models.signals import post_migrate, pre_migrate
 from django.dispatch import Signal
 
+from ...clones.test_databases import find_database
 from ...connections.reconnect import close_pools
 from ...connections.restore_detection import clear_caches
 from ...postgres.server import server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
 from ..reset.changes import TableCounters, read_table_counters
-from . import clones, comments, own_databases
+from . import clones, own_databases
 from .own_databases import OwnDatabase
 
 # Django's own make permissions, content types and the default site. They write nowhere but to the
@@ -66,7 +67,7 @@ def _take_back(own: OwnDatabase) -> None:
     wrapper.close()
     close_pools([own.alias])
     session = own_databases.get_lock_session(get_server(wrapper))
-    found = comments.find_database(session, own.name)
+    found = find_database(session, own.name)
     if found is None or found.comment is None or own.template is None:
         return
     with server_errors():

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from django.db import connections
 
-from ...conf import TEST_DATABASES
-from ...errors import DatabaseBusyError, OperationRunningError
+from ...clones.test_databases import run_lock_key
+from ...conf import TEST_DATABASES, announced_databases
+from ...errors import ConfigurationError, DatabaseBusyError, OperationRunningError
 from ...postgres.advisory_locks import (
     acquire_lock,
     describe_lock_holder,
@@ -175,19 +176,13 @@ def release_name(server: Server, name: str) -> None:
         _sessions.pop(key).close()
 
 
-def run_lock_key(name: str) -> str:
-    """Return what the lock of a test database is called; operations on it have its own name."""
-    return f"test run on {name}"
-
-
 def adopt_announced_databases() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
     try:
-        announced = json.loads(os.environ.get(TEST_DATABASES, _NONE))
-        found = [(each.pop("place"), OwnDatabase(**each)) for each in announced]
-    except (ValueError, TypeError, KeyError, AttributeError):
+        found = [(each.pop("place"), OwnDatabase(**each)) for each in announced_databases()]
+    except ConfigurationError as error:
         # Then no database here is one of the test's, and the guard refuses all of them.
-        logger.warning("%s in the environment cannot be read.", TEST_DATABASES)
+        logger.warning(error.message)
         return
     for place, own in found:
         if own.alias not in connections.settings:

@@ -11,6 +11,12 @@ import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clones.records import TemplateRecord
+from ...clones.test_databases import (
+    FoundDatabase,
+    TestDatabaseComment,
+    find_database,
+    write_comment,
+)
 from ...conf import test_config
 from ...connections.reconnect import close_pools
 from ...errors import ConfigurationError, PgsnapError
@@ -18,9 +24,8 @@ from ...postgres.counters import count_rows_written
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
-from . import clones, comments, own_databases, template_spares, templates
+from . import clones, own_databases, template_spares, templates
 from .clones import drop_in_background, remove_snapshots
-from .comments import FoundDatabase, TestDatabaseComment
 from .facts import Facts, read_facts
 from .own_databases import OwnDatabase, is_own_template, release_name
 from .recording import Recording, record, seal, unseal
@@ -54,7 +59,7 @@ class TestDatabaseSlot:
 
     def find_present(self) -> FoundDatabase | None:
         """Return the database that already has the name, None if there is none."""
-        return comments.find_database(self.session, self.name)
+        return find_database(self.session, self.name)
 
     def clear(self) -> None:
         """Drop what an earlier run left under this name."""
@@ -162,7 +167,7 @@ def _use_again(
         with record(facts) as recorded:
             migrate(True)
         comment = replace(comment, recording=_seal_or_tell(recorded, tell))
-    slot.session.execute(comments.write_comment(replace(comment, kept=True)))
+    slot.session.execute(write_comment(replace(comment, kept=True)))
     slot.register(None)
     return change is None
 
@@ -181,7 +186,7 @@ def _make(
     sealed = _seal_or_tell(recorded, tell) if keep or test_config().keep else ""
     template = _publish(slot, wanted, sealed, tell) if sealed and test_config().keep else None
     comment = slot.describe(recording=sealed if keep else "", kept=keep)
-    session.execute(comments.write_comment(comment))
+    session.execute(write_comment(comment))
     rows = count_rows_written(session, slot.name)
     slot.register(template.database if template else None, rows_written=rows)
 
@@ -213,19 +218,19 @@ def mark_unfinished(connection: BaseDatabaseWrapper, name: str) -> None:
     comment = TestDatabaseComment(
         database=name, source=get_source(connection), complete=False, kept=False
     )
-    own_databases.get_lock_session(get_server(connection)).execute(comments.write_comment(comment))
+    own_databases.get_lock_session(get_server(connection)).execute(write_comment(comment))
 
 
 def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase, *, keep: bool) -> None:
     """Make a worker's clone of a test database."""
     session = slot.session
-    state = comments.find_database(session, original.name)
+    state = find_database(session, original.name)
     recording = state.comment.recording if state and state.comment else ""
     found = slot.find_present()
     is_current = found and (found.comment is None or found.comment.recording == recording != "")
     if keep and found and is_current and not found.broken:
         if found.comment:
-            session.execute(comments.write_comment(replace(found.comment, kept=True)))
+            session.execute(write_comment(replace(found.comment, kept=True)))
     else:
         slot.clear()
         if original.template is None:
@@ -255,9 +260,9 @@ def keep_database(connection: BaseDatabaseWrapper, name: str) -> None:
     """End the use of a test database that stays, for a later run to use or to replace."""
     session = own_databases.get_lock_session(get_server(connection))
     with server_errors():
-        found = comments.find_database(session, name)
+        found = find_database(session, name)
         if found is not None and found.comment is not None:
-            session.execute(comments.write_comment(replace(found.comment, kept=True)))
+            session.execute(write_comment(replace(found.comment, kept=True)))
     give_up_database(connection, name, keep=True)
 
 

@@ -1,4 +1,4 @@
-"""The comment on a test database: whose run it belongs to, and which state it is in.
+"""Test databases: the comment that says whose run it belongs to, and which state it is in.
 
 The comment is written in the transaction that gives the database its name, so that a later run can
 tell what a killed one left. A comment alone proves little: the database must be our own role's.
@@ -12,8 +12,8 @@ from typing import ClassVar, Final
 
 from psycopg import sql
 
-from ...clones.transitions import comment_on_database
-from ...postgres.session import Query, Session
+from ..postgres.session import Query, Session
+from .transitions import comment_on_database
 
 _VERSION_KEY: Final = "pgsnap_test"
 _VERSION: Final = 1
@@ -56,8 +56,9 @@ class FoundDatabase:
 
 
 _DATABASES: Final = sql.SQL(
-    "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database'),"
-    " pg_catalog.pg_get_userbyid(datdba) = current_user, datconnlimit = -2"
+    # Others' comments would only take time and memory.
+    "SELECT datname, CASE WHEN pg_catalog.pg_get_userbyid(datdba) = current_user"
+    " THEN pg_catalog.shobj_description(oid, 'pg_database') END, datconnlimit = -2"
     " FROM pg_catalog.pg_database WHERE datname = coalesce(%s, datname) ORDER BY oid"
 )
 
@@ -74,17 +75,21 @@ def write_comment(comment: TestDatabaseComment) -> Query:
 
 def find_database(session: Session, name: str) -> FoundDatabase | None:
     """Return the database of this name, None if there is none."""
-    for database, text, is_ours, broken in session.rows(_DATABASES, [name]):
-        comment = _decode(database, text) if is_ours else None
-        return FoundDatabase(name=database, comment=comment, broken=broken)
+    for database, text, broken in session.rows(_DATABASES, [name]):
+        return FoundDatabase(name=database, comment=_decode(database, text), broken=broken)
     return None
 
 
 def list_comments(session: Session) -> list[TestDatabaseComment]:
     """Return the comments on all test databases of our role."""
     rows = session.rows(_DATABASES, [None])
-    found = [_decode(name, comment) for name, comment, is_ours, _ in rows if is_ours]
+    found = [_decode(name, comment) for name, comment, _ in rows]
     return [comment for comment in found if comment is not None]
+
+
+def run_lock_key(name: str) -> str:
+    """Return what the lock of a test database is called; operations on it have its own name."""
+    return f"test run on {name}"
 
 
 def _decode(name: str, text: str | None) -> TestDatabaseComment | None:
