@@ -69,6 +69,13 @@ _FIRST_STATEMENT: Final = sql.SQL(
     " THEN ROW({settings}) END"
 )
 
+# What DISCARD ALL is made of (manual), which can share no message with other statements.
+_RENEW: Final = sql.SQL(
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *;"
+    " SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES;"
+    " {assume}; SELECT pg_catalog.pg_stat_force_next_flush()"
+)
+
 _IDENTIFY: Final = sql.SQL(
     "SELECT {}, (SELECT oid FROM pg_catalog.pg_database WHERE datname"
     " OPERATOR(pg_catalog.=) pg_catalog.current_database())"
@@ -285,12 +292,14 @@ class Session:
                 self._connection.autocommit = before
 
     def renew(self, role: str) -> None:
-        """Make a session as it was when it began, and assume a role again, if there is one."""
+        """Make a session as it was when it began, and assume a role again, if there is one.
+
+        The server's counts of what it did are complete then.
+        """
         self._connection.rollback()
+        assume = sql.SQL("SET ROLE {}").format(sql.Identifier(role)) if role else sql.SQL("")
         with self.in_autocommit():
-            self.execute(sql.SQL("DISCARD ALL"))
-            if role:
-                self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            self.execute(_RENEW.format(assume=assume))
 
     def copy_out(self, query: Query) -> bytes:
         """Return what a ``COPY … TO STDOUT`` gives."""

@@ -92,6 +92,13 @@ CREATED = [
     "CREATE MATERIALIZED VIEW extra AS SELECT * FROM parent",
     "CREATE VIEW extra AS SELECT * FROM parent",
     "CREATE TABLE base (id int) PARTITION BY LIST (id); CREATE TABLE one PARTITION OF base DEFAULT",
+    "CREATE SCHEMA extra; CREATE TABLE extra.one (id serial); CREATE TYPE extra.kind AS (id int)",
+    "CREATE TRIGGER extra AFTER INSERT ON child FOR EACH ROW EXECUTE FUNCTION note()",
+    "CREATE FUNCTION extra(int, VARIADIC text[]) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE PROCEDURE extra() LANGUAGE sql AS ''",
+    "CREATE AGGREGATE total (int) (sfunc = int4pl, stype = int)",
+    "CREATE TYPE extra AS ENUM ('a'); CREATE DOMAIN more AS extra[]; CREATE TYPE pair AS (a more)",
+    "CREATE TYPE extra AS RANGE (subtype = float8)",
 ]
 UNDONE = [
     "TRUNCATE child",
@@ -279,6 +286,21 @@ def test_all_else_takes_a_clone(resetter: DatabaseResetter, held: Held, oid: Oid
 
         assert (statement, held()) == (statement, before)
         assert (statement, oid()) != (statement, place)
+
+
+def test_few_statements(
+    resetter: DatabaseResetter, live: str, sql: RunSql, clean_server: Server
+) -> None:
+    """Undone DDL costs four statements: to renew the session, to count, compare and measure."""
+    log_all = pg.SQL("ALTER DATABASE {} SET log_statement = 'all'")
+    sql(log_all.format(pg.Identifier(live)))
+    by_django("CREATE TABLE extra (id int); DROP TABLE extra")
+    before = len(clean_server.log)
+
+    resetter.reset()
+
+    sent = [line for line in clean_server.log[before:].splitlines() if f"@{live}/" in line]
+    assert len([line for line in sent if "statement:" in line or "execute" in line]) == 4, sent
 
 
 def test_temporary_tables(resetter: DatabaseResetter, held: Held, oid: Oid) -> None:

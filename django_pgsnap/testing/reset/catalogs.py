@@ -8,14 +8,29 @@ the same transactions (``xmin``). A clone has them, too.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from psycopg import sql
 
 from ...postgres.session import Session
 
-# Of each catalog, by oid: how many rows it has, and a hash of them all.
-CatalogDigests = Mapping[int, tuple[int, int]]
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogDigest:
+    """What tells whether a system catalog holds what it held.
+
+    Attributes:
+        query: Returns the catalog's oid, its number of rows, and a hash of them all.
+        result: What that was.
+    """
+
+    query: sql.Composed
+    result: tuple[int, int, int]
+
+
+# By oid.
+CatalogDigests = Mapping[int, CatalogDigest]
 
 # Rows of these are often updated and then updated back. They are few.
 _COMPARED_BY_VALUE: Final = ("pg_class", "pg_sequence", "pg_trigger")
@@ -30,32 +45,48 @@ _STORED: Final = {
 }
 
 
-def read_catalog_digests(
-    inside: Session, oids: Collection[int] | None = None
-) -> dict[int, tuple[int, int]]:
+def read_catalog_digests(inside: Session) -> CatalogDigests:
     """Return the digests of the catalogs that our role may read.
 
     Args:
         inside: A session on the database, without temporary tables of its own.
-        oids: Only these catalogs; None for all.
     """
-    catalogs = inside.rows(_CATALOGS, [None if oids is None else list(oids)])
-    digests = (_digest(oid, name, columns) for oid, name, columns in catalogs)
-    rows = inside.rows(sql.SQL(" UNION ALL ").join(digests)) if catalogs else []
-    return {oid: (count, digest) for oid, count, digest in rows}
+    queries = {oid: _digest(oid, name, columns) for oid, name, columns in inside.rows(_CATALOGS)}
+    return {
+        result[0]: CatalogDigest(query=queries[result[0]], result=result)
+        for result in _run(inside, queries.values())
+    }
 
 
-def drop_relations(inside: Session, oids: Collection[int]) -> None:
-    """Drop tables, views and sequences, and what depends on them.
+def are_unchanged(inside: Session, digests: Collection[CatalogDigest]) -> bool:
+    """Tell whether catalogs hold what they did when their digests were read."""
+    results = _run(inside, [each.query for each in digests])
+    return set(results) == {each.result for each in digests}
+
+
+def read_user_objects(inside: Session) -> frozenset[int]:
+    """Return the oids of what the database has beside what every database has."""
+    return frozenset(oid for oid, _, _ in inside.rows(_OBJECTS, [[]]))
+
+
+def drop_new_objects(inside: Session, old: Collection[int]) -> bool:
+    """Drop objects that were not there before, and what depends on them; tell if there were any.
 
     Raises:
         psycopg.Error: Our role may not.
     """
-    statements = [
-        sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(kind), sql.Identifier(schema, name))
-        for kind, schema, name in inside.rows(_RELATIONS, [list(oids)])
-    ]
-    inside.execute(sql.SQL("; ").join(statements))
+    found = inside.rows(_OBJECTS, [list(old)])
+    inside.execute(
+        sql.SQL("; ").join(
+            sql.SQL("DROP {} IF EXISTS {} CASCADE").format(sql.SQL(kind), sql.SQL(identity))
+            for _, kind, identity in found
+        )
+    )
+    return bool(found)
+
+
+def _run(inside: Session, queries: Collection[sql.Composed]) -> list[tuple[int, int, int]]:
+    return inside.rows(sql.SQL(" UNION ALL ").join(queries)) if queries else []
 
 
 def _digest(oid: int, name: str, columns: list[str]) -> sql.Composed:
@@ -85,15 +116,28 @@ _CATALOGS: Final = sql.SQL(
     " AND NOT c.relisshared AND c.oid OPERATOR(pg_catalog.<>) ALL (ARRAY["
     "   'pg_catalog.pg_statistic', 'pg_catalog.pg_statistic_ext_data']::pg_catalog.regclass[])"
     " AND pg_catalog.has_table_privilege(c.oid, 'SELECT')"
-    " AND c.oid OPERATOR(pg_catalog.=) ANY (coalesce(%s::pg_catalog.oid[], ARRAY[c.oid]))"
 )
 
-_RELATIONS: Final = sql.SQL(
-    "SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE'"
-    "   WHEN c.relkind OPERATOR(pg_catalog.=) 'm' THEN 'MATERIALIZED VIEW'"
-    "   WHEN c.relkind OPERATOR(pg_catalog.=) 'v' THEN 'VIEW'"
-    "   WHEN c.relkind OPERATOR(pg_catalog.=) 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,"
-    " n.nspname, c.relname FROM pg_catalog.pg_class c"
-    " JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace"
-    " WHERE c.oid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.oid[])"
+# What comes with the server has lower oids (manual, "System Catalog Initial Data"). What belongs to
+# something else goes with it, which comes first.
+_OBJECTS: Final = sql.SQL(
+    "SELECT o.oid, i.type, i.identity FROM ("
+    " SELECT 1 AS place, 'pg_catalog.pg_extension'::pg_catalog.regclass AS catalog, oid"
+    "   FROM pg_catalog.pg_extension"
+    " UNION ALL SELECT 2, 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid"
+    "   FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.!~) '^pg_(toast_)?temp_'"
+    " UNION ALL SELECT 3, 'pg_catalog.pg_class'::pg_catalog.regclass, oid"
+    "   FROM pg_catalog.pg_class WHERE relkind OPERATOR(pg_catalog.=)"
+    "   ANY (ARRAY['r', 'p', 'v', 'm', 'f', 'S']) AND relpersistence OPERATOR(pg_catalog.<>) 't'"
+    " UNION ALL SELECT 4, 'pg_catalog.pg_trigger'::pg_catalog.regclass, oid"
+    "   FROM pg_catalog.pg_trigger WHERE NOT tgisinternal"
+    " UNION ALL SELECT 6, 'pg_catalog.pg_proc'::pg_catalog.regclass, oid FROM pg_catalog.pg_proc"
+    " UNION ALL SELECT 5, 'pg_catalog.pg_type'::pg_catalog.regclass, oid"
+    "   FROM pg_catalog.pg_type t WHERE typtype OPERATOR(pg_catalog.=) ANY (ARRAY['e', 'd', 'r'])"
+    "   OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) t.typrelid"
+    "     AND c.relkind OPERATOR(pg_catalog.=) 'c')"
+    " ) o, pg_catalog.pg_identify_object(o.catalog, o.oid, 0) i"
+    " WHERE o.oid OPERATOR(pg_catalog.>=) 16384"
+    " AND o.oid OPERATOR(pg_catalog.<>) ALL (%s::pg_catalog.oid[])"
+    " ORDER BY o.place, o.oid"
 )

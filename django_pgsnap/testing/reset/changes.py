@@ -64,15 +64,19 @@ class Changes:
         return self.tables | self.sequences
 
 
-def read_table_counters(inside: Session, oids: Iterable[int] | None = None) -> TableCounters:
+def read_table_counters(
+    inside: Session, oids: Iterable[int] | None = None, *, is_new: bool = False
+) -> TableCounters:
     """Return what the server has counted.
 
     Args:
         inside: A session on the database, to which nobody else is connected.
         oids: Only these tables and sequences; None for all.
+        is_new: Whether the session has done nothing since it began or was renewed.
     """
-    # The counts of this session itself are complete after this statement.
-    inside.rows(_FLUSH_COUNTS)
+    if not is_new:
+        # The counts of this session itself are complete after this statement.
+        inside.rows(_FLUSH_COUNTS)
     return {
         oid: RelationCounter(is_sequence=is_sequence, written=written, file=file)
         for oid, is_sequence, written, file in inside.rows(

@@ -35,7 +35,7 @@ from .baseline import (
     put_rows_back,
     read_baseline,
 )
-from .catalogs import drop_relations
+from .catalogs import drop_new_objects
 from .changes import TableCounters, find_changes, read_table_counters
 from .clone_pool import ClonePool
 from .connections import TestDatabaseConnections
@@ -198,16 +198,20 @@ class DatabaseResetter:
     def _put_back(self, inside: Session) -> TableCounters | None:
         """Put rows back, and return the counters then; None where that takes a clone."""
         last, wanted = self._last, self.current
-        counters = read_table_counters(inside)
+        counters = read_table_counters(inside, is_new=True)
         changes = find_changes(last.counters, counters)
-        if changes.created:
-            drop_relations(inside, changes.created)
+        has_schema = not changes.catalogs or (
+            not changes.created and wanted.has_schema(inside, changes.catalogs)
+        )
+        if not has_schema:
+            if not drop_new_objects(inside, wanted.objects):
+                return None
             counters = read_table_counters(inside)
             changes = find_changes(last.counters, counters)
+            if not wanted.has_schema(inside, changes.catalogs):
+                return None
         differing = changes.relations | last.baseline.find_differences(wanted)
         if differing & wanted.needs_full_clone:
-            return None
-        if changes.catalogs and not wanted.has_schema(inside, changes.catalogs):
             return None
         if not differing:
             return counters
