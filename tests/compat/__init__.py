@@ -2,5 +2,5 @@
 
     python -m tests.compat
 
-Their source distributions are fetched by pip. What differs, and why, is in docs/compatibility.md.
+Their source distributions are fetched by pip. What differs, and why, is in DIFFERENCES.md.
 """

@@ -43,11 +43,10 @@ def fetch(project: Project, into: Path, repositories: Path | None) -> Path:
     if project.repository:
         root = into / project.repository.rpartition("/")[2]
         kept = repositories and repositories / project.repository.replace("/", "+")
-        if kept and kept.exists():
-            shutil.copytree(kept, root, symlinks=True)
-        else:
-            address = f"https://github.com/{project.repository}"
-            subprocess.run(["git", "clone", "-q", "--depth=1", address, str(root)], check=True)
+        is_kept = kept is not None and kept.exists()
+        address = kept if is_kept else f"https://github.com/{project.repository}"
+        depth = () if is_kept else ("--depth=1",)
+        subprocess.run(["git", "clone", "-q", *depth, str(address), str(root)], check=True)
         return root
     requirement = project.requirement
     if requirement == "django":
@@ -58,6 +57,19 @@ def fetch(project: Project, into: Path, repositories: Path | None) -> Path:
     shutil.unpack_archive(archive, into, filter="data")
     (root,) = (path for path in into.iterdir() if path.is_dir())
     return root
+
+
+def install_needs(project: Project, root: Path) -> None:
+    """Install what a suite needs beside it, in the versions that are here where they are here."""
+    if not project.needs:
+        return
+    constraints = root / "compat_constraints.txt"
+    constraints.write_text(
+        "".join(f"{each.name}=={each.version}\n" for each in importlib.metadata.distributions())
+    )
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--constraint", str(constraints)]
+    command = [*pip, "--target", str(root / PACKAGES), *project.needs]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
 def run(
@@ -119,10 +131,7 @@ def compare(name: str, server: Server, into: Path, options: argparse.Namespace) 
     source = place / "source"
     source.mkdir()
     root = fetch(project, source, options.repositories)
-    if project.needs:
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
-        command = [*pip, str(root / PACKAGES), *project.needs]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    install_needs(project, root)
     alike = True
     for way in options.ways:
         runners, of_unittest, of_pytest = WAYS[way]
@@ -159,7 +168,7 @@ def main() -> int:
     """Compare the suites that the command line names, by default all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("projects", nargs="*", choices=[*PROJECTS, []], default=[])
-    parser.add_argument("--server", default="18")
+    parser.add_argument("--server", default="15", help="one with contrib and ICU")
     parser.add_argument("--directory", type=Path, help="keep what was fetched and printed here")
     parser.add_argument("--repositories", type=Path, help="repositories by 'owner+name'")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))

@@ -104,6 +104,43 @@ DATABASES = {"default": {**database("psqlextra"), "ENGINE": "tests.psqlextra_tes
 INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
 """
 
+# The tenant's model and TENANT_APPS stay in the apps that are migrated per tenant.
+TENANTS = """
+from dts_test_project.settings import *
+DATABASES = {"default": {**database("tenants"), "ENGINE": "django_tenants.postgresql_backend"}}
+SHARED_APPS = (*SHARED_APPS, "django_pgsnap")
+INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
+TEST_RUNNER = os.environ["COMPAT_RUNNER"]
+"""
+
+OSCAR = """
+from tests.settings import *
+DATABASES = {"default": database("oscar")}
+INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
+"""
+
+ALLAUTH = """
+from tests.projects.regular.settings import *
+DATABASES = {"default": database("allauth")}
+INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
+"""
+
+HEALTHCHECKS = """
+from hc.settings import *
+DATABASES = {"default": database("healthchecks")}
+INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+TEST_RUNNER = os.environ["COMPAT_RUNNER"]
+"""
+
+WAGTAIL = """
+os.environ["DATABASE_ENGINE"] = "django.db.backends.postgresql"
+from wagtail.test.settings import *
+DATABASES = {"default": database("wagtail")}
+INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
+TEST_RUNNER = os.environ["COMPAT_RUNNER"]
+"""
+
 DJANGO_PARTS = (
     *("test_runner", "test_utils", "transactions", "transaction_hooks", "servers", "fixtures"),
     *("fixtures_regress", "sites_tests", "contenttypes_tests", "flatpages_tests"),
@@ -122,7 +159,7 @@ class Project:
         directory: Where in the source the suite is started.
         by_pytest: Whether that is pytest.
         paths: Directories of the distribution to import from.
-        needs: What else has to be installed, without what that needs.
+        needs: What else has to be installed.
     """
 
     settings: str
@@ -142,8 +179,13 @@ class Project:
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--ds=compat_settings", "-o", "addopts=")
 TEST = ("-m", "django", "test", "--settings=compat_settings", "--no-input")
 
+WAGTAIL_PARTS = ("wagtail.tests", "wagtail.contrib", "wagtail.documents", "wagtail.snippets")
+
 # Parts of Django whose tests change the schema.
-DJANGO_DDL_PARTS = ("migrations", "schema", "multiple_database", "backends", "inspectdb")
+DJANGO_DDL_PARTS = (
+    *("migrations", "schema", "multiple_database", "backends", "inspectdb", "postgres_tests"),
+    *("migrate_signals", "admin_views", "async"),
+)
 
 PROJECTS = {
     "django": Project(
@@ -164,15 +206,9 @@ PROJECTS = {
         command=(*PYTEST, "-m", "not independent", "pgtrigger/tests"),
         by_pytest=True,
         needs=(
-            # They ask for their own version.
-            *(
-                "django-pgtrigger",
-                "django-postgres-extra",
-                "django-dynamic-fixture",
-                "django-pgbulk",
-                "pytest-order",
-            ),
-            *("pytest-mock", "python-dateutil", "six", "typing-extensions"),
+            "django-pgtrigger",  # it asks for its own version
+            *("django-postgres-extra", "django-dynamic-fixture", "django-pgbulk"),
+            *("pytest-order", "pytest-mock"),
         ),
     ),
     "pghistory": Project(
@@ -181,14 +217,8 @@ PROJECTS = {
         command=(*PYTEST, "pghistory/tests"),
         by_pytest=True,
         needs=(
-            *(
-                "django-pghistory",
-                "django-pgtrigger",
-                "django-extensions",
-                "django-dynamic-fixture",
-                "pytest-mock",
-            ),
-            *("pytest-asyncio", "beautifulsoup4", "soupsieve", "six", "typing-extensions"),
+            *("django-pghistory", "django-extensions", "django-dynamic-fixture"),
+            *("pytest-mock", "pytest-asyncio", "beautifulsoup4"),
         ),
     ),
     "psqlextra": Project(
@@ -196,14 +226,7 @@ PROJECTS = {
         settings=PSQLEXTRA,
         command=(*PYTEST, "-m", "not benchmark", "tests"),
         by_pytest=True,
-        needs=(
-            "django-postgres-extra",
-            "python-dateutil",
-            "six",
-            "freezegun",
-            "syrupy",
-            "pytest-freezer",
-        ),
+        needs=("django-postgres-extra", "freezegun", "syrupy", "pytest-freezer"),
     ),
     "reversion": Project(
         requirement="django-reversion",
@@ -225,5 +248,47 @@ PROJECTS = {
         command=(*TEST, "simple_history.tests"),
         # It asks for its own version.
         needs=("django-simple-history",),
+    ),
+    "tenants": Project(
+        repository="django-tenants/django-tenants",
+        directory="dts_test_project",
+        settings=TENANTS,
+        command=(*TEST, "django_tenants"),
+        paths=(".", "dts_test_project"),
+    ),
+    "oscar": Project(
+        repository="django-oscar/django-oscar",
+        settings=OSCAR,
+        command=(*PYTEST, "tests"),
+        by_pytest=True,
+        paths=(".", "src"),
+        needs=("django-oscar[test]", "whoosh", "psycopg"),
+    ),
+    "allauth": Project(
+        requirement="django-allauth",
+        settings=ALLAUTH,
+        command=(*PYTEST, "allauth"),
+        by_pytest=True,
+        needs=(
+            "django-allauth[headless,headless-spec,idp-oidc,mfa,openid,socialaccount,steam]",
+            *("djangorestframework", "django-ninja", "pillow", "pytest-asyncio"),
+        ),
+    ),
+    "healthchecks": Project(
+        repository="healthchecks/healthchecks",
+        settings=HEALTHCHECKS,
+        command=(*TEST, "hc"),
+        needs=(
+            *("aiosmtpd", "cronsim", "django-compressor", "django-stubs-ext", "fido2"),
+            *("oncalendar", "pycurl", "pydantic", "pyjwt[crypto]", "pyotp", "segno", "statsd"),
+            *("time-machine", "whitenoise", "argon2-cffi", "apprise", "minio", "markdown"),
+            "pygments",
+        ),
+    ),
+    "wagtail": Project(
+        repository="wagtail/wagtail",
+        settings=WAGTAIL,
+        command=(*TEST, *WAGTAIL_PARTS),
+        needs=("wagtail[testing]",),
     ),
 }
