@@ -8,12 +8,15 @@ import argparse
 import importlib.metadata
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -32,6 +35,39 @@ WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
 }
 TIMEOUT_S = 3600
 PACKAGES = "compat_packages"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run of a suite.
+
+    Attributes:
+        outcomes: How its tests ended.
+        wall_s: How long it took.
+        cpu_s: How much time processors spent on it, in the tests and in the server.
+    """
+
+    outcomes: Any
+    wall_s: float
+    cpu_s: float
+
+
+def read_cpu(server: Server) -> float:
+    """Return how much time our children so far and the server have had, in seconds (proc(5))."""
+    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+    postmaster = (server.data_dir / "postmaster.pid").read_text().split()[0]
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            fields = path.read_text().rpartition(")")[2].split()
+            parent, user, system, user_of_ended, system_of_ended = map(
+                int, (fields[1], *fields[11:15])
+            )
+            if path.parent.name == postmaster:
+                ticks += user + system + user_of_ended + system_of_ended
+            elif str(parent) == postmaster:
+                ticks += user + system
+    return ours.ru_utime + ours.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def fetch(project: Project, into: Path, repositories: Path | None) -> Path:
@@ -72,10 +108,8 @@ def install_needs(project: Project, root: Path) -> None:
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
-def run(
-    project: Project, root: Path, server: Server, runner: str, options: tuple[str, ...]
-) -> tuple[Any, float]:
-    """Run a suite, and return how its tests ended, and in how many seconds."""
+def run(project: Project, root: Path, server: Server, runner: str, options: tuple[str, ...]) -> Run:
+    """Run a suite."""
     (root / "compat_settings.py").write_text(DATABASE + project.settings)
     outcome = root / f"outcome_{runner}"
     outcome.unlink(missing_ok=True)
@@ -93,7 +127,7 @@ def run(
         "COMPAT_OUTCOME": str(outcome),
     }
     by_pytest = (f"--junitxml={outcome}", *(("-p", "no:pgsnap") if runner == "stock" else ()))
-    began = time.monotonic()
+    began, cpu_before = time.monotonic(), read_cpu(server)
     ended = subprocess.run(
         [sys.executable, *project.command, *options, *(by_pytest if project.by_pytest else ())],
         cwd=root / project.directory,
@@ -103,12 +137,13 @@ def run(
         check=False,
         timeout=TIMEOUT_S,
     )
-    seconds = time.monotonic() - began
+    wall_s, cpu_s = time.monotonic() - began, read_cpu(server) - cpu_before
     (root / f"output_{runner}.txt").write_text(ended.stdout + ended.stderr)
     if not outcome.exists():
         raise RuntimeError(f"the suite did not run: {ended.stdout}{ended.stderr}")
     text = outcome.read_text()
-    return (read_junit(text) if project.by_pytest else json.loads(text)), seconds
+    outcomes = read_junit(text) if project.by_pytest else json.loads(text)
+    return Run(outcomes=outcomes, wall_s=wall_s, cpu_s=cpu_s)
 
 
 def read_junit(text: str) -> dict[str, Any]:
@@ -139,18 +174,25 @@ def compare(name: str, server: Server, into: Path, options: argparse.Namespace) 
         found = [run(project, root, server, runner, more) for runner in runners]
         sys.stdout.writelines(f"{line}\n" for line in report(f"{root.name}, {way}", *found))
         sys.stdout.flush()
-        alike = alike and all(outcome == found[0][0] for outcome, _ in found)
+        alike = alike and all(each.outcomes == found[0].outcomes for each in found)
     return alike
 
 
-def report(name: str, stock: tuple[Any, float], *ours: tuple[Any, float]) -> Iterator[str]:
+def report(name: str, stock: Run, *ours: Run) -> Iterator[str]:
     """Yield what is to be said of a suite: with stock Django, and of each run with ours."""
-    expected, stock_s = stock
+    expected = stock.outcomes
     failed = len(expected["failures"]) + len(expected["errors"])
-    yield f"{name}: {expected['ran']} tests, {failed} fail with stock Django; {stock_s:.1f} s"
-    for outcomes, seconds in ours:
+    yield (
+        f"{name}: {expected['ran']} tests, {failed} fail with stock Django; {stock.wall_s:.1f} s, "
+        f"CPU {stock.cpu_s:.1f} s"
+    )
+    for run in ours:
+        outcomes = run.outcomes
         end = "alike" if outcomes == expected else "not alike:"
-        yield f"  with ours {seconds:.1f} s ({seconds / stock_s:.2f}), {end}"
+        yield (
+            f"  with ours {run.wall_s:.1f} s ({run.wall_s / stock.wall_s:.2f}), "
+            f"CPU {run.cpu_s:.1f} s ({run.cpu_s / stock.cpu_s:.2f}), {end}"
+        )
         if expected["ran"] != outcomes["ran"]:
             yield f"  {outcomes['ran']} tests"
         for outcome in OUTCOMES:
