@@ -22,6 +22,8 @@ COMMANDS: Final = {
     "workers": ("gunicorn", "tests.wsgi", "--workers=2", "--bind"),
     "preloaded workers": ("gunicorn", "tests.wsgi", "--workers=2", "--preload", "--bind"),
     "threads": ("gunicorn", "tests.wsgi", "--worker-class=gthread", "--threads=3", "--bind"),
+    "greenlets": ("gunicorn", "tests.wsgi", "--worker-class=gevent", "--bind"),
+    "async": ("uvicorn", "tests.asgi:application", "--port"),
 }
 
 # How many requests at once make sure that all workers have something to do.
@@ -39,10 +41,11 @@ class WebServer:
         """Start it, and do not wait."""
         self._port = free_port()
         self._log = log
+        address = str(self._port) if kind == "async" else f"127.0.0.1:{self._port}"
         self.processes = 2 if "workers" in kind else 1
         with log.open("w") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *COMMANDS[kind], f"127.0.0.1:{self._port}"],
+                [sys.executable, "-m", *COMMANDS[kind], address],
                 cwd=ROOT,
                 env=child_environment(),
                 stdin=subprocess.DEVNULL,
