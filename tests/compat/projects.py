@@ -267,7 +267,7 @@ PROJECTS = {
     "allauth": Project(
         requirement="django-allauth",
         settings=ALLAUTH,
-        command=(*PYTEST, "allauth"),
+        command=(*PYTEST, "tests"),
         by_pytest=True,
         needs=(
             "django-allauth[headless,headless-spec,idp-oidc,mfa,openid,socialaccount,steam]",
