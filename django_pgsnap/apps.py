@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import register
 from django.utils.translation import gettext_lazy as _
+
+if sys.argv[1:2] == ["test"]:
+    # What models read while they are imported, migrations may use.
+    from .testing.databases.file_reads import file_reads
+
+    file_reads.begin()
 
 
 class PgsnapConfig(AppConfig):

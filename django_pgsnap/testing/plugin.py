@@ -29,6 +29,22 @@ _BLOCKER = pytest.StashKey["DjangoDbBlocker"]()
 _NOTICES = pytest.StashKey[list[str]]()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Note which files code reads from now on, when nobody has imported models yet."""
+    if early_config.pluginmanager.hasplugin("django"):
+        from .databases.file_reads import file_reads
+
+        file_reads.begin()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is read from now on to the tests."""
+    from .databases.file_reads import file_reads
+
+    file_reads.end()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark."""
     config.addinivalue_line(

@@ -12,6 +12,7 @@ from django.test.runner import DiscoverRunner
 
 from ..errors import ConfigurationError, PgsnapError
 from . import creation, unittest_hooks
+from .databases.file_reads import file_reads
 
 
 class SnapshotRunnerMixin:
@@ -35,6 +36,8 @@ class SnapshotRunnerMixin:
                 undoing.pop_all()
         except PgsnapError as error:
             raise CommandError(str(error)) from error
+        finally:
+            file_reads.end()
         return old_config
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:

@@ -16,6 +16,7 @@ from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import facts
 from django_pgsnap.testing.databases.facts import Facts, read_facts
 from django_pgsnap.testing.databases.stable_values import (
+    UNKNOWN,
     digest_value,
     locate_file,
     make_plain,
@@ -100,6 +101,17 @@ def test_models(
 
         expected = set() if is_migrated else {"the models without migrations"}
         assert changed(before, read()) == expected
+
+
+def test_models_that_cannot_be_told(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field that cannot say what it is does not end the run."""
+    name = apps.get_model("testapp", "Author")._meta.get_field("name")
+    monkeypatch.setattr(name, "deconstruct", lambda: 1 / 0)
+
+    with override_settings(MIGRATION_MODULES={"testapp": None}):
+        digest = read().digests["the models without migrations"]
+
+    assert digest == f"{UNKNOWN}ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,22 @@
 """What a template was made from: how it is kept, and what counts as a change."""
 
 import os
+import sys
 import time
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import override_settings
 
 from django_pgsnap.errors import ConfigurationError
 from django_pgsnap.testing.databases import recording as module
+from django_pgsnap.testing.databases.file_reads import FileReads, digest_file, file_reads
 from django_pgsnap.testing.databases.observer import observer
 from django_pgsnap.testing.databases.recording import Recording, record, seal, unseal
-from django_pgsnap.testing.databases.stable_values import digest_file, name_file
+from django_pgsnap.testing.databases.stable_values import name_file
 from tests.suites.wanted import COUNTERS, RECORDING, wanted
 
 FACTS = wanted().facts
@@ -137,6 +141,81 @@ def test_facts() -> None:
     assert RECORDING.find_change(wanted(server="19").facts) == "the server changed"
 
 
+def read_seed() -> object:
+    return getattr(settings, "SEED")  # noqa: B009  # mypy knows what settings there are
+
+
+class Broken:
+    def deconstruct(self) -> None:
+        raise RuntimeError("no such column")
+
+
+def test_values_that_cannot_be_told() -> None:
+    """Where code of the project fails, nothing is kept and nothing used; the run goes on."""
+    with override_settings(SEED=Broken()):
+        recording = record_uses(read_seed)
+
+        with pytest.raises(ConfigurationError) as caught:
+            seal(recording)
+
+        expected = "the setting SEED cannot be compared: RuntimeError: no such column"
+        assert caught.value.message == expected
+        assert recording.find_change(FACTS) == expected
+    with override_settings(SEED=1):
+        recording = record_uses(read_seed)
+    with override_settings(SEED=Broken()):
+        assert recording.find_change(FACTS) == expected
+
+
+def test_what_migrations_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment variable counts as it was before: the next run finds it so."""
+    monkeypatch.delenv("SEED", raising=False)
+    monkeypatch.setattr(observer, "environment", {})
+
+    def set_and_read() -> str:
+        monkeypatch.setenv("SEED", "1")
+        return os.environ["SEED"]
+
+    recording = record_uses(set_and_read)
+
+    monkeypatch.delenv("SEED")
+    assert ("variable", "SEED") in recording.uses
+    assert recording.find_change(FACTS) is None
+
+
+def test_templates_of_other_aliases(tmp_path: Path) -> None:
+    """What a template in use was made from counts for others: migrations may read across."""
+    (tmp_path / "seed").write_text("old")
+    used = record_uses((tmp_path / "seed").read_text)
+    vars(file_reads).update(vars(FileReads()), _is_hooked=True)
+
+    assert used.find_change(FACTS) is None
+    made = record_uses(list)
+
+    (tmp_path / "seed").write_text("new")
+    assert made.find_change(FACTS) == f"{name_file(str(tmp_path / 'seed'))} changed"
+
+
+@pytest.mark.versions
+def test_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that tells nothing by its arguments is heard of once, where Python can do so."""
+    heard: list[str] = []
+    start = observer._start
+
+    def hear(code: CodeType, frame: FrameType) -> bool:
+        heard.append(code.co_name)
+        return start(code, frame)
+
+    def called_often() -> int:
+        return 1
+
+    monkeypatch.setattr(observer, "_start", hear)
+    record_uses(lambda: [called_often() for _ in range(1000)])
+
+    can_do = sys.version_info >= (3, 12)
+    assert heard.count("called_often") == (1 if can_do else 1000)
+
+
 def test_time(tmp_path: Path) -> None:
     """A look at a thousand files takes at most 60 ms of the processor's time."""
     kinds = {"source": ".py", "file": ".csv"}
@@ -163,7 +242,8 @@ def test_time(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_noted() -> Any:
-    noted = observer.opened, observer._written
-    observer.opened, observer._written = {}, set()
+    noted = vars(file_reads).copy()
+    vars(file_reads).update(vars(FileReads()), _is_hooked=file_reads._is_hooked)
+    observer.unchanged.clear()
     yield
-    observer.opened, observer._written = noted
+    vars(file_reads).update(noted, _is_hooked=file_reads._is_hooked)

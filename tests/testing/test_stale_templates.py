@@ -1,175 +1,24 @@
-"""A template is used only where migrating would give the same: each thing that it can depend on.
+"""A template is used only where migrating would give the same: code, whatever calls it.
 
 A project is tested, then one thing is changed that its migrations use. The next run has the rows
 that migrating from scratch gives, which the suite compares.
 """
 
+import importlib.util
+import io
 import json
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import marshal
+import zipfile
 
 import pytest
 
+from tests.suites.links import Case, check_change, connect_receivers, write_models
 from tests.suites.project import Project
-
-# What a migration gets, and how. Some ways need more of the project than a module.
-MIGRATION = """
-    from django.db import migrations
-    {imports}
-
-    def forwards(apps, schema_editor):
-        {body}
-        apps.get_model("shop", "Item").objects.create(name=value)
-
-
-    class Migration(migrations.Migration):
-        dependencies = [("shop", "0001_initial")]
-        operations = [migrations.RunPython(forwards)]
-"""
-
-USER = """
-    from django.contrib.auth.models import AbstractUser, UserManager
-    from django.db import models
-    from django.db.models.signals import pre_save
-
-
-    class Manager(UserManager):
-        def create_user(self, username, **fields):
-            return super().create_user(username + "{manager}", **fields)
-
-
-    class User(AbstractUser):
-        role = models.CharField(max_length=100, default="{default}")
-        objects = Manager()
-
-        def save(self, **options):
-            self.first_name = "{save}"
-            super().save(**options)
-
-
-    class Item(models.Model):
-        name = models.CharField(max_length=100)
-"""
-
-USER_INITIAL = """
-    from django.db import migrations, models
-
-
-    class Migration(migrations.Migration):
-        initial = True
-        dependencies = [("auth", "0012_alter_user_first_name_max_length")]
-        operations = [
-            migrations.CreateModel(
-                name="User",
-                fields=[
-                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                    *[(name, models.CharField(max_length=200, default="")) for name in (
-                        "username", "password", "first_name", "last_name", "email", "role",
-                    )],
-                    *[(name, models.BooleanField(default=False)) for name in (
-                        "is_superuser", "is_staff", "is_active",
-                    )],
-                    ("last_login", models.DateTimeField(null=True)),
-                    ("date_joined", models.DateTimeField(null=True)),
-                ],
-            ),
-            migrations.CreateModel(
-                name="Item",
-                fields=[
-                    ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                    ("name", models.CharField(max_length=100)),
-                ],
-            ),
-        ]
-"""
-
-RECEIVES = """
-    from django.apps import AppConfig
-
-
-    class ShopConfig(AppConfig):
-        name = "shop"
-
-        def ready(self):
-            import shop.receivers
-"""
-
-Change = Callable[[Project], object]
-
-
-@dataclass(kw_only=True)
-class Case:
-    """One way in which migrations use something.
-
-    Attributes:
-        body: What the migration does to get its value.
-        files: The project's files, by name; VALUE in them is what changes.
-        first: The value at first.
-        then: The value after the change.
-        change: What changes beside VALUE.
-        settings: Settings at first.
-        user: Whether the project has a user model of its own.
-        why: What the run says has changed, where that is not what VALUE is in.
-    """
-
-    body: str
-    files: dict[str, str] = field(default_factory=dict)
-    first: str = "old"
-    then: str = "new"
-    change: Change = lambda _: None
-    settings: dict[str, Any] = field(default_factory=dict)
-    variables: dict[str, str] = field(default_factory=dict)
-    imports: str = ""
-    user: bool = False
-    why: str = ""
-
-    @property
-    def reason(self) -> str:
-        """What the run says has changed."""
-        if self.user:
-            return self.why or "shop/models.py changed"
-        texts = {
-            **{f"{name} changed": text for name, text in self.files.items()},
-            **{f"the setting {name} changed": text for name, text in self.settings.items()},
-            **{
-                f"the environment variable {name} changed": text
-                for name, text in self.variables.items()
-            },
-        }
-        return self.why or next(name for name, text in texts.items() if "VALUE" in text)
-
-
-def catalog(translation: str) -> bytes:
-    """Return a compiled message catalog that translates `greeting`."""
-    entries = [
-        (b"", b"Content-Type: text/plain; charset=UTF-8\n"),
-        (b"greeting", translation.encode()),
-    ]
-    ids = b"".join(key + b"\0" for key, _ in entries)
-    start = 28 + 16 * len(entries)
-    offsets, place, end = [], start, start + len(ids)
-    for key, _ in entries:
-        offsets += [len(key), place]
-        place += len(key) + 1
-    for _, value in entries:
-        offsets += [len(value), end]
-        end += len(value) + 1
-    head = struct.pack("<7I", 0x950412DE, 0, len(entries), 28, 28 + 8 * len(entries), 0, 0)
-    body = struct.pack(f"<{len(offsets)}I", *offsets)
-    return head + body + ids + b"".join(value + b"\0" for _, value in entries)
-
-
-def write_catalog(project: Project) -> None:
-    path = project.path / "shop/locale/de/LC_MESSAGES/django.mo"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(catalog("new"))
 
 
 def add_receiver(project: Project) -> None:
-    project.write("shop/apps.py", RECEIVES)
-    project.write("shop/receivers.py", NEW_RECEIVER)
+    for name, text in connect_receivers(NEW_RECEIVER).items():
+        project.write(name, str(text))
 
 
 NEW_RECEIVER = """
@@ -185,9 +34,27 @@ NEW_RECEIVER = """
     post_migrate.connect(receive)
 """
 
+
+def zip_module(value: str) -> bytes:
+    """Return an archive with a module that has this value."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("zipped.py", f'NAME = "{value}"\n')
+    return archive.getvalue()
+
+
+def compile_module(value: str) -> bytes:
+    """Return what Python compiles a module with this value to."""
+    code = compile(f'NAME = "{value}"\n', "elsewhere.py", "exec")
+    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+
+
 GETTER = 'def get():\n    return "VALUE"\n'
 CREATE_USER = 'value = get_user_model().objects.create_user("u").{}'
 GET_USER = "from django.contrib.auth import get_user_model"
+IMPORT_SEED = "from shop.models import SEED"
+NAME = 'NAME = "VALUE"\n'
+IMPORTS_LAZILY = "    from shop.deeper import NAME\n"
 
 CASES: dict[str, Case] = {
     "imported function": Case(
@@ -249,15 +116,14 @@ CASES: dict[str, Case] = {
         imports=GET_USER,
         body=CREATE_USER.format("last_name"),
         files={
-            "shop/apps.py": RECEIVES,
-            "shop/receivers.py": """
+            **connect_receivers("""
                 from django.db.models.signals import pre_save
 
                 def receive(instance, **_):
                     instance.last_name = "VALUE"
 
                 pre_save.connect(receive)
-            """,
+            """),
         },
         user=True,
         why="shop/receivers.py changed",
@@ -267,27 +133,16 @@ CASES: dict[str, Case] = {
         " from shop.models import Item as Real; call_command('loaddata', 'items', verbosity=0);"
         " value = Real.objects.last().name; Real.objects.all().delete()",
         files={
-            "shop/apps.py": RECEIVES,
-            "shop/receivers.py": """
+            **connect_receivers("""
                 from django.db.models.signals import post_save
 
                 def receive(instance, **_):
                     type(instance).objects.filter(pk=instance.pk).update(name="VALUE")
 
                 post_save.connect(receive, sender="shop.Item")
-            """,
+            """),
             "shop/fixtures/items.json": json.dumps(
                 [{"model": "shop.item", "pk": 7, "fields": {"name": "loaded"}}]
-            ),
-        },
-    ),
-    "fixture": Case(
-        body="from django.core.management import call_command;"
-        " from shop.models import Item as Real; call_command('loaddata', 'items', verbosity=0);"
-        " value = Real.objects.last().name; Real.objects.all().delete()",
-        files={
-            "shop/fixtures/items.json": json.dumps(
-                [{"model": "shop.item", "pk": 7, "fields": {"name": "VALUE"}}]
             ),
         },
     ),
@@ -376,93 +231,12 @@ CASES: dict[str, Case] = {
         },
         settings={"ROOT_URLCONF": "shop.urls"},
     ),
-    "message catalog that was read before": Case(
-        imports="from django.utils.translation import gettext, override\n\n"
-        "    def read():\n        with override('de'):\n            return gettext('greeting')\n",
-        body="value = read()",
-        first="greeting",
-        settings={"LANGUAGE_CODE": "de", "USE_I18N": True},
-        files={
-            "shop/apps.py": """
-                from django.apps import AppConfig
-                from django.utils.translation import gettext, override
-
-                class ShopConfig(AppConfig):
-                    name = "shop"
-
-                    def ready(self):
-                        with override("de"):
-                            gettext("greeting")
-            """
-        },
-        change=write_catalog,
-        why="shop/locale/de/LC_MESSAGES/django.mo",
-    ),
-    "exec of a file": Case(
-        body="from pathlib import Path; names = {};"
-        " exec(Path('shop/seed.py').read_text(), names); value = names['NAME']",
-        files={"shop/seed.py": 'NAME = "VALUE"\n'},
-    ),
-    "file by a computed name": Case(
-        body="from pathlib import Path;"
-        " value = Path('shop').joinpath('names' + '.txt').read_text()",
-        files={"shop/names.txt": "VALUE"},
-    ),
-    "optional file that is opened": Case(
-        why="shop/local.txt changed",
-        imports="def read():\n        try:\n            return open('shop/local.txt').read()\n"
-        "        except FileNotFoundError:\n            return 'old'\n",
-        body="value = read()",
-        change=lambda project: project.write("shop/local.txt", "new"),
-    ),
-    "optional file that is looked for": Case(
-        why="shop/local.txt changed",
-        imports="from pathlib import Path",
-        body="path = Path('shop/local.txt'); value = path.read_text() if path.exists() else 'old'",
-        change=lambda project: project.write("shop/local.txt", "new"),
-    ),
     "optional module": Case(
         why="shop/local.py changed",
         imports="try:\n        from shop.local import NAME\n    except ImportError:\n"
         "        NAME = 'old'\n",
         body="value = NAME",
         change=lambda project: project.write("shop/local.py", 'NAME = "new"\n'),
-    ),
-    "files of a directory": Case(
-        why="shop/data changed",
-        imports="import glob",
-        body="value = ' '.join(sorted(glob.glob('shop/data/*')))",
-        files={"shop/data/a": ""},
-        first="shop/data/a",
-        then="shop/data/a shop/data/b",
-        change=lambda project: project.write("shop/data/b", ""),
-    ),
-    "setting": Case(
-        imports="from django.conf import settings",
-        body="value = settings.SEED",
-        settings={"SEED": "VALUE"},
-    ),
-    "setting by a computed name": Case(
-        imports="from django.conf import settings",
-        body="value = getattr(settings, ''.join(['SE', 'ED']))",
-        settings={"SEED": "VALUE"},
-    ),
-    "setting that was read at import": Case(
-        why="the setting SEED changed",
-        imports="from shop.models import SEED",
-        body="value = SEED",
-        files={
-            "shop/models.py": """
-                from django.conf import settings
-                from django.db import models
-
-                SEED = getattr(settings, "SEED", "old")
-
-                class Item(models.Model):
-                    name = models.CharField(max_length=100)
-            """
-        },
-        change=lambda project: project.settings.update(SEED="new"),
     ),
     "dotted name of a function in a setting": Case(
         imports="from django.conf import settings; from django.utils.module_loading"
@@ -485,38 +259,6 @@ CASES: dict[str, Case] = {
             "callables.py": GETTER,
             "more_settings.py": "from callables import get as SEED\n",
         },
-    ),
-    "PASSWORD_HASHERS": Case(
-        why="the setting PASSWORD_HASHERS changed",
-        imports="from django.contrib.auth.hashers import make_password",
-        body="value = make_password('secret').partition('$')[0]",
-        first="md5",
-        then="pbkdf2_sha256",
-        change=lambda project: project.settings.update(
-            PASSWORD_HASHERS=["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
-        ),
-    ),
-    "environment variable": Case(
-        imports="import os", body="value = os.environ.get('SEED')", variables={"SEED": "VALUE"}
-    ),
-    "environment variable in lower case": Case(
-        imports="import os", body="value = os.getenv('seed')", variables={"seed": "VALUE"}
-    ),
-    "environment variable that was read at import": Case(
-        imports="from shop.models import SEED",
-        body="value = SEED",
-        files={
-            "shop/models.py": """
-                import os
-                from django.db import models
-
-                SEED = os.environ["seed_of_models"]
-
-                class Item(models.Model):
-                    name = models.CharField(max_length=100)
-            """
-        },
-        variables={"seed_of_models": "VALUE"},
     ),
     "module found by a finder of its own": Case(
         imports="from shop_editable.seed import get",
@@ -551,37 +293,100 @@ CASES: dict[str, Case] = {
     "a migration's own text": Case(
         why="shop/migrations/0002_data.py changed", body="value = 'VALUE'"
     ),
+    "archive": Case(
+        imports="from zipped import NAME",
+        body="value = NAME",
+        files={
+            "lib.zip": zip_module,
+            "more_settings.py": "import sys\n\nsys.path.insert(0, 'lib.zip')\n",
+        },
+    ),
+    "compiled module without its source": Case(
+        imports="from shop.seed import NAME",
+        body="value = NAME",
+        files={"shop/seed.pyc": compile_module},
+    ),
+    "namespace package": Case(
+        imports="from names.seed import NAME", body="value = NAME", files={"names/seed.py": NAME}
+    ),
+    "imported by name, at import": Case(
+        imports=IMPORT_SEED,
+        body="value = SEED",
+        files={
+            "shop/models.py": write_models(
+                "from importlib import import_module\nSEED = import_module('.seed', 'shop').NAME"
+            ),
+            "shop/seed.py": NAME,
+        },
+    ),
+    "imported by a built-in function": Case(
+        body="value = __import__('shop.seed').seed.NAME",
+        files={"shop/models.py": write_models("import shop.seed"), "shop/seed.py": NAME},
+    ),
+    "named by a setting that models read": Case(
+        imports=IMPORT_SEED,
+        body="value = SEED",
+        files={
+            "shop/models.py": write_models(
+                "from django.conf import settings\n"
+                "from django.utils.module_loading import import_string\n"
+                "SEED = import_string(settings.SEED_NAME)"
+            ),
+            "shop/seed.py": NAME,
+        },
+        settings={"SEED_NAME": "shop.seed.NAME"},
+    ),
+    "decorator": Case(
+        imports=IMPORT_SEED,
+        body="value = SEED",
+        files={
+            "shop/models.py": write_models(
+                "from shop.seed import decorate\n\n@decorate\ndef SEED():\n    pass\n"
+            ),
+            "shop/seed.py": f"def decorate(function):\n{IMPORTS_LAZILY}    return NAME\n",
+            "shop/deeper.py": NAME,
+        },
+    ),
+    "instance": Case(
+        imports=IMPORT_SEED,
+        body="value = SEED",
+        files={
+            "shop/models.py": write_models("from shop.seed import Seed\nSEED = Seed().name"),
+            "shop/seed.py": "class Seed:\n    def __init__(self):\n"
+            f"    {IMPORTS_LAZILY}        self.name = NAME\n",
+            "shop/deeper.py": NAME,
+        },
+    ),
+    "method": Case(
+        imports=IMPORT_SEED,
+        body="value = SEED",
+        files={
+            "shop/models.py": write_models("from shop.seed import Seed\nSEED = Seed().get()"),
+            "shop/seed.py": "class Seed:\n    def get(self):\n"
+            f"    {IMPORTS_LAZILY}        return NAME\n",
+            "shop/deeper.py": NAME,
+        },
+    ),
+    "attribute of an app's entry": Case(
+        imports="from django.apps import apps as registry",
+        body="value = registry.get_app_config('shop').seed",
+        files={
+            "shop/apps.py": """
+                from django.apps import AppConfig
+
+                class ShopConfig(AppConfig):
+                    name = "shop"
+                    seed = "VALUE"
+            """
+        },
+    ),
+    "router": Case(
+        imports="from django.db import router",
+        body="value = router.routers[0].seed",
+        files={"shop/routers.py": 'class Router:\n    seed = "VALUE"\n'},
+        settings={"DATABASE_ROUTERS": ["shop.routers.Router"]},
+    ),
 }
-
-
-def prepare(project: Project, case: Case, value: str) -> None:
-    """Write the project of a case, with a value in it."""
-    apps = ["django.contrib.contenttypes", "django.contrib.auth", "django_pgsnap", "shop"]
-    project.settings["INSTALLED_APPS"] = apps
-    files = dict(case.files)
-    if case.user:
-        project.settings["AUTH_USER_MODEL"] = "shop.User"
-        which = case.body.rpartition(".")[2].partition("[")[0]
-        names = {"username": "manager", "first_name": "save", "role": "default"}
-        kinds = dict.fromkeys(("manager", "save", "default"), "")
-        if which in names:
-            kinds[names[which]] = "VALUE"
-        files["shop/models.py"] = USER.format(**kinds)
-        project.write("shop/migrations/0001_initial.py", USER_INITIAL)
-    files["shop/migrations/0002_data.py"] = MIGRATION.format(imports=case.imports, body=case.body)
-    for name, content in files.items():
-        project.write(name, content.replace("VALUE", value))
-    for name, content in case.settings.items():
-        if name == "ENGINE":
-            project.settings["DATABASES"]["default"]["ENGINE"] = content
-        else:
-            project.settings[name] = (
-                content.replace("VALUE", value) if isinstance(content, str) else content
-            )
-    project.variables.update(
-        {name: content.replace("VALUE", value) for name, content in case.variables.items()}
-    )
-
 
 # Each once by `tox -e templates`; these by every run of the suite, on all versions of Python.
 SAMPLE = {
@@ -589,10 +394,9 @@ SAMPLE = {
     "manager of the user model",
     "receiver of pre_save without a sender",
     "the project's own migrate",
-    "message catalog that was read before",
-    "optional file that is opened",
-    "setting that was read at import",
     "dotted name of a constant in a setting",
+    "compiled module without its source",
+    "method",
 }
 
 
@@ -605,19 +409,4 @@ SAMPLE = {
 )
 def test_change(project: Project, name: str) -> None:
     """What a migration uses is changed, and the next run has what migrating gives."""
-    case = CASES[name]
-    if "more_settings.py" in case.files:
-        with (project.path / "project_settings.py").open("a") as settings:
-            settings.write("from more_settings import *\n")
-    prepare(project, case, case.first)
-    project.expect(case.first)
-    first = project.run("test")
-    assert first.returncode == 0, first.stderr
-    prepare(project, case, case.then)
-    case.change(project)
-    project.expect(case.then)
-
-    ended = project.run("test", "--verbosity", "2")
-
-    assert ended.returncode == 0, ended.stderr
-    assert f"made by migrating, because {case.reason}" in ended.stderr
+    check_change(project, CASES[name])

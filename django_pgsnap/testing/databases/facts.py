@@ -24,7 +24,7 @@ from psycopg import sql
 from ...conf import test_config
 from ...postgres.counters import rows_written
 from ...postgres.session import Session
-from .stable_values import digest_value
+from .stable_values import digest_result, digest_value
 
 # Raised when templates made by earlier versions of this package can be used no longer.
 _FORMAT: Final = 4
@@ -133,12 +133,6 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
         "TEST in DATABASES": [test.get(name) for name in _TEST_SETTINGS],
         "the alias in DATABASES": _connection(connection),
         "the apps with migrations": is_migrated,
-        "the models without migrations": [
-            state
-            for config in apps.get_app_configs()
-            if not is_migrated[config.label]
-            for state in _model_states(config)
-        ],
         "the caches in the database": list(_cache_tables()),
         "PGSNAP['TEST']['FINGERPRINT']": test_config().fingerprint,
         "the installed distributions": _distributions(),
@@ -150,8 +144,17 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
         ),
         "the role": session.rows(_ROLE),
     }
+    models = digest_result(
+        lambda: [
+            state
+            for config in apps.get_app_configs()
+            if not is_migrated[config.label]
+            for state in _model_states(config)
+        ]
+    )
+    digests = {name: digest_value(value) for name, value in facts.items()}
     return Facts(
-        digests={name: digest_value(value) for name, value in facts.items()},
+        digests={**digests, "the models without migrations": models},
         counters=SourceCounters.read(session, test.get("TEMPLATE")),
     )
 

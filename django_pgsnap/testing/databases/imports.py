@@ -1,13 +1,15 @@
 """What a module has from others by importing them: constants, and what was computed of settings.
 
 That happened before anything could watch, so the text tells. Only what is imported in this process
-counts: the body of a function counts if that ran, or if a module calls one of this name while it is
-imported. Of installed apps only the settings count, since their files are told by their version.
+counts: the body of a function counts if that ran, or may have run before, as a module calls one of
+this name while it is imported, or it has a cache. Of installed apps only the settings count, since
+their files are told by their version.
 """
 
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,12 +18,14 @@ from pathlib import Path
 from typing import Final
 
 from django.apps import apps
-from django.conf import global_settings
+from django.conf import global_settings, settings
 
-from .stable_values import is_own_file
+from .file_reads import is_own_file
 
 # What they do with settings is known: Django's by name, and this package fills no test database.
 _NOT_READ: Final = frozenset({"django", __name__.partition(".")[0]})
+
+_IMPORTERS: Final = frozenset({"__import__", "import_module", "import_string"})
 
 
 @dataclass(kw_only=True)
@@ -30,15 +34,21 @@ class _Scope:
 
     Attributes:
         line: The function's first line, where decorators begin; 0 for a module.
+        is_cached: Whether it may return what it returned before.
+        is_getter: Whether it reads environment variables whose names it is given.
+        asked: What is called, or is a mapping, with the name that it is given first.
+        quoted: Words in capitals.
     """
 
     name: str = ""
     line: int = 0
+    is_cached: bool = False
+    is_getter: bool = False
     imports: set[str] = field(default_factory=set)
     calls: set[str] = field(default_factory=set)
+    asked: set[tuple[str, str]] = field(default_factory=set)
     settings: set[str] = field(default_factory=set)
     quoted: set[str] = field(default_factory=set)
-    variables: set[str] = field(default_factory=set)
 
 
 # What was found, by kind: files as ``source`` or, missing, as ``place``; ``setting``; ``variable``.
@@ -60,29 +70,31 @@ class ImportReader:
         self._app_packages -= _NOT_READ
         self._scopes: dict[str, list[_Scope]] = {}
         self._calls: set[str] = set()
+        self._getters: set[str] = set()
 
     def follow(self, modules: Iterable[str]) -> Found:
         """Return what the files that ran and these modules have from others."""
         found: Found = defaultdict(set)
         waiting = [*self._executed, *(path for name in modules for path in _files_of(name))]
-        while waiting:
+        is_more = True
+        while is_more:
+            before = self._count(found)
             while waiting:
                 path = waiting.pop()
                 if path not in self._scopes and self._is_read(path):
                     self._scopes[path] = _read_scopes(path, self._modules.get(path, ("", ""))[1])
                     waiting.extend(self._take_scopes(path, found))
             # What one module calls may be a function of one that was read before.
-            waiting = [
-                file
-                for path in self._scopes
-                for file in self._take_scopes(path, found)
-                if file not in self._scopes and self._is_read(file)
-            ]
+            waiting = [file for path in self._scopes for file in self._take_scopes(path, found)]
+            waiting += [file for name in found["setting"] for file in _files_named_by(name)]
+            is_more = self._count(found) != before
         return found
 
+    def _count(self, found: Found) -> int:
+        known = (self._scopes, self._calls, self._getters, found["setting"])
+        return sum(map(len, known))
+
     def _is_read(self, path: str) -> bool:
-        if not path.endswith(".py"):
-            return False
         name = self._modules.get(path, ("", ""))[0]
         return is_own_file(path) or name.partition(".")[0] in self._app_packages
 
@@ -90,10 +102,11 @@ class ImportReader:
         """Yield the files that a file's active scopes import, and note what else those say."""
         is_own = is_own_file(path)
         if is_own:
-            found["source"].add(path)
+            found["source"].update(_find_container(path))
         lines = self._executed.get(path, ())
         for scope in self._scopes[path]:
-            is_imported = not scope.line or scope.name in self._calls
+            is_hidden = scope.name in self._calls or scope.name.startswith("__") or scope.is_cached
+            is_imported = not scope.line or is_hidden
             is_active = is_imported or scope.line in lines
             # A project's or an app's own settings are few, and often asked for by a helper.
             found["setting"].update(
@@ -101,14 +114,42 @@ class ImportReader:
                 for name in scope.settings
                 if (is_own and is_active) or not hasattr(global_settings, name)
             )
+            if scope.is_getter:
+                self._getters.add(scope.name)
             if not is_active:
                 continue
             if is_imported:
                 self._calls |= scope.calls
-            found["variable"].update(scope.variables if is_own else ())
+            found["variable"].update(
+                name for asked, name in scope.asked if is_own and self._is_environment(asked)
+            )
             for name in scope.imports:
                 yield from _files_of(name)
                 found["place"].update(_find_missing(name))
+
+    def _is_environment(self, asked: str) -> bool:
+        """Tell by its name whether something gives environment variables.
+
+        That may be ``os.environ`` and ``getenv``, those of packages for it, or the project's own.
+        """
+        last = asked.rpartition(".")[2]
+        return "env" in asked.lower() or last == "config" or last in self._getters
+
+
+def _find_container(path: str) -> Iterator[str]:
+    """Yield a file, or the archive that it is in; nothing if it was compiled elsewhere."""
+    place = path
+    while place and not os.path.exists(place):  # noqa: PTH110  # as text
+        place = place.rpartition(os.sep)[0]
+    if os.path.isfile(place):  # noqa: PTH113  # the same
+        yield place
+
+
+def _files_named_by(setting: str) -> Iterator[str]:
+    """Yield the files of what a setting of the project's own names, for others to import."""
+    value = None if hasattr(global_settings, setting) else getattr(settings, setting, None)
+    if isinstance(value, str) and "." in value:
+        yield from _files_of(value)
 
 
 def _files_of(name: str) -> Iterator[str]:
@@ -145,7 +186,9 @@ def _read_scopes(path: str, package: str) -> list[_Scope]:
             # Decorators and defaults are evaluated where the function is defined.
             waiting.extend((each, scope) for each in (*node.decorator_list, node.args))
             line = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-            scope = _Scope(name=node.name, line=line)
+            decorators = [_dotted_name(each) for each in node.decorator_list]
+            scope.calls.update(name.rpartition(".")[2] for name in decorators)
+            scope = _Scope(name=node.name, line=line, is_cached="cache" in str(decorators).lower())
             scopes.append(scope)
             waiting.extend((each, scope) for each in node.body)
         elif isinstance(node, ast.If) and _name_of(node.test) == "TYPE_CHECKING":
@@ -166,36 +209,52 @@ def _note(node: ast.AST, scope: _Scope, package: str) -> None:
         scope.imports.update(alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
         base = _absolute(package, node.level, node.module or "")
-        scope.imports.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
+        names = [alias.name for alias in node.names]
+        scope.imports.update((base, *(f"{base}.{name}" for name in names)))
+        scope.settings.update(names if base == settings.SETTINGS_MODULE else ())
     elif isinstance(node, ast.Attribute) and node.attr.isupper():
         scope.settings.add(node.attr)
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         if node.value.isupper() and node.value.isidentifier():
             scope.quoted.add(node.value)
+    elif isinstance(node, ast.ClassDef):
+        scope.calls.update(_name_of(each) for each in node.decorator_list)
     elif isinstance(node, ast.Call):
-        if isinstance(getattr(node.func, "value", node.func), ast.Name):
-            scope.calls.add(_name_of(node.func))
-        if node.args and _is_environment(node.func):
-            scope.variables.update(_texts(node.args[0]))
-    elif isinstance(node, ast.Subscript) and _name_of(node.value) == "environ":
-        scope.variables.update(_texts(node.slice))
+        _note_call(node, scope, package)
+    elif isinstance(node, ast.Subscript):
+        _note_name(_dotted_name(node.value), node.slice, scope)
 
 
-def _is_environment(function: ast.expr) -> bool:
-    """Tell whether a function is ``os.getenv``, or a method of ``os.environ``."""
-    if _name_of(function) == "getenv":
-        return True
-    return isinstance(function, ast.Attribute) and _name_of(function.value) == "environ"
+def _note_call(node: ast.Call, scope: _Scope, package: str) -> None:
+    called = _dotted_name(node.func)
+    last = called.rpartition(".")[2]
+    scope.calls.add(last)
+    for name in node.args[:1]:
+        _note_name(called, name, scope)
+        if last in _IMPORTERS and isinstance(name, ast.Constant):
+            text = str(name.value)
+            scope.imports.add(package + text if text.startswith(".") else text)
 
 
-def _texts(node: ast.expr) -> Iterator[str]:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield node.value
+def _note_name(asked: str, name: ast.expr, scope: _Scope) -> None:
+    """Note the name that something is asked for, or that a scope asks the environment for it."""
+    if isinstance(name, ast.Constant):
+        if isinstance(name.value, str | bytes):
+            scope.asked.add((asked, os.fsdecode(name.value)))
+    elif "environ" in asked or asked.endswith("getenv"):
+        scope.is_getter = True
 
 
 def _name_of(node: ast.expr) -> str:
     """Return a name, or that of an attribute."""
-    return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+    return _dotted_name(node).rpartition(".")[2]
+
+
+def _dotted_name(node: ast.expr) -> str:
+    """Return a name with those of what it is an attribute of, as far as they are names."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted_name(node.value)}.{node.attr}"
+    return _dotted_name(node.func) if isinstance(node, ast.Call) else getattr(node, "id", "")
 
 
 def _absolute(package: str, level: int, module: str) -> str:

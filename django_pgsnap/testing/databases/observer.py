@@ -1,9 +1,8 @@
 """What making a template really uses, noted while it is made.
 
-Code that runs shows by Python's monitoring (PEP 669), before Python 3.12 by a profile function.
-Files that are opened and directories that are listed show by an audit hook. Of some functions of
-Python's and Django's the arguments tell more: what is imported by name, which models are used,
-which environment variables are read. What another process reads, or a library by itself, is unseen.
+Code that runs shows by Python's monitoring (PEP 669), before Python 3.12 by a profile function. Of
+some functions of Python's and Django's the arguments tell more: what is imported by name, which
+models are used, which environment variables are read.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -22,6 +21,7 @@ from typing import Any, Final
 from unittest import mock
 
 from django.apps import AppConfig, apps
+from django.apps.registry import Apps
 from django.conf import LazySettings
 from django.contrib.auth import hashers
 from django.core import management
@@ -31,12 +31,12 @@ from django.template import loader
 from django.urls import base as urls
 from django.utils import module_loading
 
-from .stable_values import digest_file, is_own_file
-
-_WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+from .file_reads import file_reads, make_absolute
 
 # Numbers that tools may have (Python's sys.monitoring), those without a purpose of their own first.
 _TOOLS: Final = (4, 3, 5, 2, 1, 0)
+
+_PYTHON: Final = sys.stdlib_module_names
 
 
 class Observer:
@@ -47,18 +47,17 @@ class Observer:
 
     Attributes:
         executed: The files of code that ran, with the first line of each function.
-        opened: Digests of files that were read, by path; empty for one that is not there.
+        environment: The environment variables before migrations could change them.
         noted: Names of what else was used, by kind.
+        unchanged: Digests of what the templates were made from that are used, by kind and name.
     """
 
     def __init__(self) -> None:
         """Have nothing noted yet."""
         self.executed: defaultdict[str, set[int]] = defaultdict(set)
-        self.opened: dict[str, str] = {}
+        self.environment: dict[str, str] = {}
         self.noted: defaultdict[str, set[str]] = defaultdict(set)
-        self._written: set[str] = set()
-        self._is_watching = False
-        self._is_hooked = False
+        self.unchanged: dict[tuple[str, str], str] = {}
         note = self._note
         # What these functions are called with counts; their arguments are still unchanged.
         self._asked: Final[dict[CodeType, Callable[[dict[str, Any], FrameType], object]]] = {
@@ -75,6 +74,10 @@ class Observer:
             # Django keeps what it made of these settings when it read them first.
             hashers.get_hasher.__code__: lambda *_: note("setting", "PASSWORD_HASHERS"),
             loader.get_template.__code__: lambda *_: note("setting", "TEMPLATES"),
+            Apps.get_app_config.__code__: self._get_app_config,
+            genericpath.getsize.__code__: lambda a, _: file_reads.note_file(
+                make_absolute(a["filename"])
+            ),
             genericpath.exists.__code__: lambda a, _: self._look_for(a["path"]),
             genericpath.isfile.__code__: lambda a, _: self._look_for(a["path"]),
             genericpath.isdir.__code__: lambda a, _: self._look_for(a["s"]),
@@ -84,18 +87,11 @@ class Observer:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Note what is used meanwhile, in all threads."""
-        if not self._is_hooked:
-            # It stays until the process ends: there is no way to remove it.
-            self._is_hooked = True
-            sys.addaudithook(self._hear)
+        self.environment = self.environment or dict(os.environ)
         monitor = self._monitor() if sys.version_info >= (3, 12) else self._profile()
         getter = mock.patch.object(LazySettings, "__getattribute__", self._getter(), create=True)
-        self._is_watching = True
-        try:
-            with getter, monitor:
-                yield
-        finally:
-            self._is_watching = False
+        with getter, file_reads.record(), monitor:
+            yield
 
     @contextmanager
     def _monitor(self) -> Iterator[None]:
@@ -136,27 +132,13 @@ class Observer:
         if (ask := self._asked.get(code)) is not None:
             ask(frame.f_locals, frame)
             return True
-        if not code.co_filename.startswith("<"):
-            self.executed[code.co_filename].add(code.co_firstlineno)
+        path = code.co_filename
+        if not path.startswith("<"):
+            if path not in self.executed and not os.path.isfile(path):  # noqa: PTH113  # many
+                # Compiled code may be all that there is of a module.
+                self._note("module", frame.f_globals.get("__name__", ""))
+            self.executed[path].add(code.co_firstlineno)
         return False
-
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Note what the interpreter is about to do with a file or a directory."""
-        if not self._is_watching or event not in {"open", "os.listdir", "os.scandir"}:
-            return
-        # The import system looks for modules everywhere; what it finds shows when it runs.
-        caller = sys._getframe().f_back
-        is_import = caller and caller.f_code.co_filename.startswith("<frozen importlib")
-        if is_import or isinstance(arguments[0], int):
-            return
-        path = _absolute(arguments[0] or os.curdir)
-        if event != "open":
-            self._note("directory", path)
-        elif arguments[2] & _WRITES:
-            self._written.add(path)
-        elif path not in self.opened and path not in self._written and is_own_file(path):
-            self.opened[path] = ""  # to read it opens it again
-            self.opened[path] = digest_file(path)
 
     def _note(self, kind: str, name: object) -> None:
         self.noted[kind].add(str(name))
@@ -194,27 +176,31 @@ class Observer:
             self._note("model", model._meta.label)
             self.noted["module"].update(base.__module__ for base in model.__mro__)
 
+    def _get_app_config(self, arguments: dict[str, Any], frame: FrameType) -> None:
+        # Django asks for each; who else does may want what the project's own has.
+        if not _find_caller(frame, _PYTHON).startswith("django."):
+            config = arguments["self"].app_configs.get(arguments["app_label"])
+            self._note("module", type(config).__module__)
+
     def _read_variable(self, arguments: dict[str, Any], frame: FrameType) -> None:
-        root = _find_caller(frame, ("os", "_collections_abc", "collections.abc")).partition(".")[0]
-        # How Python and Django write to a terminal, or find temporary files, is of no account.
-        if root != "django" and root not in sys.stdlib_module_names:
-            self._note("variable", arguments["key"])
+        # How Django writes to a terminal is of no account. What others have Python read is.
+        if not _find_caller(frame, _PYTHON).startswith(("django.", "<")):
+            self._note("variable", os.fsdecode(arguments["key"]))
 
     def _look_for(self, path: Any) -> None:
         if isinstance(path, str | bytes | os.PathLike):
-            self._note("place", _absolute(path))
+            self._note("place", make_absolute(path))
 
 
-def _absolute(path: str | bytes | os.PathLike[Any]) -> str:
-    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # it may be no path at all
-
-
-def _find_caller(frame: FrameType, between: tuple[str, ...]) -> str:
-    """Return the name of the module that called a function, by way of some modules or directly."""
+def _find_caller(frame: FrameType, between: Container[str]) -> str:
+    """Return the name of the module that called a function, by way of some packages or directly."""
     caller = frame.f_back
-    while caller is not None and caller.f_globals.get("__name__") in between:
+    while caller is not None:
+        name = str(caller.f_globals.get("__name__", ""))
+        if name not in between and name.partition(".")[0] not in between:
+            return name
         caller = caller.f_back
-    return str(caller.f_globals.get("__name__", "")) if caller is not None else ""
+    return "<nobody>"
 
 
 observer: Final = Observer()

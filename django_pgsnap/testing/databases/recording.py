@@ -33,23 +33,21 @@ from django.utils.translation import to_locale, trans_real
 from ...conf import TEST_DATABASES
 from ...errors import ConfigurationError
 from .facts import Facts, SourceCounters, list_unmigrated_models
+from .file_reads import digest_file, file_reads, is_own_file
 from .imports import ImportReader
 from .observer import observer
-from .stable_values import (
-    digest_file,
-    digest_value,
-    is_own_file,
-    locate_file,
-    make_plain,
-    name_file,
-)
+from .stable_values import UNKNOWN, digest_result, digest_value, locate_file, make_plain, name_file
 
 # These have the names of test databases, which differ between processes, or are facts.
 _NOT_COMPARED: Final = frozenset({"DATABASES", "PGSNAP"})
 
-# What a run itself announces to its children.
-_OF_RUNS: Final = frozenset(
-    {TEST_DATABASES, "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_XDIST_WORKER"}
+# What a run itself announces to its children, and what terminals and shells are about.
+_NOT_COMPARED_VARIABLES: Final = frozenset(
+    {
+        *(TEST_DATABASES, "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_XDIST_WORKER"),
+        *("COLORTERM", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TERM"),
+        *("OLDPWD", "PATH", "PWD", "SHLVL", "TEMP", "TMP", "TMPDIR", "_"),
+    }
 )
 
 # Times of files are those of the last tick of the clock.
@@ -99,10 +97,15 @@ class Recording:
         looks: dict[str, Callable[[str], str | None]] = {**_LOOKS, "fact": facts.digests.get}
         try:
             for (kind, name), digest in self.uses.items():
-                if (with_files or kind not in _FILES) and looks[kind](name) != digest:
-                    return f"{_CALLED.get(kind, '')}{name} changed"
+                if with_files or kind not in _FILES:
+                    now = looks[kind](name) or ""
+                    if UNKNOWN in (now[:1], digest[:1]):
+                        return _describe_unknown(kind, name, now)
+                    if now != digest:
+                        return f"{_CALLED.get(kind, '')}{name} changed"
         except SavedMeanwhileError as error:
             return error.message
+        observer.unchanged |= {use: self.uses[use] for use in self.uses if use[0] != "fact"}
         return None
 
 
@@ -121,8 +124,11 @@ def seal(recording: Recording) -> str:
     """Return a recording as text that says nothing without the project's ``SECRET_KEY``.
 
     Raises:
-        ConfigurationError: There is no ``SECRET_KEY``.
+        ConfigurationError: There is no ``SECRET_KEY``, or something cannot be compared.
     """
+    for (kind, name), digest in recording.uses.items():
+        if digest.startswith(UNKNOWN):
+            raise ConfigurationError(_describe_unknown(kind, name, digest))
     nonce = os.urandom(_NONCE_BYTES)
     rows = [[*key, digest] for key, digest in recording.uses.items()]
     try:
@@ -133,6 +139,10 @@ def seal(recording: Recording) -> str:
             hint="Give the settings of the tests a SECRET_KEY.",
         ) from error
     return base64.b85encode(nonce + _mask(signed.encode(), nonce)).decode()
+
+
+def _describe_unknown(kind: str, name: str, digest: str) -> str:
+    return f"{_CALLED.get(kind, '')}{name} cannot be compared: {digest[len(UNKNOWN) :]}"
 
 
 def unseal(text: str) -> Recording | None:
@@ -162,8 +172,12 @@ def _list_uses(facts: Facts, listening: list[_Listener]) -> Iterator[tuple[tuple
     if "ROOT_URLCONF" in noted["setting"]:
         modules.update(_list_urlconfs(get_resolver()))
     imported = ImportReader(observer.executed).follow(modules)
+    yield from observer.unchanged.items()
     yield from ((("fact", name), digest) for name, digest in facts.digests.items())
-    for path, digest in observer.opened.items():
+    # What code read before counts where migrations have to do with that.
+    readers = ("", *imported["source"])
+    files = {path: each for reader in readers for path, each in file_reads.files[reader].items()}
+    for path, digest in files.items():
         # What came or went meanwhile is the migrations' own work.
         if bool(digest) == os.path.isfile(path):  # noqa: PTH113  # many, perhaps
             yield ("file", name_file(path)), digest
@@ -171,18 +185,22 @@ def _list_uses(facts: Facts, listening: list[_Listener]) -> Iterator[tuple[tuple
         yield ("receivers", label), _digest_receivers(label, listening)
     paths = {
         "source": imported["source"],
-        "place": {*noted["place"], *imported["place"]} - observer.opened.keys(),
-        "directory": noted["directory"],
+        "place": {*noted["place"], *imported["place"]} - files.keys(),
+        "directory": {path for reader in readers for path in file_reads.directories[reader]},
         "catalog": set(_list_catalogs()),
     }
     names = {
         "setting": {*noted["setting"], *imported["setting"]} - _NOT_COMPARED,
-        "variable": {*noted["variable"], *imported["variable"]} - _OF_RUNS,
+        "variable": {*noted["variable"], *imported["variable"]} - _NOT_COMPARED_VARIABLES,
         "command": noted["command"],
         **{kind: {name_file(path) for path in paths[kind] if is_own_file(path)} for kind in paths},
     }
+    looks: dict[str, Callable[[str], str]] = {
+        **_LOOKS,
+        "variable": lambda name: digest_value(observer.environment.get(name)),
+    }
     for kind, used in names.items():
-        yield from (((kind, name), _LOOKS[kind](name)) for name in sorted(used))
+        yield from (((kind, name), looks[kind](name)) for name in sorted(used))
 
 
 def _fields_without_migrations() -> Iterator[Any]:
@@ -291,7 +309,7 @@ _LOOKS: Final[dict[str, Callable[[str], str]]] = {
     "place": _look_at_place,
     "directory": _look_at_directory,
     "catalog": lambda name: digest_file(locate_file(name)),
-    "setting": lambda name: digest_value(getattr(settings, name, _NO_VALUE)),
+    "setting": lambda name: digest_result(lambda: getattr(settings, name, _NO_VALUE)),
     "variable": lambda name: digest_value(os.environ.get(name)),
     "command": lambda name: digest_value(get_commands().get(name)),
     "receivers": lambda label: _digest_receivers(label, _list_receivers()),

@@ -1,37 +1,29 @@
-"""Values and files in terms that are the same in every process and every checkout of a project."""
+"""Values and names of files that are the same in every process and every checkout of a project."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
-import sysconfig
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
 from django.utils.functional import Promise
 
-# Python, this package and what is installed are told by their versions. Editable installations lie
-# elsewhere, so that their files count as the project's.
-_INSTALLED: Final = (
-    *{
-        f"{os.path.realpath(path)}{os.sep}"
-        for path in (
-            str(Path(__file__).parents[2]),
-            *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
-            # The system's or the user's own, which a virtual environment may look into.
-            *(path for path in sys.path if path.endswith(("site-packages", "dist-packages"))),
-        )
-    },
+from .file_reads import digest_bytes
+
+# A directory of `tempfile` means the same each time, whatever it is called.
+_TEMPORARY: Final = re.compile(
+    re.escape(tempfile.gettempdir() + os.sep + tempfile.gettempprefix())
+    + "[a-z0-9_]{8}(?![a-z0-9_])"
 )
 
-# What lies there is no file, whatever the system says.
-_PSEUDO: Final = ("/dev/", "/proc/", "/run/", "/sys/")
+# What begins the digest of a value that cannot be told, because the project's code fails.
+UNKNOWN: Final = "?"
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -44,14 +36,22 @@ _UNTOLD: Final[tuple[object, ...]] = (object.__repr__,)
 
 
 def digest_value(value: object) -> str:
-    """Return 20 hexadecimal digits that stand for a value."""
-    text = repr(make_plain(value)).replace(sys.prefix, "<prefix>")
-    return digest_bytes(text.replace(project_root(), "<project>").encode(errors="surrogatepass"))
+    """Return 20 hexadecimal digits that stand for a value; see `digest_result`."""
+    return digest_result(lambda: value)
 
 
-def digest_bytes(data: bytes) -> str:
-    """Return 20 hexadecimal digits that stand for bytes."""
-    return hashlib.blake2b(data, digest_size=10).hexdigest()
+def digest_result(read: Callable[[], object]) -> str:
+    """Return 20 hexadecimal digits that stand for what a function returns.
+
+    Where code of the project fails, its `repr` or `deconstruct` for instance, it is `UNKNOWN`
+    with the error.
+    """
+    try:
+        text = repr(make_plain(read()))
+    except Exception as error:  # noqa: BLE001  # whatever that code raises
+        return f"{UNKNOWN}{type(error).__name__}: {error}"
+    text = text.replace(sys.prefix, "<prefix>").replace(project_root(), "<project>")
+    return digest_bytes(_TEMPORARY.sub("<temporary>", text).encode(errors="surrogatepass"))
 
 
 def make_plain(value: Any, depth: int = _DEPTH) -> Any:
@@ -85,15 +85,6 @@ def _attributes(value: Any) -> object:
     return getattr(value, "__dict__", None) if type(value).__repr__ in _UNTOLD else None
 
 
-def digest_file(path: str) -> str:
-    """Return a digest of a file, empty where there is none that can be read."""
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # a hot spot of the start-up
-            return digest_bytes(file.read())
-    except (OSError, ValueError):
-        return ""
-
-
 @cache
 def project_root() -> str:
     """Return the directory from which the project's modules are imported."""
@@ -107,15 +98,10 @@ def project_root() -> str:
     return os.path.abspath(path)  # noqa: PTH100  # the same
 
 
-@cache
-def is_own_file(path: str) -> bool:
-    """Tell whether a file, by its absolute path, is the project's or its data."""
-    return not path.startswith(_PSEUDO) and not os.path.realpath(path).startswith(_INSTALLED)
-
-
 def name_file(path: str) -> str:
     """Return what a file is called in every checkout of the project."""
     root = project_root()
+    path = os.path.abspath(path)  # noqa: PTH100  # as text
     if os.path.commonpath([path, root]) == os.path.abspath(os.sep):  # noqa: PTH100  # as text
         return path
     return os.path.relpath(path, root)
