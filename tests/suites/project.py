@@ -103,6 +103,7 @@ class Project:
     Attributes:
         path: The directory.
         settings: What its settings have beside the usual; JSON.
+        python: The Python that runs it.
     """
 
     def __init__(self, path: Path, server: Server) -> None:
@@ -118,6 +119,7 @@ class Project:
         }
         self.settings: dict[str, Any] = {"DATABASES": {"default": self.database("shop")}}
         self.variables: dict[str, str] = {}
+        self.python = sys.executable
         self._children: list[subprocess.Popen[str]] = []
         self.write("project_settings.py", SETTINGS)
         self.write("shop/__init__.py", "")
@@ -203,7 +205,7 @@ class Project:
             "PYTHONDONTWRITEBYTECODE": "1",
             **self.variables,
         }
-        command = [sys.executable, "-m", module, *arguments]
+        command = [self.python, "-m", module, *arguments]
         child = subprocess.Popen(
             command,
             cwd=self.path,

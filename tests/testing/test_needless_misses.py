@@ -1,7 +1,10 @@
 """A template is used wherever migrating would give the same: what migrations do not use is free."""
 
 import shutil
+import sys
+import venv
 from pathlib import Path
+from textwrap import dedent
 
 from tests.suites.project import Project
 
@@ -32,6 +35,7 @@ DATA = """
 
     def forwards(apps, schema_editor):
         assert settings.USED
+        assert settings.MEDIA_ROOT
         apps.get_model("shop", "Item").objects.create(name=AIRPORTS[0])
         with open({journal!r}, "a") as journal:
             journal.write("first\\n")
@@ -50,6 +54,18 @@ AIRPORTS = """
         from shop import views
 
         return views, __import__("os").environ["HOME"]
+"""
+
+
+MODEL_TESTS = """
+    from django.test import TestCase
+
+    from shop.models import Item
+
+
+    class ItemTests(TestCase):
+        def test_length(self):
+            Item.objects.create(name="long")
 """
 
 
@@ -105,3 +121,44 @@ def test_another_directory(project: Project, tmp_path: Path) -> None:
     ended = project.run("test", "--verbosity", "2")
 
     assert "Alias 'default': used a template, since nothing changed." in ended.stderr
+
+
+def test_another_virtual_environment(project: Project, tmp_path: Path) -> None:
+    """The same packages in another directory are the same."""
+    data = DATA.format(journal=tmp_path / "journal").replace("shop.airports", "airports")
+    project.write("shop/migrations/0002_data.py", data.replace("assert settings.", "settings."))
+    with (project.path / "project_settings.py").open("a") as settings:
+        settings.write("USED = MEDIA_ROOT = 1\n")
+    ran = []
+
+    for name in ("first", "second"):
+        place = tmp_path / name
+        venv.create(place, symlinks=True)
+        (packages,) = place.glob("lib/python*/site-packages")
+        (packages / "airports-1.dist-info").mkdir()
+        (packages / "airports.py").write_text(dedent(AIRPORTS))
+        (packages / "outer.pth").write_text("\n".join(filter(is_packages, sys.path)))
+        project.python = str(place / "bin" / "python")
+        ran.append(project.test())
+
+    assert ran == [["first"], []]
+
+
+def is_packages(path: str) -> bool:
+    return path.endswith("site-packages")
+
+
+def test_models_without_migrations(project: Project) -> None:
+    """With --no-migrations a template serves as long as the models are the same."""
+    project.write("shop/tests.py", MODEL_TESTS)
+    assert project.run_pytest("--no-migrations").returncode == 0
+    again = project.run_pytest("--no-migrations", "-v")
+    assert "used a template, since nothing changed" in again.stdout
+
+    models = (project.path / "shop/models.py").read_text()
+    project.write("shop/models.py", models.replace("100", "3"))
+    edited = project.run_pytest("--no-migrations", "-v")
+
+    assert edited.returncode == 1
+    assert "value too long for type character varying(3)" in edited.stdout
+    assert "because the models without migrations changed" in edited.stdout
