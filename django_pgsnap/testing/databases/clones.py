@@ -136,14 +136,6 @@ def drop_in_background(server: Server, name: str) -> None:
         session.fire(drop_database(to_drop))
 
 
-def drop_shut_in_background(server: Server, name: str) -> None:
-    """Have the server drop a shut database of ours by itself, unless somebody else does."""
-    session = server.session("clearing up")
-    if try_acquire_lock(session, name):
-        session.fire(drop_database(name))
-    session.close()
-
-
 def sweep_dead_runs(session: Session, source: str) -> list[str]:
     """Drop what killed runs on this live database left, and return what that was.
 

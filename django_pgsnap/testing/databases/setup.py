@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
 
-import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clones.records import TemplateRecord
@@ -19,7 +17,6 @@ from ...clones.test_databases import (
 )
 from ...conf import test_config
 from ...connections.reconnect import close_pools
-from ...errors import ConfigurationError, PgsnapError
 from ...postgres.counters import count_rows_written
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
@@ -28,10 +25,8 @@ from . import clones, own_databases, template_spares, templates
 from .clones import drop_in_background, remove_snapshots
 from .facts import Facts, read_facts
 from .own_databases import OwnDatabase, is_own_template, release_name
-from .recording import Recording, record, seal, unseal
+from .recording import record, unseal
 from .templates import Tell, Wanted
-
-_NOT_KEPT: Final = "The next run will migrate again, since this state could not be kept: {}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +161,7 @@ def _use_again(
         tell(f"Alias {slot.alias!r}: migrated what was kept, because {change}.", 2)
         with record(facts) as recorded:
             migrate(True)
-        comment = replace(comment, recording=_seal_or_tell(recorded, tell))
+        comment = replace(comment, recording=templates.seal_or_tell(recorded, tell))
     slot.session.execute(write_comment(replace(comment, kept=True)))
     slot.register(None)
     return change is None
@@ -183,34 +178,13 @@ def _make(
     session = slot.session
     with record(wanted.facts) as recorded:
         migrate(False)
-    sealed = _seal_or_tell(recorded, tell) if keep or test_config().keep else ""
-    template = _publish(slot, wanted, sealed, tell) if sealed and test_config().keep else None
+    sealed = templates.seal_or_tell(recorded, tell) if keep or test_config().keep else ""
+    _disconnect(slot.connection)
+    template = templates.publish_or_tell(session, slot.name, wanted, sealed, tell)
     comment = slot.describe(recording=sealed if keep else "", kept=keep)
     session.execute(write_comment(comment))
     rows = count_rows_written(session, slot.name)
     slot.register(template.database if template else None, rows_written=rows)
-
-
-def _publish(
-    slot: TestDatabaseSlot, wanted: Wanted, sealed: str, tell: Tell
-) -> TemplateRecord | None:
-    _disconnect(slot.connection)
-    try:
-        return templates.publish_template(slot.session, slot.name, wanted, sealed)
-    except (PgsnapError, psycopg.Error) as error:
-        if slot.session.broken:
-            raise
-        tell(_NOT_KEPT.format(error), 1)
-        return None
-
-
-def _seal_or_tell(recorded: Callable[[], Recording], tell: Tell) -> str:
-    """Return what was recorded, or say why it cannot be kept and return nothing."""
-    try:
-        return seal(recorded())
-    except ConfigurationError as error:
-        tell(_NOT_KEPT.format(error), 1)
-        return ""
 
 
 def mark_unfinished(connection: BaseDatabaseWrapper, name: str) -> None:

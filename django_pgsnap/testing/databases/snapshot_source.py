@@ -13,8 +13,7 @@ from django.db import connections
 from ...clones.catalog import AnyDatabase, load_catalog
 from ...clones.names import nearest_names
 from ...clones.records import CopyRecord
-from ...conf import test_config
-from ...errors import ConfigurationError, SnapshotNotFoundError
+from ...errors import SnapshotNotFoundError
 from ...postgres.session import Session
 from ..reset.baseline import Baseline
 from ..reset.resetter import DatabaseResetter
@@ -89,14 +88,9 @@ def _prepare(
         with recording.record(facts) as recorded:
             migrate()
         resetter.disconnect_all()
-        try:
-            sealed = recording.seal(recorded()) if test_config().keep else ""
-        except ConfigurationError:
-            sealed = ""
-        if not sealed:
-            return resetter.start_from(resetter.clone_state())
-        made = templates.publish_template(session, resetter.name, wanted, sealed)
-    return resetter.start_from(made.database)
+        sealed = templates.seal_or_tell(recorded, _tell_nobody)
+        made = templates.publish_or_tell(session, resetter.name, wanted, sealed, _tell_nobody)
+        return resetter.start_from(made.database if made else resetter.clone_state())
 
 
 def _tell_nobody(_text: str, _verbosity: int) -> None:

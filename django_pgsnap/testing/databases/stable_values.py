@@ -32,7 +32,7 @@ _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _DEPTH: Final = 12
 _OBJECT: Final = 5
 
-_UNTOLD: Final[tuple[object, ...]] = (object.__repr__,)
+_REPR: Final[object] = object.__repr__
 
 
 def digest_value(value: object) -> str:
@@ -82,7 +82,7 @@ def _attributes(value: Any) -> object:
         return value.deconstruct()
     if is_dataclass(value):
         return {each.name: getattr(value, each.name) for each in fields(value)}
-    return getattr(value, "__dict__", None) if type(value).__repr__ in _UNTOLD else None
+    return getattr(value, "__dict__", None) if type(value).__repr__ is _REPR else None
 
 
 @cache

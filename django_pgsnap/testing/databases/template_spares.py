@@ -6,12 +6,13 @@ published with, so that the spare of an earlier template is nobody's, and swept.
 
 from __future__ import annotations
 
+from ...clones.background import BackgroundStatements
 from ...clones.catalog import AnyDatabase, load_catalog
 from ...clones.names import spare_name
 from ...clones.records import TemplateRecord
 from ...clones.spares import wants_spare
 from ...conf import config
-from ...postgres.advisory_locks import release_lock, try_acquire_lock, wait_for_lock
+from ...postgres.advisory_locks import release_lock, wait_for_lock
 from ...postgres.server import Server
 from ...postgres.session import Session
 from . import clones
@@ -43,13 +44,14 @@ def order_template_spare(server: Server, template: str) -> None:
         if found is None or not wants_spare(found):
             return
         name = spare_name(found.set_id)
+        statements = BackgroundStatements(server, [session])
         for other in present.templates([found.source]):
             spare = spare_name(other.record.set_id)
             if spare != name and spare in present.databases:
-                clones.drop_shut_in_background(server, spare)
-        if name not in present.databases and try_acquire_lock(session, name):
-            clone = clones.plan_clone(session, template, name)
-            session.fire(clone.statement)
+                statements.drop(spare)
+        if name not in present.databases:
+            statements.make(clones.plan_clone(session, template, name))
+        statements.send_all()
 
 
 def _record(found: AnyDatabase | None) -> TemplateRecord | None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import django
+import psycopg
 from psycopg import sql
 
 from ...clones.catalog import load_catalog
@@ -21,12 +22,13 @@ from ...clones.names import new_identity
 from ...clones.records import TemplateRecord
 from ...clones.templates import is_fresh_template, list_templates, prune_templates
 from ...clones.transitions import publish_copy, rewrite_comment
-from ...conf import config
+from ...conf import config, test_config
+from ...errors import ConfigurationError, PgsnapError
 from ...postgres.advisory_locks import lock_key, release_lock, try_acquire_lock, wait_for_lock
 from ...postgres.session import Session
 from .clones import make_shut_clone
 from .facts import Facts
-from .recording import unseal
+from .recording import Recording, seal, unseal
 from .stable_values import project_root
 
 _SHARE: Final = sql.SQL("SELECT pg_catalog.pg_try_advisory_lock_shared(%s)")
@@ -35,6 +37,8 @@ _SIZE: Final = sql.SQL("SELECT pg_catalog.pg_database_size(%s)")
 
 # Who used a template so lately wants to know why it serves no longer.
 _RECENT: Final = timedelta(hours=1)
+
+_NOT_KEPT: Final = "The next run will migrate again, since this state could not be kept: {}"
 
 # Texts for the user, each with the verbosity from which on it is shown.
 Tell = Callable[[str, int], object]
@@ -98,6 +102,30 @@ def find_template(session: Session, wanted: Wanted, tell: Tell) -> TemplateRecor
     is_news = bool(found) and found[0].used_at > (datetime.now(UTC) - _RECENT).isoformat()
     tell(f"Alias {wanted.alias!r}: made by migrating, because {why}.", 1 if is_news else 2)
     return None
+
+
+def seal_or_tell(recorded: Callable[[], Recording], tell: Tell) -> str:
+    """Return what was recorded, sealed, or say why it cannot be kept and return nothing."""
+    try:
+        return seal(recorded())
+    except ConfigurationError as error:
+        tell(_NOT_KEPT.format(error), 1)
+        return ""
+
+
+def publish_or_tell(
+    session: Session, database: str, wanted: Wanted, recording: str, tell: Tell
+) -> TemplateRecord | None:
+    """Publish a template if that is wanted and something was recorded, or say why it cannot be."""
+    if not recording or not test_config().keep:
+        return None
+    try:
+        return publish_template(session, database, wanted, recording)
+    except (PgsnapError, psycopg.Error) as error:
+        if session.broken:
+            raise
+        tell(_NOT_KEPT.format(error), 1)
+        return None
 
 
 def publish_template(

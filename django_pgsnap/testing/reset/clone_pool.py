@@ -12,13 +12,14 @@ from typing import Final
 
 import psycopg
 
+from ...clones.background import BackgroundStatements
 from ...clones.names import new_identity, unfinished_name
 from ...clones.strategy import drop_database
 from ...postgres.advisory_locks import release_lock, try_acquire_lock
 from ...postgres.server import Server
 from ...postgres.session import Query, Session
 from ..databases import clones, own_databases
-from ..databases.clones import drop_shut_in_background, make_shut_clone
+from ..databases.clones import make_shut_clone
 
 # So many clones are made ahead once one was asked for before it was complete.
 _MAX_AHEAD: Final = 2
@@ -90,9 +91,11 @@ class ClonePool:
             self._finish_drop(dropper)
         for worker in [*self._cloners, *self._droppers]:
             worker.close()
+        statements = BackgroundStatements(self._server)
         for name in self._to_drop:
             release_lock(self._holder, name)
-            drop_shut_in_background(self._server, name)
+            statements.drop(name)
+        statements.send_all()
 
     def _discard_clones(self, *, but_of: str) -> None:
         for cloner in self._cloners:
