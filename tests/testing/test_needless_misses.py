@@ -125,7 +125,7 @@ def test_another_directory(project: Project, tmp_path: Path) -> None:
 
 def test_another_virtual_environment(project: Project, tmp_path: Path) -> None:
     """The same packages in another directory are the same."""
-    data = DATA.format(journal=tmp_path / "journal").replace("shop.airports", "airports")
+    data = DATA.format(journal=str(tmp_path / "journal")).replace("shop.airports", "airports")
     project.write("shop/migrations/0002_data.py", data.replace("assert settings.", "settings."))
     with (project.path / "project_settings.py").open("a") as settings:
         settings.write("USED = MEDIA_ROOT = 1\n")
@@ -149,11 +149,9 @@ def is_packages(path: str) -> bool:
 
 
 def test_models_without_migrations(project: Project) -> None:
-    """With --no-migrations a template serves as long as the models are the same."""
+    """With --no-migrations a template serves no longer when a model is edited."""
     project.write("shop/tests.py", MODEL_TESTS)
     assert project.run_pytest("--no-migrations").returncode == 0
-    again = project.run_pytest("--no-migrations", "-v")
-    assert "used a template, since nothing changed" in again.stdout
 
     models = (project.path / "shop/models.py").read_text()
     project.write("shop/models.py", models.replace("100", "3"))

@@ -390,11 +390,9 @@ CASES: dict[str, Case] = {
 
 # Each once by `tox -e templates`; these by every run of the suite, on all versions of Python.
 SAMPLE = {
-    "function called at import, with a lazy import",
     "manager of the user model",
     "receiver of pre_save without a sender",
     "the project's own migrate",
-    "dotted name of a constant in a setting",
     "compiled module without its source",
     "method",
 }
