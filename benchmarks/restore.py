@@ -23,7 +23,7 @@ from unittest import mock
 from benchmarks import data, figures, project, servers
 from benchmarks.figures import Times
 from benchmarks.servers import Place
-from django_pgsnap.snapshots.context import finish_operation
+from django_pgsnap.snapshots.operation import finish_operation
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 

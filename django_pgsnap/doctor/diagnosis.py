@@ -23,7 +23,7 @@ from ..postgres.server import Server, server_errors
 from ..postgres.targets import Target, group_by_server, list_targets, merge_servers
 from ..reporting import Reporter
 from ..safety import check_enabled, check_server_allowed
-from ..snapshots.context import open_operation
+from ..snapshots.operation import open_operation
 from .findings import Diagnosis, Finding, Scene, measure_usage
 from .live_databases import find_live_problems
 from .managed_databases import find_incomplete, find_managed_problems

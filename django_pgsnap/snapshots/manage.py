@@ -26,7 +26,8 @@ from ..postgres.advisory_locks import acquire_lock, try_acquire_lock
 from ..postgres.preconditions import check_collation, check_privileges
 from ..reporting import Reporter
 from . import queries
-from .context import ServerContext, choose_targets, finish_operation, open_operation
+from .context import ServerContext, choose_targets
+from .operation import finish_operation, open_operation
 from .queries import find_snapshot_in
 from .types import CopyMember, Snapshot, Undo, UndoMember, undos_of
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from ..conf import config
 from ..errors import ConfigurationError
 from ..reporting import Reporter
-from .context import choose_targets, find_snapshots, open_operation
+from .context import choose_targets, find_snapshots
 from .manage import delete_in
+from .operation import open_operation
 from .queries import list_snapshots
 from .types import Snapshot
 

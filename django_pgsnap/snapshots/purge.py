@@ -23,14 +23,7 @@ from ..postgres.server import drop_maintenance_database, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
-from .context import (
-    ServerContext,
-    choose_targets,
-    find_snapshots,
-    find_undos,
-    open_operation,
-    read_contexts,
-)
+from .context import ServerContext, choose_targets, find_snapshots, find_undos, read_contexts
 from .manage import check_parts_outside
 from .managed import (
     EVERYTHING,
@@ -40,6 +33,7 @@ from .managed import (
     list_published,
     list_test_databases,
 )
+from .operation import open_operation
 from .types import Snapshot, Undo
 
 

@@ -30,7 +30,8 @@ from ..postgres.properties import (
 from ..postgres.server import Server
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
-from .context import ServerContext, report_terminated
+from .context import ServerContext
+from .operation import report_terminated
 from .types import AnyMember, MemberT, Snapshot
 from .undo_history import KeptSet, Place, Successor, settle_history
 

@@ -23,8 +23,9 @@ from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from ..safety import check_server_allowed
 from ..signals import pre_restore
-from .context import ServerContext, choose_targets, finish_operation, open_operation
+from .context import ServerContext, choose_targets
 from .manage import delete
+from .operation import finish_operation, open_operation
 from .queries import find_snapshot_in, report_finished
 from .replace_live import (
     IncomingDatabase,

@@ -43,14 +43,8 @@ from ..postgres.server import Server
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from ..signals import post_take, pre_take
-from .context import (
-    ServerContext,
-    choose_targets,
-    finish_operation,
-    group_copies,
-    open_operation,
-    report_terminated,
-)
+from .context import ServerContext, choose_targets, group_copies
+from .operation import finish_operation, open_operation, report_terminated
 from .publish import Publication, publish_snapshot
 from .queries import report_finished
 from .types import CopyMember, Snapshot, snapshots_of

@@ -26,7 +26,8 @@ from ..postgres.properties import apply_properties, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..reporting import Reporter
-from .context import ServerContext, choose_targets, open_operation
+from .context import ServerContext, choose_targets
+from .operation import open_operation
 from .queries import find_snapshot_in
 from .replace_live import match_with_live
 from .restore import check_complete, plan_clone

@@ -9,7 +9,8 @@ from ..errors import NothingToUndoError, ObstacleError
 from ..messages import join_messages
 from ..reporting import Reporter
 from ..signals import pre_restore
-from .context import ServerContext, choose_targets, find_undos, finish_operation, open_operation
+from .context import ServerContext, choose_targets, find_undos
+from .operation import finish_operation, open_operation
 from .queries import report_finished
 from .replace_live import (
     IncomingDatabase,

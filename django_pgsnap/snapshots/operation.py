@@ -1,0 +1,289 @@
+"""An operation on live databases: what each begins with, and what each ends with.
+
+Sessions, locks and a look at the catalog at its beginning; at its end, statements that the server
+finishes by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+import psycopg
+
+from ..clones.background import BackgroundStatements
+from ..clones.catalog import (
+    AnyDatabase,
+)
+from ..clones.spares import describe_taken_name, plan_spare, wants_spare
+from ..conf import config
+from ..connections.reconnect import (
+    aliases_sharing_database,
+    check_not_in_atomic,
+    close_connections,
+    repair_pools,
+)
+from ..errors import (
+    ConfigurationError,
+    DatabaseBusyError,
+    PgsnapError,
+)
+from ..messages import join_messages, message
+from ..postgres.advisory_locks import (
+    HeldTooLongError,
+    LockHolder,
+    acquire_lock,
+    read_catalog_lock_holders,
+)
+from ..postgres.backends import BackendTerminator
+from ..postgres.parallel import start_in_thread
+from ..postgres.server import Server, server_errors
+from ..postgres.session import Session
+from ..postgres.targets import (
+    Target,
+    group_by_server,
+    live_database_names,
+)
+from ..reporting import Reporter
+from ..safety import check_server_allowed
+from .context import ServerContext
+from .types import (
+    CopyMember,
+)
+
+
+@contextmanager
+def open_operation(
+    purpose: str,
+    about: Sequence[Target],
+    *,
+    wait_s: float,
+    disturbs_live: bool = True,
+    reporter: Reporter | None = None,
+) -> Iterator[list[ServerContext]]:
+    """Hold the locks of live databases, and what the work on them needs.
+
+    All sessions are opened before anything is locked: clients that have to wait later on would
+    fill the server's connection slots. Locks are taken in the order of names, so that two
+    operations never wait for each other.
+
+    Args:
+        purpose: What others are told that it is about.
+        about: The live databases.
+        wait_s: How long to wait for another operation, in seconds.
+        disturbs_live: Whether sessions on the live databases will be ended, Django's own too.
+        reporter: Who hears for which other operation it waits.
+
+    Raises:
+        InsideTransactionError: It disturbs, and this thread is inside ``transaction.atomic``.
+        NotEnabledError: A server is at a public address.
+        OperationRunningError: Another operation is at work on one of the databases.
+        ServerUnavailableError: A server cannot be reached.
+    """
+    with server_errors(), ExitStack() as stack:
+        if disturbs_live:
+            aliases = aliases_sharing_database(target.alias for target in about)
+            check_not_in_atomic(aliases)
+            close_connections(aliases)
+            stack.callback(repair_pools, aliases)
+        opened = [
+            _open(stack, purpose, server, group, wait_s, may_create=disturbs_live)
+            for server, group in group_by_server(about).items()
+        ]
+        _lock(opened, wait_s, reporter)
+        with _lock_errors(opened):
+            contexts = [context.reloaded() for context in opened]
+            for context in contexts:
+                _check_ours(context)
+            yield contexts
+
+
+def _open(
+    stack: ExitStack,
+    purpose: str,
+    server: Server,
+    group: Sequence[Target],
+    wait_s: float,
+    *,
+    may_create: bool,
+) -> ServerContext:
+    """Open the sessions on one server at the same time; that is much of what a restore takes."""
+
+    def check(session: Session) -> None:
+        check_server_allowed(session, group)
+
+    def session() -> Session:
+        before_creating = check if may_create else None
+        return server.session(purpose, lock_timeout_s=wait_s, before_creating=before_creating)
+
+    others = [start_in_thread(session) for _ in group]
+    for each in others:
+        stack.callback(each.add_done_callback, _close)
+    watcher = stack.enter_context(session())
+    check(watcher)
+    workers = {target.alias: each.result() for target, each in zip(group, others, strict=True)}
+    return ServerContext(server=server, targets=tuple(group), watcher=watcher, workers=workers)
+
+
+def _close(opening: Future[Session]) -> None:
+    if not opening.exception():
+        opening.result().close()
+
+
+def _lock(opened: Sequence[ServerContext], wait_s: float, reporter: Reporter | None) -> None:
+    wanted = [
+        (target.name, str(context.server), context.workers[target.alias])
+        for context in opened
+        for target in context.targets
+    ]
+    for name, _, worker in sorted(wanted, key=lambda each: each[:2]):
+        acquire_lock(worker, name, wait_s, reporter)
+
+
+@contextmanager
+def _lock_errors(opened: Sequence[ServerContext]) -> Iterator[None]:
+    """Name who holds what we waited for in vain."""
+    try:
+        yield
+    except (psycopg.errors.LockNotAvailable, HeldTooLongError) as error:
+        holders = [holder.description for each in opened for holder in _lock_holders(each)]
+        raise DatabaseBusyError(
+            "Another session is copying one of the databases, or has not committed an ALTER "
+            "DATABASE, COMMENT or GRANT of it:{holders}",
+            hint="Commit or end it (SELECT pg_terminate_backend(pid)), or wait longer with --wait.",
+            holders=join_messages("\n  ", ["", *holders]) or message(" it has just ended."),
+        ) from error
+
+
+def _lock_holders(context: ServerContext) -> list[LockHolder]:
+    """Return who else holds locks on the catalog entries of the databases that we work on."""
+    now = context.reloaded()
+    members = (*now.copies(), *now.undos())
+    names = [*now.sources, *(member.database.name for member in members)]
+    return read_catalog_lock_holders(
+        now.watcher, names, [worker.pid for worker in now.workers.values()]
+    )
+
+
+def _check_ours(context: ServerContext) -> None:
+    """Refuse where ``DATABASES`` names what is ours to rename and drop.
+
+    Raises:
+        ConfigurationError: ``DATABASES`` names a copy, a spare or an undo.
+    """
+    present = context.catalog
+    named = live_database_names()
+    for database in (
+        *present.copies(context.sources),
+        *present.undos(context.sources),
+        *present.spares.values(),
+    ):
+        if database.name in named:
+            raise ConfigurationError(
+                "DATABASES names {name!r}, which holds a snapshot, a spare or an undo.",
+                hint="Take that alias out: snapshots are there to be renamed and dropped.",
+                name=database.name,
+            )
+
+
+def report_terminated(terminators: Iterable[BackendTerminator], reporter: Reporter) -> None:
+    """Tell how many sessions were ended."""
+    count = sum(
+        len(terminator.ended) for terminator in {id(each): each for each in terminators}.values()
+    )
+    if count:
+        one = message("Ended 1 session on the live database.")
+        several = message("Ended {count} sessions on the live database.", count=count)
+        reporter.note(one if count == 1 else several)
+
+
+# Each statement beyond the operation's own sessions takes a connection of the server. What is left
+# over the next operation sends off.
+_EXTRA_SESSIONS: Final = 4
+
+
+def finish_operation(
+    contexts: Sequence[ServerContext],
+    *,
+    current: Sequence[CopyMember] = (),
+    drops: Mapping[Server, Sequence[str]],
+    reporter: Reporter,
+) -> list[ServerContext]:
+    """Have spares made of the current copies, and have dropped what nobody needs.
+
+    The server finishes both by itself. Leftovers of interrupted operations go along. The
+    operation's sessions are used up, and with them its locks are given back. The operation itself
+    is done by now, so whatever goes wrong here is only reported.
+
+    Args:
+        contexts: The servers' parts of the operation.
+        current: The copies that are to have spares; those of other snapshots are dropped then,
+            but for as many as ``SPARES`` says.
+        drops: Databases that the operation has made superfluous.
+        reporter: Who hears what went wrong.
+
+    Returns:
+        The servers as the operation leaves them; none if one could not be looked at.
+    """
+    left = []
+    for context in contexts:
+        here = [member for member in current if member.server == context.server]
+        try:
+            now = context.reloaded()
+            _send_off(now, here, drops.get(context.server, ()), reporter)
+            left.append(now)
+        except (PgsnapError, psycopg.Error) as error:
+            reporter.warn(
+                message(
+                    "Done, but the server could not be told to make the spare or to drop what "
+                    "is left over: {cause} The next operation makes up for it.",
+                    cause=str(error).strip(),
+                )
+            )
+    return left if len(left) == len(contexts) else []
+
+
+def _send_off(
+    now: ServerContext,
+    current: Sequence[CopyMember],
+    drops: Sequence[str],
+    reporter: Reporter,
+) -> None:
+    wanted = [member for member in current if wants_spare(member.record)]
+    superfluous = [
+        *drops,
+        *(_other_spares(now, wanted) if wanted else ()),
+        *(left.name for left in now.leftovers()),
+    ]
+    sessions = [now.watcher, *now.workers.values()]
+    most = len(sessions) + _EXTRA_SESSIONS
+    background = BackgroundStatements(now.server, sessions)
+    for member in wanted:
+        clone = plan_spare(member.database)
+        if member.record.identity in now.catalog.spares:
+            continue
+        if taken := now.catalog.databases.get(clone.name):
+            reporter.warn(describe_taken_name(member.record, taken))
+        else:
+            background.make(clone)
+    for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
+        background.drop(name)
+    background.send_all()
+
+
+def _other_spares(now: ServerContext, kept: Sequence[CopyMember]) -> list[str]:
+    """Return the spares of these live databases' copies that are neither kept nor recent."""
+    needed = {member.record.identity for member in kept}
+    by_snapshot: dict[str, list[AnyDatabase]] = {}
+    for member in now.copies():
+        # Anyone may call a database like a spare of ours; what the catalog gives is one.
+        spare = now.catalog.spares.get(member.record.identity)
+        if member.record.identity not in needed and spare is not None:
+            by_snapshot.setdefault(member.record.set_id, []).append(spare)
+    # A restore uses a spare up, so the youngest is of the snapshot that was last of use.
+    ranked = sorted(
+        by_snapshot.values(), key=lambda spares: max(each.oid for each in spares), reverse=True
+    )
+    return [spare.name for spares in ranked[config().spares - 1 :] for spare in spares]
