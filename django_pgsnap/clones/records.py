@@ -97,9 +97,11 @@ def read_parts(value: object) -> Parts:
     """Return where the parts of a set are."""
     found = []
     for each in _listing(value):
-        *texts, owner = _listing(each)
-        alias, database, system = map(read_text, texts)
-        found.append(Part(alias, database, system, read_integer(owner)))
+        *texts, last = _listing(each)
+        # An earlier version told the server's address instead, and the owner not at all.
+        system, owner = (texts.pop(), last) if type(last) is int else (last, 0)
+        alias, database, *_ = map(read_text, texts)
+        found.append(Part(alias, database, read_text(system), read_integer(owner)))
     return tuple(found)
 
 

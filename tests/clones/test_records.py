@@ -261,6 +261,13 @@ def test_what_the_first_versions_wrote(record: Record) -> None:
     assert decode_record(OLD.format(kind=record.kind)) == record
 
 
+def test_parts_that_an_earlier_version_wrote() -> None:
+    """It told the address of each part's server, and not the owner."""
+    read = decode_record(comment_with(parts=[["default", "live", "localhost:5432", "7412"]]))
+
+    assert read == copy_record(parts=(Part("default", "live", "7412", 0),))
+
+
 def test_keys_that_newer_versions_write() -> None:
     """A key that this version does not know changes nothing."""
     assert decode_record(comment_with(colour="green", database="x")) == copy_record()
