@@ -38,7 +38,8 @@ from tests.settings import HANDED_ON_IN
 from tests.state import Database, databases, remove_leftovers
 from tests.suites.project import Project
 
-CHOICE = os.environ.get("PGSNAP_TEST_SERVER", "18")
+NEWEST = "18"
+CHOICE = os.environ.get("PGSNAP_TEST_SERVER", NEWEST)
 
 # The role that migrated the template; `live_owned` hands its tables to an ordinary role.
 MIGRATOR = "migrator"
@@ -143,6 +144,15 @@ SERVERS = {
     "doctor/test_doctor.py",
 }
 
+# What these prove is the same on every server, so only the newest runs them.
+ONCE = {
+    *("test_documentation.py", "test_example_project.py", "test_git.py", "test_layers.py"),
+    *("admin/test_translations.py", "browser/test_accessibility.py", "browser/test_admin.py"),
+    *("browser/test_themes.py", "management/test_completion.py"),
+    *(f"testing/test_{name}.py" for name in ("needless_misses", "plugin", "runner")),
+    *(f"testing/test_{name}.py" for name in ("stale_templates", "template_chains")),
+}
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", 'pg(versions): needs a server such as pg(">= 18")')
@@ -153,15 +163,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = []
     for item in items:
-        if str(item.path.relative_to(TESTS)) in VERSIONS:
+        file = str(item.path.relative_to(TESTS))
+        if file in VERSIONS:
             item.add_marker("versions")
-        if str(item.path.relative_to(TESTS)) in SERVERS:
+        if file in SERVERS:
             item.add_marker("servers")
-    if "templates" not in config.option.markexpr:
-        long = [item for item in items if item.get_closest_marker("templates")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+        is_long = item.get_closest_marker("templates") and "templates" not in config.option.markexpr
+        if is_long or (file in ONCE and CHOICE != NEWEST):
+            left_out.append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_sessionstart() -> None:
