@@ -12,7 +12,7 @@ from psycopg import sql
 
 from ..migration_drift import Migrations
 from ..postgres.contents import read_migrations
-from .contents import Pair, Shape, Values, compare_contents, have_same_contents, text_of
+from .contents import Pair, Shape, Values, compare_contents, have_same_contents, texts_of
 from .schema import compare_schemas, read_schema
 from .sides import Side, ask_both
 from .tables import Table, read_tables, read_types
@@ -277,8 +277,8 @@ def _fetch(
         part = places[start : start + _PLACES_PER_QUERY]
         rows = side.rows(
             query.format(
-                sql.SQL(", ").join(map(text_of, shape.key)),
-                sql.SQL(", ").join(map(text_of, shape.columns)),
+                texts_of(table, shape.key),
+                texts_of(table, shape.columns),
                 table.identifier,
                 sql.Literal(part),
             )

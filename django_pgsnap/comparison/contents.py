@@ -6,7 +6,7 @@ block of rows at a time, so memory stays flat at any size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -88,22 +88,32 @@ def compare_contents(before: Side, after: Side, shape: Shape) -> Iterator[Pair]:
             old, new = next(olds, None), next(news, None)
 
 
-def text_of(column: str) -> Query:
-    """Return the expression for a column's value as text."""
-    return sql.SQL("{}::text").format(sql.Identifier(column))
+def texts_of(table: Table, columns: Iterable[str]) -> Query:
+    """Return the expressions for the values of columns as text."""
+    return sql.SQL(", ").join(
+        (_OF_MADE_TYPE if "." in table.columns[name] else _OF_OWN_TYPE).format(sql.Identifier(name))
+        for name in columns
+    )
+
+
+_OF_OWN_TYPE: Final = sql.SQL("{}::text")
+# Whoever made a type may have made a cast to text, which would run a function of theirs in our
+# name. The type's output is the server's own. Such types are shown with their schemas.
+_OF_MADE_TYPE: Final = sql.SQL("CASE WHEN num_nulls({0}) = 0 THEN concat({0}) END")
 
 
 def _ordered(side: Side, parts: Sequence[Table], shape: Shape) -> Iterator[Row]:
     if not parts:
         return
     cursor = sql.Identifier(f"pgsnap_{id(shape):x}")
-    key = sql.SQL("convert_to(ROW({})::text, 'UTF8')").format(
-        sql.SQL(", ").join(map(text_of, shape.key))
-    )
-    values = sql.SQL(", ").join(map(text_of, shape.columns))
     selects = [
-        sql.SQL("SELECT {} AS key, ARRAY[{}]::text[], ARRAY[{}]::text[] FROM {}").format(
-            key, sql.SQL(", ").join(map(text_of, shape.key)), values, part.identifier
+        sql.SQL(
+            "SELECT convert_to(ROW({key})::text, 'UTF8') AS key, ARRAY[{key}]::text[],"
+            " ARRAY[{values}]::text[] FROM {table}"
+        ).format(
+            key=texts_of(part, shape.key),
+            values=texts_of(part, shape.columns),
+            table=part.identifier,
         )
         for part in parts
     ]
@@ -121,11 +131,13 @@ def _ordered(side: Side, parts: Sequence[Table], shape: Shape) -> Iterator[Row]:
 
 def _sum(parts: Sequence[Table], columns: Sequence[str]) -> Query:
     # Equal rows count as often as they are there, so that they do not cancel each other.
-    row = sql.SQL("ROW({})::text").format(sql.SQL(", ").join(map(text_of, columns)))
     hashes = sql.SQL(
         "count(*), sum(hashtextextended(row, 0)::numeric), sum(hashtextextended(row, 1)::numeric)"
     )
     rows = sql.SQL(" UNION ALL ").join(
-        sql.SQL("SELECT {} AS row FROM {}").format(row, part.identifier) for part in parts
+        sql.SQL("SELECT ROW({})::text AS row FROM {}").format(
+            texts_of(part, columns), part.identifier
+        )
+        for part in parts
     )
     return sql.SQL("SELECT {} FROM ({}) r").format(hashes, rows)

@@ -25,7 +25,8 @@ _Key = tuple[str, ...]
 _KINDS: Final = ("added", "removed", "changed")
 _TABLES: Final = """
 SELECT c.oid::pg_catalog.regclass::pg_catalog.text, c.relname, n.nspname,
-  (SELECT pg_catalog.array_agg(a.attname::pg_catalog.text ORDER BY a.attnum)
+  (SELECT pg_catalog.array_agg(ARRAY[a.attname::pg_catalog.text,
+      (a.atttypid OPERATOR(pg_catalog.<) 16384)::pg_catalog.text] ORDER BY a.attnum)
      FROM pg_catalog.pg_attribute a
     WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0
       AND NOT a.attisdropped),
@@ -99,16 +100,25 @@ def _read_tables(using: str) -> dict[str, _Table]:
     with connection.connection.cursor() as cursor:
         tables = cursor.execute(_TABLES).fetchall()
         return {
-            labels.get(name, shown): _read_table(cursor, schema, name, columns or (), key)
+            labels.get(name, shown): _read_table(cursor, schema, name, dict(columns or ()), key)
             for shown, name, schema, columns, key in tables
         }
 
 
+_OF_OWN_TYPE: Final = sql.SQL("{}::pg_catalog.text")
+# Whoever made a type may have made a cast to text; its output is the server's own.
+_OF_MADE_TYPE: Final = sql.SQL(
+    "CASE WHEN pg_catalog.num_nulls({0}) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.concat({0}) END"
+)
+
+
 def _read_table(
-    cursor: Any, schema: str, name: str, columns: Sequence[str], key: Sequence[str] | None
+    cursor: Any, schema: str, name: str, types: Mapping[str, str], key: Sequence[str] | None
 ) -> _Table:
+    columns = list(types)
     values = sql.SQL(", ").join(
-        sql.SQL("{}::pg_catalog.text").format(sql.Identifier(column)) for column in columns
+        (_OF_OWN_TYPE if is_own == "true" else _OF_MADE_TYPE).format(sql.Identifier(column))
+        for column, is_own in types.items()
     )
     query = sql.SQL("SELECT {} FROM ONLY {}").format(values, sql.Identifier(schema, name))
     positions = [columns.index(column) for column in key or columns]

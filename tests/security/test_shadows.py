@@ -232,6 +232,61 @@ def test_table_that_somebody_made_in_place_of_djangos(
     assert "sprung by" not in server.log[before:]
 
 
+# Casts belong to types and not to schemas, so no search path hides them.
+HER_TYPES = """
+CREATE TYPE public.pair AS (a int, b text);
+CREATE TYPE public.colour AS ENUM ('red', 'blue');
+CREATE FUNCTION public.say(public.pair) RETURNS text LANGUAGE sql IMMUTABLE AS
+ 'SELECT public.spring()';
+CREATE FUNCTION public.say(public.pair[]) RETURNS text LANGUAGE sql IMMUTABLE AS
+ 'SELECT public.spring()';
+CREATE FUNCTION public.say(public.colour) RETURNS text LANGUAGE sql IMMUTABLE AS
+ 'SELECT public.spring()';
+CREATE CAST (public.pair AS text) WITH FUNCTION public.say(public.pair) AS IMPLICIT;
+CREATE CAST (public.pair[] AS text) WITH FUNCTION public.say(public.pair[]) AS IMPLICIT;
+CREATE CAST (public.colour AS text) WITH FUNCTION public.say(public.colour) AS IMPLICIT;
+CREATE TABLE public.hers (
+    id int PRIMARY KEY, p public.pair, ps public.pair[], c public.colour,
+    t text GENERATED ALWAYS AS (spring()) STORED);
+INSERT INTO public.hers SELECT n, ROW(n, NULL)::public.pair, ARRAY[(n, '"')::public.pair], 'red'
+  FROM generate_series(1, 9) n;
+INSERT INTO public.hers VALUES (10, NULL, NULL, NULL), (11, (NULL, NULL), '{}', 'blue');
+GRANT ALL ON public.hers TO PUBLIC;
+"""
+
+
+@pytest.mark.parametrize("rewrite", ["", "ALTER TABLE hers ALTER id TYPE bigint"])
+def test_types_and_tables_of_somebody_in_the_live_database(
+    rewrite: str, victim_live: str, attacker: Attacker, server: Server
+) -> None:
+    """Where another role may create in a live database, its casts and expressions run nothing.
+
+    A diff shows what the table holds, by the versions of rows and by their contents.
+    """
+    attacker.sql("GRANT CREATE ON SCHEMA public TO mallory", dbname=victim_live)
+    spring = SPRING.replace("LANGUAGE", "IMMUTABLE LANGUAGE")
+    attacker.sql(spring + HER_TYPES, dbname=victim_live, user=MALLORY)
+    take("seeded", spare=False)
+    settle(server)
+    for statement in ("UPDATE hers SET c = 'blue' WHERE id = 1", "DELETE FROM hers WHERE id = 10"):
+        attacker.sql(statement, dbname=victim_live, user=MALLORY)
+    if rewrite:
+        attacker.sql(rewrite, dbname=victim_live, user=MALLORY)
+    before = len(server.log)
+
+    (found,) = diff("seeded", rows=9).tables
+    with open_throwaway("seeded"):
+        pass
+    restore("seeded")
+
+    assert (found.table, found.changed, found.removed) == ("hers", 1, 1)
+    assert [dict(row.columns) for row in found.rows if row.kind == "changed"] == [
+        {"c": ("red", "blue")}
+    ]
+    assert {row.columns["ps"] for row in found.rows if row.kind == "removed"} == {(None, None)}
+    assert "sprung by" not in server.log[before:]
+
+
 @pytest.fixture(params=[SUPERUSER, "ordinary"])
 def everywhere(
     request: pytest.FixtureRequest, server: Server, role: MakeRole, sql: RunSql
