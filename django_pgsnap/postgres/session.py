@@ -58,6 +58,7 @@ _IDENTITY: Final = sql.SQL(
 )
 _FIRST_STATEMENT: Final = sql.SQL(
     "SELECT {identity}, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid},"
+    " current_user OPERATOR(pg_catalog.<>) session_user,"
     " coalesce(pg_catalog.host(pg_catalog.inet_server_addr()), ''),"
     " pg_catalog.current_schemas(true)::pg_catalog.text[],"
     " (SELECT pg_catalog.quote_ident(r.rolname)"
@@ -80,6 +81,23 @@ _IDENTIFY: Final = sql.SQL(
     "SELECT {}, (SELECT oid FROM pg_catalog.pg_database WHERE datname"
     " OPERATOR(pg_catalog.=) pg_catalog.current_database())"
 ).format(_IDENTITY)
+
+
+_IS_MADE_BY_DATABASE: Final = sql.SQL(
+    "SELECT pg_catalog.bool_or(s.setrole OPERATOR(pg_catalog.=) 0)"
+    " AND NOT pg_catalog.bool_or(s.setrole OPERATOR(pg_catalog.<>) 0)"
+    " FROM pg_catalog.pg_db_role_setting s"
+    " JOIN pg_catalog.pg_database d"
+    " ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+    " JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) session_user,"
+    " pg_catalog.unnest(s.setconfig) AS c (setting)"
+    " WHERE s.setrole OPERATOR(pg_catalog.=) 0 AND s.setdatabase OPERATOR(pg_catalog.=) d.oid"
+    " AND setting OPERATOR(pg_catalog.=)"
+    " pg_catalog.concat('role=', current_user)"
+    " OR s.setrole OPERATOR(pg_catalog.=) r.oid"
+    " AND s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, d.oid]::pg_catalog.oid[])"
+    " AND pg_catalog.starts_with(setting, 'role=')"
+)
 
 
 class PoolerError(Exception):
@@ -115,6 +133,7 @@ class Session:
     server_address: str
     schemas: Sequence[str]
     foreign_owner: str | None
+    _is_another_role: bool
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
         self._connection = connection
@@ -137,6 +156,9 @@ class Session:
             self._prepare(settings, role)
         if role:
             self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        # Our role may be set up to act as another one; a database may not decide that.
+        elif self._is_another_role and self.value(_IS_MADE_BY_DATABASE):
+            self.execute(sql.SQL("SET ROLE NONE"))
 
     def _prepare(self, settings: Mapping[str, str], role: str) -> None:
         statement = _FIRST_STATEMENT.format(
@@ -145,9 +167,17 @@ class Session:
             role=sql.Literal(role),
             settings=_set_all(settings),
         )
-        ((*identity, is_ours, self.server_address, self.schemas, self.foreign_owner, _),) = (
-            self.rows(statement)
-        )
+        (
+            (
+                *identity,
+                is_ours,
+                self._is_another_role,
+                self.server_address,
+                self.schemas,
+                self.foreign_owner,
+                _,
+            ),
+        ) = self.rows(statement)
         if not is_ours:
             raise PoolerError
         self.identity = ServerIdentity(*identity)

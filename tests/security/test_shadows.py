@@ -152,11 +152,21 @@ def test_types_that_a_backend_looks_up(trap: Callable[[str], str], server: Serve
     assert not any("pgsnap" in alias for alias in DatabaseWrapper._type_infos["geometry"])  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("become", [None, "bait"])
 def test_maintenance_database_that_the_settings_name(
-    trap: Callable[[str], str], server: Server, settings: Settings
+    become: str | None,
+    trap: Callable[[str], str],
+    server: Server,
+    sql: RunSql,
+    settings: Settings,
 ) -> None:
-    """A database of another role that the settings name serves, and nothing of it runs."""
+    """A database of another role that the settings name serves, and nothing of it runs.
+
+    Nor does it make us another role, whose snapshots would be ours then.
+    """
     settings.PGSNAP = {"ENABLED": True, "MAINTENANCE": {"dbname": trap("theirs")}}
+    if become:
+        sql(f"ALTER DATABASE theirs SET role = {become}", user=MALLORY)
     before = len(server.log)
 
     take("seeded")
