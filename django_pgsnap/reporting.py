@@ -24,6 +24,9 @@ class Reporter:
         """Hear for whom it waits; nothing goes on until they are done."""
         self.step(message)
 
+    def still_waiting(self) -> None:
+        """Hear a few times a second that nothing goes on yet; whoever raises here ends that."""
+
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
         """Hear how far copying is; ``done_bytes`` is None where the role may not look."""
 

@@ -1,4 +1,4 @@
-"""What disturbs the live databases: to take, to restore, to undo. What their pages say, and do."""
+"""What takes a while: to take, to restore, to undo, to delete. What their pages say, and do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.db import Error
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
@@ -20,10 +20,10 @@ from ..errors import (
     PgsnapError,
     SnapshotExistsError,
 )
-from ..formatting import format_size
+from ..formatting import format_size, printable
 from ..migration_drift import KnownMigrations
 from ..reporting import logger
-from ..snapshots import preview
+from ..snapshots import manage, preview
 from ..snapshots import restore as restoring
 from ..snapshots import undo as undoing
 from ..snapshots.context import choose_targets
@@ -287,6 +287,35 @@ class BringBack(Action):
         return signed_out
 
 
+class Delete(Action):
+    """Delete snapshots; Django's own pages say beforehand what is lost."""
+
+    permission = "delete"
+    button = gettext_lazy("Delete")
+
+    def __init__(self, overview: Overview, snapshots: Sequence[Snapshot]) -> None:
+        """Take note of what there is, and of the snapshots that it is about."""
+        super().__init__(overview)
+        self._snapshots = snapshots
+
+    @property
+    def title(self) -> str:
+        return _("Delete %s") % self._names
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(_("“%s”") % printable(each.name) for each in self._snapshots)
+
+    def perform(
+        self, _values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
+    ) -> str:
+        manage.delete(*(each.name for each in self._snapshots), force=True, reporter=reporter)
+        reporter.tell("success", _("Deleted: %s.") % self._names)
+        for each in self._snapshots:
+            log_action(session, DELETION, each, _("deleted"), reporter)
+        return ""
+
+
 def _describe_kept() -> str:
     count = int(config().undo)
     text = ngettext(
@@ -330,7 +359,8 @@ def log_action(
     user_id = getattr(session.user, "pk", None)
     if user_id is None:
         return
-    row = models.Snapshot(set_id=about.set_id, name=f"{about.name}: {done}")
+    name = about.name if flag == DELETION else f"{about.name}: {done}"
+    row = models.Snapshot(set_id=about.set_id, name=name)
     try:
         LogEntry.objects.log_actions(user_id, [row], flag, done)
     except Error as error:

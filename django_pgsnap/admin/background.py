@@ -110,11 +110,13 @@ class ProgressReporter(Reporter):
         self._stop_if_cancelled()
         self._change(step=translate(message), done_bytes=None, total_bytes=None)
 
+    def still_waiting(self) -> None:
+        """Write down that it is alive, a few times a second."""
+        self._change_seldom()
+
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
         """Write down how far copying is, a few times a second."""
-        if time.time() - self.progress.heard >= _WRITE_EVERY_S:
-            self._stop_if_cancelled()
-            self._change(done_bytes=done_bytes, total_bytes=total_bytes)
+        self._change_seldom(done_bytes=done_bytes, total_bytes=total_bytes)
 
     def note(self, message: str) -> None:
         """Write down a fact, to be told afterwards."""
@@ -131,6 +133,11 @@ class ProgressReporter(Reporter):
     def end(self, *, error: PgsnapError | None = None, signed_out: str = "") -> None:
         """Write down that it is over."""
         self._change(ended=True, error=error, signed_out=signed_out)
+
+    def _change_seldom(self, **changes: Any) -> None:
+        if time.time() - self.progress.heard >= _WRITE_EVERY_S:
+            self._stop_if_cancelled()
+            self._change(**changes)
 
     def _change(self, **changes: Any) -> None:
         self.progress = replace(self.progress, heard=time.time(), **changes)

@@ -7,32 +7,22 @@ that says what will happen, and one that shows how far the work is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import wraps
-from http import HTTPStatus
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final, cast
 
 from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected
 from django.contrib.admin.helpers import AdminErrorList, AdminForm
-from django.contrib.admin.models import LogEntry
-from django.contrib.auth.decorators import login_not_required
-from django.contrib.auth.models import AnonymousUser
-from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.cache import never_cache
-from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST, require_safe
 
-from ..connections.claimed_requests import is_claimed
-from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
+from ..errors import PgsnapError
 from ..messages import translate
 from ..models import Snapshot as Row
 from ..snapshots import manage
@@ -41,22 +31,11 @@ from ..snapshots.queries import Overview, overview
 from ..snapshots.status import read_status
 from ..snapshots.types import Snapshot
 from . import changelist
-from .actions import Action, BringBack, Restore, Take
-from .background import (
-    AdminError,
-    Job,
-    Progress,
-    delete_progress_cookie,
-    forget_progress,
-    has_progress_cookie,
-    read_progress,
-    release_connections,
-    request_cancel,
-    set_progress_cookie,
-)
+from .actions import Action, BringBack, Delete, Restore, Take
+from .background import AdminError
 from .changelist import BranchFilter, DatabaseFilter, MigrationsFilter, PinnedFilter, SnapshotRows
 from .forms import SnapshotForm
-from .session_transfer import SessionTransfer, leave_alone, sign_out
+from .progress_pages import ProgressPages, View, make_public
 from .text import (
     describe_deletion,
     describe_error,
@@ -66,20 +45,14 @@ from .text import (
     describe_undo,
 )
 
-View = Callable[..., HttpResponse]
-
 PERMISSIONS: Final = ("view", "take", "restore", "delete")
 
-# What is done by then is answered at once; for the rest there is a page that shows its progress.
-_PATIENCE_S: Final = 1.5
-_SHORT_COMMIT: Final = 8
-_LEVELS: Final = {name: level for level, name in messages.constants.DEFAULT_TAGS.items()}
 
-
-class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class SnapshotAdmin(ProgressPages):
     """Snapshots in the admin."""
 
     form = SnapshotForm
+    actions = ("delete_selected",)
     list_filter = (PinnedFilter, MigrationsFilter, BranchFilter, DatabaseFilter)
     search_fields = ("name", "note", "branch", "commit")
     show_facets = admin.ShowFacets.NEVER
@@ -117,65 +90,19 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             ("<slug:set_id>/restore/", "restore", self.admin_site.admin_view(self.restore_view)),
             # These ask by themselves who is there: that may not need a database, and says why
             # somebody is there no more.
-            ("progress/<slug:token>/", "progress", _public(require_safe(self.progress_view))),
-            ("progress/<slug:token>/cancel/", "cancel", _public(require_POST(self.cancel_view))),
+            ("progress/<slug:token>/", "progress", make_public(require_safe(self.progress_view))),
+            (
+                "progress/<slug:token>/cancel/",
+                "cancel",
+                make_public(require_POST(self.cancel_view)),
+            ),
         ]
         prefix = f"{self.opts.app_label}_{self.opts.model_name}"
         patterns = [path(route, view, name=f"{prefix}_{name}") for route, name, view in own]
         patterns += super().get_urls()
         for pattern in patterns:
-            pattern.callback = self._guard(pattern.callback)
+            pattern.callback = self.guard(pattern.callback)
         return patterns
-
-    def url(self, page: str, *arguments: str) -> str:
-        """Return the address of one of the pages."""
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
-        return reverse(name, args=arguments, current_app=self.admin_site.name)
-
-    def _guard(self, view: View) -> View:
-        """Answer our errors with a page, and have ATOMIC_REQUESTS spare the view.
-
-        A take or a restore would wait for the transaction that ATOMIC_REQUESTS opens.
-        """
-
-        @wraps(view)
-        def guarded(request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
-            try:
-                return view(request, *arguments, **options)
-            except PgsnapError as error:
-                return self.refuse(request, error)
-
-        for alias in connections:
-            guarded = transaction.non_atomic_requests(using=alias)(guarded)
-        return guarded
-
-    def render(
-        self, request: HttpRequest, template: str, title: str, *, status: int = 200, **facts: Any
-    ) -> TemplateResponse:
-        """Return a page in the look of the admin."""
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": title,
-            "original": title,
-            "has_view_permission": True,
-        }
-        request.current_app = self.admin_site.name
-        name = f"admin/django_pgsnap/snapshot/{template}.html"
-        return TemplateResponse(request, name, {**context, **facts}, status=status)
-
-    def refuse(self, request: HttpRequest, error: PgsnapError) -> TemplateResponse:
-        """Return the page that says why something is not possible, and what to do about it."""
-        status = HTTPStatus.CONFLICT
-        if isinstance(error, NotEnabledError):
-            status = HTTPStatus.FORBIDDEN
-        elif isinstance(error, ServerUnavailableError):
-            status = HTTPStatus.SERVICE_UNAVAILABLE
-        return self.render(
-            *(request, "refused", _("This is not possible")),
-            status=status,
-            error=describe_error(error),
-        )
 
     # The list and the form
 
@@ -276,21 +203,29 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         lacking = set() if self.has_delete_permission(request) else {self.opts.verbose_name}
         return named, counts, lacking, []
 
-    def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Delete a snapshot."""
-        self.delete_queryset(request, SnapshotRows.of([obj]))
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: Any = None
+    ) -> HttpResponse:
+        """Delete a snapshot, once Django's own page has asked."""
+        row = self.get_object(request, object_id)
+        if request.method != "POST" or row is None:
+            return super().delete_view(request, object_id, extra_context)
+        return self._delete(request, [row])
 
-    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        """Delete snapshots, and only then log it."""
-        rows = list(queryset)
+    @admin.action(permissions=["delete"], description=delete_selected.short_description)  # type: ignore[attr-defined]
+    def delete_selected(self, request: HttpRequest, queryset: Any) -> HttpResponseBase | None:
+        """Delete those that were chosen in the list, once Django's own page has asked."""
+        if not request.POST.get("post"):
+            return delete_selected(self, request, queryset)
+        return self._delete(request, list(queryset))
+
+    def _delete(self, request: HttpRequest, rows: list[Row]) -> HttpResponse:
+        self._check_may(request, Delete)
         for row in rows:
             self._check_name(request, row.name)
-        manage.delete(*(row.name for row in rows), force=True)
-        super().log_deletions(request, SnapshotRows.of(rows))
-
-    def log_deletions(self, _request: HttpRequest, _queryset: Any) -> list[LogEntry]:
-        """Leave to `delete_queryset` what Django does before anything is deleted."""
-        return []
+        action = Delete(self.find_overview(request), [row.facts.snapshot for row in rows])
+        answer = self.perform(request, action, {})
+        return self.refuse(request, answer) if isinstance(answer, PgsnapError) else answer
 
     def _check_name(self, request: HttpRequest, name: str) -> None:
         """Refuse a name that means two snapshots: what is done is done by name."""
@@ -342,17 +277,11 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Answer with the page of an action, or do it once it is confirmed."""
         form = action.build_form(request.POST if request.method == "POST" else None)
         if form.is_valid():
-            session, values = SessionTransfer(request), form.cleaned_data
-            release_connections()
-            user = request.user
-            job = Job(action.title, lambda out: action.perform(values, session, out), user)
-            ended = job.result(_PATIENCE_S)
-            if ended is None:
-                return self._lead_to_progress(request, job.token)
-            if ended.error is None:
-                return self._conclude(request, ended)
-            field = action.find_field(ended.error)
-            form.add_error(field if field in form.fields else None, describe_error(ended.error))
+            answer = self.perform(request, action, form.cleaned_data)
+            if not isinstance(answer, PgsnapError):
+                return answer
+            field = action.find_field(answer)
+            form.add_error(field if field in form.fields else None, describe_error(answer))
         return self._render_action(request, action, form, name)
 
     def _render_action(
@@ -378,88 +307,6 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         response.template_name = "admin/django_pgsnap/snapshot/action.html"
         return cast(HttpResponse, response)
 
-    # Progress
-
-    def progress_view(self, request: HttpRequest, token: str) -> HttpResponse:
-        """Show how an operation is going, or how it ended.
-
-        Who started it needs nothing from a database for that: during a take, none would answer.
-        Others have to be signed in.
-        """
-        progress = read_progress(token)
-        is_own = progress is not None and has_progress_cookie(request.COOKIES, token)
-        if progress is not None and is_own and is_claimed(request):
-            request.user = progress.user or AnonymousUser()
-            if self.admin_site.has_permission(request):
-                shown = self._show(request, progress, token).render()
-                leave_alone(request)
-                return cast(HttpResponse, shown)
-        if progress is not None and is_own and progress.ended:
-            if _is_poll(request):
-                return HttpResponse(status=HTTPStatus.NO_CONTENT)
-            if progress.signed_out or self.admin_site.has_permission(request):
-                forget_progress(token)
-                response = self._conclude(request, progress)
-                delete_progress_cookie(response, self.url("progress", token))
-                return response
-        return self.admin_site.admin_view(self._watch)(request, token, progress)
-
-    def cancel_view(self, request: HttpRequest, token: str) -> HttpResponse:
-        """Have whoever started an operation stop it."""
-        if not has_progress_cookie(request.COOKIES, token):
-            raise PermissionDenied
-        request_cancel(token)
-        return HttpResponseRedirect(self.url("progress", token))
-
-    def _lead_to_progress(self, request: HttpRequest, token: str) -> HttpResponse:
-        # Neither session nor messages: they may be in the database that is at work.
-        leave_alone(request)
-        page = self.url("progress", token)
-        response = HttpResponseRedirect(page)
-        set_progress_cookie(request, response, token, page)
-        return response
-
-    def _conclude(self, request: HttpRequest, ended: Progress) -> HttpResponse:
-        """Lead back to the list, or to the login page, with what there is to tell."""
-        if ended.signed_out:
-            sign_out(request)
-        for level, words in ended.texts:
-            messages.add_message(request, _LEVELS[level], words)
-        if ended.error is not None:
-            messages.error(request, describe_error(ended.error))
-        there = self.url("changelist")
-        if not ended.signed_out:
-            return HttpResponseRedirect(there)
-        messages.warning(request, ended.signed_out)
-        return redirect_to_login(there, reverse("admin:login", current_app=self.admin_site.name))
-
-    def _watch(self, request: HttpRequest, token: str, progress: Progress | None) -> HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        running = []
-        if progress is None or progress.is_silent:
-            running = list(map(describe_operation, overview().underway))
-        if progress is not None and (running or not progress.is_silent) and not progress.ended:
-            return self._show(request, progress, token)
-        if progress is None and running:
-            return self.render(request, "progress", _("At work"), running=running)
-        if _is_poll(request):
-            return HttpResponse(status=HTTPStatus.NO_CONTENT)
-        if progress is None:
-            messages.info(request, _("It is over."))
-            return HttpResponseRedirect(self.url("changelist"))
-        return self._conclude(
-            request, replace(progress, signed_out="") if progress.ended else _lost(progress)
-        )
-
-    def _show(self, request: HttpRequest, progress: Progress, token: str) -> TemplateResponse:
-        may_cancel = has_progress_cookie(request.COOKIES, token)
-        return self.render(
-            *(request, "progress", progress.title),
-            progress=progress,
-            token=token if may_cancel else "",
-        )
-
     @admin.display(description=gettext_lazy("restore"))
     def restore(self, row: Row) -> str:
         """Return the link to its restore."""
@@ -469,27 +316,9 @@ class SnapshotAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         )
 
 
-def _public(view: View) -> View:
-    return csrf_exempt(login_not_required(never_cache(view)))
-
-
-def _is_poll(request: HttpRequest) -> bool:
-    """Tell whether the page's script asks, which follows no redirection."""
-    return "X-Pgsnap-Poll" in request.headers
-
-
 def _are_on() -> bool:
     try:
         choose_targets(None)
     except PgsnapError:
         return False
     return True
-
-
-def _lost(last_heard: Progress) -> Progress:
-    """Return how an operation ended whose process cannot say so any more."""
-    text = _(
-        "%s: the process that did it is gone. The live databases are as they were, or as they "
-        "shall be."
-    )
-    return replace(last_heard, ended=True, texts=(("warning", text % last_heard.title),))

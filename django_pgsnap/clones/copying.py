@@ -119,6 +119,7 @@ class _Attempt:
             terminator.end_idle_backends()
         if not self._barrier.is_open:
             self._barrier.open_if_still()
+            self._reporter.still_waiting()
             return
         done = [growth.done_bytes() for growth in self._growth.values()]
         known = [part for part in done if part is not None]

@@ -103,4 +103,4 @@ def _lock(session: Session, copy: Record, reporter: Reporter) -> bool:
     reporter.wait(
         message("Waiting for the spare of {name!r}, which is being made{by}", name=copy.name, by=by)
     )
-    return wait_for_lock(session, name, config().wait_s)
+    return wait_for_lock(session, name, config().wait_s, reporter)

@@ -29,6 +29,7 @@ from .session import Session
 
 _MOMENT_S: Final = 0.001
 _POLL_S: Final = 0.01
+_TURN_S: Final = 0.5
 
 
 class HeldTooLongError(Exception):
@@ -136,7 +137,7 @@ def acquire_lock(
                     wait_s, message("another operation: {holder}", holder=other.description)
                 )
             )
-        if _wait(session, database, wait_s):
+        if _wait(session, database, wait_s, reporter):
             return
     raise OperationRunningError(
         "Another snapshot operation is at work on the database {database!r}: {holder}.",
@@ -155,32 +156,42 @@ def try_acquire_lock(session: Session, database: str) -> bool:
     return bool(is_free_elsewhere)
 
 
-def wait_for_lock(session: Session, database: str, stranger_wait_s: float = math.inf) -> bool:
+def wait_for_lock(
+    session: Session,
+    database: str,
+    stranger_wait_s: float = math.inf,
+    reporter: Reporter | None = None,
+) -> bool:
     """Take the lock of a database, however long it takes until it is free.
 
     Args:
         session: The session that is to hold it.
         database: The database's name.
         stranger_wait_s: How long to wait, in seconds, where the holder may be at no work at all.
+        reporter: Hears that the lock is waited for, and may end that.
 
     Returns:
         Whether it was taken.
     """
     holder = read_lock_holder(session, database)
     is_stranger = holder is not None and holder.is_stranger
-    return _wait(session, database, stranger_wait_s if is_stranger else math.inf)
+    return _wait(session, database, stranger_wait_s if is_stranger else math.inf, reporter)
 
 
-def _wait(session: Session, database: str, wait_s: float) -> bool:
+def _wait(session: Session, database: str, wait_s: float, reporter: Reporter | None) -> bool:
     """Take a lock within so many seconds, and tell whether that came about."""
     deadline = time.monotonic() + wait_s
     while True:
-        if _lock_here(session, database, max(deadline - time.monotonic(), _MOMENT_S)):
+        # In short turns, between which the reporter can end it.
+        left_s = min(max(deadline - time.monotonic(), _MOMENT_S), _TURN_S)
+        if _lock_here(session, database, left_s):
             if session.value(_IS_FREE_ELSEWHERE, {"key": lock_key(database)}):
                 return True
             release_lock(session, database)
         if time.monotonic() >= deadline:
             return False
+        if reporter is not None:
+            reporter.still_waiting()
         time.sleep(_POLL_S)
 
 

@@ -245,6 +245,7 @@ class BackendTerminator:
             lasting = [backend for backend in working if self._lasts(backend, now)]
             if lasting:
                 self._report_wait(lasting)
+                self._reporter.still_waiting()
                 calm_since = now
             elif now - calm_since > _BRIEF_S:
                 return False

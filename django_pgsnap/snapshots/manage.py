@@ -112,7 +112,7 @@ def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None
         SnapshotNotFoundError: There is none of one of the names.
         SnapshotPinnedError: One is pinned.
     """
-    with _operation(f"delete {' '.join(unwanted)}") as contexts:
+    with _operation(f"delete {' '.join(unwanted)}", reporter) as contexts:
         to_drop = [find_snapshot_in(contexts, name) for name in dict.fromkeys(unwanted)]
         pinned = [repr(snapshot.name) for snapshot in to_drop if snapshot.pinned]
         if pinned and not force:
@@ -252,10 +252,12 @@ def _found(purpose: str, name: str) -> Iterator[tuple[list[ServerContext], Snaps
 
 
 @contextmanager
-def _operation(purpose: str) -> Iterator[list[ServerContext]]:
+def _operation(purpose: str, reporter: Reporter | None = None) -> Iterator[list[ServerContext]]:
     """Hold the locks of all the project's databases, without disturbing who uses them."""
     about = choose_targets(None)
-    with open_operation(purpose, about, wait_s=config().wait_s, disturbs_live=False) as contexts:
+    with open_operation(
+        purpose, about, wait_s=config().wait_s, disturbs_live=False, reporter=reporter
+    ) as contexts:
         yield contexts
 
 
@@ -282,7 +284,9 @@ def refill(
     """
     reporter = reporter or Reporter()
     about = choose_targets(databases)
-    with open_operation("refill", about, wait_s=config().wait_s, disturbs_live=False) as contexts:
+    with open_operation(
+        "refill", about, wait_s=config().wait_s, disturbs_live=False, reporter=reporter
+    ) as contexts:
         copies = [copy for context in contexts for copy in context.copies()]
         undos = [undo for context in contexts for undo in context.undos()]
         wanted = current_snapshot(copies, undos) if name is None else name

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin import AdminSite
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
@@ -16,12 +17,13 @@ from django.test import Client, RequestFactory
 from django.urls import path
 from pytest_django import Settings
 
-from django_pgsnap.admin import background, snapshot_admin
+from django_pgsnap.admin import background, progress_pages
 from django_pgsnap.admin.background import ProgressReporter, forget_progress
 from django_pgsnap.admin.snapshot_admin import SnapshotAdmin
 from django_pgsnap.models import Snapshot
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.queries import get, list_snapshots
+from django_pgsnap.snapshots.take import take
 from tests.admin.test_session_transfer import (
     SIGNED_OUT,
     progress_at,
@@ -32,13 +34,13 @@ from tests.admin.test_session_transfer import (
 from tests.servers import Server
 from tests.staleness import answer, asgi_answer
 from tests.visiting import account, confirm, of, page, superuser, text, told, visit
-from tests.watching import Background, authors, held_up, in_transaction, until, write
+from tests.watching import Background, authors, in_transaction, until, write
 
 
 @pytest.fixture(autouse=True)
 def _nobody_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every operation is a long one."""
-    monkeypatch.setattr(snapshot_admin, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(progress_pages, "_PATIENCE_S", 0.0)
 
 
 @pytest.fixture
@@ -78,6 +80,14 @@ def at_work(server: Server, database: str) -> Iterator[None]:
         other.execute(f'ALTER DATABASE "{database}" RENAME TO "{database}_"')
         yield
         other.execute("ROLLBACK")
+
+
+@contextmanager
+def locked(server: Server, database: str) -> Iterator[None]:
+    """Hold a live database's lock, as another operation on it does."""
+    with server.connect(application_name="pgsnap take other (ada@web2:4711)") as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [lock_key(database)])
+        yield
 
 
 def cookies_for(token: str) -> dict[str, str]:
@@ -321,19 +331,44 @@ def test_page_needs_no_script(live: str) -> None:
     assert 'id="pgsnap-step" role="status"' in shown
 
 
-def test_cancel(root: Client, live: str, server: Server) -> None:
-    """Who started an operation can stop it; the databases are as they were."""
+@pytest.mark.parametrize("awaited", ["session", "operation"])
+def test_cancel(root: Client, live: str, server: Server, awaited: str) -> None:
+    """Who started an operation stops it within a second, whatever it waits for; nothing changed."""
     write("Ursula")
-    with in_transaction(server, live) as busy, held_up(server, live):
+    busy = in_transaction if awaited == "session" else locked
+    with busy(server, live):
         started = confirm(root, page("add"), name="seeded")["Location"]
         until(lambda: "Waiting" in progress_at(started).step)
+        pressed = time.monotonic()
         cancelled = root.post(f"{started}cancel/")
-        busy.rollback()
-        ended = follow(root, started)
+        until(lambda: progress_at(started).ended)
+        took_s = time.monotonic() - pressed
 
+    ended = follow(root, started)
+    assert took_s < 1.0
     assert cancelled["Location"] == started
     assert told(ended)[-1] == "Cancelled. The databases are as they were."
     assert (list_snapshots(), authors()) == ((), ["Ursula"])
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+def test_deletion(root: Client, live: str, server: Server, several: bool) -> None:
+    """A deletion that takes a while has the page of progress, and is told and logged at its end."""
+    snapshot = take("seeded", spare=False)
+    chosen = {"action": "delete_selected", "_selected_action": [snapshot.set_id], "post": "yes"}
+    with locked(server, live):
+        if several:
+            started = root.post(page("changelist"), chosen)["Location"]
+        else:
+            started = confirm(root, of("delete", snapshot))["Location"]
+        until(lambda: "Waiting" in progress_at(started).step)
+        shown = text(root.get(started))
+
+    ended = follow(root, started)
+    assert "Delete “seeded”" in shown
+    assert (ended["Location"], told(ended)) == (page("changelist"), ["Deleted: “seeded”."])
+    assert list_snapshots() == ()
+    assert [str(entry) for entry in LogEntry.objects.all()] == ["Deleted “seeded.”"]
 
 
 def test_cancel_is_for_who_started_it(root: Client) -> None:

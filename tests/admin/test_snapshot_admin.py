@@ -102,7 +102,7 @@ def test_deletion_names_what_goes(root: Client, snapshot: Snapshot) -> None:
     assert describe_snapshot(snapshot) in text(asked)
     assert snapshot.members[0].database.name in text(asked)
     assert (known(), answer["Location"]) == ([], page("changelist"))
-    assert told(answer) == ["The snapshot “seeded” was deleted successfully."]
+    assert told(answer) == ["Deleted: “seeded”."]
     assert [str(entry) for entry in LogEntry.objects.all()] == ["Deleted “seeded.”"]
 
 

@@ -60,7 +60,7 @@ def test_story(live: str, visitor: Visitor) -> None:
     visitor.press("Delete")
     visitor.keep("delete")
     visitor.press("Yes, I\u2019m sure")
-    visitor.reads("was deleted successfully")
+    visitor.reads("Deleted: “seeded”.")
     visitor.reads("There is no snapshot yet.")
     assert list_snapshots() == ()
 

@@ -1,0 +1,210 @@
+"""Work in the background as the admin shows it: its page, how to cancel it, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from django.contrib import admin, messages
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from ..connections.claimed_requests import is_claimed
+from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
+from ..snapshots.queries import overview
+from .actions import Action
+from .background import (
+    Job,
+    Progress,
+    delete_progress_cookie,
+    forget_progress,
+    has_progress_cookie,
+    read_progress,
+    release_connections,
+    request_cancel,
+    set_progress_cookie,
+)
+from .session_transfer import SessionTransfer, leave_alone, sign_out
+from .text import describe_error, describe_operation
+
+View = Callable[..., HttpResponse]
+
+# What is done by then is answered at once; for the rest there is a page that shows its progress.
+_PATIENCE_S: Final = 1.5
+_LEVELS: Final = {name: level for level, name in messages.constants.DEFAULT_TAGS.items()}
+
+
+class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Does the work of actions, and has the pages that go with it."""
+
+    def url(self, page: str, *arguments: str) -> str:
+        """Return the address of one of the pages."""
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
+        return reverse(name, args=arguments, current_app=self.admin_site.name)
+
+    def guard(self, view: View) -> View:
+        """Answer our errors with a page, and have ATOMIC_REQUESTS spare the view.
+
+        A take or a restore would wait for the transaction that ATOMIC_REQUESTS opens.
+        """
+
+        @wraps(view)
+        def guarded(request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+            try:
+                return view(request, *arguments, **options)
+            except PgsnapError as error:
+                return self.refuse(request, error)
+
+        for alias in connections:
+            guarded = transaction.non_atomic_requests(using=alias)(guarded)
+        return guarded
+
+    def render(
+        self, request: HttpRequest, template: str, title: str, *, status: int = 200, **facts: Any
+    ) -> TemplateResponse:
+        """Return a page in the look of the admin."""
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": title,
+            "original": title,
+            "has_view_permission": True,
+        }
+        request.current_app = self.admin_site.name
+        name = f"admin/django_pgsnap/snapshot/{template}.html"
+        return TemplateResponse(request, name, {**context, **facts}, status=status)
+
+    def refuse(self, request: HttpRequest, error: PgsnapError) -> TemplateResponse:
+        """Return the page that says why something is not possible, and what to do about it."""
+        status = HTTPStatus.CONFLICT
+        if isinstance(error, NotEnabledError):
+            status = HTTPStatus.FORBIDDEN
+        elif isinstance(error, ServerUnavailableError):
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+        return self.render(
+            *(request, "refused", _("This is not possible")),
+            status=status,
+            error=describe_error(error),
+        )
+
+    def perform(
+        self, request: HttpRequest, action: Action, values: dict[str, Any]
+    ) -> HttpResponse | PgsnapError:
+        """Do what an action is for; lead to its progress if that takes a while."""
+        session, user = SessionTransfer(request), request.user
+        release_connections()
+        job = Job(action.title, lambda out: action.perform(values, session, out), user)
+        ended = job.result(_PATIENCE_S)
+        if ended is None:
+            return self._lead_to_progress(request, job.token)
+        return ended.error or self._conclude(request, ended)
+
+    def progress_view(self, request: HttpRequest, token: str) -> HttpResponse:
+        """Show how an operation is going, or how it ended.
+
+        Who started it needs nothing from a database for that: during a take, none would answer.
+        Others have to be signed in.
+        """
+        progress = read_progress(token)
+        is_own = progress is not None and has_progress_cookie(request.COOKIES, token)
+        if progress is not None and is_own and is_claimed(request):
+            request.user = progress.user or AnonymousUser()
+            if self.admin_site.has_permission(request):
+                shown = self._show(request, progress, token).render()
+                leave_alone(request)
+                return cast(HttpResponse, shown)
+        if progress is not None and is_own and progress.ended:
+            if _is_poll(request):
+                return HttpResponse(status=HTTPStatus.NO_CONTENT)
+            if progress.signed_out or self.admin_site.has_permission(request):
+                forget_progress(token)
+                response = self._conclude(request, progress)
+                delete_progress_cookie(response, self.url("progress", token))
+                return response
+        return self.admin_site.admin_view(self._watch)(request, token, progress)
+
+    def cancel_view(self, request: HttpRequest, token: str) -> HttpResponse:
+        """Have whoever started an operation stop it."""
+        if not has_progress_cookie(request.COOKIES, token):
+            raise PermissionDenied
+        request_cancel(token)
+        return HttpResponseRedirect(self.url("progress", token))
+
+    def _lead_to_progress(self, request: HttpRequest, token: str) -> HttpResponse:
+        # Neither session nor messages: they may be in the database that is at work.
+        leave_alone(request)
+        page = self.url("progress", token)
+        response = HttpResponseRedirect(page)
+        set_progress_cookie(request, response, token, page)
+        return response
+
+    def _conclude(self, request: HttpRequest, ended: Progress) -> HttpResponse:
+        """Lead back to the list, or to the login page, with what there is to tell."""
+        if ended.signed_out:
+            sign_out(request)
+        for level, words in ended.texts:
+            messages.add_message(request, _LEVELS[level], words)
+        if ended.error is not None:
+            messages.error(request, describe_error(ended.error))
+        there = self.url("changelist")
+        if not ended.signed_out:
+            return HttpResponseRedirect(there)
+        messages.warning(request, ended.signed_out)
+        return redirect_to_login(there, reverse("admin:login", current_app=self.admin_site.name))
+
+    def _watch(self, request: HttpRequest, token: str, progress: Progress | None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        running = []
+        if progress is None or progress.is_silent:
+            running = list(map(describe_operation, overview().underway))
+        if progress is not None and (running or not progress.is_silent) and not progress.ended:
+            return self._show(request, progress, token)
+        if progress is None and running:
+            return self.render(request, "progress", _("At work"), running=running)
+        if _is_poll(request):
+            return HttpResponse(status=HTTPStatus.NO_CONTENT)
+        if progress is None:
+            messages.info(request, _("It is over."))
+            return HttpResponseRedirect(self.url("changelist"))
+        return self._conclude(
+            request, replace(progress, signed_out="") if progress.ended else _lost(progress)
+        )
+
+    def _show(self, request: HttpRequest, progress: Progress, token: str) -> TemplateResponse:
+        may_cancel = has_progress_cookie(request.COOKIES, token)
+        return self.render(
+            *(request, "progress", progress.title),
+            progress=progress,
+            token=token if may_cancel else "",
+        )
+
+
+def make_public(view: View) -> View:
+    return csrf_exempt(login_not_required(never_cache(view)))
+
+
+def _is_poll(request: HttpRequest) -> bool:
+    """Tell whether the page's script asks, which follows no redirection."""
+    return "X-Pgsnap-Poll" in request.headers
+
+
+def _lost(last_heard: Progress) -> Progress:
+    """Return how an operation ended whose process cannot say so any more."""
+    text = _(
+        "%s: the process that did it is gone. The live databases are as they were, or as they "
+        "shall be."
+    )
+    return replace(last_heard, ended=True, texts=(("warning", text % last_heard.title),))
