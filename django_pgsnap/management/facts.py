@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from ..doctor.findings import Diagnosis
 from ..errors import PgsnapError
-from ..migration_drift import Drift
+from ..migration_drift import Drift, KnownMigrations
+from ..snapshots.queries import Overview
 from ..snapshots.status import Status
 from ..snapshots.types import AnyMember, Snapshot, Undo
 
@@ -46,6 +47,18 @@ def undo_facts(undo: Undo) -> dict[str, Any]:
         "unwritten": undo.is_unwritten,
         "size_bytes": undo.size_bytes,
         "members": _members(undo.members),
+    }
+
+
+def overview_facts(overview: Overview, code: KnownMigrations) -> dict[str, Any]:
+    """Return what there is, with how the snapshots' migrations compare with this code's."""
+    return {
+        "snapshots": [
+            snapshot_facts(each, code.drift(each.migrations)) for each in overview.snapshots
+        ],
+        "undos": [undo_facts(each) for each in overview.undos],
+        "beside": [asdict(each) for each in overview.beside],
+        "occupied_bytes": overview.occupied_bytes,
     }
 
 

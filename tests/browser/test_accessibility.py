@@ -24,6 +24,16 @@ def snapshot(live: str) -> Snapshot:
     return snapshot
 
 
+def in_both_schemes(visitor: Visitor, axe: str, name: str) -> list[str]:
+    """Look at a page in light and in dark, and return what is wrong with it."""
+    found = []
+    for scheme in ("light", "dark"):
+        visitor.look(width=1280, dark=scheme == "dark")
+        visitor.keep(f"axe-{name}-{scheme}")
+        found += [f"{scheme}: {each}" for each in visitor.find_violations(axe)]
+    return found
+
+
 def test_empty_list(live: str, visitor: Visitor, axe: str) -> None:
     """Where there is no snapshot yet."""
     account("ada", is_superuser=True)
@@ -31,32 +41,41 @@ def test_empty_list(live: str, visitor: Visitor, axe: str) -> None:
     visitor.go(page("changelist"))
     visitor.log_in("ada")
 
-    for dark in (False, True):
-        visitor.look(width=1280, dark=dark)
-        visitor.keep(f"empty-{dark}")
-        assert visitor.find_violations(axe) == []
+    assert in_both_schemes(visitor, axe, "empty") == []
+
+
+@pytest.mark.parametrize("changed_settings", [{"PGSNAP": {"ENABLED": False}}], ids=["off"])
+def test_refusal(live: str, visitor: Visitor, axe: str) -> None:
+    """The page that says why nothing is possible."""
+    account("ada", is_superuser=True)
+    connection.close()
+    visitor.go(page("changelist"))
+    visitor.log_in("ada")
+    visitor.reads("Snapshots are switched off here")
+
+    assert in_both_schemes(visitor, axe, "refused") == []
 
 
 def test_pages(snapshot: Snapshot, visitor: Visitor, axe: str) -> None:
     """Each page that there is, and what is said where something cannot be done."""
     visitor.go(page("changelist"))
     visitor.log_in("ada")
-    pages = [page("changelist"), page("add"), undo_page()]
+    pages = [page("changelist"), page("add"), undo_page(), page("restore", "0" * 16)]
     pages += [of(name, snapshot) for name in ("change", "restore", "delete", "history")]
 
     found = {}
-    for dark in (False, True):
-        visitor.look(width=1280, dark=dark)
-        for address in pages:
-            visitor.go(address)
-            visitor.keep(f"axe-{dark}-{address.strip('/').replace('/', '-')}")
-            found[address, dark] = visitor.find_violations(axe)
-        visitor.go(page("add"))
-        visitor.fill("Name:", "seeded")
-        visitor.press("Take snapshot")
-        visitor.reads("There is a snapshot of this name already")
-        visitor.keep(f"axe-{dark}-errors")
-        found["errors", dark] = visitor.find_violations(axe)
+    for address in pages:
+        visitor.go(address)
+        found[address] = in_both_schemes(visitor, axe, address.strip("/").replace("/", "-"))
+    visitor.go(page("add"))
+    visitor.fill("Name:", "seeded")
+    visitor.press("Take snapshot")
+    visitor.reads("There is a snapshot of this name already")
+    found["errors"] = in_both_schemes(visitor, axe, "errors")
+    visitor.go(page("changelist"))
+    visitor.choose_all("delete_selected")
+    visitor.reads("Databases: 2")
+    found["delete several"] = in_both_schemes(visitor, axe, "delete-several")
 
     assert {key: violations for key, violations in found.items() if violations} == {}
 
@@ -70,12 +89,7 @@ def test_progress(
     with in_transaction(server, live):
         visitor.press("Take snapshot")
         visitor.reads("Waiting up to 10 s for pid ")
-
-        found = []
-        for dark in (False, True):
-            visitor.look(width=1280, dark=dark)
-            visitor.keep(f"axe-{dark}-progress")
-            found += visitor.find_violations(axe)
+        found = in_both_schemes(visitor, axe, "progress")
         visitor.press("Cancel")
         visitor.reads("The work goes on")
 

@@ -56,6 +56,16 @@ class Visitor:
             f" | //input[@type='submit' and @value='{text}']",
         ).click()
 
+    def choose_all(self, action: str) -> None:
+        """Tick all rows of the list, and press the button for one of its actions."""
+        self._wait_for(By.ID, "action-toggle")
+        self.chromium.execute_script(
+            "document.getElementById('action-toggle').click();"
+            "document.querySelector('select[name=action]').value = arguments[0];"
+            "document.querySelector('button[name=index]').click()",
+            action,
+        )
+
     def reads(self, text: str) -> bool:
         """Tell whether a text comes up on the page."""
         WebDriverWait(self.chromium, PATIENCE_S).until(

@@ -1,0 +1,115 @@
+"""The subcommands that take something away: ``delete``, ``prune`` and ``purge``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import timedelta
+
+from django.core.management.base import CommandError
+
+from ..formatting import format_ago, format_size, printable
+from ..safety import allow_here
+from ..snapshots import manage, queries
+from ..snapshots.managed import EVERYTHING, Kind
+from ..snapshots.prune import prune
+from ..snapshots.purge import list_managed_databases, purge
+from ..snapshots.types import Snapshot
+from .base import SubcommandsBase
+from .facts import snapshot_facts
+
+_USAGE = 2
+_YES = ("y", "yes")
+
+
+class Removal(SubcommandsBase):
+    """Takes snapshots and what belongs to them away, after asking on a terminal."""
+
+    def _delete(
+        self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
+    ) -> None:
+        if everything == bool(names):
+            raise CommandError("Name snapshots to delete, or give --all.", returncode=_USAGE)
+        can_ask = interactive and sys.stdin.isatty() and self.stdout.isatty()
+        # A question protects as well as the settings do, which are for what happens unasked.
+        with allow_here() if can_ask else nullcontext(), self._reporter() as reporter:
+            unwanted = queries.select_snapshots(*(["*"] if everything else names))
+            if can_ask and not self._confirm(unwanted):
+                self.stderr.write("Nothing deleted.", str)
+                return
+            deleted = manage.delete(
+                *(each.name for each in unwanted), force=force or can_ask, reporter=reporter
+            )
+        self._print_deleted("Deleted", deleted)
+
+    def _prune(
+        self,
+        *,
+        keep: int | None,
+        older_than: timedelta | None,
+        max_bytes: int | None,
+        templates: bool,
+        dry_run: bool,
+    ) -> None:
+        if templates:
+            self._purge_kinds({"template"}, dry_run=dry_run)
+            return
+        if keep is None and older_than is None and max_bytes is None:
+            raise CommandError("Give --keep, --older-than or --max-size.", returncode=_USAGE)
+        with self._reporter() as reporter:
+            pruned = prune(
+                keep=keep,
+                older_than=older_than,
+                max_bytes=max_bytes,
+                dry_run=dry_run,
+                reporter=reporter,
+            )
+        self._print_deleted("Would delete" if dry_run else "Deleted", pruned)
+
+    def _purge(self, *, everyone: bool, interactive: bool) -> None:
+        found = list_managed_databases(everyone=everyone)
+        if found and interactive:
+            if not (sys.stdin.isatty() and self.stdout.isatty()):
+                raise CommandError("This drops all snapshots. Give -y to say yes.")
+            for each in found:
+                about = f" of {printable(each.about)}" if each.about else ""
+                self.stdout.write(
+                    f"  {each.name}  {each.kind}{about}  {format_size(each.size_bytes)}"
+                )
+            if self._answer("Drop them for good? [y/N] ") not in _YES:
+                self.stderr.write("Nothing dropped.", str)
+                return
+        self._purge_kinds(EVERYTHING, everyone=everyone)
+
+    def _purge_kinds(
+        self, kinds: Collection[Kind], *, everyone: bool = False, dry_run: bool = False
+    ) -> None:
+        if dry_run:
+            gone = list_managed_databases(kinds, everyone=everyone)
+        else:
+            with self._reporter() as reporter:
+                gone = purge(kinds, everyone=everyone, reporter=reporter)
+        size = format_size(sum(each.size_bytes for each in gone))
+        databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
+        self._print_result(
+            f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
+            lambda: [asdict(each) for each in gone],
+        )
+
+    def _confirm(self, unwanted: Sequence[Snapshot]) -> bool:
+        for each in unwanted:
+            pinned = "  (pinned)" if each.pinned else ""
+            self.stdout.write(
+                f"  {each.name}{pinned}  {format_ago(each.taken_at)}  "
+                f"{format_size(each.size_bytes)}  {printable(each.note)}"
+            )
+        return self._answer("Delete for good? [y/N] ") in _YES
+
+    def _print_deleted(self, verb: str, deleted: Sequence[Snapshot]) -> None:
+        names = ", ".join(repr(each.name) for each in deleted) or "nothing"
+        size = format_size(sum(each.size_bytes for each in deleted))
+        self._print_result(
+            f"{verb} {names}: {size} less.", lambda: [snapshot_facts(each) for each in deleted]
+        )
