@@ -6,7 +6,9 @@ A new subcommand is an entry in ``SUBCOMMANDS``, and a method of the command tha
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -103,41 +105,48 @@ def _add_base_options(parser: CommandParser) -> None:
         )
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
+_DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+
+
+def _converter(what: str, parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return what converts an argument, and says what was expected where it cannot."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except (ArithmeticError, LookupError, ValueError):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+
+    return convert
+
+
+def _parse_number(text: str) -> float:
+    number = float(text) if _DECIMAL.fullmatch(text) else math.inf
+    if math.isinf(number):
         raise ValueError(text)
-    return seconds
+    return number
 
 
-_seconds.__name__ = "number of seconds"  # argparse says: invalid number of seconds value
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
+def _parse_count(text: str) -> int:
+    if not text.isdigit():  # no sign, no space
         raise ValueError(text)
     return int(text)
 
 
-def _age(text: str) -> timedelta:
-    number, unit = _split(text)
-    return timedelta(**{{"h": "hours", "d": "days", "w": "weeks"}[unit]: number})
+def _parse_age(text: str) -> timedelta:
+    unit = {"h": "hours", "d": "days", "w": "weeks"}[text[-1:]]
+    return timedelta(**{unit: _parse_number(text[:-1])})
 
 
-def _size(text: str) -> int:
-    number, unit = _split(text.upper().removesuffix("B"))
-    return int(number * 1024 ** ("KMGT".index(unit) + 1))
+def _parse_size(text: str) -> int:
+    digits = text.upper().removesuffix("B")
+    return int(_parse_number(digits[:-1]) * 1024 ** ("KMGT".index(digits[-1]) + 1))
 
 
-def _split(text: str) -> tuple[float, str]:
-    if not text or "-" in text:
-        raise ValueError(text)
-    return float(text[:-1]), text[-1]
-
-
-_count.__name__ = "number"
-_age.__name__ = "age such as 12h, 7d or 2w"
-_size.__name__ = "size such as 500MB or 10GB"
+_seconds = _converter("a number of seconds", _parse_number)
+_count = _converter("a number", _parse_count)
+_age = _converter("an age such as 12h, 7d or 2w", _parse_age)
+_size = _converter("a size such as 500MB or 10GB", _parse_size)
 
 
 def _flag(*flags: str, **settings: Any) -> Argument:

@@ -20,7 +20,7 @@ from ..snapshots.types import Snapshot
 from .base import SubcommandsBase
 from .facts import snapshot_facts
 
-_USAGE = 2
+USAGE = 2
 _YES = ("y", "yes")
 
 
@@ -31,7 +31,7 @@ class Removal(SubcommandsBase):
         self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
     ) -> None:
         if everything == bool(names):
-            raise CommandError("Name snapshots to delete, or give --all.", returncode=_USAGE)
+            raise CommandError("Name snapshots to delete, or give --all.", returncode=USAGE)
         can_ask = interactive and sys.stdin.isatty() and self.stdout.isatty()
         # A question protects as well as the settings do, which are for what happens unasked.
         with allow_here() if can_ask else nullcontext(), self._reporter() as reporter:
@@ -57,7 +57,7 @@ class Removal(SubcommandsBase):
             self._purge_kinds({"template"}, dry_run=dry_run)
             return
         if keep is None and older_than is None and max_bytes is None:
-            raise CommandError("Give --keep, --older-than or --max-size.", returncode=_USAGE)
+            raise CommandError("Give --keep, --older-than or --max-size.", returncode=USAGE)
         with self._reporter() as reporter:
             pruned = prune(
                 keep=keep,

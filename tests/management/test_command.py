@@ -14,6 +14,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql as pg
 
 from django_pgsnap.management.arguments import SUBCOMMANDS
+from django_pgsnap.management.commands.pgsnap import Command
 from django_pgsnap.signals import post_take
 from django_pgsnap.snapshots.manage import annotate, pin
 from django_pgsnap.snapshots.queries import get, list_snapshots, overview
@@ -451,21 +452,34 @@ def test_errors_as_json(live: str, manage: Manage) -> None:
 @pytest.mark.parametrize(
     ("limits", "usage"),
     [
-        (["--older-than", "7"], "invalid age such as 12h, 7d or 2w value: '7'"),
+        (["--older-than", "7"], "'7' is not an age such as 12h, 7d or 2w"),
         (["--max-size", "-1GB"], "argument --max-size: expected one argument"),
-        (["--max-size", "1X"], "invalid size such as 500MB or 10GB value: '1X'"),
-        (["--keep", "two"], "invalid number value: 'two'"),
-        ([], "Give --keep, --older-than or --max-size."),
+        (["--older-than", "7y"], "'7y' is not an age such as 12h, 7d or 2w"),
+        (["--older-than", "9999999999d"], "'9999999999d' is not an age"),
+        (["--max-size", "1X"], "'1X' is not a size such as 500MB or 10GB"),
+        (["--keep", "two"], "'two' is not a number"),
     ],
 )
 def test_limits_that_make_no_sense(
-    limits: list[str], usage: str, live: str, manage: Manage
+    limits: list[str], usage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A limit that cannot be read, or none, is a mistake in the command line: status 2."""
-    ended = manage("pgsnap", "prune", *limits)
+    """A limit that cannot be read is a mistake in the command line: status 2."""
+    parser = Command().create_parser("manage.py", "pgsnap", called_from_command_line=True)
 
-    assert ended.returncode == 2
-    assert usage in ended.stderr
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["prune", *limits])
+
+    assert ended.value.code == 2
+    assert usage in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["prune"], ["delete"], ["run", "seeded"]], ids=" ".join)
+def test_something_that_is_not_said(arguments: list[str], live: str) -> None:
+    """Where something has to be named and is not, that is the same."""
+    with pytest.raises(CommandError) as error:
+        call_command("pgsnap", *arguments)
+
+    assert error.value.returncode == 2
 
 
 def test_prune(live: str, call: Call) -> None:

@@ -354,9 +354,9 @@ def test_restore_to_a_full_disk(
     [
         ([], "the following arguments are required: COMMAND"),
         (["tkae"], "invalid choice: 'tkae'"),
-        (["take", "--wait", "soon"], "argument --wait: invalid number of seconds value: 'soon'"),
-        (["take", "--wait", "-1"], "argument --wait: invalid number of seconds value: '-1'"),
-        (["take", "--wait", "nan"], "argument --wait: invalid number of seconds value: 'nan'"),
+        (["take", "--wait", "soon"], "argument --wait: 'soon' is not a number of seconds"),
+        (["take", "--wait", "-1"], "argument --wait: '-1' is not a number of seconds"),
+        (["take", "--wait", "nan"], "argument --wait: 'nan' is not a number of seconds"),
         (["take", "--strategy", "magic"], "argument --strategy: invalid choice: 'magic'"),
         (["take", "a", "b"], "unrecognized arguments: b"),
         (["delete"], "Name snapshots to delete, or give --all."),

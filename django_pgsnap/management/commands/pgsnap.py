@@ -27,11 +27,10 @@ from ...snapshots.undo import undo as undo_restore
 from ..completion import completion_script
 from ..facts import diagnosis_facts, overview_facts, snapshot_facts, status_facts, undo_facts
 from ..progress import CommandReporter
-from ..removal import Removal
+from ..removal import USAGE, Removal
 from ..run import run_command
 
 _STEPS = 2  # the verbosity that shows steps and notes
-_USAGE = 2
 _INTERRUPTED = 130
 _YES = ("y", "yes")
 _NO = ("n", "no")
@@ -199,7 +198,10 @@ class Command(Removal):
         databases: Sequence[str] | None,
     ) -> None:
         if not self._command:
-            raise CommandError("Name the command after --: ./manage.py pgsnap run NAME -- migrate")
+            raise CommandError(
+                "Name the command after --: ./manage.py pgsnap run NAME -- migrate",
+                returncode=USAGE,
+            )
         if live:
             status = self._run_live(databases, interactive=interactive)
         else:
