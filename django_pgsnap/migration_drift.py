@@ -38,7 +38,7 @@ class Drift:
 def describe_drift(drift: Drift) -> Iterator[str]:
     """Yield what to do about the difference, a sentence for each side of it."""
     if count := len(drift.missing):
-        yield f"{_count(count)} behind: run migrate, or restore with --migrate."
+        yield f"{_count(count)} not run: run migrate, or restore with --migrate."
     if count := len(drift.unknown):
         yield f"{_count(count)} that this code does not have: those of another branch, usually."
 

@@ -241,7 +241,7 @@ def drift(row: models.Snapshot) -> str:
     return describe_drift(row.facts.drift)
 
 
-@admin.display(description=_("spare"))
+@admin.display(description=_("prepared clone"))
 def spare(row: models.Snapshot) -> str:
     """Whether a ready-made clone of it stands by."""
     return describe_spare(row.facts.snapshot)

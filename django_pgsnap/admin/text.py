@@ -21,9 +21,9 @@ from ..snapshots.status import LiveState
 from ..snapshots.types import Snapshot, Undo
 
 DRIFT_KINDS: Final = {
-    "behind": gettext_lazy("behind this checkout"),
+    "behind": gettext_lazy("some not run"),
     "current": gettext_lazy("as in this checkout"),
-    "unknown": gettext_lazy("unknown to this checkout"),
+    "unknown": gettext_lazy("some not in this code"),
 }
 
 # What the command line calls options are fields here.
@@ -61,11 +61,11 @@ def describe_drift(drift: Drift) -> str:
     """Return how far a snapshot's migrations are from this checkout's."""
     texts = []
     if count := len(drift.missing):
-        texts.append(ngettext("%(count)d behind", "%(count)d behind", count) % {"count": count})
+        texts.append(ngettext("%(count)d not run", "%(count)d not run", count) % {"count": count})
     if count := len(drift.unknown):
-        text = ngettext("%(count)d unknown here", "%(count)d unknown here", count)
+        text = ngettext("%(count)d not in this code", "%(count)d not in this code", count)
         texts.append(text % {"count": count})
-    return ", ".join(texts) or _("current")
+    return ", ".join(texts) or _("as in this code")
 
 
 def describe_spare(snapshot: Snapshot) -> str:
@@ -140,7 +140,7 @@ def describe_occupied(overview: Overview) -> str:
     if not overview.occupied_bytes:
         return ""
     size = format_size(overview.occupied_bytes)
-    return _("All snapshots, their spares and the replaced states occupy %s.") % size
+    return _("All snapshots, their prepared clones and the replaced states occupy %s.") % size
 
 
 def describe_snapshot(snapshot: Snapshot) -> str:

@@ -111,7 +111,7 @@ def _check_known(models: Sequence[str], parts: Sequence[DatabaseDiff]) -> None:
 def _newest_undo(undos: Sequence[Undo]) -> Undo:
     if not undos:
         raise NothingToUndoError(
-            "There is nothing to compare with: no restore has left an undo.",
+            "There is nothing to compare with: no restore has left a replaced state.",
             hint="See ./manage.py pgsnap list for snapshots to compare with.",
         )
     return undos[0]

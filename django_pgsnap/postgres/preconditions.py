@@ -54,7 +54,7 @@ def check_nothing_attached(session: Session, databases: Sequence[str]) -> None:
         causes.append(message(what, name=name, database=database))
         remedies.append(message(remedy, quoted=quoted, database=database))
     raise ObstacleError(
-        "A copy or a swap would break {causes}.",
+        "A copy or a restore would break {causes}.",
         hint="First, {remedies}.",
         causes=join_messages(", ", causes),
         remedies=join_messages("; ", remedies),

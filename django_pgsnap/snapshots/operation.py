@@ -182,7 +182,7 @@ def _check_ours(context: ServerContext) -> None:
     ):
         if database.name in named:
             raise ConfigurationError(
-                "DATABASES names {name!r}, which holds a snapshot, a spare or an undo.",
+                "DATABASES names {name!r}, which holds a snapshot, a spare or a replaced state.",
                 hint="Take that alias out: snapshots are there to be renamed and dropped.",
                 name=database.name,
             )

@@ -78,7 +78,7 @@ def _choose(contexts: Sequence[ServerContext], number: int, set_id: str | None) 
     if not found:
         databases = ", ".join(repr(name) for context in contexts for name in context.sources)
         raise NothingToUndoError(
-            "There is nothing to undo: no restore of {databases} has left an undo.",
+            "There is nothing to undo: no restore of {databases} has left a replaced state.",
             hint="See ./manage.py pgsnap list for snapshots to restore.",
             databases=databases,
         )

@@ -146,12 +146,14 @@ def test_columns(root: Client, described: Describe) -> None:
     assert (
         "seeded Restore 5 minutes 7.6 MB before the &lt;erasure&gt; Yes main a1b2c3d4" in page_text
     )
-    assert re.search(r"a1b2c3d4 \(changed\) \d+ behind, 1 unknown here none", page_text)
+    assert re.search(r"a1b2c3d4 \(changed\) \d+ not run, 1 not in this code none", page_text)
     assert re.search(
         r'<time datetime="[^"]+" title="[^"]+">5\xa0minutes</time>', response.content.decode()
     )
     assert "Databases" not in page_text.partition("Name Restore")[2]
-    assert "All snapshots, their spares and the replaced states occupy 7.6 MB." in page_text
+    assert (
+        "All snapshots, their prepared clones and the replaced states occupy 7.6 MB." in page_text
+    )
 
 
 def test_search_and_order(root: Client, described: Describe) -> None:

@@ -124,10 +124,10 @@ def test_restore_says_how_far_the_code_is(live: str, call: Call) -> None:
     migrated = call("pgsnap", "restore", "old", "--migrate").stdout
 
     assert said[1:-1] == [
-        "1 migration behind: run migrate, or restore with --migrate.",
+        "1 migration not run: run migrate, or restore with --migrate.",
         "1 migration that this code does not have: those of another branch, usually.",
     ]
-    assert "behind" not in migrated
+    assert "not run" not in migrated
 
 
 def test_dry_run_of_a_restore(live: str, call: Call, server: Server) -> None:

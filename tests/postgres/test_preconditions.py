@@ -56,7 +56,7 @@ def test_prepared_transaction(session: Session, sql: RunSql) -> None:
     attach(sql, PREPARE, "order's end")
 
     assert refused_attached(session, "live") == (
-        "A copy or a swap would break the prepared transaction \"order's end\" of 'live'.",
+        "A copy or a restore would break the prepared transaction \"order's end\" of 'live'.",
         "First, run COMMIT PREPARED or ROLLBACK PREPARED 'order''s end' in 'live'.",
     )
 
@@ -67,7 +67,7 @@ def test_logical_slot(session: Session, sql: RunSql) -> None:
     attach(sql, SLOT, "cdc")
 
     assert refused_attached(session, "live") == (
-        "A copy or a swap would break the logical replication slot 'cdc' of 'live'.",
+        "A copy or a restore would break the logical replication slot 'cdc' of 'live'.",
         "First, run SELECT pg_drop_replication_slot('cdc').",
     )
 
@@ -78,7 +78,7 @@ def test_subscription(session: Session, sql: RunSql) -> None:
     attach(sql, SUBSCRIBE, 'my "sub"')
 
     assert refused_attached(session, "live") == (
-        "A copy or a swap would break the subscription 'my \"sub\"' of 'live'.",
+        "A copy or a restore would break the subscription 'my \"sub\"' of 'live'.",
         'First, drop it (DROP SUBSCRIPTION "my ""sub""") in \'live\'.',
     )
 
@@ -92,7 +92,7 @@ def test_all_are_named(session: Session, sql: RunSql) -> None:
     message, hint = refused_attached(session, "live", "other")
 
     assert message == (
-        "A copy or a swap would break the prepared transaction 'a' of 'live', "
+        "A copy or a restore would break the prepared transaction 'a' of 'live', "
         "the logical replication slot 'b' of 'other'."
     )
     assert hint == (

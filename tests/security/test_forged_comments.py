@@ -259,7 +259,7 @@ def test_database_in_use_as_an_alias(kind: str, live: str, server: Server) -> No
             with pytest.raises(ConfigurationError) as caught:
                 operation()
             assert caught.value.message == (
-                f"DATABASES names '{named}', which holds a snapshot, a spare or an undo."
+                f"DATABASES names '{named}', which holds a snapshot, a spare or a replaced state."
             )
     finally:
         del connections["reports"], django_settings.DATABASES["reports"]

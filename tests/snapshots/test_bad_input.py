@@ -45,21 +45,21 @@ OBSTACLES = {
     "prepared transaction": (
         "BEGIN; INSERT INTO testapp_genre (name) VALUES ('x'); PREPARE TRANSACTION 'gid';",
         (
-            "A copy or a swap would break the prepared transaction 'gid' of {live!r}.\n"
+            "A copy or a restore would break the prepared transaction 'gid' of {live!r}.\n"
             "First, run COMMIT PREPARED or ROLLBACK PREPARED 'gid' in {live!r}."
         ),
     ),
     "slot": (
         "SELECT pg_create_logical_replication_slot('feed', 'pgoutput')",
         (
-            "A copy or a swap would break the logical replication slot 'feed' of {live!r}.\n"
+            "A copy or a restore would break the logical replication slot 'feed' of {live!r}.\n"
             "First, run SELECT pg_drop_replication_slot('feed')."
         ),
     ),
     "subscription": (
         "CREATE SUBSCRIPTION news CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false)",
         (
-            "A copy or a swap would break the subscription 'news' of {live!r}.\n"
+            "A copy or a restore would break the subscription 'news' of {live!r}.\n"
             "First, drop it (DROP SUBSCRIPTION news) in {live!r}."
         ),
     ),

@@ -87,7 +87,7 @@ def test_nothing_to_undo(live: str, databases: ListDatabases) -> None:
         undo()
 
     assert str(caught.value) == (
-        f"There is nothing to undo: no restore of {live!r} has left an undo.\n"
+        f"There is nothing to undo: no restore of {live!r} has left a replaced state.\n"
         "See ./manage.py pgsnap list for snapshots to restore."
     )
     assert databases() == before
