@@ -194,9 +194,11 @@ class PinnedFilter(_Filter):
 def age(row: models.Snapshot) -> str:
     """How long ago it was taken."""
     taken_at = row.facts.snapshot.taken_at
+    since = timesince(taken_at, depth=1)
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
-        *(taken_at.isoformat(), format_moment(taken_at), timesince(taken_at, depth=1)),
+        *(taken_at.isoformat(), format_moment(taken_at)),
+        gettext("now") if since.startswith("0") else since,
     )
 
 
@@ -208,15 +210,11 @@ def size(row: models.Snapshot) -> str:
 
 @admin.display(description=_("note"))
 def note(row: models.Snapshot) -> str:
-    """The note, on one line, and that a part is missing."""
-    text = printable(row.facts.snapshot.note)
-    return text if row.facts.snapshot.is_complete else gettext("Incomplete.") + f" {text}"
-
-
-@admin.display(description=_("pinned"))
-def pinned(row: models.Snapshot) -> str:
-    """Whether pruning leaves it."""
-    return gettext("Yes") if row.facts.snapshot.pinned else gettext("No")
+    """The note, on one line, after that it is pinned, or that a part is missing."""
+    snapshot: Snapshot = row.facts.snapshot
+    marks = [gettext("Pinned.")] if snapshot.pinned else []
+    marks += [] if snapshot.is_complete else [gettext("Incomplete.")]
+    return " ".join([*marks, printable(snapshot.note)]).strip()
 
 
 @admin.display(description=_("databases"))
@@ -282,15 +280,15 @@ def migrations(row: models.Snapshot) -> str:
     )
 
 
-COLUMNS: Final = (age, size, note, pinned, aliases, code, drift, spare)
+COLUMNS: Final = (age, size, note, aliases, code, drift, spare)
 _DETAILS: Final = (taken, size, copying, spare, code, identity)
-FACTS: Final = (*_DETAILS, databases, migrations, note, pinned)
+FACTS: Final = (*_DETAILS, databases, migrations, note)
 
 
 def describe_fieldsets(*, may_change: bool) -> Any:
     """Return the parts of the form: what can be changed, and what is known."""
     return [
-        (None, {"fields": ("name", *(("note", "pinned") if may_change else (note, pinned)))}),
+        (None, {"fields": ("name", *(("note", "pinned") if may_change else (note,)))}),
         (_("Facts"), {"fields": _DETAILS}),
         (_("Databases"), {"fields": (databases,)}),
         (_("Migrations"), {"fields": (migrations,)}),

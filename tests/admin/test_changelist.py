@@ -144,7 +144,8 @@ def test_columns(root: Client, described: Describe) -> None:
     page_text = text(response).replace("\xa0", " ")
 
     assert (
-        "seeded Restore 5 minutes 7.6 MB before the &lt;erasure&gt; Yes main a1b2c3d4" in page_text
+        "seeded Restore 5 minutes 7.6 MB Pinned. before the &lt;erasure&gt; main a1b2c3d4"
+        in page_text
     )
     assert re.search(r"a1b2c3d4 \(changed\) \d+ not run, 1 not in this code none", page_text)
     assert re.search(
