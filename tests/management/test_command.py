@@ -464,7 +464,9 @@ def test_limits_that_make_no_sense(
     limits: list[str], usage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A limit that cannot be read is a mistake in the command line: status 2."""
-    parser = Command().create_parser("manage.py", "pgsnap", called_from_command_line=True)
+    command = Command()
+    command._called_from_command_line = True
+    parser = command.create_parser("manage.py", "pgsnap")
 
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(["prune", *limits])
@@ -473,13 +475,20 @@ def test_limits_that_make_no_sense(
     assert usage in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["prune"], ["delete"], ["run", "seeded"]], ids=" ".join)
-def test_something_that_is_not_said(arguments: list[str], live: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (["prune"], "Give --keep, --older-than or --max-size."),
+        (["delete"], "Name snapshots to delete, or give --all."),
+        (["run", "seeded"], "Name the command after --: ./manage.py pgsnap run NAME -- migrate"),
+    ],
+)
+def test_something_that_is_not_said(arguments: list[str], usage: str, live: str) -> None:
     """Where something has to be named and is not, that is the same."""
     with pytest.raises(CommandError) as error:
         call_command("pgsnap", *arguments)
 
-    assert error.value.returncode == 2
+    assert (error.value.returncode, str(error.value)) == (2, usage)
 
 
 def test_prune(live: str, call: Call) -> None:

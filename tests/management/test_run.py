@@ -39,14 +39,6 @@ def test_exit_status_is_the_commands(names: list[str], manage: Manage) -> None:
     assert run.returncode == 7
 
 
-def test_no_command(names: list[str], manage: Manage) -> None:
-    """What is missing is said, with an example."""
-    run = manage("pgsnap", "run", "seeded")
-
-    assert run.returncode == 1
-    assert "Name the command after --" in run.stderr
-
-
 def test_kept(names: list[str], manage: Manage, databases: ListDatabases) -> None:
     """A clone that is kept is a database like any other, until it is dropped."""
     run = manage("pgsnap", "run", "seeded", "--keep", "--", "check")
