@@ -465,7 +465,7 @@ def test_limits_that_make_no_sense(
 ) -> None:
     """A limit that cannot be read is a mistake in the command line: status 2."""
     command = Command()
-    command._called_from_command_line = True
+    command._called_from_command_line = True  # type: ignore[attr-defined]
     parser = command.create_parser("manage.py", "pgsnap")
 
     with pytest.raises(SystemExit) as ended:
