@@ -346,5 +346,5 @@ def test_delete_several(root: Client) -> None:
     assert "pinned" in describe_snapshot(first)
     assert still_there == ["c", "b", "a"]
     assert [each.name for each in list_snapshots()] == ["b"]
-    assert told(answer) == ["Deleted: “a”, “c”."]
+    assert told(answer) == ["Deleted: “c”, “a”."]
     assert sorted(map(str, LogEntry.objects.all())) == ["Deleted “a.”", "Deleted “c.”"]

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from django_pgsnap.admin import snapshot_admin
+from django_pgsnap.admin import progress_pages
 from django_pgsnap.admin.background import Progress, read_progress
 from django_pgsnap.admin.text import format_moment
 from django_pgsnap.snapshots.restore import restore
@@ -206,7 +206,7 @@ def test_session_that_ends_before_the_swap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What ends the session while the restore has not swapped yet, is not undone by it."""
-    monkeypatch.setattr(snapshot_admin, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(progress_pages, "_PATIENCE_S", 0.0)
     snapshot = snapshot_with("ada")
     client = visit(User.objects.get())
     with in_transaction(server, live):
@@ -233,7 +233,7 @@ def test_session_that_moves_on_before_the_swap(
     verb: str, live: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is carried over is the session as it was last, not as it was when one asked."""
-    monkeypatch.setattr(snapshot_admin, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(progress_pages, "_PATIENCE_S", 0.0)
     snapshot = snapshot_with("ada")
     write("Lem")
     restore(snapshot.name)
