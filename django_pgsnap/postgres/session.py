@@ -336,6 +336,12 @@ class Session:
         with self._connection.cursor().copy(query) as copy:
             return b"".join(bytes(block) for block in copy)
 
+    def copy_texts(self, query: Query, columns: int) -> list[tuple[str | None, ...]]:
+        """Return the rows of a ``COPY … TO STDOUT`` of so many columns, all as text."""
+        with self._connection.cursor().copy(query) as copy:
+            copy.set_types(["text"] * columns)
+            return list(copy.rows())
+
     def copy_in(self, query: Query, data: bytes) -> None:
         """Give a ``COPY … FROM STDIN`` what `copy_out` gave."""
         with self._connection.cursor().copy(query) as copy:

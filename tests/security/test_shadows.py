@@ -219,6 +219,10 @@ TRAPS = {
     "policy": "CREATE TABLE public.django_migrations AS SELECT 'x' AS app, 'x' AS name;"
     "ALTER TABLE public.django_migrations ENABLE ROW LEVEL SECURITY;"
     "CREATE POLICY trap ON public.django_migrations USING (spring() = 'x');",
+    # The planner looks at what an index' expression is worth.
+    "index": "ALTER FUNCTION spring() IMMUTABLE;"
+    "CREATE TABLE public.django_migrations AS SELECT 'x' AS app, 'x' AS name;"
+    "CREATE INDEX ON public.django_migrations (spring());",
 }
 
 
@@ -235,8 +239,9 @@ def test_table_that_somebody_made_in_place_of_djangos(
 
     take("seeded", spare=False)
     settle(server)
-    with suppress(PgsnapError):
-        diff("seeded")
+    if trap != "index":  # SECURITY.md says so
+        with suppress(PgsnapError):
+            diff("seeded")
     restore("seeded")
 
     assert "sprung by" not in server.log[before:]
