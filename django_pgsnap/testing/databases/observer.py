@@ -60,7 +60,7 @@ class Observer:
         self.unchanged: dict[tuple[str, str], str] = {}
         note = self._note
         # What these functions are called with counts; their arguments are still unchanged.
-        self._asked: Final[dict[CodeType, Callable[[dict[str, Any], FrameType], object]]] = {
+        asked: dict[CodeType, Callable[[dict[str, Any], FrameType], object]] = {
             importlib.import_module.__code__: self._import,
             module_loading.cached_import.__code__: lambda a, _: note("module", a["module_path"]),
             management.load_command_class.__code__: lambda a, _: note("command", a["name"]),
@@ -83,6 +83,9 @@ class Observer:
             genericpath.isdir.__code__: lambda a, _: self._look_for(a["s"]),
             Path.stat.__code__: lambda a, _: self._look_for(a["self"]),
         }
+        # By their identities, since the hash of code is that of all that is in it.
+        self._asked: Final = {id(code): (code, ask) for code, ask in asked.items()}
+        self._heard: Final[dict[int, CodeType]] = {}
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -115,8 +118,9 @@ class Observer:
     @contextmanager
     def _profile(self) -> Iterator[None]:
         def hear(frame: FrameType, event: str, _argument: object) -> None:
-            if event == "call":
-                self._start(frame.f_code, frame)
+            code = frame.f_code
+            if event == "call" and id(code) not in self._heard and not self._start(code, frame):
+                self._heard[id(code)] = code
 
         before = sys.getprofile(), threading.getprofile()
         sys.setprofile(hear)
@@ -129,8 +133,8 @@ class Observer:
 
     def _start(self, code: CodeType, frame: FrameType) -> bool:
         """Note that a function begins, and tell whether it counts each time."""
-        if (ask := self._asked.get(code)) is not None:
-            ask(frame.f_locals, frame)
+        if (asked := self._asked.get(id(code))) is not None:
+            asked[1](frame.f_locals, frame)
             return True
         path = code.co_filename
         if not path.startswith("<"):
