@@ -19,7 +19,6 @@ from .tables import Table, read_tables, read_types
 from .types import ChangeKind, Method, RowChange, SchemaChange, TableDiff
 from .versions import (
     TooManyError,
-    Version,
     find_different_tables,
     find_different_versions,
     is_small,
@@ -264,12 +263,12 @@ def _fetch(
     side: Side,
     table: Table,
     shape: Shape,
-    versions: Iterable[Version],
+    places: Iterable[str],
     *,
     into: dict[Values, list[Values]],
 ) -> None:
     """Read rows by their places, and add them to those that were read, by key."""
-    places = [place for place, _ in versions]
+    places = list(places)
     query = sql.SQL(
         "SELECT ARRAY[{}]::text[], ARRAY[{}]::text[] FROM {} WHERE ctid = ANY({}::tid[])"
     )

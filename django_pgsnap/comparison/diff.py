@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -161,4 +162,5 @@ def _sides(pair: _Pair) -> Iterator[tuple[Side, Side]]:
             if pair.is_open
             else open_copy(pair.server, pair.after)
         )
-        yield Side.begin(older), Side.begin(newer)
+        key = secrets.randbits(62)
+        yield Side.begin(older, key), Side.begin(newer, key)

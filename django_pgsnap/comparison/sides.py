@@ -49,15 +49,17 @@ class Side:
         schema: The schema whose tables are named without it.
         next_xid: The transaction id that the server gives next, modulo 2**32.
         has_wrapped: Whether transaction ids have begun again from the start.
+        key: What hashes of row versions begin with, the same number on both sides.
     """
 
     session: Session
     schema: str
     next_xid: int
     has_wrapped: bool
+    key: int
 
     @classmethod
-    def begin(cls, session: Session) -> Side:
+    def begin(cls, session: Session, key: int) -> Side:
         """Have a session see one moment from now on."""
         session.configure(_SETTINGS)
         session.execute(_BEGIN)
@@ -67,6 +69,7 @@ class Side:
             schema=next((s for s in session.schemas if not s.startswith("pg_")), "public"),
             next_xid=next_xid % 2**32,
             has_wrapped=ever_given >= 2**32,
+            key=key,
         )
 
     def rows(self, query: Query) -> list[tuple[object, ...]]:

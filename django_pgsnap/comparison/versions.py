@@ -7,14 +7,14 @@ file and columns have the same row wherever place and transaction agree, and not
 to be read. How many rows are newer than a snapshot would not be enough: with ``take A``, change,
 ``take B``, ``restore A`` nothing is newer than ``B``, and yet it differs.
 
-Differences are looked for in ever smaller parts of a table: ranges of blocks, then one bucket of
-many in these ranges, then single rows.
+Differences are looked for in ever smaller ranges of a table's blocks, then row by row. Ranges are
+compared by the exclusive or of 64-bit hashes of their versions. The hashes have a random key, so
+two that differ are taken for equal once in 2**64 times, also by somebody who wants them to be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -24,37 +24,23 @@ from ..postgres.session import Query
 from .sides import Side, ask_both
 from .tables import Table
 
-# A row's place and transaction, both as the server writes them.
+# A row's place, and the hash of its place and transaction.
 Version = tuple[str, int]
-# How many versions there are, and the exclusive or of their hashes.
-Sum = tuple[int, int]
+# The exclusive or of the hashes of all versions in a range, by its first block; 0 for none.
+Sums = dict[int, int]
 
-# Larger tables are read in ranges of so many blocks (512 KiB), of which most are the same. What
-# differs is read again in parts, so that small ranges cost less than large ones.
+# Tables of up to so many blocks (512 KiB) are compared as a whole at first, many at a time; larger
+# ones in ranges of so many, of which most are the same.
 _RANGE_BLOCKS: Final = 64
-_RANGES_PER_QUERY: Final = 128
 _TABLES_PER_QUERY: Final = 100
-_BUCKETS: Final = 1024
+# What differs is read again in ranges of an eighth. A huge table has larger ranges, not more.
+_PARTS: Final = 8
+_MOST_RANGES: Final = 16_384
+_RANGES_PER_QUERY: Final = 256
 
 
 class TooManyError(Exception):
     """More row versions differ than are worth being looked at one by one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Range:
-    """Blocks of a table, from ``first`` on, to before ``end``; the last one has no end."""
-
-    table: Table
-    first: int
-    end: int | None
-
-    @property
-    def condition(self) -> Query:
-        start = sql.SQL("ctid >= {}::tid").format(sql.Literal(f"({self.first},0)"))
-        if self.end is None:
-            return start
-        return sql.SQL("{} AND ctid < {}::tid").format(start, sql.Literal(f"({self.end},0)"))
 
 
 def find_different_tables(
@@ -63,14 +49,11 @@ def find_different_tables(
     """Return the oids of those small tables whose row versions are not the same."""
     different: set[int] = set()
     for start in range(0, len(tables), _TABLES_PER_QUERY):
-        part = tables[start : start + _TABLES_PER_QUERY]
+        olds, news = zip(*tables[start : start + _TABLES_PER_QUERY], strict=True)
         old, new = ask_both(
-            before,
-            after,
-            partial(_sums, ranges=[_whole(table) for table, _ in part]),
-            partial(_sums, ranges=[_whole(table) for _, table in part]),
+            before, after, partial(_table_sums, tables=olds), partial(_table_sums, tables=news)
         )
-        different |= {pair[0].oid for pair, a, b in zip(part, old, new, strict=True) if a != b}
+        different |= {oid for oid in old if old[oid] != new[oid]}
     return different
 
 
@@ -81,111 +64,103 @@ def is_small(*tables: Table) -> bool:
 
 def find_different_versions(
     before: Side, after: Side, old: Table, new: Table, *, most: int
-) -> tuple[set[Version], set[Version]]:
-    """Return the row versions that only the older, and only the newer side of a table has.
+) -> tuple[set[str], set[str]]:
+    """Return the places of row versions that only the older, and only the newer side has.
 
     Args:
         before: The older side.
         after: The newer side.
         old: The table on the older side.
         new: The same table on the newer side.
-        most: How many versions to return at most.
+        most: How many places to return at most.
 
     Raises:
         TooManyError: There are more.
     """
-    only_old: set[Version] = set()
-    only_new: set[Version] = set()
-    for ranges in _different_ranges(before, after, old, new):
-        for a, b in ranges:
-            old_sums, new_sums = ask_both(
-                before,
-                after,
-                partial(_buckets, part=a),
-                partial(_buckets, part=b),
-            )
-            buckets = [
-                key
-                for key in old_sums.keys() | new_sums.keys()
-                if old_sums.get(key) != new_sums.get(key)
-            ]
-            if not buckets:
-                continue
-            olds, news = ask_both(
-                before,
-                after,
-                partial(_versions, part=a, buckets=buckets),
-                partial(_versions, part=b, buckets=buckets),
-            )
-            only_old |= olds - news
-            only_new |= news - olds
-            if len(only_old) + len(only_new) > most:
-                raise TooManyError
+    only_old: set[str] = set()
+    only_new: set[str] = set()
+    blocks = max(old.blocks, new.blocks)
+    size = _RANGE_BLOCKS
+    while blocks > size * _MOST_RANGES:
+        size *= _PARTS
+    ranges = range(0, blocks, size)
+    different = _different_ranges(before, after, old, new, ranges, size)
+    for part in _different_blocks(before, after, old, new, different, size):
+        olds, news = ask_both(
+            before,
+            after,
+            partial(_versions, table=old, blocks=part),
+            partial(_versions, table=new, blocks=part),
+        )
+        only_old |= {place for place, _ in olds - news}
+        only_new |= {place for place, _ in news - olds}
+        if len(only_old) + len(only_new) > most:
+            raise TooManyError
     return only_old, only_new
 
 
+def _different_blocks(
+    before: Side, after: Side, old: Table, new: Table, ranges: Sequence[int], size: int
+) -> Iterator[Sequence[int]]:
+    """Yield the blocks that differ in ranges that differ, some at a time."""
+    for start in range(0, len(ranges), _RANGES_PER_QUERY):
+        part = ranges[start : start + _RANGES_PER_QUERY]
+        if size == 1:
+            yield part
+            continue
+        smaller = size // _PARTS
+        parts = [each for first in part for each in range(first, first + size, smaller)]
+        different = _different_ranges(before, after, old, new, parts, smaller)
+        yield from _different_blocks(before, after, old, new, different, smaller)
+
+
 def _different_ranges(
-    before: Side, after: Side, old: Table, new: Table
-) -> Iterator[list[tuple[_Range, _Range]]]:
-    """Yield the ranges of blocks whose versions are not the same, some at a time."""
-    firsts = range(0, max(old.blocks, new.blocks, 1), _RANGE_BLOCKS)
-    for start in range(0, len(firsts), _RANGES_PER_QUERY):
-        part = firsts[start : start + _RANGES_PER_QUERY]
-        # Blocks that are added while this runs are after the last one.
-        ends = [first + _RANGE_BLOCKS if first != firsts[-1] else None for first in part]
-        mine = [_Range(table=old, first=f, end=end) for f, end in zip(part, ends, strict=True)]
-        yours = [_Range(table=new, first=f, end=end) for f, end in zip(part, ends, strict=True)]
-        old_sums, new_sums = ask_both(
-            before,
-            after,
-            partial(_sums, ranges=mine),
-            partial(_sums, ranges=yours),
-        )
-        yield [
-            (a, b)
-            for a, b, old_sum, new_sum in zip(mine, yours, old_sums, new_sums, strict=True)
-            if old_sum != new_sum
-        ]
-
-
-def _whole(table: Table) -> _Range:
-    return _Range(table=table, first=0, end=None)
-
-
-def _sums(side: Side, ranges: Iterable[_Range]) -> list[Sum]:
-    """Return number and hash of the versions in each range, in one query."""
-    parts = [
-        sql.SQL("SELECT {}, count(*), COALESCE(bit_xor({}), 0) FROM {} WHERE {}").format(
-            sql.Literal(number), _hash(side), each.table.identifier, each.condition
-        )
-        if each.first or each.end is not None
-        else sql.SQL("SELECT {}, count(*), COALESCE(bit_xor({}), 0) FROM {}").format(
-            sql.Literal(number), _hash(side), each.table.identifier
-        )
-        for number, each in enumerate(ranges)
-    ]
-    found = {number: (count, total) for number, count, total in side.rows(_union(parts))}
-    return [found[number] for number in range(len(parts))]  # type: ignore[misc]
-
-
-def _buckets(side: Side, part: _Range) -> dict[int, Sum]:
-    query = sql.SQL(
-        "SELECT hashtid(ctid) & {}, count(*), bit_xor({}) FROM {} WHERE {} GROUP BY 1"
-    ).format(sql.Literal(_BUCKETS - 1), _hash(side), part.table.identifier, part.condition)
-    return {bucket: (count, total) for bucket, count, total in side.rows(query)}  # type: ignore[misc]
-
-
-def _versions(side: Side, part: _Range, buckets: Sequence[int]) -> set[Version]:
-    query = sql.SQL(
-        "SELECT ctid::text, {} FROM {} WHERE {} AND hashtid(ctid) & {} = ANY({}::int[])"
-    ).format(
-        _transaction(side),
-        part.table.identifier,
-        part.condition,
-        sql.Literal(_BUCKETS - 1),
-        sql.Literal(list(buckets)),
+    before: Side, after: Side, old: Table, new: Table, ranges: Sequence[int], size: int
+) -> list[int]:
+    """Return the ranges of so many blocks whose versions are not the same."""
+    old_sums, new_sums = ask_both(
+        before,
+        after,
+        partial(_range_sums, table=old, ranges=ranges, size=size),
+        partial(_range_sums, table=new, ranges=ranges, size=size),
     )
-    return {(place, transaction) for place, transaction in side.rows(query)}  # type: ignore[misc]
+    return [first for first in ranges if old_sums[first] != new_sums[first]]
+
+
+def _table_sums(side: Side, tables: Sequence[Table]) -> Sums:
+    query = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {}, COALESCE(bit_xor({}), 0) FROM {}").format(
+            sql.Literal(table.oid), _hash(side), table.identifier
+        )
+        for table in tables
+    )
+    return dict(side.rows(query))  # type: ignore[arg-type]
+
+
+def _range_sums(side: Side, table: Table, ranges: Sequence[int], size: int) -> Sums:
+    query = sql.SQL(
+        "SELECT first, COALESCE(total, 0) FROM {}, LATERAL (SELECT bit_xor({}) FROM {} WHERE {})"
+        " s (total)"
+    ).format(_starts(ranges), _hash(side), table.identifier, _is_in(size))
+    return dict(side.rows(query))  # type: ignore[arg-type]
+
+
+def _versions(side: Side, table: Table, blocks: Sequence[int]) -> set[Version]:
+    query = sql.SQL(
+        "SELECT s.* FROM {}, LATERAL (SELECT ctid::text, {} FROM {} WHERE {} OFFSET 0) s"
+    ).format(_starts(blocks), _hash(side), table.identifier, _is_in(1))
+    return set(side.rows(query))  # type: ignore[arg-type]
+
+
+def _starts(ranges: Sequence[int]) -> Query:
+    return sql.SQL("unnest({}::bigint[]) first").format(sql.Literal(list(ranges)))
+
+
+def _is_in(size: int) -> Query:
+    # Blocks are read by a TID range scan, which is planned once for all ranges of a query.
+    return sql.SQL(
+        "ctid >= format('(%s,0)', first)::tid AND ctid < format('(%s,0)', first + {})::tid"
+    ).format(sql.Literal(size))
 
 
 def _hash(side: Side) -> Query:
@@ -193,16 +168,14 @@ def _hash(side: Side) -> Query:
 
 
 def _transaction(side: Side) -> Query:
-    """Return the expression for a row's ``xmin`` as a number.
+    """Return the expression for a row's ``xmin`` as a number, added to the key of both sides.
 
-    There is no cast, but age() counts back from a transaction id that is known; to those that
-    the server keeps for itself it gives the largest number there is (manual, "Transaction ID and
-    Snapshot Information Functions").
+    There is no cast, but age() counts back from a transaction id that is known. To those that the
+    server keeps for itself it gives the largest number there is (manual, "Transaction ID and
+    Snapshot Information Functions"), which another one can have once half of all are used up.
     """
+    if side.next_xid < 2**31:
+        return sql.SQL("{}::bigint - age(xmin)").format(sql.Literal(side.key + side.next_xid))
     return sql.SQL(
-        "CASE age(xmin) WHEN 2147483647 THEN 0 ELSE ({} - age(xmin)) & 4294967295 END"
-    ).format(sql.SQL("{}::bigint").format(sql.Literal(side.next_xid)))
-
-
-def _union(parts: Sequence[Query]) -> Query:
-    return sql.SQL(" UNION ALL ").join(parts)
+        "{} + CASE age(xmin) WHEN 2147483647 THEN 0 ELSE ({}::bigint - age(xmin)) & 4294967295 END"
+    ).format(sql.Literal(side.key), sql.Literal(side.next_xid))
