@@ -208,8 +208,9 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _neutral_environment() -> None:
+def _neutral_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing in the developer's environment leads libpq elsewhere or changes what is printed."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
     for name in list(os.environ):
         if name in TERMINAL_VARIABLES or (name.startswith("PG") and not name.startswith("PGSNAP")):
             del os.environ[name]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import psycopg
 
@@ -156,11 +156,17 @@ def _compare(pair: _Pair, options: Options) -> DatabaseDiff:
 @contextmanager
 def _sides(pair: _Pair) -> Iterator[tuple[Side, Side]]:
     with ExitStack() as stack:
-        older = stack.enter_context(open_copy(pair.server, pair.before.database.name))
-        newer = stack.enter_context(
-            pair.server.session_on(pair.after, DIFF_PURPOSE)
-            if pair.is_open
-            else open_copy(pair.server, pair.after)
-        )
-        key = secrets.randbits(62)
-        yield Side.begin(older, key), Side.begin(newer, key)
+        older, known = stack.enter_context(open_copy(pair.server, pair.before.database.name))
+        before = replace(Side.begin(older, known.key), sums=known.sums)
+        if not pair.is_open:
+            newer, _ = stack.enter_context(open_copy(pair.server, pair.after))
+            yield before, Side.begin(newer, known.key)
+            return
+        newer = stack.enter_context(pair.server.session_on(pair.after, DIFF_PURPOSE))
+
+        @cache
+        def open_twin() -> Side:
+            twin = stack.enter_context(pair.server.session_on(pair.after, DIFF_PURPOSE))
+            return Side.begin(twin, known.key, like=newer)
+
+        yield before, replace(Side.begin(newer, known.key), twin=open_twin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -15,6 +15,7 @@ from ..postgres.backends import read_backends
 from ..postgres.parallel import start_in_thread
 from ..postgres.server import Server
 from ..postgres.session import DIFF_PURPOSE, Query, Session
+from .remembered import CopyState, Remembered, read_row
 
 Result = TypeVar("Result")
 
@@ -50,6 +51,8 @@ class Side:
         next_xid: The transaction id that the server gives next, modulo 2**32.
         has_wrapped: Whether transaction ids have begun again from the start.
         key: What hashes of row versions begin with, the same number on both sides.
+        sums: What is known, and will be, of the tables of a copy; None of an open database.
+        twin: Gives another session as of the same moment; None on a copy.
     """
 
     session: Session
@@ -57,12 +60,17 @@ class Side:
     next_xid: int
     has_wrapped: bool
     key: int
+    sums: dict[str, list[int]] | None = None
+    twin: Callable[[], Side] | None = None
 
     @classmethod
-    def begin(cls, session: Session, key: int) -> Side:
-        """Have a session see one moment from now on."""
+    def begin(cls, session: Session, key: int, *, like: Session | None = None) -> Side:
+        """Have a session see one moment from now on, or that which another one sees."""
         session.configure(_SETTINGS)
         session.execute(_BEGIN)
+        if like:
+            moment = sql.Literal(like.value(sql.SQL("SELECT pg_export_snapshot()")))
+            session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(moment))
         ((next_xid, ever_given),) = session.rows(_TRANSACTION_IDS)
         return cls(
             session=session,
@@ -93,7 +101,7 @@ def ask_both(
 
 
 @contextmanager
-def open_copy(server: Server, database: str) -> Iterator[Session]:
+def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remembered]]:
     """Open a copy for one session of ours, and shut it again before anybody else can come.
 
     1. The copy is opened, for one session of an ordinary role.
@@ -101,13 +109,19 @@ def open_copy(server: Server, database: str) -> Iterator[Session]:
     3. The copy is shut; the session stays. If it stops before this, the next command or
        ``doctor --fix`` shuts it.
 
+    With the session comes what is known of the copy.
+
     Raises:
         ObstacleError: Somebody else uses the copy, to clone it for instance, or came in, too.
     """
     with server.session(DIFF_PURPOSE) as maintenance:
+        before = CopyState.read(maintenance, database)
         try:
-            with _opened(maintenance, database):
+            _open(maintenance, database)
+            try:
                 session = server.session_on(database, DIFF_PURPOSE)
+            finally:
+                row = _shut(maintenance, database)
         except psycopg.errors.InvalidCatalogName as error:
             raise ObstacleError(
                 f"The copy {database!r} has just been dropped.",
@@ -115,7 +129,9 @@ def open_copy(server: Server, database: str) -> Iterator[Session]:
             ) from error
         with session:
             _check_alone(maintenance, database, session)
-            yield session
+            known = before.recall(maintenance, session, row)
+            yield session, known
+        known.save()
 
 
 def _check_alone(maintenance: Session, database: str, ours: Session) -> None:
@@ -136,14 +152,14 @@ def _check_alone(maintenance: Session, database: str, ours: Session) -> None:
         )
 
 
-@contextmanager
-def _opened(maintenance: Session, database: str) -> Iterator[None]:
-    name = sql.Identifier(database)
-    shut = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0").format(name)
-    maintenance.execute(
-        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT 1").format(name)
-    )
-    try:
-        yield
-    finally:
-        maintenance.execute(shut)
+def _open(maintenance: Session, database: str) -> None:
+    statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT 1")
+    maintenance.execute(statement.format(sql.Identifier(database)))
+
+
+def _shut(maintenance: Session, database: str) -> tuple[Any, ...]:
+    """Shut a copy, and return how its row reads from now on, unless somebody opens it again."""
+    statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0")
+    with maintenance.transaction():
+        maintenance.execute(statement.format(sql.Identifier(database)))
+        return read_row(maintenance, database)

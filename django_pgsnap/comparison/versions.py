@@ -15,6 +15,7 @@ two that differ are taken for equal once in 2**64 times, also by somebody who wa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -37,6 +38,8 @@ _TABLES_PER_QUERY: Final = 100
 _PARTS: Final = 8
 _MOST_RANGES: Final = 16_384
 _RANGES_PER_QUERY: Final = 256
+# Of all transaction ids.
+_HALF: Final = 2**31
 
 
 class TooManyError(Exception):
@@ -79,18 +82,12 @@ def find_different_versions(
     """
     only_old: set[str] = set()
     only_new: set[str] = set()
-    blocks = max(old.blocks, new.blocks)
-    size = _RANGE_BLOCKS
-    while blocks > size * _MOST_RANGES:
-        size *= _PARTS
-    ranges = range(0, blocks, size)
-    different = _different_ranges(before, after, old, new, ranges, size)
-    for part in _different_blocks(before, after, old, new, different, size):
+    for blocks in _Search(before=before, after=after, old=old, new=new).find_blocks():
         olds, news = ask_both(
             before,
             after,
-            partial(_versions, table=old, blocks=part),
-            partial(_versions, table=new, blocks=part),
+            partial(_versions, table=old, blocks=blocks),
+            partial(_versions, table=new, blocks=blocks),
         )
         only_old |= {place for place, _ in olds - news}
         only_new |= {place for place, _ in news - olds}
@@ -99,32 +96,63 @@ def find_different_versions(
     return only_old, only_new
 
 
-def _different_blocks(
-    before: Side, after: Side, old: Table, new: Table, ranges: Sequence[int], size: int
-) -> Iterator[Sequence[int]]:
-    """Yield the blocks that differ in ranges that differ, some at a time."""
-    for start in range(0, len(ranges), _RANGES_PER_QUERY):
-        part = ranges[start : start + _RANGES_PER_QUERY]
-        if size == 1:
-            yield part
-            continue
-        smaller = size // _PARTS
-        parts = [each for first in part for each in range(first, first + size, smaller)]
-        different = _different_ranges(before, after, old, new, parts, smaller)
-        yield from _different_blocks(before, after, old, new, different, smaller)
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    """The search for blocks of a table that are not the same on both sides."""
 
+    before: Side
+    after: Side
+    old: Table
+    new: Table
 
-def _different_ranges(
-    before: Side, after: Side, old: Table, new: Table, ranges: Sequence[int], size: int
-) -> list[int]:
-    """Return the ranges of so many blocks whose versions are not the same."""
-    old_sums, new_sums = ask_both(
-        before,
-        after,
-        partial(_range_sums, table=old, ranges=ranges, size=size),
-        partial(_range_sums, table=new, ranges=ranges, size=size),
-    )
-    return [first for first in ranges if old_sums[first] != new_sums[first]]
+    def find_blocks(self) -> Iterator[Sequence[int]]:
+        """Yield the blocks that differ, some at a time."""
+        blocks = max(self.old.blocks, self.new.blocks)
+        size = _RANGE_BLOCKS
+        while blocks > size * _MOST_RANGES:
+            size *= _PARTS
+        ranges = range(0, blocks, size)
+        old, new = self._first_sums(ranges, size)
+        yield from self._find_in([r for r in ranges if old[r] != new[r]], size)
+
+    def _find_in(self, ranges: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+        """Yield the blocks that differ in ranges of so many blocks."""
+        for start in range(0, len(ranges), _RANGES_PER_QUERY):
+            some = ranges[start : start + _RANGES_PER_QUERY]
+            if size == 1:
+                yield some
+                continue
+            smaller = size // _PARTS
+            parts = [part for first in some for part in range(first, first + size, smaller)]
+            old, new = self._sums(parts, smaller)
+            yield from self._find_in([p for p in parts if old[p] != new[p]], smaller)
+
+    def _sums(self, ranges: Sequence[int], size: int) -> tuple[Sums, Sums]:
+        return ask_both(
+            self.before,
+            self.after,
+            partial(_range_sums, table=self.old, ranges=ranges, size=size),
+            partial(_range_sums, table=self.new, ranges=ranges, size=size),
+        )
+
+    def _first_sums(self, ranges: Sequence[int], size: int) -> tuple[Sums, Sums]:
+        """Return the sums of all ranges; what is known of a copy is not read again."""
+        known = {} if self.before.sums is None else self.before.sums
+        name = f"{self.old.oid} {size}"
+        if name not in known or self.after.twin is None:
+            old, new = self._sums(ranges, size)
+            known[name] = [old[first] for first in ranges]
+            return old, new
+        # The copy has nothing to do, so the other side is read by two sessions at once.
+        middle = len(ranges) // 2
+        halves = ask_both(
+            self.after.twin(),
+            self.after,
+            partial(_range_sums, table=self.new, ranges=ranges[:middle], size=size),
+            partial(_range_sums, table=self.new, ranges=ranges[middle:], size=size),
+        )
+        known_sums = (*known[name], *[0] * len(ranges))
+        return dict(zip(ranges, known_sums, strict=False)), halves[0] | halves[1]
 
 
 def _table_sums(side: Side, tables: Sequence[Table]) -> Sums:
@@ -174,7 +202,7 @@ def _transaction(side: Side) -> Query:
     server keeps for itself it gives the largest number there is (manual, "Transaction ID and
     Snapshot Information Functions"), which another one can have once half of all are used up.
     """
-    if side.next_xid < 2**31:
+    if side.next_xid < _HALF:
         return sql.SQL("{}::bigint - age(xmin)").format(sql.Literal(side.key + side.next_xid))
     return sql.SQL(
         "{} + CASE age(xmin) WHEN 2147483647 THEN 0 ELSE ({}::bigint - age(xmin)) & 4294967295 END"
