@@ -22,6 +22,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
+from ..comparison.diff import diff
 from ..errors import PgsnapError
 from ..messages import translate
 from ..models import Snapshot as Row
@@ -88,6 +89,7 @@ class SnapshotAdmin(ProgressPages):
         own: list[tuple[str, str, View]] = [
             ("undo/<slug:set_id>/", "undo", self.admin_site.admin_view(self.undo_view)),
             ("<slug:set_id>/restore/", "restore", self.admin_site.admin_view(self.restore_view)),
+            ("<slug:set_id>/diff/", "diff", self.admin_site.admin_view(self.diff_view)),
             # These ask by themselves who is there: that may not need a database, and says why
             # somebody is there no more.
             ("progress/<slug:token>/", "progress", make_public(require_safe(self.progress_view))),
@@ -255,6 +257,23 @@ class SnapshotAdmin(ProgressPages):
             return self._say_gone(request, _("This snapshot is not there any more."))
         self._check_name(request, snapshot.name)
         return self._act(request, Restore(found, snapshot), snapshot.name)
+
+    def diff_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
+        """Show what changed since a snapshot: numbers and names, and no values.
+
+        Who may look at snapshots need not be allowed to look into each model.
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        row = self.get_object(request, set_id)
+        if row is None:
+            return self._say_gone(request, _("This snapshot is not there any more."))
+        self._check_name(request, row.name)
+        release_connections()
+        found = diff(row.name, databases=row.facts.snapshot.aliases)
+        title = _("What changed since “%s”") % row.name
+        notes = list(map(translate, found.notes))
+        return self.render(request, "diff", title, diff=found, set_id=set_id, notes=notes)
 
     def undo_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
         """Bring back a state that a restore or an undo replaced."""

@@ -10,6 +10,7 @@ from typing import Final
 from django.apps import apps
 from psycopg import sql
 
+from ..messages import message
 from ..migration_drift import Migrations
 from ..postgres.contents import read_migrations
 from .contents import Pair, Shape, Values, compare_contents, have_same_contents, texts_of
@@ -89,7 +90,10 @@ def _notes(alias: str, side: Side, tables: Tables) -> Iterator[str]:
     if ("pg_catalog", "pg_largeobject") not in tables and side.session.value(
         sql.SQL("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)")
     ):
-        yield f"Large objects of {alias!r} were not compared: only a superuser may read them all."
+        yield message(
+            "Large objects of {alias!r} were not compared: only a superuser may read them all.",
+            alias=alias,
+        )
 
 
 @dataclass

@@ -11,7 +11,8 @@ import psycopg
 
 from ..clones.names import nearest_names
 from ..conf import diff_mask
-from ..errors import ConfigurationError, DatabaseBusyError, NothingToUndoError
+from ..errors import ConfigurationError, DatabaseBusyError, MissingRightError, NothingToUndoError
+from ..messages import message
 from ..postgres.server import Server, server_errors
 from ..postgres.session import DIFF_PURPOSE
 from ..snapshots.queries import choose_snapshot, overview
@@ -67,6 +68,7 @@ def diff(
         NothingToUndoError: ``undo`` is asked for, and no restore has left anything.
         ConfigurationError: No table belongs to one of the models.
         DatabaseBusyError: An operation needed one of the databases, and ended the comparison.
+        MissingRightError: Policies hide rows from our role, or it may not read a table.
         PgsnapError: Other subclasses say what stood in the way. Nothing is changed by looking.
     """
     found = overview(databases=databases)
@@ -102,10 +104,12 @@ def _check_known(models: Sequence[str], parts: Sequence[DatabaseDiff]) -> None:
         if name not in known:
             similar = nearest_names(name, known)
             raise ConfigurationError(
-                f"There is no model or table {name!r} in what was compared.",
-                hint=f"Did you mean {' or '.join(map(repr, similar))}?"
+                "There is no model or table {name!r} in what was compared.",
+                hint="Did you mean {similar}?"
                 if similar
                 else "Name models as in contracts.Signer.",
+                name=name,
+                similar=" or ".join(map(repr, similar)),
             )
 
 
@@ -139,7 +143,8 @@ def _pairs(
     compared = {pair.alias for pair in pairs}
     members = (*before.members, *(after.members if after else ()))
     alone = sorted({member.alias for member in members} - compared)
-    return pairs, [f"The database of {alias!r} is in one of both only." for alias in alone]
+    text = "The database of {alias!r} is in one of both only."
+    return pairs, [message(text, alias=alias) for alias in alone]
 
 
 def _compare(pair: _Pair, options: Options) -> DatabaseDiff:
@@ -148,8 +153,17 @@ def _compare(pair: _Pair, options: Options) -> DatabaseDiff:
             return compare_databases(pair.alias, before, after, options)
     except (psycopg.errors.AdminShutdown, psycopg.errors.IdleInTransactionSessionTimeout) as error:
         raise DatabaseBusyError(
-            f"Another operation needed {pair.source!r} or its copy, so the comparison was ended.",
+            "Another operation needed {source!r} or its copy, so the comparison was ended.",
             hint="Nothing has changed; compare again when that operation is done.",
+            source=pair.source,
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise MissingRightError(
+            "Our role may not read all rows of {source!r}: {cause}.",
+            hint="Compare as a superuser, or grant SELECT and BYPASSRLS to the role. "
+            "--model compares only what it may read.",
+            source=pair.source,
+            cause=error.diag.message_primary,
         ) from error
 
 

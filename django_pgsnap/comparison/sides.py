@@ -124,8 +124,9 @@ def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remember
                 row = _shut(maintenance, database)
         except psycopg.errors.InvalidCatalogName as error:
             raise ObstacleError(
-                f"The copy {database!r} has just been dropped.",
+                "The copy {database!r} has just been dropped.",
                 hint="See ./manage.py pgsnap list for what there is.",
+                database=database,
             ) from error
         with session:
             _check_alone(maintenance, database, session)
@@ -144,11 +145,12 @@ def _check_alone(maintenance: Session, database: str, ours: Session) -> None:
         with suppress(psycopg.errors.InsufficientPrivilege):
             for each in strangers:
                 maintenance.rows(sql.SQL("SELECT pg_terminate_backend(%s)"), [each.pid])
-        names = "; ".join(map(str, strangers))
         raise ObstacleError(
-            f"Others came into the copy {database!r} while it was open for us: {names}.",
+            "Others came into the copy {database!r} while it was open for us: {names}.",
             hint="Ask them whether they wrote there, which would be part of the snapshot from now "
             "on, then try again.",
+            database=database,
+            names="; ".join(map(str, strangers)),
         )
 
 

@@ -22,6 +22,7 @@ TAKES = {
     "changelist": None,
     "change": None,
     "history": None,
+    "diff": None,
     "add": "take",
     "restore": "restore",
     "undo": "restore",

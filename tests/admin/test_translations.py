@@ -23,7 +23,9 @@ PACKAGE = Path(next(iter(django_pgsnap.__path__)))
 LANGUAGES = ("de", "fr")
 FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "message"}
 # What can be met in the admin is raised and reported here; these modules only serve the others.
-JOURNEY = ("postgres", "clones", "snapshots", "connections", "safety.py", "messages.py")
+JOURNEY = (
+    *("postgres", "clones", "snapshots", "comparison", "connections", "safety.py", "messages.py"),
+)
 ELSEWHERE = {"throwaway.py", "prune.py", "before_migrate.py"}
 TAG = re.compile(r'{% translate "([^"]+)"')
 BLOCK = re.compile(
@@ -138,7 +140,7 @@ def test_no_page_is_half_translated(language: str, root: Client) -> None:
     write("Lem")
     restore("seeded")
     pages = [page("changelist"), page("add"), undo_page(), of("change", snapshot)]
-    pages += [of("restore", snapshot), of("delete", snapshot), of("history", snapshot)]
+    pages += [of(name, snapshot) for name in ("restore", "delete", "history", "diff")]
     english = {key for key in catalog(language) if len(key) > 12 and "%" not in key}
 
     with translation.override(language):

@@ -61,7 +61,7 @@ def test_pages(snapshot: Snapshot, visitor: Visitor, axe: str) -> None:
     visitor.go(page("changelist"))
     visitor.log_in("ada")
     pages = [page("changelist"), page("add"), undo_page(), page("restore", "0" * 16)]
-    pages += [of(name, snapshot) for name in ("change", "restore", "delete", "history")]
+    pages += [of(name, snapshot) for name in ("change", "restore", "diff", "delete", "history")]
 
     found = {}
     for address in pages:
