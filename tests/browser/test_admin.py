@@ -43,6 +43,8 @@ def test_story(live: str, visitor: Visitor) -> None:
     write("Lem")
     visitor.press("Restore")
     visitor.reads("All that is in default goes back to “seeded” of ")
+    visitor.press("What you would lose")
+    visitor.reads("testapp.Author (default)")
     visitor.keep("restore")
     visitor.press("Restore")
     visitor.reads("Restored “seeded”")
@@ -56,6 +58,8 @@ def test_story(live: str, visitor: Visitor) -> None:
     assert authors_seen() == ["Lem", "Ursula"]
 
     visitor.press("seeded")
+    visitor.press("What changed since")
+    visitor.reads("testapp.Author (default)")
     visitor.keep("change")
     visitor.press("Delete")
     visitor.keep("delete")
