@@ -87,13 +87,19 @@ def compare_databases(alias: str, before: Side, after: Side, options: Options) -
 
 
 def _notes(alias: str, side: Side, tables: Tables) -> Iterator[str]:
-    if ("pg_catalog", "pg_largeobject") not in tables and side.session.value(
-        sql.SQL("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)")
-    ):
+    ((has_large_objects, has_foreign_tables),) = side.rows(_LEFT_OUT)
+    if has_large_objects and ("pg_catalog", "pg_largeobject") not in tables:
         yield message(
             "Large objects of {alias!r} were not compared: only a superuser may read them all.",
             alias=alias,
         )
+    if has_foreign_tables:
+        yield message("Foreign tables of {alias!r} were not compared.", alias=alias)
+
+
+_LEFT_OUT: Final = sql.SQL(
+    "SELECT EXISTS (SELECT FROM pg_largeobject_metadata), EXISTS (SELECT FROM pg_foreign_table)"
+)
 
 
 @dataclass
@@ -139,11 +145,14 @@ class _Comparison:
     def known_names(self, olds: Tables, news: Tables) -> frozenset[str]:
         """Return what tables can be called in `Options.models`."""
         roots = {table.root for side in (olds, news) for table in side.values()}
-        return frozenset(name for root in roots for name in (self._model(root), self._name(root)))
+        models = {self._model(root) for root in roots}
+        return frozenset(models | set(map(str.lower, models)) | set(map(self._name, roots)))
 
     def _is_wanted(self, root: tuple[str, str]) -> bool:
         wanted = self._options.models
-        return not wanted or not wanted.isdisjoint((self._model(root), self._name(root)))
+        # As Django, which finds models whatever the case of their labels.
+        names = (self._model(root), self._model(root).lower(), self._name(root))
+        return not wanted or not wanted.isdisjoint(names)
 
     def _name(self, root: tuple[str, str]) -> str:
         schema, name = root

@@ -41,7 +41,7 @@ def diff(
     name: str | None = None,
     other: str | None = None,
     *,
-    undo: bool = False,
+    undo: int = 0,
     clones: Mapping[str, str] | None = None,
     databases: Sequence[str] | None = None,
     models: Sequence[str] = (),
@@ -56,7 +56,8 @@ def diff(
     Args:
         name: The older state: a snapshot's name; None for the newest snapshot.
         other: The newer state: another snapshot's name; None for the live databases.
-        undo: Whether the older state is what the last restore replaced, rather than a snapshot.
+        undo: Which replaced state is the older one, rather than a snapshot: 1 for what the last
+            restore or undo replaced, 2 for the one before; 0 for none.
         clones: Names of open databases to compare with in place of the live ones, by alias.
         databases: Aliases; None for all that the settings name.
         models: Labels of models (``contracts.Signer``) or names of tables; empty for all.
@@ -71,9 +72,14 @@ def diff(
         MissingRightError: Policies hide rows from our role, or it may not read a table.
         PgsnapError: Other subclasses say what stood in the way. Nothing is changed by looking.
     """
+    if undo and (name is not None or other is not None):
+        raise ConfigurationError(
+            "A replaced state is compared with the live databases only.",
+            hint="Leave the names of snapshots out.",
+        )
     found = overview(databases=databases)
     before: Snapshot | Undo = (
-        _newest_undo(found.undos) if undo else choose_snapshot(found.snapshots, name)
+        _choose_undo(found.undos, undo) if undo else choose_snapshot(found.snapshots, name)
     )
     after = None if other is None else choose_snapshot(found.snapshots, other)
     options = Options(
@@ -113,13 +119,15 @@ def _check_known(models: Sequence[str], parts: Sequence[DatabaseDiff]) -> None:
             )
 
 
-def _newest_undo(undos: Sequence[Undo]) -> Undo:
-    if not undos:
+def _choose_undo(undos: Sequence[Undo], number: int) -> Undo:
+    if not 0 < number <= len(undos):
         raise NothingToUndoError(
-            "There is nothing to compare with: no restore has left a replaced state.",
-            hint="See ./manage.py pgsnap list for snapshots to compare with.",
+            "There is no replaced state {number} to compare with: {count} are kept.",
+            hint="See ./manage.py pgsnap undo --list.",
+            number=number,
+            count=len(undos),
         )
-    return undos[0]
+    return undos[number - 1]
 
 
 def _pairs(
@@ -143,8 +151,9 @@ def _pairs(
     compared = {pair.alias for pair in pairs}
     members = (*before.members, *(after.members if after else ()))
     alone = sorted({member.alias for member in members} - compared)
-    text = "The database of {alias!r} is in one of both only."
-    return pairs, [message(text, alias=alias) for alias in alone]
+    return pairs, [
+        message("The database of {alias!r} is in one of both only.", alias=alias) for alias in alone
+    ]
 
 
 def _compare(pair: _Pair, options: Options) -> DatabaseDiff:

@@ -78,6 +78,11 @@ class SchemaChange:
     before: str | None
     after: str | None
 
+    @property
+    def short_name(self) -> str:
+        """Its name, without the schema where that is ``public``."""
+        return self.name.removeprefix("public.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Diff:

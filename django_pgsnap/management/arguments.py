@@ -257,7 +257,15 @@ _REFILL: Final = (
 _DIFF: Final = (
     Argument("name", nargs="?", help="the older state (default: the newest snapshot)"),
     Argument("other", nargs="?", help="the newer state (default: the databases as they are now)"),
-    _flag("--undo", help="compare with what the last restore replaced, rather than a snapshot"),
+    Argument(
+        "--undo",
+        nargs="?",
+        type=int,
+        const=1,
+        default=0,
+        metavar="N",
+        help="compare with what the last restore replaced, rather than a snapshot, or the Nth last",
+    ),
     Argument(
         "--model",
         dest="models",

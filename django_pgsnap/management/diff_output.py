@@ -102,7 +102,7 @@ def _schema_lines(found: Diff, *, several: bool) -> Iterator[Text]:
 def _schema_text(change: SchemaChange, *, several: bool) -> Text:
     kind = "added" if change.before is None else "removed" if change.after is None else "changed"
     where = f" ({change.alias})" if several else ""
-    name = printable(change.name.removeprefix("public."))
+    name = printable(change.short_name)
     text = Text(f"{_SIGNS[kind]} {change.kind} {name}{where}", style=_STYLES[kind])
     if kind == "changed":
         text.append(f": {_short(change.before)} → {_short(change.after)}")

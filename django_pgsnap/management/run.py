@@ -16,7 +16,8 @@ from django.utils.autoreload import get_child_arguments
 
 from ..conf import RUN_DATABASES
 
-_TERMINATED = 128 + signal.SIGTERM
+_SIGNALLED = 128
+_TERMINATED = _SIGNALLED + signal.SIGTERM
 
 
 def run_command(command: Sequence[str], databases: Mapping[str, str]) -> int:
@@ -37,16 +38,18 @@ def run_command(command: Sequence[str], databases: Mapping[str, str]) -> int:
         subprocess.Popen([*program, *command], env=environment) as process,  # noqa: S603  # as given
     ):
         try:
-            return process.wait()
+            status = process.wait()
         except KeyboardInterrupt:
             # A terminal has told the command, too. How it ends is the command's decision.
             if not sys.stdin.isatty():
                 process.send_signal(signal.SIGINT)
-            return process.wait()
+            status = process.wait()
         except SystemExit:
             process.terminate()
             process.wait()
             raise
+    # As shells say it of a command that a signal has ended.
+    return status if status >= 0 else _SIGNALLED - status
 
 
 @contextmanager

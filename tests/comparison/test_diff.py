@@ -68,7 +68,7 @@ def test_branches_of_history(live: str, run: Callable[[str], object]) -> None:
     assert told(diff("b")) == {"testapp.Author": (0, 1, 0)}
     assert told(diff("a")) == {}
     assert told(diff("a", "b")) == {"testapp.Author": (1, 0, 0)}
-    assert told(diff(undo=True)) == {"testapp.Author": (0, 1, 0)}
+    assert told(diff(undo=1)) == {"testapp.Author": (0, 1, 0)}
 
 
 # What is done to a table of 50 rows after the snapshot, and what the diff tells of it.

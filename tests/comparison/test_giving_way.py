@@ -56,7 +56,7 @@ def test_undo_ends_it(live: str) -> None:
         undo()
 
     with pytest.raises(DatabaseBusyError):
-        diff(undo=True, on_row=interfere)
+        diff(undo=1, on_row=interfere)
 
     assert authors() == ["Ursula"]
 

@@ -6,8 +6,10 @@ import pytest
 from django.core.management.base import CommandError
 from django.db import connection
 
+from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from tests.conftest import Call
+from tests.project import Manage
 from tests.testapp.models import Author
 from tests.watching import write
 
@@ -84,3 +86,24 @@ def test_unknown_model(changed: None, call: Call) -> None:
     """A model that does not exist is no reason to say that nothing differs."""
     with pytest.raises(CommandError, match=r"There is no model or table 'testapp\.Authors'"):
         call("pgsnap", "diff", "seeded", "--model", "testapp.Authors")
+
+
+def test_replaced_states(changed: None, call: Call) -> None:
+    """Any replaced state can be compared; names beside it, and numbers that are none, are not."""
+    restore("seeded")
+    restore("seeded")
+
+    assert "testapp.Author" in call("pgsnap", "diff", "--undo").stdout
+    with pytest.raises(CommandError, match=r"no replaced state 9 to compare with"):
+        call("pgsnap", "diff", "--undo", "9")
+    with pytest.raises(CommandError, match="compared with the live databases only"):
+        call("pgsnap", "diff", "seeded", "--undo")
+
+
+def test_reader_that_has_seen_enough(changed: None, manage: Manage) -> None:
+    """A pipe that closes is no error."""
+    process = manage.start("pgsnap", "diff", "seeded", "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+
+    assert process.wait(timeout=30) == 0

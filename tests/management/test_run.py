@@ -1,5 +1,6 @@
 """Running a command on a clone of a snapshot: the live database stays as it is."""
 
+import re
 import signal
 
 import pytest
@@ -37,6 +38,38 @@ def test_exit_status_is_the_commands(names: list[str], manage: Manage) -> None:
     run = manage("pgsnap", "run", "seeded", "--", "shell", "-c", "raise SystemExit(7)")
 
     assert run.returncode == 7
+
+
+def test_killed_command(names: list[str], manage: Manage) -> None:
+    """A command that a signal ends has the status that shells give it."""
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+    run = manage("pgsnap", "run", "seeded", "--", "shell", "-c", kill)
+
+    assert run.returncode == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("more", ["seeded", "--keep"])
+def test_live_takes_no_clone(names: list[str], manage: Manage, more: str) -> None:
+    """What would be ignored is refused."""
+    run = manage("pgsnap", "run", "--live", more, "--", "check")
+
+    assert run.returncode == 2
+    assert "it takes neither a NAME nor --keep" in run.stderr
+
+
+def test_live_command_that_fails(names: list[str], manage: Manage) -> None:
+    """Where nobody can be asked, the way back stays, and is named."""
+    fail = f"{WRITE}; raise SystemExit(7)"
+
+    run = manage("pgsnap", "run", "--live", "--", "shell", "-c", fail)
+
+    assert run.returncode == 7
+    assert authors() == ["Ursula", "by command"]
+    back = re.search(r"To go back: ./manage.py (pgsnap restore \S+)", run.stdout)
+    assert back is not None
+    assert manage(*back[1].split()).returncode == 0
+    assert authors() == ["Ursula"]
 
 
 def test_kept(names: list[str], manage: Manage, databases: ListDatabases) -> None:

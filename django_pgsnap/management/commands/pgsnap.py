@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,8 @@ from django.core.management.base import CommandError
 
 from ...clones.names import new_identity
 from ...clones.records import Strategy
+from ...conf import RUN_DATABASES
+from ...errors import PgsnapError
 from ...formatting import format_ago, format_seconds, format_size
 from ...migration_drift import KnownMigrations, describe_drift
 from ...safety import allow_here
@@ -52,7 +55,7 @@ class _TakeOptions(_WhenBusy):
 
 
 class _DiffOptions(TypedDict):
-    undo: bool
+    undo: int
     rows: int
     databases: Sequence[str] | None
 
@@ -202,6 +205,11 @@ class Command(Removal):
                 "Name the command after --: ./manage.py pgsnap run NAME -- migrate",
                 returncode=USAGE,
             )
+        if live and (name or keep):
+            raise CommandError(
+                "--live runs on the live databases: it takes neither a NAME nor --keep.",
+                returncode=USAGE,
+            )
         if live:
             status = self._run_live(databases, interactive=interactive)
         else:
@@ -210,8 +218,7 @@ class Command(Removal):
                 if diff:
                     self._print_diff(name, databases, clones)
             if keep:
-                kept = ", ".join(f"{each} ({alias})" for alias, each in clones.items())
-                self.stdout.write(f"Kept: {kept}. Drop it when you are done: dropdb.")
+                self._print_kept(clones)
         if status:
             sys.exit(status)
 
@@ -221,11 +228,27 @@ class Command(Removal):
             snapshot = take(name, databases=databases, pin=True, spare=False, reporter=reporter)
         status = run_command(self._command, {})
         self._print_diff(name, snapshot.aliases, None)
-        if interactive and sys.stdin.isatty() and self._answer("Keep it? [Y/n] ") in _NO:
-            restore(name, databases=snapshot.aliases)
-            self.stdout.write("Went back to what was there before; undo brings the changes again.")
+        is_asked = interactive and sys.stdin.isatty()
+        try:
+            if is_asked and self._answer("Keep it? [Y/n] ") in _NO:
+                restore(name, databases=snapshot.aliases)
+                self.stdout.write("Went back to what was there; undo brings the changes again.")
+            elif status and not is_asked:
+                # Nobody was asked, and it may have stopped half-way.
+                self.stdout.write(_way_back(name))
+                return status
+        except (KeyboardInterrupt, PgsnapError):
+            self.stdout.write(_way_back(name))
+            raise
         manage.delete(name, force=True)
         return status
+
+    def _print_kept(self, clones: Mapping[str, str]) -> None:
+        self.stdout.write("Kept, as databases like any other:")
+        for alias, clone in clones.items():
+            self.stdout.write(f"  {clone} ({alias})  drop it: DROP DATABASE {clone};")
+        variable = shlex.quote(json.dumps(dict(clones)))
+        self.stdout.write(f"Work on them: {RUN_DATABASES}={variable} ./manage.py …")
 
     def _print_diff(
         self,
@@ -320,3 +343,10 @@ def _describe_next_undo(reporter: CommandReporter) -> Iterable[str]:
     from ..output import describe_next_undo
 
     return describe_next_undo(reporter.overview) if reporter.overview else ()
+
+
+def _way_back(name: str) -> str:
+    return (
+        f"To go back: ./manage.py pgsnap restore {name}\n"
+        f"To keep what it did: ./manage.py pgsnap delete {name} --force"
+    )
