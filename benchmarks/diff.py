@@ -5,7 +5,7 @@ Measured are, in turn and several times, on a table of many rows of which few we
 - the first diff with a snapshot, and a later one, which knows the snapshot's side;
 - the server's scan that counts the rows newer than the snapshot, which would not be exact;
 - hashing all rows of both sides at the same time, as comparisons by checksum do;
-- reladiff (once called data-diff), where it is installed beside this Python, and diff on two
+- reladiff (once called data-diff), where it is installed, and diff on two
   outputs of pg_dump. Both need two open databases; a clone is made for them.
 
 And the diff of many small tables that are all unchanged, and the memory that a diff needs.
@@ -18,7 +18,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,7 +80,7 @@ def measure_large(place: Place, megabytes: float, count: int) -> tuple[Times, li
 def _measure_others(place: Place, times: Times) -> None:
     """Measure other programs on both sides; each has to find the changes."""
     sides = [_url(place, name) for name in (OTHER, data.LIVE)]
-    program = shutil.which("reladiff", path=str(Path(sys.executable).parent))
+    program = shutil.which("reladiff")
     if program:
         tables = [sides[0], "sample", sides[1], "sample"]
         command = [program, *tables, "--key-columns", "id", "-c", "x", "-c", "y"]
