@@ -318,9 +318,14 @@ def _without_frames(error: Exception) -> Exception:
 
 def _explained(error: Exception, server: Server, database: str) -> ServerUnavailableError:
     text = str(error).strip() or type(error).__name__
+    hint = _connection_hint(error, text)
+    if database != server.maintenance and text.endswith(f'"{database}" does not exist'):
+        hint = message(
+            "Restore a snapshot to make it again, or correct NAME of the alias in DATABASES."
+        )
     return ServerUnavailableError(
         "Cannot connect to database {database!r} of the server at {server}: {text}",
-        hint=_connection_hint(error, text),
+        hint=hint,
         database=database,
         server=server,
         text=text,

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 import pytest
+from psycopg import sql as pg
 
 from django_pgsnap.comparison.diff import diff
 from django_pgsnap.comparison.types import Diff
+from django_pgsnap.errors import ServerUnavailableError
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from tests.conftest import RunSql
@@ -30,6 +32,18 @@ def test_nothing_changed(live: str) -> None:
     write("Ursula")
     take("seeded")
 
+    assert diff("seeded").is_empty
+
+
+def test_live_database_that_is_gone(live: str, sql: RunSql) -> None:
+    """It is said how to have it again, and that works."""
+    take("seeded", spare=False)
+    sql(pg.SQL("DROP DATABASE {}").format(pg.Identifier(live)))
+
+    with pytest.raises(ServerUnavailableError, match="Restore a snapshot to make it again"):
+        diff("seeded")
+
+    restore("seeded")
     assert diff("seeded").is_empty
 
 
