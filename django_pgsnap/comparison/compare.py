@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,9 +28,13 @@ from .versions import (
 # Beyond this, reading both sides in order is quicker than fetching row by row.
 _MOST_VERSIONS: Final = 50_000
 _PLACES_PER_QUERY: Final = 1_000
+_ROWS_PER_QUERY: Final = 200
 _MASKED: Final = "********"
 
 Tables = Mapping[tuple[str, str], Table]
+# A table and the place of a row in it.
+Place = tuple[Table, str]
+Places = dict[Table, set[str]]
 OnRow = Callable[[RowChange], None]
 
 
@@ -164,20 +168,30 @@ class _Comparison:
 
     def _by_versions(self, group: _Group, pairs: Sequence[tuple[Table, Table]]) -> TableDiff | None:
         shape = Shape.of(group.olds, group.news)
-        old_rows: dict[Values, list[Values]] = {}
-        new_rows: dict[Values, list[Values]] = {}
+        olds: Places = {}
+        news: Places = {}
         most = _MOST_VERSIONS
         for old, new in pairs:
             try:
-                only_old, only_new = find_different_versions(
+                olds[old], news[new] = find_different_versions(
                     self._before, self._after, old, new, most=most
                 )
             except TooManyError:
                 return self._by_contents(group)
-            most -= len(only_old) + len(only_new)
-            _fetch(self._before, old, shape, only_old, into=old_rows)
-            _fetch(self._after, new, shape, only_new, into=new_rows)
-        return self._counted(group, shape, _paired(old_rows, new_rows), "row versions")
+            most -= len(olds[old]) + len(news[new])
+        changes = self._read_versions(shape, olds, news)
+        return self._counted(group, shape, changes, "row versions")
+
+    def _read_versions(self, shape: Shape, olds: Places, news: Places) -> Iterator[Pair]:
+        """Yield the rows at some places, of which few are held at a time: they may be long."""
+        old_keys, new_keys = _keys(self._before, olds, shape), _keys(self._after, news, shape)
+        keys = sorted(old_keys.keys() | new_keys.keys(), key=_natural_order)
+        for start in range(0, len(keys), _ROWS_PER_QUERY):
+            some = keys[start : start + _ROWS_PER_QUERY]
+            yield from _paired(
+                _rows(self._before, (place for key in some for place in old_keys[key]), shape),
+                _rows(self._after, (place for key in some for place in new_keys[key]), shape),
+            )
 
     def _by_contents(self, group: _Group) -> TableDiff | None:
         shape = Shape.of(group.olds, group.news)
@@ -272,31 +286,35 @@ def _groups(olds: Tables, news: Tables) -> list[_Group]:
     ]
 
 
-def _fetch(
-    side: Side,
-    table: Table,
-    shape: Shape,
-    places: Iterable[str],
-    *,
-    into: dict[Values, list[Values]],
-) -> None:
-    """Read rows by their places, and add them to those that were read, by key."""
-    places = list(places)
+def _keys(side: Side, places: Places, shape: Shape) -> defaultdict[Values, list[Place]]:
+    """Return the places of rows by their keys, or by a digest of the row where there is none."""
+    query = sql.SQL("SELECT ctid::text, ARRAY[{}]::text[] FROM {} WHERE ctid = ANY({}::tid[])")
+    found: defaultdict[Values, list[Place]] = defaultdict(list)
+    for table, of_table in places.items():
+        columns = texts_of(table, shape.key)
+        key = columns if shape.has_key else sql.SQL("md5(ROW({})::text)").format(columns)
+        ordered = list(of_table)
+        for start in range(0, len(ordered), _PLACES_PER_QUERY):
+            some = sql.Literal(ordered[start : start + _PLACES_PER_QUERY])
+            for place, values in side.rows(query.format(key, table.identifier, some)):
+                found[tuple(values)].append((table, str(place)))  # type: ignore[arg-type]
+    return found
+
+
+def _rows(side: Side, places: Iterable[Place], shape: Shape) -> dict[Values, list[Values]]:
+    """Return the rows at some places by their keys."""
+    by_table: defaultdict[Table, list[str]] = defaultdict(list)
+    for table, place in places:
+        by_table[table].append(place)
     query = sql.SQL(
         "SELECT ARRAY[{}]::text[], ARRAY[{}]::text[] FROM {} WHERE ctid = ANY({}::tid[])"
     )
-    for start in range(0, len(places), _PLACES_PER_QUERY):
-        part = places[start : start + _PLACES_PER_QUERY]
-        rows = side.rows(
-            query.format(
-                texts_of(table, shape.key),
-                texts_of(table, shape.columns),
-                table.identifier,
-                sql.Literal(part),
-            )
-        )
-        for key, values in rows:
-            into.setdefault(tuple(key), []).append(tuple(values))  # type: ignore[arg-type]
+    found: defaultdict[Values, list[Values]] = defaultdict(list)
+    for table, some in by_table.items():
+        values_of = [texts_of(table, names) for names in (shape.key, shape.columns)]
+        for key, values in side.rows(query.format(*values_of, table.identifier, sql.Literal(some))):
+            found[tuple(key)].append(tuple(values))  # type: ignore[arg-type]
+    return found
 
 
 def _natural_order(key: Values) -> list[tuple[bool, int, str]]:

@@ -36,6 +36,9 @@ class Table:
     key: tuple[str, ...]
     blocks: int
 
+    def __hash__(self) -> int:
+        return self.oid
+
     @property
     def identifier(self) -> sql.Composable:
         """The table as a statement names it, without those that inherit from it."""
