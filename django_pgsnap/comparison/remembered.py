@@ -50,6 +50,7 @@ class Remembered:
         with suppress(OSError):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             new = self.path.with_suffix(f".{os.getpid()}")
+            new.touch(mode=0o600)
             new.write_text(json.dumps(facts))
             new.replace(self.path)
             for each in self.path.parent.glob("sums-*"):
