@@ -38,6 +38,7 @@ _TABLES_PER_QUERY: Final = 100
 _PARTS: Final = 8
 _MOST_RANGES: Final = 16_384
 _RANGES_PER_QUERY: Final = 256
+_BLOCKS_PER_QUERY: Final = 32
 # Of all transaction ids.
 _HALF: Final = 2**31
 
@@ -117,8 +118,10 @@ class _Search:
 
     def _find_in(self, ranges: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         """Yield the blocks that differ in ranges of so many blocks."""
-        for start in range(0, len(ranges), _RANGES_PER_QUERY):
-            some = ranges[start : start + _RANGES_PER_QUERY]
+        # Single blocks are read row by row.
+        most = _BLOCKS_PER_QUERY if size == 1 else _RANGES_PER_QUERY
+        for start in range(0, len(ranges), most):
+            some = ranges[start : start + most]
             if size == 1:
                 yield some
                 continue

@@ -17,9 +17,9 @@ Run = Callable[[str], object]
 def run(live: str, sql: RunSql) -> Run:
     """Runs statements on the live database, one at a time."""
 
-    def run(script: str) -> None:
-        for statement in script.split(";"):
-            sql(statement, dbname=live)
+    def run(script: str) -> object:
+        """Return what the last one gave."""
+        return [sql(statement, dbname=live) for statement in script.split(";")][-1]
 
     return run
 
@@ -88,6 +88,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_row(kind: str, run: Run, *, rewrite: bool) -> None:
     """One row of a table changes, and is told by either way of comparing."""
+    if kind == "collation" and not run("SELECT FROM pg_collation WHERE collprovider = 'i'"):
+        pytest.skip("This server is built without ICU")
     table, change, columns = KINDS[kind]
     run(table)
     take("seeded", spare=False)
@@ -104,9 +106,9 @@ def test_one_row(kind: str, run: Run, *, rewrite: bool) -> None:
     assert found.method == ("contents" if rewrite or kind == "materialized" else "row versions")
 
 
-def test_generated_column(run: Run, server: Server) -> None:
+def test_generated_column(run: Run) -> None:
     """Another expression changes a virtual column's values, though no row is written."""
-    if server.connect().info.server_version < 180000:
+    if not run("SELECT 1 WHERE current_setting('server_version_num')::int >= 180000"):
         pytest.skip("PostgreSQL 18 is the first with virtual columns")
     run("CREATE TABLE t (id int PRIMARY KEY, a int GENERATED ALWAYS AS (id * 2) VIRTUAL)")
     run("INSERT INTO t VALUES (1), (2)")

@@ -77,7 +77,8 @@ def test_kept(names: list[str], manage: Manage, databases: ListDatabases) -> Non
     run = manage("pgsnap", "run", "seeded", "--keep", "--", "check")
 
     (kept,) = {database.name for database in databases()} - set(names)
-    assert f"Kept: {kept} (default)." in run.stdout
+    assert f"{kept} (default)  drop it: DROP DATABASE {kept};" in run.stdout
+    assert f'Work on them: PGSNAP_RUN_DATABASES=\'{{"default": "{kept}"}}\' ' in run.stdout
 
 
 def test_on_the_live_database(names: list[str], manage: Manage, databases: ListDatabases) -> None:

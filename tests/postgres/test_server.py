@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Timer
 
 import psycopg
@@ -337,12 +338,13 @@ def test_no_slot_left(role: MakeRole, server_as: ServerAs) -> None:
 
 
 def test_database_missing(server_as: ServerAs) -> None:
-    """A maintenance database that is not there can be replaced by another one."""
-    message, hint = refused(server_as(), "nowhere")
+    """A maintenance database that is not there can be replaced by another one, a live one not."""
+    message, hint = refused(replace(server_as(), maintenance="nowhere"), "nowhere")
 
     assert message.startswith("Cannot connect to database 'nowhere' of the server at ")
     assert message.endswith('database "nowhere" does not exist')
     assert "PGSNAP['MAINTENANCE'], as {'dbname': '…'}" in hint
+    assert refused(server_as(), "nowhere")[1].startswith("Restore a snapshot to make it again")
 
 
 def test_may_not_connect(
