@@ -99,7 +99,7 @@ def _find(command: list[str]) -> None:
     run = subprocess.run(  # noqa: S603  # command lines from here
         command, stdout=subprocess.PIPE, text=True, check=False
     )
-    found = [line for line in run.stdout.splitlines() if line.startswith(("+", "-", "<", ">"))]
+    found = [line for line in run.stdout.splitlines() if line[:2] in ("+ ", "- ", "< ", "> ")]
     if len(found) != 2 * CHANGED:
         raise RuntimeError(f"{command[0]} printed {len(found)} rows, not {2 * CHANGED}")
 
