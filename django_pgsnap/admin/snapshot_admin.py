@@ -33,7 +33,7 @@ from ..snapshots.status import read_status
 from ..snapshots.types import Snapshot
 from . import changelist
 from .actions import Action, BringBack, Delete, Restore, Take
-from .background import AdminError
+from .background import AdminError, release_connections
 from .changelist import BranchFilter, DatabaseFilter, MigrationsFilter, PinnedFilter, SnapshotRows
 from .forms import SnapshotForm
 from .progress_pages import ProgressPages, View, make_public

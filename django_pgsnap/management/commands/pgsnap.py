@@ -34,7 +34,6 @@ from ..removal import USAGE, Removal
 from ..run import run_command
 
 _STEPS = 2  # the verbosity that shows steps and notes
-_INTERRUPTED = 130
 _YES = ("y", "yes")
 _NO = ("n", "no")
 _ROWS_AFTER_RUN = 5
