@@ -289,6 +289,6 @@ PROJECTS = {
         repository="wagtail/wagtail",
         settings=WAGTAIL,
         command=(*TEST, *WAGTAIL_PARTS),
-        needs=("wagtail[testing]",),
+        needs=("wagtail", "jinja2", "freezegun", "responses", "django-pattern-library"),
     ),
 }
