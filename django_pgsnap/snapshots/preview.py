@@ -9,6 +9,7 @@ from django.db import connections
 
 from ..postgres.backends import Backend, read_backends
 from ..postgres.contents import measure_databases
+from ..postgres.server import server_errors
 from .context import ServerContext, choose_targets, read_contexts
 from .types import Snapshot
 
@@ -48,6 +49,7 @@ class Preview:
         return sum(live.size_bytes or 0 for live in self.databases)
 
 
+@server_errors()
 def preview(*, databases: Sequence[str] | None = None) -> Preview:
     """Return what a take or a restore would meet.
 

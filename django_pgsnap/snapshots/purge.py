@@ -37,6 +37,7 @@ from .operation import open_operation
 from .types import Snapshot, Undo
 
 
+@server_errors()
 def list_managed_databases(
     kinds: Collection[Kind] = EVERYTHING, *, everyone: bool = False
 ) -> list[ManagedDatabase]:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ..postgres.contents import measure_databases
 from ..postgres.counters import DatabaseCounters, read_counters
+from ..postgres.server import server_errors
 from ..postgres.targets import Target
 from .context import ServerContext, choose_targets, read_contexts
 from .queries import Overview, overview
@@ -49,6 +50,7 @@ class Status:
     overview: Overview
 
 
+@server_errors()
 def read_status(*, databases: Sequence[str] | None = None) -> Status:
     """Return what is live and what undo would bring back.
 

@@ -1,7 +1,16 @@
 """Status: what is live, and what undo would bring back."""
 
 import json
+from collections.abc import Callable
+from typing import NoReturn
 
+import pytest
+from psycopg import sql
+
+from django_pgsnap.errors import ServerError
+from django_pgsnap.postgres.session import Session
+from django_pgsnap.snapshots.preview import preview
+from django_pgsnap.snapshots.purge import list_managed_databases
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.status import LiveState, read_status
 from django_pgsnap.snapshots.take import take
@@ -10,6 +19,12 @@ from tests.conftest import Call, RunSql
 from tests.project import close_connections
 from tests.servers import Server
 from tests.watching import settle, write
+
+LOOKS: dict[str, Callable[[], object]] = {
+    "preview": preview,
+    "purge": list_managed_databases,
+    "status": read_status,
+}
 
 
 def the_live_state() -> LiveState:
@@ -101,3 +116,17 @@ def test_several_databases_as_json(lives: dict[str, str], call: Call) -> None:
     }
     assert len(facts["undos"]) == len(facts["snapshots"]) == 1
     assert lines[0].startswith("Live (default): 'seeded', restored just now")
+
+
+@pytest.mark.parametrize("module", LOOKS)
+def test_session_that_is_ended(module: str, live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever only looks hears what the server said as an error of ours, too."""
+
+    def end(session: Session, names: object) -> NoReturn:
+        session.rows(sql.SQL("SELECT pg_terminate_backend(pg_backend_pid())"))
+        pytest.fail("it goes on")
+
+    monkeypatch.setattr(f"django_pgsnap.snapshots.{module}.measure_databases", end)
+
+    with pytest.raises(ServerError, match="terminating connection"):
+        LOOKS[module]()

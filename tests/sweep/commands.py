@@ -85,6 +85,11 @@ def deleted(before: State) -> list[State]:
     return [replace(before, snapshots={})]
 
 
+def purged(before: State) -> list[State]:
+    """First the snapshot is gone, then the kept states are."""
+    return [*deleted(before), State(live=before.live, snapshots={}, kept=())]
+
+
 def write_in_checkpoint(server: Server) -> None:
     """Take a checkpoint, write, and have it taken back."""
     with checkpoint():
@@ -144,6 +149,14 @@ COMMANDS = {
         Command(name="undo", run=pgsnap("undo"), outcomes=undone),
         Command(name="rename", run=pgsnap("rename", "base", "renamed"), outcomes=renamed),
         Command(name="delete", run=pgsnap("delete", "base", "--no-input"), outcomes=deleted),
+        Command(name="prune", run=pgsnap("prune", "--keep", "0"), outcomes=deleted),
+        Command(name="purge", run=pgsnap("purge", "--no-input"), outcomes=purged),
+        Command(
+            name="purge, two databases",
+            run=pgsnap("purge", "--no-input"),
+            outcomes=purged,
+            aliases=TWO,
+        ),
         Command(name="refill", run=pgsnap("refill"), outcomes=unchanged, had_spare=False),
         Command(name="checkpoint", run=write_in_checkpoint, outcomes=checkpointed),
         Command(
