@@ -19,6 +19,8 @@ from django_pgsnap import (
     checkpoint,
     delete,
     pin,
+    prune,
+    purge,
     rename,
     restore,
     take,
@@ -69,6 +71,8 @@ class Histories(RuleBasedStateMachine):
         self._world = world
         self._model = Model(live={})
         self._kept = 3
+        self._has_room = True
+        self._two_servers = False
         self._settings = "both"
         self._number = 0
         self._blocks: list[Checkpoint] = []
@@ -85,8 +89,9 @@ class Histories(RuleBasedStateMachine):
         names = ["a"] if layout == "one database" else ["a", "b"]
         self._kept = kept
         self._settings = "first" if layout == "one database" else "both"
-        settings.PGSNAP = {"ENABLED": True, "UNDO": kept, "SPARES": int(spare), "WAIT_S": 5}
-        self._model = Model(live=self._world.begin(names, two_servers=layout == "two servers"))
+        self._two_servers = layout == "two servers"
+        self.set_limits(kept, spares=int(spare), has_room=True)
+        self._model = Model(live=self._world.begin(names, two_servers=self._two_servers))
         self._world.use(SETTINGS[self._settings])
         for name in taken:
             self.take(name, again=False, spare=spare, obstacle=None)
@@ -124,6 +129,16 @@ class Histories(RuleBasedStateMachine):
             self._settings = chosen
             self._world.use(SETTINGS[chosen])
 
+    @rule(
+        kept=st.sampled_from([0, 1, 2, 3]),
+        spares=st.sampled_from([0, 1, 2]),
+        has_room=st.sampled_from([True, True, False]),
+    )
+    def set_limits(self, kept: int, spares: int, has_room: bool) -> None:
+        self._kept, self._has_room = kept, has_room
+        limits = {} if has_room else {"UNDO_MAX_BYTES": 1}
+        settings.PGSNAP = {"ENABLED": True, "WAIT_S": 5, "UNDO": kept, "SPARES": spares, **limits}
+
     # Commands.
 
     @rule(name=NAMES, again=st.booleans(), spare=st.booleans(), obstacle=ANY_OBSTACLE)
@@ -147,7 +162,8 @@ class Histories(RuleBasedStateMachine):
         for each in found.values():
             parts = {source: each.parts[source] for source in sources if source in each.parts}
             if part or parts == each.parts:
-                after = self._model.restored(parts, keep=keep, in_doubt=obstacle is not None)
+                is_kept = keep and self._kept > 0
+                after = self._model.restored(parts, keep=is_kept, in_doubt=obstacle is not None)
                 outcomes.append(replace(after, reached=frozenset(sources)))
         self._attempt(
             lambda: restore(
@@ -236,6 +252,28 @@ class Histories(RuleBasedStateMachine):
             may_refuse=len(found) > 1 or self._has_parts_outside(found.values()),
         )
 
+    @rule(keep=st.sampled_from([0, 1, 2]))
+    def prune(self, keep: int) -> None:
+        loose = [
+            set_id
+            for set_id, each in self._model.snapshots.items()
+            if self._reaches(each.parts) and not each.pinned
+        ]
+        after = self._model
+        for set_id in loose[: len(loose) - keep]:
+            after = after.without(set_id)
+        self._attempt(lambda: prune(keep=keep), [after])
+
+    @rule()
+    def drop_undos(self) -> None:
+        left = tuple(each for each in self._model.undos if not self._reaches(each))
+        self._attempt(lambda: purge({"undo"}), [replace(self._model, undos=left)])
+
+    def _reaches(self, parts: Parts) -> bool:
+        """Tell whether the settings name one of these databases, and the servers of all of them."""
+        named = parts.keys() & set(self._sources)
+        return bool(named) and (named == parts.keys() or not self._two_servers)
+
     @rule()
     def enter_checkpoint(self) -> None:
         if any(each.settings != self._settings for each in self._blocks):
@@ -254,7 +292,8 @@ class Histories(RuleBasedStateMachine):
     def leave_checkpoint(self) -> None:
         last = self._blocks.pop()
         parts = self._model.snapshots[last.set_id].parts
-        after = self._model.without(last.set_id).restored(parts, keep=True, in_doubt=False)
+        taken_back = self._model.without(last.set_id)
+        after = taken_back.restored(parts, keep=self._kept > 0, in_doubt=False)
         last.block.__exit__(None, None, None)
         # The very copy may have come in, so there is no other.
         self._settle([after])
@@ -337,7 +376,8 @@ class Histories(RuleBasedStateMachine):
             outcome = _with_new_id(each, seen)
             problems = list(_differences(outcome, seen))
             if not problems:
-                problems = list(broken_promises(outcome, seen.undos, self._kept))
+                most = max(self._kept, 1) if self._has_room else 1
+                problems = list(broken_promises(outcome, seen.undos, most))
             if not problems:
                 return _adopted(outcome, seen)
             wrong.append("; ".join(problems))
