@@ -14,7 +14,7 @@ from ..clones.spares import cancel_spare
 from ..clones.strategy import drop_database
 from ..clones.templates import drop_template
 from ..clones.test_databases import run_lock_key
-from ..clones.transitions import unpublish
+from ..clones.transitions import join_statements, unpublish
 from ..conf import config
 from ..errors import MissingRightError
 from ..messages import Message, message
@@ -67,7 +67,8 @@ def purge(
     Snapshots and kept states go as wholes: one that has a part on a server that the settings do
     not name stays, unless everyone's go.
 
-    1. Each is made one that nobody needs. If it stops after this, the next operation drops it.
+    1. One transaction per server makes the parts of sets ones that nobody needs; others go by
+       themselves. If it stops after this, the next operation drops them.
     2. They are dropped, with the spares of those that are gone.
     3. If everything was to go, the small database that we work from goes, too.
 
@@ -98,9 +99,13 @@ def purge(
             before = describe_managed(context, more=outside, everyone=everyone)
             tests = _claim_tests(context, reporter, everyone=everyone) if "test" in kinds else []
             ours = list_published(context, sources=tests, everyone=everyone)
-            for database in (*ours, *outside):
-                if database.record.kind in kinds and database.record.set_id not in kept:
-                    _unpublish(context, database, reporter)
+            unwanted = [
+                each
+                for each in (*ours, *outside)
+                if each.record.kind in kinds and each.record.set_id not in kept
+            ]
+            _drop_reusable(context, unwanted, reporter)
+            _unpublish(context, unwanted, reporter)
             drop_leftovers(context.main, context.reloaded().leftovers(), reporter)
             for name in tests:
                 _drop_test(context, name, reporter)
@@ -184,33 +189,49 @@ def _drop_test(context: ServerContext, name: str, reporter: Reporter) -> None:
     release_lock(context.main, run_lock_key(name))
 
 
-def _unpublish(context: ServerContext, database: Database[Record], reporter: Reporter) -> None:
-    """Make a database one that nobody needs, unless somebody is at work on it."""
-    record, session = database.record, context.main
-    if isinstance(record, TemplateRecord):
-        if not drop_template(session, record):
+def _drop_reusable(
+    context: ServerContext, unwanted: Sequence[Database[Record]], reporter: Reporter
+) -> None:
+    """Drop templates and throwaway clones, each by itself, unless somebody uses them."""
+    session = context.main
+    for database in unwanted:
+        record, name = database.record, database.name
+        if isinstance(record, TemplateRecord) and not drop_template(session, record):
             reporter.warn(
-                message(
-                    "Not dropped: the template {name!r}, which a test run uses.", name=database.name
-                )
+                message("Not dropped: the template {name!r}, which a test run uses.", name=name)
             )
-        return
-    if isinstance(record, RunRecord):
-        if _claim(session, database.name, database.name, reporter):
-            drop_run(session, database.name)
-        return
+        if isinstance(record, RunRecord) and _claim(session, name, name, reporter):
+            drop_run(session, name)
+
+
+def _unpublish(
+    context: ServerContext, unwanted: Sequence[Database[Record]], reporter: Reporter
+) -> None:
+    """Make parts of sets ones that nobody needs, but for sets that somebody is at work on."""
+    session = context.main
+    parts = [
+        each.record
+        for each in unwanted
+        if not isinstance(each.record, (TemplateRecord, RunRecord))
+    ]
     # We hold the locks of our own live databases; those of other projects have to be free.
-    ours = record.source in context.sources
-    if not ours and not try_acquire_lock(session, record.source):
-        reporter.warn(
-            message(
-                "Not dropped: {name!r}, since an operation is at work on it.", name=database.name
-            )
-        )
-        return
+    others = {record.source for record in parts} - set(context.sources)
+    locked = {source for source in others if try_acquire_lock(session, source)}
+    busy = {record.set_id for record in parts if record.source in others - locked}
     try:
-        cancel_spare(context.watcher, record)
-        session.execute(unpublish(record))
+        for record in parts:
+            if record.set_id in busy:
+                reporter.warn(
+                    message(
+                        "Not dropped: {name!r}, since an operation is at work on it.",
+                        name=record.database,
+                    )
+                )
+            else:
+                cancel_spare(context.watcher, record)
+        free = [unpublish(record) for record in parts if record.set_id not in busy]
+        if free:
+            session.execute(join_statements(free))
     finally:
-        if not ours:
-            release_lock(session, record.source)
+        for source in locked:
+            release_lock(session, source)

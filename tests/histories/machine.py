@@ -151,6 +151,7 @@ class Histories(RuleBasedStateMachine):
             lambda: take(name, replace=again, spare=spare, wait_s=self._wait_s(obstacle)),
             [] if is_refused or beyond else [self._model.taken(name, sources, same)],
             obstacle=obstacle,
+            touched=sources,
             may_refuse=self._is_taken_elsewhere(name) or len(same) > 1,
         )
 
@@ -174,6 +175,7 @@ class Histories(RuleBasedStateMachine):
             ),
             outcomes,
             obstacle=obstacle,
+            touched=[source for each in found.values() for source in each.parts],
             may_refuse=len(found) > 1,
         )
 
@@ -213,6 +215,7 @@ class Histories(RuleBasedStateMachine):
             lambda: undo(number, wait_s=self._wait_s(obstacle)),
             [self._model.undone(wanted, in_doubt=obstacle is not None)] if wanted else [],
             obstacle=obstacle,
+            touched=wanted or (),
             may_refuse=wanted is not None and not wanted.keys() <= set(self._sources),
         )
 
@@ -332,16 +335,26 @@ class Histories(RuleBasedStateMachine):
         outcomes: list[Model],
         *,
         obstacle: str | None = None,
+        touched: Iterable[str] = (),
         may_refuse: bool = False,
     ) -> None:
-        """Run a command, and compare what it led to; refused, it has changed nothing."""
+        """Run a command, and compare what it led to; refused, it has changed nothing.
+
+        Args:
+            command: What to run.
+            outcomes: What it may lead to.
+            obstacle: What is in the way to the first of the live databases meanwhile.
+            touched: The live databases whose clients are in its way.
+            may_refuse: Whether it may also refuse.
+        """
         source = self._sources[0]
         with self._world.obstacle(obstacle, source), refused() as refusal:
             command()
         if obstacle in IN_USE:
-            outcomes = []
-            live = self._model.live
-            self._model = self._model.written(source, live[source].value)
+            self._model, *outcomes = (
+                each.written(source, each.live[source].value) for each in (self._model, *outcomes)
+            )
+            outcomes = [] if source in touched else outcomes
         if refusal:
             assert may_refuse or obstacle in MAYBE or not outcomes, refusal[0]
             self._settle([self._model])

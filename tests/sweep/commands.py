@@ -86,8 +86,8 @@ def deleted(before: State) -> list[State]:
 
 
 def purged(before: State) -> list[State]:
-    """First the snapshot is gone, then the kept states are."""
-    return [*deleted(before), State(live=before.live, snapshots={}, kept=())]
+    """The snapshot and the kept states are gone."""
+    return [State(live=before.live, snapshots={}, kept=())]
 
 
 def write_in_checkpoint(server: Server) -> None:
