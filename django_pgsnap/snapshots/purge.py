@@ -210,9 +210,7 @@ def _unpublish(
     """Make parts of sets ones that nobody needs, but for sets that somebody is at work on."""
     session = context.main
     parts = [
-        each.record
-        for each in unwanted
-        if not isinstance(each.record, (TemplateRecord, RunRecord))
+        each.record for each in unwanted if not isinstance(each.record, (TemplateRecord, RunRecord))
     ]
     # We hold the locks of our own live databases; those of other projects have to be free.
     others = {record.source for record in parts} - set(context.sources)

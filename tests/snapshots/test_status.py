@@ -22,7 +22,7 @@ from tests.watching import settle, write
 
 LOOKS: dict[str, Callable[[], object]] = {
     "preview": preview,
-    "purge": list_managed_databases,
+    "managed": list_managed_databases,
     "status": read_status,
 }
 
@@ -121,6 +121,7 @@ def test_several_databases_as_json(lives: dict[str, str], call: Call) -> None:
 @pytest.mark.parametrize("module", LOOKS)
 def test_session_that_is_ended(module: str, live: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever only looks hears what the server said as an error of ours, too."""
+    take("m", spare=False)
 
     def end(session: Session, names: object) -> NoReturn:
         session.rows(sql.SQL("SELECT pg_terminate_backend(pg_backend_pid())"))
