@@ -83,9 +83,10 @@ class Observer:
             genericpath.isdir.__code__: lambda a, _: self._look_for(a["s"]),
             Path.stat.__code__: lambda a, _: self._look_for(a["self"]),
         }
-        # By their identities, since the hash of code is that of all that is in it.
-        self._asked: Final = {id(code): (code, ask) for code, ask in asked.items()}
-        self._heard: Final[dict[int, CodeType]] = {}
+        # By their places, since the hash of code is that of all that is in it, and to ask for an
+        # identity is an event that every audit hook hears.
+        self._asked: Final = {_place_of(code): (code, ask) for code, ask in asked.items()}
+        self._heard: Final[set[tuple[str, int]]] = set()
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -118,23 +119,29 @@ class Observer:
     @contextmanager
     def _profile(self) -> Iterator[None]:
         def hear(frame: FrameType, event: str, _argument: object) -> None:
-            code = frame.f_code
-            if event == "call" and id(code) not in self._heard and not self._start(code, frame):
-                self._heard[id(code)] = code
+            if event == "call":
+                place = _place_of(frame.f_code)
+                if place not in self._heard and not self._start(frame.f_code, frame):
+                    self._heard.add(place)
 
-        before = sys.getprofile(), threading.getprofile()
+        before: Any = sys.getprofile()
+        before_in_threads = threading.getprofile()
         sys.setprofile(hear)
         threading.setprofile(hear)
         try:
             yield
         finally:
-            sys.setprofile(before[0])
-            threading.setprofile(before[1])
+            threading.setprofile(before_in_threads)
+            if before is None or callable(before):
+                sys.setprofile(before)
+            else:  # a profiler that is written in C, as cProfile's
+                before.enable()
 
     def _start(self, code: CodeType, frame: FrameType) -> bool:
         """Note that a function begins, and tell whether it counts each time."""
-        if (asked := self._asked.get(id(code))) is not None:
-            asked[1](frame.f_locals, frame)
+        asked, ask = self._asked.get(_place_of(code), (None, None))
+        if ask is not None and asked is code:
+            ask(frame.f_locals, frame)
             return True
         path = code.co_filename
         if not path.startswith("<"):
@@ -194,6 +201,10 @@ class Observer:
     def _look_for(self, path: Any) -> None:
         if isinstance(path, str | bytes | os.PathLike):
             self._note("place", make_absolute(path))
+
+
+def _place_of(code: CodeType) -> tuple[str, int]:
+    return code.co_filename, code.co_firstlineno
 
 
 def _find_caller(frame: FrameType, between: Container[str]) -> str:
