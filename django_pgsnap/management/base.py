@@ -24,6 +24,7 @@ from .progress import CommandReporter
 if TYPE_CHECKING:
     from rich.console import Console
 
+_USAGE = 2
 _INTERRUPTED = 130
 
 
@@ -73,6 +74,12 @@ class SubcommandsBase(BaseCommand):
         except BrokenPipeError:
             # Whoever reads our output has seen enough. Python would complain once more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _refusal(self, text: str, *, status: int = _USAGE) -> CommandError:
+        """Return the error for a command line that makes no sense, told as JSON where asked."""
+        if self._as_json:
+            self._print_json({"error": {"kind": "UsageError", "message": text, "hint": ""}})
+        return CommandError(text, returncode=status)
 
     @property
     def _tells_more(self) -> bool:

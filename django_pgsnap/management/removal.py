@@ -8,8 +8,6 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 
-from django.core.management.base import CommandError
-
 from ..formatting import format_ago, format_size, printable
 from ..safety import allow_here
 from ..snapshots import manage, queries
@@ -20,7 +18,6 @@ from ..snapshots.types import Snapshot
 from .base import SubcommandsBase
 from .facts import snapshot_facts
 
-USAGE = 2
 _YES = ("y", "yes")
 
 
@@ -31,7 +28,7 @@ class Removal(SubcommandsBase):
         self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
     ) -> None:
         if everything == bool(names):
-            raise CommandError("Name snapshots to delete, or give --all.", returncode=USAGE)
+            raise self._refusal("Name snapshots to delete, or give --all.")
         can_ask = interactive and sys.stdin.isatty() and self.stdout.isatty()
         # A question protects as well as the settings do, which are for what happens unasked.
         with allow_here() if can_ask else nullcontext(), self._reporter() as reporter:
@@ -57,7 +54,7 @@ class Removal(SubcommandsBase):
             self._purge_kinds({"template"}, dry_run=dry_run)
             return
         if keep is None and older_than is None and max_bytes is None:
-            raise CommandError("Give --keep, --older-than or --max-size.", returncode=USAGE)
+            raise self._refusal("Give --keep, --older-than or --max-size.")
         with self._reporter() as reporter:
             pruned = prune(
                 keep=keep,
@@ -72,7 +69,7 @@ class Removal(SubcommandsBase):
         found = list_managed_databases(everyone=everyone)
         if found and interactive:
             if not (sys.stdin.isatty() and self.stdout.isatty()):
-                raise CommandError("This drops all snapshots. Give -y to say yes.")
+                raise self._refusal("This drops all snapshots. Give -y to say yes.", status=1)
             for each in found:
                 about = f" of {printable(each.about)}" if each.about else ""
                 self.stdout.write(

@@ -449,6 +449,19 @@ def test_errors_as_json(live: str, manage: Manage) -> None:
     assert failed.stderr.startswith("CommandError: There is no snapshot 'seeded'.")
 
 
+def test_refusal_as_json(live: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json a command line that makes no sense is told as JSON, too."""
+    with pytest.raises(CommandError, match="Name snapshots to delete") as caught:
+        call_command("pgsnap", "delete", "--json")
+
+    assert caught.value.returncode == 2
+    assert json.loads(capsys.readouterr().out)["error"] == {
+        "kind": "UsageError",
+        "message": "Name snapshots to delete, or give --all.",
+        "hint": "",
+    }
+
+
 @pytest.mark.parametrize(
     ("limits", "usage"),
     [

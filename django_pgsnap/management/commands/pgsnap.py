@@ -30,7 +30,7 @@ from ...snapshots.undo import undo as undo_restore
 from ..completion import completion_script
 from ..facts import diagnosis_facts, overview_facts, snapshot_facts, status_facts, undo_facts
 from ..progress import CommandReporter
-from ..removal import USAGE, Removal
+from ..removal import Removal
 from ..run import run_command
 
 _STEPS = 2  # the verbosity that shows steps and notes
@@ -200,14 +200,10 @@ class Command(Removal):
         databases: Sequence[str] | None,
     ) -> None:
         if not self._command:
-            raise CommandError(
-                "Name the command after --: ./manage.py pgsnap run NAME -- migrate",
-                returncode=USAGE,
-            )
+            raise self._refusal("Name the command after --: ./manage.py pgsnap run NAME -- migrate")
         if live and (name or keep):
-            raise CommandError(
-                "--live runs on the live databases: it takes neither a NAME nor --keep.",
-                returncode=USAGE,
+            raise self._refusal(
+                "--live runs on the live databases: it takes neither a NAME nor --keep."
             )
         if live:
             status = self._run_live(databases, interactive=interactive)
