@@ -6,15 +6,21 @@ import os
 import sys
 
 from django.apps import AppConfig
-from django.conf import settings
+from django.conf import global_settings, settings
 from django.core.checks import register
 from django.utils.translation import gettext_lazy as _
 
 if sys.argv[1:2] == ["test"]:
-    # What models read while they are imported, migrations may use.
+    # What models read while they are imported, migrations may use. In workers nobody migrates, and
+    # Django's own runner would never end it.
+    from multiprocessing import parent_process
+
     from .testing.databases.file_reads import file_reads
 
-    file_reads.begin()
+    is_stock = settings.TEST_RUNNER == global_settings.TEST_RUNNER
+    is_chosen = any(each.startswith("--testrunner") for each in sys.argv)
+    if parent_process() is None and (is_chosen or not is_stock):
+        file_reads.begin()
 
 
 class PgsnapConfig(AppConfig):

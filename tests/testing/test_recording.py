@@ -186,7 +186,7 @@ def test_templates_of_other_aliases(tmp_path: Path) -> None:
     """What a template in use was made from counts for others: migrations may read across."""
     (tmp_path / "seed").write_text("old")
     used = record_uses((tmp_path / "seed").read_text)
-    vars(file_reads).update(vars(FileReads()), _is_hooked=True)
+    vars(file_reads).update(vars(FileReads()))
 
     assert used.find_change(FACTS) is None
     made = record_uses(list)
@@ -241,7 +241,7 @@ def test_time(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_noted() -> Any:
     noted = vars(file_reads).copy()
-    vars(file_reads).update(vars(FileReads()), _is_hooked=file_reads._is_hooked)
+    vars(file_reads).update(vars(FileReads()))
     observer.unchanged.clear()
     yield
-    vars(file_reads).update(noted, _is_hooked=file_reads._is_hooked)
+    vars(file_reads).update(noted)

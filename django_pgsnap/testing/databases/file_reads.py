@@ -1,4 +1,6 @@
-"""Which files and directories Python reads, told by an audit hook.
+"""Which files and directories Python reads, told by wrappers of the functions that it reads by.
+
+An audit hook would hear of all, but can never be removed, and slows down much of Python.
 
 What is read while a module is imported, or before a cache was filled, is not read again while a
 database is migrated. So reads count from the start of a run on: those before the recording by the
@@ -10,24 +12,27 @@ Nothing of Django is imported here, since pytest loads its plugins before there 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import stat
+import subprocess
 import sys
 import sysconfig
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, update_wrapper
+from operator import getitem
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 
-_LISTS: Final = frozenset({"os.listdir", "os.scandir"})
-# Programs get the names of what they read in their arguments.
-_STARTS: Final = frozenset({"os.system", "subprocess.Popen"})
-_EVENTS: Final = frozenset({"open", "sqlite3.connect", *_LISTS, *_STARTS})
+# A hot spot of the start-up, and never heard of.
+_OPEN: Final = open
+
+_WRITING_MODES: Final = frozenset("wax+")
 
 _IMPORT_SYSTEM: Final = "<frozen importlib"
 
@@ -62,65 +67,185 @@ class FileReads:
         self.files: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self.directories: defaultdict[str, set[str]] = defaultdict(set)
         self._written: set[str] = set()
-        self._is_starting = self._is_recording = self._is_hooked = False
+        self._is_starting = self._is_recording = False
+        self._wrapped: list[tuple[Any, str, Any, _Heard]] = []
 
     def begin(self) -> None:
         """Note what the project's code reads while the run starts."""
         self._is_starting = True
-        self._hook()
+        self._wrap()
 
     def end(self) -> None:
         """Leave what is read from now on, outside of recordings, to the tests."""
         self._is_starting = False
+        self._unwrap()
 
     @contextmanager
     def record(self) -> Iterator[None]:
         """Note what is read meanwhile, by whatever code."""
-        self._hook()
         self._is_recording = True
+        self._wrap()
         try:
             yield
         finally:
             self._is_recording = False
+            self._unwrap()
 
     def note_file(self, path: str, reader: str = "") -> None:
         """Note that a file is about to be read."""
         known = self.files[reader]
         if path not in known and path not in self._written and is_own_file(path):
-            known[path] = ""  # to read it opens it again
             known[path] = digest_file(path)
 
-    def _hook(self) -> None:
-        if not self._is_hooked:
-            # It stays until the process ends: there is no way to remove it.
-            self._is_hooked = True
-            sys.addaudithook(self._hear)
+    def hear(self, tell: _Tell, caller: FrameType, /, *arguments: Any, **named: Any) -> None:
+        """Note what a function is about to do with a file or a directory."""
+        if self._is_recording or self._is_starting:
+            # What the function cannot be called with, it says itself.
+            with suppress(Exception):
+                reader = _find_reader(caller, anybody=self._is_recording)
+                if reader is not None:
+                    tell(reader, *arguments, **named)
 
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Note what the interpreter is about to do with a file or a directory."""
-        if event not in _EVENTS or not (self._is_recording or self._is_starting):
+    def _wrap(self) -> None:
+        with suppress(ImportError):
+            # Of other modules that are imported later, what we wrap is in those they import.
+            import sqlite3  # noqa: F401
+        for module, names, tell in () if self._wrapped else _READING:
+            *outer, name = names.split(".")
+            owner: Any = sys.modules.get(module)
+            for each in outer:
+                owner = getattr(owner, each, None)
+            before = vars(owner).get(name) if owner is not None else None
+            if isinstance(before, _Heard):  # what somebody had put over ours, and took away since
+                before = before.__wrapped__
+            if before is not None:
+                binds = isinstance(owner, type) and not isinstance(before, staticmethod)
+                is_method = binds and hasattr(before, "__get__")
+                heard = _HeardMethod(before, tell) if is_method else _Heard(before, tell)
+                self._wrapped.append((owner, name, before, heard))
+                setattr(owner, name, heard)
+
+    def _unwrap(self) -> None:
+        if self._is_recording or self._is_starting:
             return
-        reader = _find_reader(sys._getframe(1), anybody=self._is_recording)
-        if reader is None or isinstance(arguments[0], int):
-            return
-        if event in _STARTS:
-            for path in _list_named(*arguments[:3]):
-                self.note_file(path, reader)
-            return
-        path = make_absolute(arguments[0] or os.curdir)
-        if event in _LISTS:
-            self.directories[reader].add(path)
-        elif event == "open" and arguments[2] & _WRITES:
-            self._written.update({path} if self._is_recording else ())
-        else:
+        while self._wrapped:
+            owner, name, before, heard = self._wrapped.pop()
+            # What somebody put over ours stays, and calls it.
+            if vars(owner).get(name) is heard:
+                setattr(owner, name, before)
+
+    def note_opened(self, reader: str, path: Any, *, writes: bool = False) -> None:
+        """Note that a file is about to be read, or written."""
+        path = make_absolute(path)
+        if not writes:
             self.note_file(path, reader)
+        elif self._is_recording:
+            self._written.add(path)
+
+
+_Tell = Callable[..., None]
+
+
+class _Heard:
+    """A function that Python reads by, with what hears of its calls.
+
+    It equals the function, since there are sets of those as `os.supports_fd`, and is copied as it.
+    Like those of C, and unlike Python's, it is no method where a class has it.
+    """
+
+    __wrapped__: Any
+
+    def __init__(self, function: Any, tell: _Tell) -> None:
+        """Look like the function."""
+        update_wrapper(self, function)
+        self._tell = tell
+
+    def __call__(self, /, *arguments: Any, **named: Any) -> Any:
+        """Tell of the call, and do as the function does."""
+        file_reads.hear(self._tell, sys._getframe(1), *arguments, **named)
+        return self.__wrapped__(*arguments, **named)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether it is the same function."""
+        return bool(self.__wrapped__ == getattr(other, "__wrapped__", other))
+
+    def __hash__(self) -> int:
+        """Return the function's."""
+        return hash(self.__wrapped__)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have the function copied, or pickled."""
+        return getitem, ((self.__wrapped__,), 0)
+
+
+class _HeardMethod(_Heard):
+    """A method that Python reads by."""
+
+    def __get__(self, instance: object, owner: object = None) -> Any:
+        """Bind it, as whoever has wrapped it, too, does."""
+        if instance is None:
+            return self
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            file_reads.hear(self._tell, sys._getframe(1), instance, *arguments, **named)
+            return self.__wrapped__.__get__(instance, owner)(*arguments, **named)
+
+        return call
+
+
+def _hear_open(reader: str, /, file: Any, mode: str = "r", *_: Any, **__: Any) -> None:
+    file_reads.note_opened(reader, file, writes=not _WRITING_MODES.isdisjoint(mode))
+
+
+def _hear_os_open(reader: str, /, path: Any, flags: int, *_: Any, **__: Any) -> None:
+    file_reads.note_opened(reader, path, writes=bool(flags & _WRITES))
+
+
+def _hear_listing(reader: str, /, path: Any = None) -> None:
+    file_reads.directories[reader].add(make_absolute(path or os.curdir))
+
+
+def _hear_program(reader: str, /, *arguments: Any, **named: Any) -> None:
+    called = inspect.signature(subprocess.Popen.__init__).bind(*arguments, **named).arguments
+    words = (called.get(name) for name in ("executable", "args", "cwd"))
+    for path in _list_named(*words):
+        file_reads.note_file(path, reader)
+
+
+def _hear_sqlite(reader: str, /, database: Any, *_: Any, **__: Any) -> None:
+    file_reads.note_opened(reader, database)
+
+
+def _hear_loader(reader: str, /, loader: Any, path: str) -> None:
+    file_reads.note_opened(reader, getattr(loader, "archive", path))
+
+
+# The functions that Python code reads by, in modules and their classes, and what hears of them.
+# Some modules have another name of their own for one.
+_READING: Final[tuple[tuple[str, str, _Tell], ...]] = (
+    ("builtins", "open", _hear_open),
+    ("io", "open", _hear_open),
+    ("io", "open_code", _hear_open),
+    ("bz2", "_builtin_open", _hear_open),
+    ("tarfile", "bltn_open", _hear_open),
+    ("tokenize", "_builtin_open", _hear_open),
+    ("os", "open", _hear_os_open),
+    ("os", "listdir", _hear_listing),
+    ("os", "scandir", _hear_listing),
+    ("glob", "_StringGlobber.scandir", _hear_listing),
+    ("os", "system", lambda reader, command: _hear_program(reader, None, command)),
+    ("subprocess", "Popen.__init__", _hear_program),
+    ("sqlite3", "connect", _hear_sqlite),
+    ("sqlite3.dbapi2", "connect", _hear_sqlite),
+    ("importlib._bootstrap_external", "FileLoader.get_data", _hear_loader),
+    ("zipimport", "zipimporter.get_data", _hear_loader),
+)
 
 
 def _find_reader(frame: FrameType, *, anybody: bool) -> str | None:
     """Return the project's file whose code reads; None for the import system, or for nobody's.
 
-    The import system looks everywhere, and what it finds shows when it runs. Its loaders are also
-    asked for data, by `pkgutil`.
+    The import system looks everywhere, and what it finds shows when it runs.
 
     Args:
         frame: Where something is read.
@@ -128,14 +253,12 @@ def _find_reader(frame: FrameType, *, anybody: bool) -> str | None:
     """
     place: FrameType | None = frame
     while place is not None:
-        code = place.f_code
-        name = code.co_filename
+        name = place.f_code.co_filename
         if name.startswith(_IMPORT_SYSTEM):
-            if code.co_name != "get_data":
-                return None
-        elif anybody:
+            return None
+        if anybody:
             return ""
-        elif not name.startswith("<") and is_own_file(name):
+        if not name.startswith("<") and is_own_file(name):
             return name
         place = place.f_back
     return None
@@ -166,7 +289,7 @@ def digest_bytes(data: bytes) -> str:
 def digest_file(path: str) -> str:
     """Return a digest of a file, empty where there is none that can be read."""
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # a hot spot of the start-up
+        with _OPEN(path, "rb", buffering=0) as file:
             return digest_bytes(file.read())
     except (OSError, ValueError):
         return ""
