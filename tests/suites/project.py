@@ -87,6 +87,8 @@ TESTS = """
     class ItemTests(TestCase):
         def test_migrated(self):
             self.assertEqual([item.name for item in Item.objects.order_by("id")], {names!r})
+            # Nobody listens any more to what Python reads.
+            self.assertEqual(type(open).__name__, "builtin_function_or_method")
 """
 
 CONFIGURATION = """
