@@ -273,7 +273,9 @@ class SnapshotAdmin(ProgressPages):
         found = diff(row.name, databases=row.facts.snapshot.aliases)
         title = _("What changed since “%s”") % row.name
         notes = list(map(translate, found.notes))
-        return self.render(request, "diff", title, diff=found, set_id=set_id, notes=notes)
+        return self.render(
+            request, "diff", title, original=row.name, diff=found, set_id=set_id, notes=notes
+        )
 
     def undo_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
         """Bring back a state that a restore or an undo replaced."""

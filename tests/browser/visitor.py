@@ -94,6 +94,12 @@ class Visitor:
 
     def look(self, *, width: int, dark: bool = False) -> None:
         """Look through a window of this width, in light or dark mode."""
+        # Django's style sheet fades from one colour to the other; what is between does not count.
+        self.chromium.execute_script(
+            "const still = new CSSStyleSheet();"
+            "still.replaceSync('* { transition: none !important }');"
+            "document.adoptedStyleSheets = [still]"
+        )
         scheme = "dark" if dark else "light"
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
