@@ -144,12 +144,12 @@ SERVERS = {
     "doctor/test_doctor.py",
 }
 
-# What these prove is the same on every server, so only the newest runs them.
+# What these prove is the same on every server, so only the newest runs them: folders and files.
 ONCE = {
-    *("test_documentation.py", "test_example_project.py", "test_git.py", "test_layers.py"),
-    *("admin/test_translations.py", "browser/test_accessibility.py", "browser/test_admin.py"),
-    *("browser/test_themes.py", "management/test_completion.py"),
-    *(f"testing/test_{name}.py" for name in ("needless_misses", "plugin", "runner")),
+    *("admin", "browser", "management", "test_documentation.py", "test_example_project.py"),
+    *("test_checks.py", "test_git.py", "test_layers.py", "test_safety.py"),
+    *(f"testing/test_{name}.py" for name in ("facts", "file_reads", "needless_misses", "plugin")),
+    *(f"testing/test_{name}.py" for name in ("recording", "runner", "stale_reads")),
     *(f"testing/test_{name}.py" for name in ("stale_templates", "template_chains")),
 }
 
@@ -171,7 +171,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if file in SERVERS:
             item.add_marker("servers")
         is_long = item.get_closest_marker("templates") and "templates" not in config.option.markexpr
-        if is_long or (file in ONCE and CHOICE != NEWEST):
+        runs_once = file in ONCE or file.partition("/")[0] in ONCE
+        if is_long or (runs_once and CHOICE != NEWEST):
             left_out.append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
