@@ -148,6 +148,9 @@ SERVERS = {
 ONCE = {
     *("admin", "browser", "management", "test_documentation.py", "test_example_project.py"),
     *("test_checks.py", "test_git.py", "test_layers.py", "test_safety.py"),
+    *("security/test_injection.py", "security/test_secrets.py", "snapshots/test_bad_input.py"),
+    # Samples of long proofs, which have environments of their own for each server.
+    *("hammer", "histories/test_histories.py", "test_sweep.py"),
     *(f"testing/test_{name}.py" for name in ("facts", "file_reads", "needless_misses", "plugin")),
     *(f"testing/test_{name}.py" for name in ("recording", "runner", "stale_reads")),
     *(f"testing/test_{name}.py" for name in ("stale_templates", "template_chains")),
