@@ -18,15 +18,8 @@ from ..clones.catalog import (
 )
 from ..clones.names import spare_name
 from ..clones.records import CopyRecord, Part, UndoRecord
-from ..errors import (
-    DatabaseMissingError,
-    ObstacleError,
-)
-from ..postgres.advisory_locks import (
-    LockHolder,
-    lock_key,
-    read_lock_holders,
-)
+from ..errors import DatabaseMissingError, ObstacleError
+from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import (

@@ -261,9 +261,9 @@ def _send_off(
     most = len(sessions) + _EXTRA_SESSIONS
     background = BackgroundStatements(now.server, sessions)
     for member in wanted:
-        clone = plan_spare(member.database)
         if member.record.identity in now.catalog.spares:
             continue
+        clone = plan_spare(member.database)
         if taken := now.catalog.databases.get(clone.name):
             reporter.warn(describe_taken_name(member.record, taken))
         else:
