@@ -3,7 +3,8 @@
 Measured are, in turn and several times, on a table of many rows of which few were changed:
 
 - the first diff with a snapshot, and a later one, which knows the snapshot's side;
-- the server's scan that counts the rows newer than the snapshot, which would not be exact;
+- the server's scan that counts the rows newer than the snapshot, which would not be exact: of the
+  live database, and of both sides at the same time, as a first diff has to read them;
 - hashing all rows of both sides at the same time, as comparisons by checksum do;
 - reladiff (once called data-diff), where it is installed, and diff on two
   outputs of pg_dump. Both need two open databases; a clone is made for them.
@@ -39,7 +40,14 @@ OTHER: Final = "pgsnap_benchmark_other"
 CHANGED: Final = 175
 TABLES: Final = 600
 _MOST_DUMPED: Final = 1000
-COLUMNS: Final = ("size", "first diff", "later diff", "count of newer rows", "hashes of both")
+COLUMNS: Final = (
+    "size",
+    "first diff",
+    "later diff",
+    "count of newer rows",
+    "count on both",
+    "hashes of both",
+)
 OTHERS: Final = ("size", "reladiff", "pg_dump and diff", "memory of the first", "of a later one")
 
 _NEWER: Final = "SELECT count(*) FILTER (WHERE age(xmin) < 1000) FROM sample"
@@ -65,7 +73,8 @@ def measure_large(place: Place, megabytes: float, count: int) -> tuple[Times, li
         times.add("first diff", project.seconds(_check))
         times.add("newer", project.seconds(lambda: _scan(place, data.LIVE, _NEWER)))
         times.add("later diff", project.seconds(_check))
-        times.add("hash", project.seconds(lambda: _hash_both(place)))
+        times.add("newer of both", project.seconds(lambda: _scan_both(place, _NEWER)))
+        times.add("hash", project.seconds(lambda: _scan_both(place, _HASH)))
         # They take long, and come once; diff holds both dumps in memory.
         if number == 0 and megabytes <= _MOST_DUMPED:
             _measure_others(place, times)
@@ -99,7 +108,9 @@ def _find(command: list[str]) -> None:
     run = subprocess.run(  # noqa: S603  # command lines from here
         command, stdout=subprocess.PIPE, text=True, check=False
     )
-    found = [line for line in run.stdout.splitlines() if line[:2] in ("+ ", "- ", "< ", "> ")]
+    marks = [line for line in run.stdout.splitlines() if line[:2] in ("+ ", "- ", "< ", "> ")]
+    # pg_dump writes a random key into each dump, with the commands \\restrict and \\unrestrict.
+    found = [line for line in marks if not line[2:].startswith("\\")]
     if len(found) != 2 * CHANGED:
         raise RuntimeError(f"{command[0]} printed {len(found)} rows, not {2 * CHANGED}")
 
@@ -126,9 +137,9 @@ def _clone(place: Place) -> None:
         )
 
 
-def _hash_both(place: Place) -> None:
+def _scan_both(place: Place, query: str) -> None:
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda name: _scan(place, name, _HASH), [data.LIVE, OTHER]))
+        list(pool.map(lambda name: _scan(place, name, query), [data.LIVE, OTHER]))
 
 
 def measure_many(place: Place, count: int) -> Times:
@@ -176,7 +187,7 @@ def main() -> None:
         project.start(place)
         large = {size: measure_large(place, size, options.runs) for size in options.sizes}
         title = f"Diff with {CHANGED} rows changed: {figures.MEDIANS}, x the count of newer rows"
-        names = ("first diff", "later diff", "newer", "hash")
+        names = ("first diff", "later diff", "newer", "newer of both", "hash")
         figures.show(place, title, COLUMNS, [_row(size, large[size][0], names) for size in large])
         rows = [
             (*_row(size, times, ("reladiff", "pg_dump")), *peaks)
