@@ -30,11 +30,12 @@ Version = tuple[str, int]
 # The exclusive or of the hashes of all versions in a range, by its first block; 0 for none.
 Sums = dict[int, int]
 
-# Tables of up to so many blocks (512 KiB) are compared as a whole at first, many at a time; larger
-# ones in ranges of so many, of which most are the same.
-_RANGE_BLOCKS: Final = 64
+# Tables of up to so many blocks (512 KiB) are compared as a whole at first, many at a time.
+_SMALL_BLOCKS: Final = 64
 _TABLES_PER_QUERY: Final = 100
-# What differs is read again in ranges of an eighth. A huge table has larger ranges, not more.
+# Larger ones are compared in ranges of so many blocks, of which most are the same. What differs is
+# read again in ranges of an eighth. A huge table has larger ranges, not more.
+_RANGE_BLOCKS: Final = 8
 _PARTS: Final = 8
 _MOST_RANGES: Final = 16_384
 _RANGES_PER_QUERY: Final = 256
@@ -63,7 +64,7 @@ def find_different_tables(
 
 def is_small(*tables: Table) -> bool:
     """Tell whether tables are read as a whole rather than in ranges."""
-    return all(table.blocks <= _RANGE_BLOCKS for table in tables)
+    return all(table.blocks <= _SMALL_BLOCKS for table in tables)
 
 
 def find_different_versions(
