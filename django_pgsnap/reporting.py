@@ -28,7 +28,7 @@ class Reporter:
         """Hear a few times a second that nothing goes on yet; whoever raises here ends that."""
 
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
-        """Hear how far copying is; ``done_bytes`` is None where the role may not look."""
+        """Hear how far copying or comparing is; ``done_bytes`` is None where nobody may look."""
 
     def note(self, message: str) -> None:
         """Hear a fact about what was done."""

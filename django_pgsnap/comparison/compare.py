@@ -13,12 +13,14 @@ from psycopg import sql
 from ..messages import message
 from ..migration_drift import Migrations
 from ..postgres.contents import read_migrations
+from ..reporting import Reporter
 from .contents import Pair, Shape, Values, compare_contents, have_same_contents, texts_of
 from .schema import compare_schemas, read_schema
 from .sides import Side, ask_both
 from .tables import Table, read_tables, read_types
 from .types import ChangeKind, Method, RowChange, SchemaChange, TableDiff
 from .versions import (
+    SMALL_BLOCKS,
     TooManyError,
     find_different_tables,
     find_different_versions,
@@ -30,6 +32,8 @@ _MOST_VERSIONS: Final = 50_000
 _PLACES_PER_QUERY: Final = 1_000
 _ROWS_PER_QUERY: Final = 200
 _MASKED: Final = "********"
+# For showing how far it is: a server can be built with others.
+_BLOCK_BYTES: Final = 8192
 
 Tables = Mapping[tuple[str, str], Table]
 # A table and the place of a row in it.
@@ -47,12 +51,14 @@ class Options:
         rows: How many row changes of each table to keep as examples.
         mask: Parts of the names of columns whose values are not shown, in lower case.
         on_row: Called with each row change, as it is found.
+        reporter: Hears which tables are compared, and how far that is.
     """
 
     models: frozenset[str] = frozenset()
     rows: int = 0
     mask: tuple[str, ...] = ()
     on_row: OnRow = lambda _: None
+    reporter: Reporter = field(default_factory=Reporter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +132,8 @@ class _Comparison:
         self._after = after
         self._options = options
         self._share_versions = share_versions
+        self._all_blocks = 0
+        self._read_blocks = 0
         self._models = {
             model._meta.db_table: model._meta.label  # noqa: SLF001  # Django's API of models
             for model in apps.get_models(include_auto_created=True)
@@ -136,6 +144,8 @@ class _Comparison:
         groups = [group for group in _groups(olds, news) if self._is_wanted(group.root)]
         sharing = [group for group in groups if self._share_versions and group.shares_versions]
         small = [pair for group in sharing for pair in group.pairs if is_small(*pair)]
+        self._all_blocks = sum(group.blocks for group in groups)
+        self._options.reporter.step(message("Comparing {alias!r}", alias=self._alias))
         different = find_different_tables(self._before, self._after, small)
         for group in groups:
             if group in sharing:
@@ -174,7 +184,7 @@ class _Comparison:
         for old, new in pairs:
             try:
                 olds[old], news[new] = find_different_versions(
-                    self._before, self._after, old, new, most=most
+                    self._before, self._after, old, new, most=most, on_blocks=self._tell_progress
                 )
             except TooManyError:
                 return self._by_contents(group)
@@ -193,7 +203,16 @@ class _Comparison:
                 _rows(self._after, (place for key in some for place in new_keys[key]), shape),
             )
 
+    def _tell_progress(self, blocks: int) -> None:
+        self._read_blocks += blocks
+        done, total = self._read_blocks * _BLOCK_BYTES, self._all_blocks * _BLOCK_BYTES
+        # A table that is compared by its contents after all is read twice.
+        self._options.reporter.copied(min(done, total), total)
+
     def _by_contents(self, group: _Group) -> TableDiff | None:
+        if group.blocks > SMALL_BLOCKS:
+            name = self._name(group.root)
+            self._options.reporter.wait(message("Comparing the contents of {name!r}", name=name))
         shape = Shape.of(group.olds, group.news)
         if group.olds and group.news and have_same_contents(self._before, self._after, shape):
             return None
@@ -262,6 +281,11 @@ class _Group:
 
     def __hash__(self) -> int:
         return hash(self.root)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the larger of both sides has."""
+        return max(sum(table.blocks for table in side) for side in (self.olds, self.news))
 
     @property
     def pairs(self) -> list[tuple[Table, Table]]:

@@ -15,6 +15,7 @@ from ..errors import ConfigurationError, DatabaseBusyError, MissingRightError, N
 from ..messages import message
 from ..postgres.server import Server, server_errors
 from ..postgres.session import DIFF_PURPOSE
+from ..reporting import Reporter
 from ..snapshots.queries import choose_snapshot, overview
 from ..snapshots.types import AnyMember, Snapshot, Undo
 from .compare import DatabaseDiff, Options, compare_databases
@@ -47,6 +48,7 @@ def diff(
     models: Sequence[str] = (),
     rows: int = 0,
     on_row: Callable[[RowChange], None] | None = None,
+    reporter: Reporter | None = None,
 ) -> Diff:
     """Return what changed since a snapshot, or from one snapshot to another.
 
@@ -63,6 +65,7 @@ def diff(
         models: Labels of models (``contracts.Signer``) or names of tables; empty for all.
         rows: How many row changes of each table to keep in the result.
         on_row: Called with each row change as it is found; there may be very many.
+        reporter: Hears which database is compared, and how far that is; None to log it.
 
     Raises:
         SnapshotNotFoundError: There is none of that name.
@@ -87,6 +90,7 @@ def diff(
         rows=rows,
         mask=diff_mask(),
         on_row=on_row or (lambda _: None),
+        reporter=reporter or Reporter(),
     )
     pairs, notes = _pairs(before, after, clones or {})
     with server_errors():

@@ -14,7 +14,7 @@ two that differ are taken for equal once in 2**64 times, also by somebody who wa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -31,7 +31,7 @@ Version = tuple[str, int]
 Sums = dict[int, int]
 
 # Tables of up to so many blocks (512 KiB) are compared as a whole at first, many at a time.
-_SMALL_BLOCKS: Final = 64
+SMALL_BLOCKS: Final = 64
 _TABLES_PER_QUERY: Final = 100
 # Larger ones are compared in ranges of so many blocks, of which most are the same. What differs is
 # read again in ranges of an eighth. A huge table has larger ranges, not more.
@@ -40,6 +40,8 @@ _PARTS: Final = 8
 _MOST_RANGES: Final = 16_384
 _RANGES_PER_QUERY: Final = 256
 _BLOCKS_PER_QUERY: Final = 32
+# It is told how far the comparison is after so many ranges: 128 MiB, unless a table is huge.
+_RANGES_PER_STEP: Final = 2048
 # Of all transaction ids.
 _HALF: Final = 2**31
 
@@ -64,11 +66,17 @@ def find_different_tables(
 
 def is_small(*tables: Table) -> bool:
     """Tell whether tables are read as a whole rather than in ranges."""
-    return all(table.blocks <= _SMALL_BLOCKS for table in tables)
+    return all(table.blocks <= SMALL_BLOCKS for table in tables)
 
 
 def find_different_versions(
-    before: Side, after: Side, old: Table, new: Table, *, most: int
+    before: Side,
+    after: Side,
+    old: Table,
+    new: Table,
+    *,
+    most: int,
+    on_blocks: Callable[[int], None] = lambda _: None,
 ) -> tuple[set[str], set[str]]:
     """Return the places of row versions that only the older, and only the newer side has.
 
@@ -78,13 +86,15 @@ def find_different_versions(
         old: The table on the older side.
         new: The same table on the newer side.
         most: How many places to return at most.
+        on_blocks: Called with how many blocks more have been compared.
 
     Raises:
         TooManyError: There are more.
     """
     only_old: set[str] = set()
     only_new: set[str] = set()
-    for blocks in _Search(before=before, after=after, old=old, new=new).find_blocks():
+    search = _Search(before=before, after=after, old=old, new=new, on_blocks=on_blocks)
+    for blocks in search.find_blocks():
         olds, news = ask_both(
             before,
             after,
@@ -106,6 +116,7 @@ class _Search:
     after: Side
     old: Table
     new: Table
+    on_blocks: Callable[[int], None]
 
     def find_blocks(self) -> Iterator[Sequence[int]]:
         """Yield the blocks that differ, some at a time."""
@@ -143,20 +154,35 @@ class _Search:
         """Return the sums of all ranges; what is known of a copy is not read again."""
         known = {} if self.before.sums is None else self.before.sums
         name = f"{self.old.oid} {size}"
-        if name not in known or self.after.twin is None:
-            old, new = self._sums(ranges, size)
-            known[name] = [old[first] for first in ranges]
-            return old, new
-        # The copy has nothing to do, so the other side is read by two sessions at once.
+        is_known = name in known and self.after.twin is not None
+        old: Sums = dict.fromkeys(ranges, 0)
+        new: Sums = {}
+        if is_known:
+            old.update(zip(ranges, known[name], strict=False))
+        for start in range(0, len(ranges), _RANGES_PER_STEP):
+            some = ranges[start : start + _RANGES_PER_STEP]
+            if is_known:
+                new.update(self._newer_sums(some, size))
+            else:
+                olds, news = self._sums(some, size)
+                old.update(olds)
+                new.update(news)
+            self.on_blocks(size * len(some))
+        if not is_known:
+            known[name] = list(old.values())
+        return old, new
+
+    def _newer_sums(self, ranges: Sequence[int], size: int) -> Sums:
+        """Return sums of an open database, which two sessions read: the copy has nothing to do."""
+        assert self.after.twin is not None  # noqa: S101  # only asked for with one
         middle = len(ranges) // 2
-        halves = ask_both(
+        first, second = ask_both(
             self.after.twin(),
             self.after,
             partial(_range_sums, table=self.new, ranges=ranges[:middle], size=size),
             partial(_range_sums, table=self.new, ranges=ranges[middle:], size=size),
         )
-        known_sums = (*known[name], *[0] * len(ranges))
-        return dict(zip(ranges, known_sums, strict=False)), halves[0] | halves[1]
+        return first | second
 
 
 def _table_sums(side: Side, tables: Sequence[Table]) -> Sums:
