@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -42,6 +43,10 @@ class Terminal:
     def type(self, text: str) -> None:
         """Press keys."""
         os.write(self._master, text.encode())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, which tells all processes that the terminal has in front."""
+        os.killpg(self.child.pid, signal.SIGINT)
 
     def end(self) -> int:
         """Read to the end, and return the exit status."""
@@ -84,6 +89,7 @@ def on_terminal(
             stdin=slave,
             stdout=slave,
             stderr=slave,
+            process_group=0,
             env={"TERM": "xterm-256color", **(env or {})},
         )
         os.close(slave)

@@ -5,10 +5,12 @@ import signal
 
 import pytest
 
+from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.take import take
 from tests.conftest import ListDatabases
 from tests.project import Manage
 from tests.servers import Server
+from tests.terminal import on_terminal
 from tests.watching import authors, settle, until, write
 
 WRITE = "from tests.testapp.models import Author; Author.objects.create(name='by command')"
@@ -124,6 +126,76 @@ def test_killed(names: list[str], manage: Manage, server: Server, databases: Lis
     run = manage("pgsnap", "run", "seeded", "--", "check")
 
     assert run.returncode == 0
+    assert [database.name for database in databases()] == names
+
+
+def test_live_on_a_terminal(names: list[str], manage: Manage, databases: ListDatabases) -> None:
+    """After the diff it is asked; what is kept stays, and the way back goes."""
+    with on_terminal(manage, "pgsnap", "run", "--live", "--", "shell", "-c", WRITE) as terminal:
+        terminal.expect("Keep it? [Y/n] ")
+        assert "+ id=2  name: by command" in terminal.text
+        terminal.type("\n")
+        assert terminal.end() == 0
+
+    assert authors() == ["Ursula", "by command"]
+    assert [database.name for database in databases()] == names
+
+
+def test_live_that_goes_back(names: list[str], manage: Manage) -> None:
+    """What is not kept is undone, and undo brings it again."""
+    with on_terminal(manage, "pgsnap", "run", "--live", "--", "shell", "-c", WRITE) as terminal:
+        terminal.expect("Keep it? [Y/n] ")
+        terminal.type("n\n")
+        assert terminal.end() == 0
+
+    assert terminal.lines[-1] == "Went back to what was there; undo brings the changes again."
+    assert authors() == ["Ursula"]
+    assert [snapshot.name for snapshot in list_snapshots()] == ["seeded"]
+    assert manage("pgsnap", "undo").returncode == 0
+    assert authors() == ["Ursula", "by command"]
+
+
+def test_live_left_at_the_question(names: list[str], manage: Manage) -> None:
+    """Ctrl-C decides nothing: the changes stay, and so does the way back, which is named."""
+    with on_terminal(manage, "pgsnap", "run", "--live", "--", "shell", "-c", WRITE) as terminal:
+        terminal.expect("Keep it? [Y/n] ")
+        terminal.interrupt()
+        assert terminal.end() == 130
+
+    assert authors() == ["Ursula", "by command"]
+    assert_way_back(terminal.text, manage)
+
+
+def test_live_stopped(names: list[str], manage: Manage) -> None:
+    """Whoever ends it while the command runs is told of the way back."""
+    process = manage.start("pgsnap", "run", "--live", "--", "shell", "-c", f"{WRITE}; {SLEEP}")
+    until(lambda: authors() != ["Ursula"])
+
+    process.terminate()
+    printed, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 128 + signal.SIGTERM
+    assert_way_back(printed, manage)
+
+
+def assert_way_back(printed: str, manage: Manage) -> None:
+    """Check that the restore that is named brings back what was there before."""
+    back = re.search(r"To go back: ./manage.py (pgsnap restore \S+)", printed)
+    assert back is not None, printed
+    assert manage(*back[1].split()).returncode == 0
+    assert authors() == ["Ursula"]
+
+
+def test_server_on_a_clone(names: list[str], manage: Manage, databases: ListDatabases) -> None:
+    """A development server runs until Ctrl-C, which ends it and the clone."""
+    command = ("pgsnap", "run", "seeded", "--", "runserver", "0")
+    with on_terminal(manage, *command) as terminal:
+        terminal.expect("Quit the server with CONTROL-C.")
+        assert len(databases()) == len(names) + 1
+        terminal.interrupt()
+        assert terminal.end() == 0
+
+    assert "Traceback" not in terminal.text
     assert [database.name for database in databases()] == names
 
 

@@ -174,13 +174,15 @@ class Command(Removal):
         def print_line(facts: object) -> None:
             self.stdout.write(json.dumps(facts))
 
-        found = diff(
-            name,
-            other,
-            models=models or (),
-            on_row=(lambda row: print_line(row_facts(row))) if self._as_json else None,
-            **options,
-        )
+        with self._reporter() as reporter:
+            found = diff(
+                name,
+                other,
+                models=models or (),
+                on_row=(lambda row: print_line(row_facts(row))) if self._as_json else None,
+                reporter=reporter,
+                **options,
+            )
         if self._as_json:
             for facts in diff_facts(found):
                 print_line(facts)
@@ -221,10 +223,10 @@ class Command(Removal):
         with self._reporter() as reporter:
             name = f"before-run-{new_identity()}"
             snapshot = take(name, databases=databases, pin=True, spare=False, reporter=reporter)
-        status = run_command(self._command, {})
-        self._print_diff(name, snapshot.aliases, None)
         is_asked = interactive and sys.stdin.isatty()
         try:
+            status = run_command(self._command, {})
+            self._print_diff(name, snapshot.aliases, None)
             if is_asked and self._answer("Keep it? [Y/n] ") in _NO:
                 restore(name, databases=snapshot.aliases)
                 self.stdout.write("Went back to what was there; undo brings the changes again.")
@@ -232,7 +234,7 @@ class Command(Removal):
                 # Nobody was asked, and it may have stopped half-way.
                 self.stdout.write(_way_back(name))
                 return status
-        except (KeyboardInterrupt, PgsnapError):
+        except (KeyboardInterrupt, PgsnapError, SystemExit):
             self.stdout.write(_way_back(name))
             raise
         manage.delete(name, force=True)
@@ -254,7 +256,14 @@ class Command(Removal):
         from ...comparison.diff import diff
         from ..diff_output import print_diff
 
-        found = diff(name, clones=clones, databases=databases, rows=_ROWS_AFTER_RUN)
+        with self._reporter() as reporter:
+            found = diff(
+                name,
+                clones=clones,
+                databases=databases,
+                rows=_ROWS_AFTER_RUN,
+                reporter=reporter,
+            )
         print_diff(self._console(), found)
 
     def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
