@@ -10,6 +10,7 @@ from psycopg import sql as pg
 from django_pgsnap.comparison import sides, versions
 from django_pgsnap.comparison.diff import diff
 from django_pgsnap.postgres.session import Session
+from django_pgsnap.reporting import Reporter
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
 from tests.conftest import RunSql
@@ -77,6 +78,42 @@ def test_ranges(
 
     sql("UPDATE large SET n = 2", dbname=live)
     assert counts() == (3000, 20, ROWS - 20, "row versions")
+
+
+def test_table_that_shrinks_and_grows(live: str, snapshot: Snapshot, sql: RunSql) -> None:
+    """What is known of a copy stays known while the live table has fewer blocks."""
+    assert diff("seeded").is_empty
+    sql("DELETE FROM large WHERE id > 10000", dbname=live)
+    sql("VACUUM large", dbname=live)
+    assert counts() == (0, ROWS - 10000, 0, "row versions")
+
+    sql(
+        "INSERT INTO large SELECT i, 0, repeat('x', 30) FROM generate_series(15001, 20000) i",
+        dbname=live,
+    )
+
+    assert counts() == (0, 5000, 0, "row versions")
+
+
+def test_progress(live: str, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large table is compared a part at a time, and it is told how far that is."""
+    monkeypatch.setattr(versions, "_RANGES_PER_STEP", 8)
+    heard: list[tuple[int, int]] = []
+
+    class Listener(Reporter):
+        def copied(self, done_bytes: int | None, total_bytes: int) -> None:
+            assert done_bytes is not None
+            heard.append((done_bytes, total_bytes))
+
+    for _ in range(2):
+        heard.clear()
+        diff("seeded", models=["large"], reporter=Listener())
+
+        done, (total, *others) = [each for each, _ in heard], {total for _, total in heard}
+        assert others == []
+        assert done == sorted(done)
+        assert done[-1] == total
+        assert len(done) > 2
 
 
 def test_copy_is_read_once(live: str, snapshot: Snapshot, sql: RunSql, reads: list[str]) -> None:
