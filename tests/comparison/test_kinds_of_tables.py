@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
 from django_pgsnap.comparison.diff import diff
@@ -88,10 +89,13 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_row(kind: str, run: Run, *, rewrite: bool) -> None:
     """One row of a table changes, and is told by either way of comparing."""
-    if kind == "collation" and not run("SELECT FROM pg_collation WHERE collprovider = 'i'"):
-        pytest.skip("This server is built without ICU")
     table, change, columns = KINDS[kind]
-    run(table)
+    try:
+        run(table)
+    except psycopg.errors.FeatureNotSupported:
+        if kind != "collation":
+            raise
+        pytest.skip("This server is built without ICU")
     take("seeded", spare=False)
     run(change)
     if rewrite and kind != "materialized":
