@@ -295,7 +295,8 @@ class _Group:
     @property
     def shares_versions(self) -> bool:
         """Whether each table has the same file on both sides, and means the same by it."""
-        return [each.physical for each in self.olds] == [each.physical for each in self.news]
+        olds, news = ([table.physical for table in side] for side in (self.olds, self.news))
+        return olds == news and None not in olds
 
 
 def _groups(olds: Tables, news: Tables) -> list[_Group]:

@@ -20,8 +20,9 @@ class Table:
         schema: Its schema.
         name: Its name.
         root: Schema and name of the table at the top of its partitions, or its own.
-        physical: What must be alike for two sides to share row versions: oid, file, access
-            method, and columns with their types, enum labels and expressions.
+        physical: What must be alike for two sides to share row versions: oid, file, and columns
+            with their types and expressions. None where the server's own heap does not hold the
+            rows: what ``ctid`` and ``xmin`` mean is up to each access method.
         columns: Its columns by name, with their types, in their order.
         key: Columns of its primary key in their order; empty without one.
         blocks: How many blocks its file has.
@@ -31,7 +32,7 @@ class Table:
     schema: str
     name: str
     root: tuple[str, str]
-    physical: str
+    physical: str | None
     columns: Mapping[str, str]
     key: tuple[str, ...]
     blocks: int
@@ -52,12 +53,13 @@ SELECT c.oid::bigint, n.nspname, c.relname,
   COALESCE((SELECT rn.nspname FROM pg_class r JOIN pg_namespace rn ON rn.oid = r.relnamespace
              WHERE r.oid = pg_partition_root(c.oid)), n.nspname),
   COALESCE((SELECT r.relname FROM pg_class r WHERE r.oid = pg_partition_root(c.oid)), c.relname),
-  concat_ws('|', c.oid, pg_relation_filenode(c.oid), am.amname, c.reltoastrelid,
+  CASE am.amname WHEN 'heap' THEN
+    concat_ws('|', c.oid, pg_relation_filenode(c.oid), c.reltoastrelid,
     (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attisdropped,
         a.attgenerated, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
         a.attmissingval::text), ',' ORDER BY a.attnum)
        FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-      WHERE a.attrelid = c.oid AND a.attnum > 0)),
+      WHERE a.attrelid = c.oid AND a.attnum > 0)) END,
   (SELECT array_agg(ARRAY[a.attname::text, format_type(a.atttypid, a.atttypmod)] ORDER BY a.attnum)
      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
   COALESCE((SELECT array_agg(a.attname::text ORDER BY k.position)

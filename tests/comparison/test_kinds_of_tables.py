@@ -133,6 +133,21 @@ def test_foreign_tables(run: Run) -> None:
     assert diff("seeded").notes == ("Foreign tables of 'default' were not compared.",)
 
 
+def test_other_access_method(live: str, run: Run) -> None:
+    """Only of the server's own heap is it known what places and transactions of rows mean."""
+    run("CREATE ACCESS METHOD pile TYPE TABLE HANDLER heap_tableam_handler")
+    run(
+        "CREATE TABLE t (id int PRIMARY KEY, a int) USING pile; INSERT INTO t VALUES (1, 1), (2, 2)"
+    )
+    take("seeded", spare=False)
+    assert diff("seeded").is_empty
+
+    run("UPDATE t SET a = 3 WHERE id = 1")
+
+    (table,) = diff("seeded").tables
+    assert (table.changed_columns, table.method) == ({"a": 1}, "contents")
+
+
 def test_row_security(live_owned: str, sql: RunSql) -> None:
     """A role that may not see all rows is refused, and told of the rest."""
     sql(
