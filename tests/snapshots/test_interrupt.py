@@ -41,6 +41,23 @@ def test_before_the_copy(words: list[str], live: str, manage: Manage, server: Se
     assert authors() == ["Ursula"]
 
 
+def test_diff(live: str, manage: Manage, server: Server) -> None:
+    """Ctrl-C while a diff waits for a table ends its queries, and shuts the copy."""
+    take("seeded", spare=False)
+    write("Ursula")
+    before = settle(server)
+
+    with server.connect(live) as blocker, blocker.transaction():
+        blocker.execute("LOCK TABLE testapp_author")
+        command = manage.start("pgsnap", "diff", "seeded")
+        until(lambda: is_waiting(server, "pgsnap diff"))
+        command.send_signal(signal.SIGINT)
+        ended = _end(command)
+
+    assert ended == INTERRUPTED
+    assert settle(server) == before
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="it looks at signals in /proc")
 @pytest.mark.parametrize("strategy", ["wal_log", "file_copy"])
 def test_while_bytes_are_copied(
