@@ -71,8 +71,10 @@ _announced: dict[tuple[str, str], DatabaseReplaced] = {}
 # receivers may wait for locks of their own, held by threads that wait for this one.
 _deciding: Final = Lock()
 
-# How often caches were cleared, by alias: what was set up from them before is stale.
+# How often caches were cleared, by alias. Wrappers keep how often that was when they connected:
+# what was set up from older caches is stale.
 _clearings: Counter[str] = Counter()
+_SET_UP_AFTER: Final = "pgsnap_set_up_after"
 
 # It runs where the search path may lead to functions and operators of others.
 _DATABASE: Final = (
@@ -230,7 +232,9 @@ def watch_connections() -> None:
 
 
 def is_ended(wrapper: BaseDatabaseWrapper, *, any_state: bool = False) -> bool:
-    """Tell whether the server has ended a connection; without any_state, outside transactions only.
+    """Tell whether the server has ended a connection, or one outside transactions is stale.
+
+    Without any_state, that is told of connections outside transactions only.
 
     An idle session has nothing to say, so its socket is not readable. Only where it is, which may
     also be a notification, a round trip shows which of them it is.
@@ -241,6 +245,8 @@ def is_ended(wrapper: BaseDatabaseWrapper, *, any_state: bool = False) -> bool:
     if held.closed:
         return True
     is_idle = held.pgconn.transaction_status == TransactionStatus.IDLE
+    if is_idle and _is_stale(wrapper):
+        return True
     if not (is_idle or any_state) or not _is_readable(held.fileno()):
         return False
     usable = wrapper.is_usable()
@@ -255,6 +261,12 @@ def _is_readable(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _is_stale(wrapper: BaseDatabaseWrapper) -> bool:
+    """Tell whether a connection was set up from caches that were cleared since."""
+    now = _clearings[wrapper.alias]
+    return bool(getattr(wrapper, _SET_UP_AFTER, now) != now)
 
 
 @wraps(_django_close_if_unhealthy)
@@ -278,9 +290,9 @@ def _connect(wrapper: BaseDatabaseWrapper) -> None:
     arrivals: list[DatabaseReplaced] = []
     try:
         for _ in range(_SET_UPS):
-            before = _clearings[wrapper.alias]
+            setattr(wrapper, _SET_UP_AFTER, _clearings[wrapper.alias])
             _django_connect(wrapper)
-            if _is_current(wrapper, arrivals) and _clearings[wrapper.alias] == before:
+            if _is_current(wrapper, arrivals) and not _is_stale(wrapper):
                 break
             wrapper.close()
             repair_pools([wrapper.alias])

@@ -219,6 +219,20 @@ def test_types_that_were_read_too_early(live: str, server: Server, sql: RunSql) 
     assert value == {"a": "1"}
 
 
+@one_kind("plain")
+def test_types_that_were_stale_when_read(twin: str) -> None:
+    """A connection whose caches prove to be stale later on is made anew, but in no transaction."""
+    before = pid()
+    with transaction.atomic():
+        restore_detection.clear_caches("default")
+        inside = pid()
+    after = [pid(), pid()]
+
+    assert inside == before
+    assert after == [after[0]] * 2
+    assert before not in after
+
+
 def hstore() -> object:
     with connection.cursor() as cursor:
         cursor.execute("""SELECT '"a"=>"1"'::hstore""")
