@@ -24,7 +24,7 @@ from ...connections.restore_detection import clear_caches
 from ...postgres.server import server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
-from ..reset.changes import TableCounters, read_table_counters
+from ..reset.changes import TableCounters, find_changes, read_table_counters
 from . import clones, own_databases
 from .own_databases import OwnDatabase
 
@@ -38,16 +38,19 @@ def tell_receivers(alias: str, verbosity: int) -> None:
     entries = [entry for signal in (pre_migrate, post_migrate) for entry in signal.receivers or ()]
     if all(_module(entry).startswith(_DJANGO) for entry in entries):
         return
-    before = _look(alias)
+    before = _read_counters(alias)
     with _without_djangos(pre_migrate), _without_djangos(post_migrate):
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
     own = own_databases.find_own_database(alias)
-    if before is not None and own is not None and _look(alias) != before:
-        _take_back(own)
+    now = _read_counters(alias)
+    if before is not None and now is not None and own is not None:
+        changes = find_changes(before, now)
+        if changes.catalogs or changes.relations:
+            _take_back(own)
 
 
-def _look(alias: str) -> TableCounters | None:
+def _read_counters(alias: str) -> TableCounters | None:
     """Return what the server has counted, None where there is no template to go back to."""
     own = own_databases.find_own_database(alias)
     if own is None or own.template is None:

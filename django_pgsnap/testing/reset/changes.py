@@ -1,18 +1,19 @@
 """What was written in a test database, without reading its tables.
 
 The server counts the rows that are inserted, updated and deleted in each table, those of
-transactions that were rolled back, too (manual, pg_stat_all_tables). It counts each look at a
-sequence's only block (pg_statio_all_sequences), which nextval and setval cannot do without. What a
-session counted is complete once its backend is gone, so nobody else may be connected when the
-counters are read. TRUNCATE gives a table another file. DDL and large objects write to the system
-catalogs, and `read_catalog_digests` tells whether it was undone again.
+transactions that were rolled back, too, and apart from that those that were committed since the
+last ANALYZE (manual, pg_stat_all_tables). It counts each look at a sequence's only block
+(pg_statio_all_sequences), which nextval and setval cannot do without. What a session counted is
+complete once its backend is gone, so nobody else may be connected when the counters are read.
+TRUNCATE gives a table another file. DDL and large objects write to the system catalogs, and
+`read_catalog_digests` tells whether it was undone again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from psycopg import sql
 
@@ -22,18 +23,33 @@ from ...postgres.session import Session
 _FIRST_USER_OID: Final = 16384
 
 
-@dataclass(frozen=True, kw_only=True)
-class RelationCounter:
+class RelationCounter(NamedTuple):
     """What the server has counted of a table, a view or a sequence.
 
     Attributes:
         written: How many rows were ever written; of a sequence, how often it was looked at.
+        committed: How many rows were written since the last ANALYZE, and committed.
+        analyzed: How often there was an ANALYZE.
         file: Number of its file, another one after TRUNCATE.
     """
 
     is_sequence: bool
     written: int
+    committed: int
+    analyzed: int
     file: int
+
+    @property
+    def of_a_clone(self) -> RelationCounter:
+        """What the server has counted of it in a clone that nobody has connected to."""
+        return self._replace(written=0, committed=0, analyzed=0)
+
+    def differs_from(self, before: RelationCounter) -> bool:
+        """Tell whether anything was written and not rolled back, or a sequence was looked at."""
+        if self.file != before.file:
+            return True
+        known = not self.is_sequence and self.analyzed == before.analyzed
+        return self.written != before.written and not (known and self.committed == before.committed)
 
 
 # By oid.
@@ -42,7 +58,7 @@ TableCounters = Mapping[int, RelationCounter]
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What was written between two readings of the counters.
+    """What was written between two readings of the counters, and not rolled back.
 
     Attributes:
         catalogs: Oids of the system catalogs, which DDL and large objects write to.
@@ -77,17 +93,17 @@ def read_table_counters(
     if not is_new:
         # The counts of this session itself are complete after this statement.
         inside.rows(_FLUSH_COUNTS)
-    return {
-        oid: RelationCounter(is_sequence=is_sequence, written=written, file=file)
-        for oid, is_sequence, written, file in inside.rows(
-            _COUNTS, [None if oids is None else list(oids)]
-        )
-    }
+    rows = inside.rows(_COUNTS, [None if oids is None else list(oids)])
+    return {oid: RelationCounter(*counter) for oid, *counter in rows}
 
 
 def find_changes(before: TableCounters, now: TableCounters) -> Changes:
     """Return what was written between two readings."""
-    differing = frozenset(oid for oid, counter in now.items() if before.get(oid) != counter)
+    differing = frozenset(
+        oid
+        for oid, counter in now.items()
+        if oid not in before or counter.differs_from(before[oid])
+    )
     catalogs = frozenset(oid for oid in differing if oid < _FIRST_USER_OID)
     sequences = frozenset(oid for oid in differing if now[oid].is_sequence)
     tables = differing - catalogs - sequences
@@ -110,7 +126,9 @@ _COUNTS: Final = sql.SQL(
     " THEN pg_catalog.pg_stat_get_blocks_fetched(c.oid)"
     " ELSE pg_catalog.pg_stat_get_tuples_inserted(c.oid)"
     "   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_updated(c.oid)"
-    "   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_deleted(c.oid) END, c.relfilenode"
+    "   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_deleted(c.oid) END,"
+    " pg_catalog.pg_stat_get_mod_since_analyze(c.oid), pg_catalog.pg_stat_get_analyze_count(c.oid)"
+    "   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_autoanalyze_count(c.oid), c.relfilenode"
     " FROM pg_catalog.pg_class c"
     " WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm', 'S', 'p', 'v', 'f'])"
     " AND NOT c.relisshared AND c.relpersistence OPERATOR(pg_catalog.<>) 't'"
