@@ -15,7 +15,7 @@ from psycopg import sql
 
 from ...postgres.contents import read_sequence_positions
 from ...postgres.session import Session
-from .catalogs import CatalogDigests, are_unchanged, read_catalog_digests, read_user_objects
+from .catalogs import CatalogStates, are_unchanged, read_catalog_states, read_user_objects
 from .changes import Changes, TableCounters
 
 # A sequence's last value, and whether that was given out.
@@ -39,7 +39,7 @@ class Baseline:
         rows: The rows of small tables that have any, as ``COPY`` gives them, by oid.
         positions: Where the sequences are, by oid.
         needs_full_clone: Oids of the tables that cannot be put back row by row.
-        catalogs: Digests of the system catalogs.
+        catalogs: States of the system catalogs.
         objects: Oids of its schemas, tables, functions and the like.
     """
 
@@ -50,12 +50,12 @@ class Baseline:
     rows: Mapping[int, bytes]
     positions: Mapping[int, Position]
     needs_full_clone: frozenset[int]
-    catalogs: CatalogDigests
+    catalogs: CatalogStates
     objects: frozenset[int]
 
     def has_schema(self, inside: Session, written: frozenset[int]) -> bool:
         """Tell whether system catalogs that were written to hold what they do in the baseline."""
-        expected = [self.catalogs[oid] for oid in written if oid in self.catalogs]
+        expected = {oid: self.catalogs[oid] for oid in written if oid in self.catalogs}
         return len(expected) == len(written) and are_unchanged(inside, expected)
 
     def find_differences(self, other: Baseline) -> frozenset[int]:
@@ -86,7 +86,7 @@ def read_baseline(inside: Session, origin: str, counters: TableCounters) -> Base
         rows=rows,
         positions=_read_positions(inside),
         needs_full_clone=unread | {oid for (oid,) in inside.rows(_NEEDS_FULL_CLONE)},
-        catalogs=read_catalog_digests(inside),
+        catalogs=read_catalog_states(inside),
         objects=read_user_objects(inside),
     )
 

@@ -1,8 +1,8 @@
-"""Digests of the system catalogs, which tell whether a schema is the same as before.
+"""States of the system catalogs, which tell whether a schema is the same as before.
 
 DDL and large objects write to the catalogs. Where that was undone again, as DROP TABLE undoes
-CREATE TABLE, a catalog holds the same row versions as before: in the same places (``ctid``), from
-the same transactions (``xmin``). A clone has them, too.
+CREATE TABLE, a catalog has as many rows as before, and none from a later transaction (``xmin``).
+The same holds for a clone.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from ...postgres.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
-class CatalogDigest:
-    """What tells whether a system catalog holds what it held.
+class CatalogState:
+    """What a system catalog holds.
 
     Attributes:
-        query: Returns the catalog's oid, its number of rows, and a hash of them all.
-        result: What that was.
+        query: Returns the catalog's oid, its number of rows, and hashes of those that were written
+            after this state: NULL where rows are not compared by value.
+        count: How many rows that was.
+        hashes: Hashes of all rows, if they are compared by value.
     """
 
     query: sql.Composed
-    result: tuple[int, int, int]
+    count: int
+    hashes: frozenset[int]
 
 
 # By oid.
-CatalogDigests = Mapping[int, CatalogDigest]
+CatalogStates = Mapping[int, CatalogState]
 
-# Rows of these are often updated and then updated back. They are few.
+# Rows of these are often updated and then updated back.
 _COMPARED_BY_VALUE: Final = ("pg_class", "pg_sequence", "pg_trigger")
-
-_ROW_VERSION: Final = "pg_catalog.hashtidextended(t.ctid, t.xmin::pg_catalog.text::pg_catalog.int8)"
 
 # TRUNCATE and VACUUM change where rows are stored. The flags that tell whether a table has or had
 # indexes, rules, triggers or children stay when those are dropped (manual, pg_class).
@@ -45,23 +46,35 @@ _STORED: Final = {
 }
 
 
-def read_catalog_digests(inside: Session) -> CatalogDigests:
-    """Return the digests of the catalogs that our role may read.
+def read_catalog_states(inside: Session) -> CatalogStates:
+    """Return the states of the catalogs that our role may read.
 
     Args:
-        inside: A session on the database, without temporary tables of its own.
+        inside: A session on the database, to which nobody else is connected, without temporary
+            tables of its own.
     """
-    queries = {oid: _digest(oid, name, columns) for oid, name, columns in inside.rows(_CATALOGS)}
+    is_later = _IS_LATER.format(inside.value(_NEXT_TRANSACTION))
+    catalogs = inside.rows(_CATALOGS)
+    later = {oid: _read(oid, name, columns, is_later) for oid, name, columns in catalogs}
+    now = [
+        _read(oid, name, columns, sql.Literal(name in _COMPARED_BY_VALUE))
+        for oid, name, columns in catalogs
+    ]
     return {
-        result[0]: CatalogDigest(query=queries[result[0]], result=result)
-        for result in _run(inside, queries.values())
+        oid: CatalogState(query=later[oid], count=count, hashes=frozenset(hashes or ()))
+        for oid, count, hashes in inside.rows(_UNION.join(now))
     }
 
 
-def are_unchanged(inside: Session, digests: Collection[CatalogDigest]) -> bool:
-    """Tell whether catalogs hold what they did when their digests were read."""
-    results = _run(inside, [each.query for each in digests])
-    return set(results) == {each.result for each in digests}
+def are_unchanged(inside: Session, states: CatalogStates) -> bool:
+    """Tell whether catalogs hold what they did when their states were read."""
+    found = inside.rows(_UNION.join(state.query for state in states.values())) if states else []
+    # As many rows as before, of which each was there before or equals one that was: they are the
+    # same, since no two rows have the same oid.
+    return all(
+        count == states[oid].count and states[oid].hashes.issuperset(hashes or ())
+        for oid, count, hashes in found
+    )
 
 
 def read_user_objects(inside: Session) -> frozenset[int]:
@@ -85,27 +98,34 @@ def drop_new_objects(inside: Session, old: Collection[int]) -> bool:
     return bool(found)
 
 
-def _run(inside: Session, queries: Collection[sql.Composed]) -> list[tuple[int, int, int]]:
-    return inside.rows(sql.SQL(" UNION ALL ").join(queries)) if queries else []
-
-
-def _digest(oid: int, name: str, columns: list[str]) -> sql.Composed:
-    query = sql.SQL(
-        "SELECT {}::pg_catalog.oid, pg_catalog.count(*), pg_catalog.bit_xor({}) FROM {} t WHERE {}"
-    )
-    version: sql.Composable = sql.SQL(_ROW_VERSION)
+def _read(oid: int, name: str, columns: list[str], has_hash: sql.Composable) -> sql.Composed:
+    """Return a query for a catalog's oid, its number of rows, and hashes of some of them."""
+    hashed: sql.Composable = sql.SQL("NULL::pg_catalog.int8")
     condition = sql.SQL("true")
     if name in _COMPARED_BY_VALUE:
         kept = [sql.Identifier("t", column) for column in columns if column not in _STORED]
-        version = sql.SQL("pg_catalog.hashtextextended(ROW({})::pg_catalog.text, 0)").format(
+        hashed = sql.SQL("pg_catalog.hashtextextended(ROW({})::pg_catalog.text, 0)").format(
             sql.SQL(", ").join(kept)
         )
     elif name == "pg_namespace":
         # A session's first temporary table makes one, which stays for other sessions.
         condition = sql.SQL("t.nspname OPERATOR(pg_catalog.!~) '^pg_(toast_)?temp_'")
-    table = sql.SQL("{}::pg_catalog.regclass").format(sql.Literal(oid))
-    return query.format(table, version, sql.Identifier("pg_catalog", name), condition)
+    return sql.SQL(
+        "SELECT {}::pg_catalog.oid, pg_catalog.count(*),"
+        " pg_catalog.array_agg({}) FILTER (WHERE {}) FROM {} t WHERE {}"
+    ).format(oid, hashed, has_hash, sql.Identifier("pg_catalog", name), condition)
 
+
+_UNION: Final = sql.SQL(" UNION ALL ")
+
+# All that is committed in this database so far is from earlier transactions.
+_NEXT_TRANSACTION: Final = sql.SQL(
+    "SELECT pg_catalog.xid(pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()))"
+    "::pg_catalog.text"
+)
+_IS_LATER: Final = sql.SQL(
+    "pg_catalog.age(t.xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid)"
+)
 
 _CATALOGS: Final = sql.SQL(
     "SELECT c.oid, c.relname, (SELECT pg_catalog.array_agg(a.attname::pg_catalog.text)"

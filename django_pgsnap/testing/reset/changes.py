@@ -6,7 +6,7 @@ last ANALYZE (manual, pg_stat_all_tables). It counts each look at a sequence's o
 (pg_statio_all_sequences), which nextval and setval cannot do without. What a session counted is
 complete once its backend is gone, so nobody else may be connected when the counters are read.
 TRUNCATE gives a table another file. DDL and large objects write to the system catalogs, and
-`read_catalog_digests` tells whether it was undone again.
+`read_catalog_states` tells whether it was undone again.
 """
 
 from __future__ import annotations
