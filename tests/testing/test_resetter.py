@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, connections
 from django.test import override_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,12 @@ from django_pgsnap.postgres.session import Session
 from django_pgsnap.signals import post_restore
 from django_pgsnap.testing.databases import own_databases
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
-from django_pgsnap.testing.reset.resetter import DatabaseResetter, close_resetters, get_resetter
+from django_pgsnap.testing.reset.resetter import (
+    DatabaseResetter,
+    close_resetters,
+    get_resetter,
+    list_resetters,
+)
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql
 from tests.contents import contents
 from tests.servers import Server
@@ -325,6 +330,16 @@ def test_nobody_has_been_there(resetter: DatabaseResetter, oid: Oid, clean_serve
 
     assert connection.connection is None
     assert "DELETE" not in clean_server.log[lines:]
+
+
+@pytest.mark.parametrize("engine", ["django.db.backends.postgresql", "tests.no_such_backend"])
+def test_aliases_of_others(
+    resetter: DatabaseResetter, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a test adds to the aliases is left alone, even if it lacks settings or its driver."""
+    monkeypatch.setitem(connections.settings, "late", {"ENGINE": engine})
+
+    assert list_resetters() == [("default", resetter)]
 
 
 def test_dropped_by_a_test(resetter: DatabaseResetter, held: Held, sql: RunSql, live: str) -> None:

@@ -84,8 +84,9 @@ def list_own_databases() -> list[OwnDatabase]:
 
 def find_own_database(alias: str) -> OwnDatabase | None:
     """Return the test database that an alias leads to now, None if it leads to none of ours."""
-    # Not connections[alias]: a driver of another vendor may be missing.
-    return _own.get((alias, str(connections.settings[alias]["NAME"])))
+    # Not connections[alias]: a driver of another vendor may be missing. An alias that was added at
+    # run time may lack a name.
+    return _own.get((alias, str(connections.settings[alias].get("NAME"))))
 
 
 def get_own_database(alias: str, name: str) -> OwnDatabase | None:

@@ -298,13 +298,14 @@ def get_resetter(alias: str) -> DatabaseResetter | None:
 
     The state that it finds at first is the baseline of the whole run.
     """
+    own = own_databases.find_own_database(alias)
     # A suite that runs inside a test shares its transaction.
-    if _is_mirror(alias) or connections[alias].in_atomic_block:
+    if own is None or _is_mirror(alias) or connections[alias].in_atomic_block:
         return None
-    key = (os.getpid(), alias, str(connections[alias].settings_dict["NAME"]))
-    if key not in _resetters and own_databases.find_own_database(alias) is not None:
+    key = (os.getpid(), alias, own.name)
+    if key not in _resetters:
         _make_resetter(alias)
-    return _resetters.get(key)
+    return _resetters[key]
 
 
 def list_resetters(cls: Any = None) -> list[tuple[str, DatabaseResetter]]:
