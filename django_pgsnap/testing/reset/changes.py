@@ -119,7 +119,7 @@ def find_changes(before: TableCounters, now: TableCounters) -> Changes:
 _FLUSH_COUNTS: Final = sql.SQL("SELECT pg_catalog.pg_stat_force_next_flush()")
 
 # ANALYZE writes statistics, which change no result.
-# What stores no rows is here to be seen when it is new.
+# What stores no rows is here to be seen when it is new; what of that comes with the server is not.
 _COUNTS: Final = sql.SQL(
     "SELECT c.oid, c.relkind OPERATOR(pg_catalog.=) 'S',"
     " CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S'"
@@ -131,6 +131,7 @@ _COUNTS: Final = sql.SQL(
     "   OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_autoanalyze_count(c.oid), c.relfilenode"
     " FROM pg_catalog.pg_class c"
     " WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm', 'S', 'p', 'v', 'f'])"
+    " AND (c.relkind OPERATOR(pg_catalog.=) 'r' OR c.oid OPERATOR(pg_catalog.>=) 16384)"
     " AND NOT c.relisshared AND c.relpersistence OPERATOR(pg_catalog.<>) 't'"
     " AND c.oid OPERATOR(pg_catalog.<>) ALL"
     " (ARRAY['pg_catalog.pg_statistic', 'pg_catalog.pg_statistic_ext_data']"
