@@ -19,7 +19,10 @@ SETTINGS = """
         names: set = field(default_factory=lambda: {"ada", "bob", "cyd", "dan"})
 
 
+    # As Django's own suite does.
+    tempfile.tempdir = tempfile.mkdtemp(prefix="run_")
     MEDIA_ROOT = tempfile.mkdtemp()
+    STATIC_ROOT = f"{tempfile.tempdir}/static"
     STARTED = time.time()
     OPTIONS = Options()
     USED = {"options": Options(), "place": Options}
@@ -35,7 +38,7 @@ DATA = """
 
     def forwards(apps, schema_editor):
         assert settings.USED
-        assert settings.MEDIA_ROOT
+        assert settings.MEDIA_ROOT and settings.STATIC_ROOT
         apps.get_model("shop", "Item").objects.create(name=AIRPORTS[0])
         with open({journal!r}, "a") as journal:
             journal.write("first\\n")

@@ -16,10 +16,11 @@ from django.utils.functional import Promise
 
 from .file_reads import digest_bytes
 
-# A directory of `tempfile` means the same each time, whatever it is called.
-_TEMPORARY: Final = re.compile(
-    re.escape(tempfile.gettempdir() + os.sep + tempfile.gettempprefix())
-    + "[a-z0-9_]{8}(?![a-z0-9_])"
+# A directory of `tempfile` means the same each time, whatever it is called. So does the one that it
+# makes them in, which may be another one in each process.
+_TEMPORARY: Final = "<temporary>"
+_MADE_THERE: Final = re.compile(
+    re.escape(_TEMPORARY + os.sep + tempfile.gettempprefix()) + "[a-z0-9_]{8}(?![a-z0-9_])"
 )
 
 # What begins the digest of a value that cannot be told, because the project's code fails.
@@ -51,7 +52,8 @@ def digest_result(read: Callable[[], object]) -> str:
     except Exception as error:  # noqa: BLE001  # whatever that code raises
         return f"{UNKNOWN}{type(error).__name__}: {error}"
     text = text.replace(sys.prefix, "<prefix>").replace(project_root(), "<project>")
-    return digest_bytes(_TEMPORARY.sub("<temporary>", text).encode(errors="surrogatepass"))
+    text = _MADE_THERE.sub(_TEMPORARY, text.replace(tempfile.gettempdir(), _TEMPORARY))
+    return digest_bytes(text.encode(errors="surrogatepass"))
 
 
 def make_plain(value: Any, depth: int = _DEPTH) -> Any:
