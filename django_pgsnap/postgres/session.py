@@ -41,6 +41,7 @@ _SETTINGS: Final = {
     # From now on every function, operator and type is the server's own.
     "search_path": "pg_catalog",
 }
+_PREPARED_AFTER: Final = 5
 # The server ends a statement soon after the process that sent it has died.
 _STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}
 
@@ -190,6 +191,10 @@ class Session:
     def configure(self, values: Mapping[str, str]) -> None:
         """Set parameters for this session, those that the server knows."""
         self.rows(sql.SQL("SELECT {}").format(_set_all(values)))
+
+    def prepare_repeated(self) -> None:
+        """Have the server plan a statement once that comes again and again."""
+        self._connection.prepare_threshold = _PREPARED_AFTER
 
     def __enter__(self) -> Self:
         return self

@@ -142,6 +142,7 @@ def get_lock_session(server: Server) -> Session:
         _sessions[key] = server.session("tests", before_creating=bool)
         # A server that crashes may forget the last names and marks: the next run sweeps the rest.
         _sessions[key].configure({"synchronous_commit": "off"})
+        _sessions[key].prepare_repeated()
     if lost:
         for own in _own_on(server):
             # A worker's may be held by its parent, whose session stands.

@@ -77,6 +77,8 @@ class DatabaseResetter:
         has_failed: Whether the last reset failed.
     """
 
+    _last: _Measurement
+
     def __init__(self, server: Server, own: OwnDatabase) -> None:
         """Take the database as it is now for the baseline of the whole run."""
         self._server = server
@@ -177,26 +179,28 @@ class DatabaseResetter:
         is_there = self._last.baseline is self.current and not is_connected
         if is_there and self._is_untouched(activity):
             return
-        if not (has_counted(self._last.activity, activity) and self._put_rows_back()):
+        if not (has_counted(self._last.activity, activity) and self._put_rows_back(activity)):
             self.disconnect_all()
             self._replace()
 
-    def _put_rows_back(self) -> bool:
+    def _put_rows_back(self, activity: ActivityCounters) -> bool:
         """Put back what was written, row by row, and tell whether that was possible."""
         if self._last.baseline.origin != self.current.origin:
             return False
         with self._connections.open_session() as inside:
             try:
-                counters = self._put_back(inside)
+                return self._put_back(inside, activity)
             except psycopg.Error:
                 # Rights may be missing, or a test has left a lock.
                 return False
-            if counters is not None:
-                self._measure(inside, self.current, counters)
-        return counters is not None
 
-    def _put_back(self, inside: Session) -> TableCounters | None:
-        """Put rows back, and return the counters then; None where that takes a clone."""
+    def _put_back(self, inside: Session, activity: ActivityCounters) -> bool:
+        """Put rows back, and take the measurement then; tell whether that takes no clone.
+
+        Args:
+            inside: A session on the test database.
+            activity: What the server has counted of it until now.
+        """
         last, wanted = self._last, self.current
         counters = read_table_counters(inside, is_new=True)
         changes = find_changes(last.counters, counters)
@@ -205,20 +209,23 @@ class DatabaseResetter:
         )
         if not has_schema:
             if not drop_new_objects(inside, wanted.objects):
-                return None
+                return False
             counters = read_table_counters(inside)
             changes = find_changes(last.counters, counters)
             if not wanted.has_schema(inside, changes.catalogs):
-                return None
+                return False
         differing = changes.relations | last.baseline.find_differences(wanted)
-        if differing & wanted.needs_full_clone:
-            return None
         if not differing:
-            return counters
+            # As nothing was written, the server has counted nothing since.
+            self._last = _Measurement(baseline=wanted, counters=counters, activity=activity)
+            return True
+        if differing & wanted.needs_full_clone:
+            return False
         if changes.rows > _FEW_ROWS and measure_relations(inside, differing) > _MAX_WRITTEN_BYTES:
-            return None
+            return False
         put_rows_back(inside, wanted, differing)
-        return {**counters, **read_table_counters(inside, differing)}
+        self._measure(inside, wanted, {**counters, **read_table_counters(inside, differing)})
+        return True
 
     def _replace(self) -> None:
         """Replace the test database by a clone of the current baseline."""
