@@ -332,6 +332,20 @@ def test_nobody_has_been_there(resetter: DatabaseResetter, oid: Oid, clean_serve
     assert "DELETE" not in clean_server.log[lines:]
 
 
+def test_alias_that_was_forbidden(
+    resetter: DatabaseResetter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a class that may not use an alias, that alias' own connection serves again."""
+    wrapper = connections["default"]
+    # As Django leaves it.
+    monkeypatch.setitem(vars(wrapper), "connect", wrapper.connect)
+    by_django("INSERT INTO audit VALUES ('written')")
+
+    resetter.start()
+
+    assert connection.connection is not None
+
+
 @pytest.mark.parametrize("engine", ["django.db.backends.postgresql", "tests.no_such_backend"])
 def test_aliases_of_others(
     resetter: DatabaseResetter, engine: str, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from inspect import ismethod
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -135,8 +136,9 @@ class TestDatabaseConnections:
         """
         wrapper = connections[self.alias]
         if wrapper.connection is None:
-            # Test cases forbid an alias by putting something else in the place of this method.
-            if "connect" in vars(wrapper):
+            # Test cases forbid an alias by putting something else in the place of this method; what
+            # they leave there is the method again.
+            if not ismethod(wrapper.connect):
                 with self._server.session_on(self.name, "tests") as session:
                     yield session
                 return
