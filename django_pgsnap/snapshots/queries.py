@@ -234,11 +234,11 @@ def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
         SnapshotNotFoundError: There is none of that name.
     """
     # Two of one name and owner exist only where a replacement across servers was interrupted. The
-    # newest complete one is meant then.
+    # newest without a lost part is meant then. What is outside of the settings is not lost.
     matching = [snapshot for snapshot in found if name is None or snapshot.name == name]
-    complete = [snapshot for snapshot in matching if snapshot.is_complete]
+    whole = [snapshot for snapshot in matching if snapshot.completeness != "part lost"]
     if matching:
-        chosen = (complete or matching)[0]
+        chosen = (whole or matching)[0]
         _check_one_owner([each for each in found if each.name == chosen.name])
         return chosen
     if not found:

@@ -240,6 +240,18 @@ def test_three_states(lives: dict[str, str], sql: RunSql, server: Server) -> Non
     assert (left.completeness, left.elsewhere) == ("part lost", ())
 
 
+def test_newest_is_the_newest_whole(lives: dict[str, str]) -> None:
+    """Without a name the newest is meant, though it has parts that are not asked for."""
+    with only("default"):
+        take("one")
+    take("both")
+
+    with only("default"), pytest.raises(ObstacleError, match="'both' also holds"):
+        restore()
+
+    assert restore(databases=["default"]).name == "both"
+
+
 def test_undo_names_what_is_outside(lives: dict[str, str]) -> None:
     """An undo that cannot bring back all of a state says what is missing, and changes nothing."""
     take("m")
