@@ -114,7 +114,11 @@ def test_no_rows(statement: str, run: Run, read: Read) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["ALTER DATABASE {} SET track_counts = off", "ALTER ROLE ALL SET track_counts = off"],
+    [
+        "ALTER DATABASE {} SET track_counts = off",
+        "ALTER ROLE ALL SET track_counts = off",
+        "GRANT SET ON PARAMETER track_counts TO PUBLIC",
+    ],
 )
 def test_counting_that_somebody_may_switch_off(
     setting: str, fresh: str, session: Session, read: Read
@@ -125,6 +129,7 @@ def test_counting_that_somebody_may_switch_off(
         assert read().epoch != read().epoch
     finally:
         session.execute(pg.SQL("ALTER ROLE ALL RESET track_counts"))
+        session.execute(pg.SQL("REVOKE SET ON PARAMETER track_counts FROM PUBLIC"))
 
 
 def test_counting_is_switched_off(session: Session, read: Read) -> None:
