@@ -1,23 +1,25 @@
 """The machine: random histories of commands, compared with the model after every step."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from io import StringIO
+from typing import Final
+from unittest.mock import patch
 
 from django.conf import settings
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.db import connections, transaction
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from django_pgsnap import (
-    PgsnapError,
-    Snapshot,
     annotate,
     checkpoint,
     delete,
+    list_snapshots,
     pin,
     prune,
     purge,
@@ -26,12 +28,18 @@ from django_pgsnap import (
     take,
     undo,
 )
-from tests.histories.model import Copies, Model, Parts, Value, broken_promises
-from tests.histories.world import OBSTACLES, SETTINGS, Seen, World
+from django_pgsnap.management.commands import pgsnap
+from django_pgsnap.snapshots import before_migrate
+from tests.histories.driver import Checkpoint, Driver, refused
+from tests.histories.model import Copies, Model, Parts
+from tests.histories.world import OBSTACLES, SETTINGS
 
 NAMES: Final = st.sampled_from(["m", "n"])
 # What loses work, where anything does: short commands in a row, with nobody between them.
-TO_AND_FRO: Final = ("work, restore", "work, restore", "restore", "restore", "undo", "undo older")
+TO_AND_FRO: Final = (
+    *("work, restore", "work, restore", "restore", "restore", "undo", "undo older"),
+    *("unseen work, restore", "work, restore a part", "work, restore under other settings"),
+)
 USE_UP: Final = ("restore", "restore, delete", "restore, delete", "take", "work, take", "delete")
 SOURCES: Final = st.sampled_from(["a", "b"])
 CHANGES: Final = {
@@ -44,38 +52,15 @@ CHANGES: Final = {
     "large object": "SELECT lo_from_bytea(0, '{number}')",
     "look": "SELECT 1",
 }
+# What the server counts no row of, whoever does it.
+UNCOUNTED: Final = ("sequence", "sequence, not called", "look")
 VERBS: Final[dict[str, Callable[[], object]]] = {"take": take, "restore": restore, "undo": undo}
-# Where a client works or no session is left, whatever has to look in is refused. Everything else
-# keeps us from looking into the live database, and from nothing more.
-IN_USE: Final = ("client at work", "client at work without counters")
-MAYBE: Final = ("no slot left",)
 # Most of the time there is none.
 ANY_OBSTACLE: Final = st.sampled_from([None] * 2 * len(OBSTACLES) + sorted(OBSTACLES))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A block that we are in."""
-
-    block: AbstractContextManager[Snapshot]
-    set_id: str
-    settings: str
-
-
-class Histories(RuleBasedStateMachine):
+class Histories(Driver):
     """Drives commands at random. Each rule says which states its command may lead to."""
-
-    def __init__(self, world: World) -> None:
-        """Prepare a history in a world that histories before it may have been in."""
-        super().__init__()
-        self._world = world
-        self._model = Model(live={})
-        self._kept = 3
-        self._has_room = True
-        self._two_servers = False
-        self._settings = "both"
-        self._number = 0
-        self._blocks: list[Checkpoint] = []
 
     @initialize(
         layout=st.sampled_from(["one database", "two databases", "two servers"]),
@@ -100,19 +85,6 @@ class Histories(RuleBasedStateMachine):
         for name in taken[:1] * replaced:
             self._do("work, restore", name)
 
-    def teardown(self) -> None:
-        """Look at all again, and leave the blocks that are still open."""
-        try:
-            if self._model.live:
-                self._under("both")
-                self._world.wait_until_quiet()
-                self._compare([self._model], self._world.look(afresh=True))
-        finally:
-            for each in reversed(self._blocks):
-                self._under(each.settings)
-                with refused():
-                    each.block.__exit__(None, None, None)
-
     # What clients do.
 
     @rule(source=SOURCES, change=st.sampled_from(sorted(CHANGES)), counted=st.booleans())
@@ -121,7 +93,15 @@ class Histories(RuleBasedStateMachine):
             self._number += 1
             statement = CHANGES[change].format(number=self._number)
             value = self._world.write(source, statement, counted=counted)
-            self._model = self._model.written(source, value)
+            is_seen = counted and change not in UNCOUNTED
+            self._model = self._model.written(source, value, is_seen=is_seen)
+
+    @rule(source=SOURCES)
+    def hand_over(self, source: str) -> None:
+        """A live database gets another owner, of whom our role is a member."""
+        if source in self._model.live:
+            self._world.hand_over(source)
+            self._settle([self._model])
 
     @rule(chosen=st.sampled_from(sorted(SETTINGS)))
     def use_other_settings(self, chosen: str) -> None:
@@ -198,8 +178,13 @@ class Histories(RuleBasedStateMachine):
         for word in words.split(", "):
             if word == "work":
                 self.write(self._sources[0], "row", counted=True)
-            elif word == "restore":
-                self.restore(name, keep=True, part=False, obstacle=None)
+            elif word == "unseen work":
+                self.write(self._sources[0], "sequence", counted=True)
+            elif word.startswith("restore"):
+                used = self._settings
+                self._under("first" if word == "restore under other settings" else used)
+                self.restore(name, keep=True, part=word == "restore a part", obstacle=None)
+                self._under(used)
             elif word == "take":
                 self.take(name, again=True, spare=False, obstacle=None)
             elif word == "delete":
@@ -272,6 +257,81 @@ class Histories(RuleBasedStateMachine):
         left = tuple(each for each in self._model.undos if not self._reaches(each))
         self._attempt(lambda: purge({"undo"}), [replace(self._model, undos=left)])
 
+    @precondition(lambda self: not self._blocks)
+    @rule()
+    def purge(self) -> None:
+        after = self._model
+        for set_id, each in self._model.snapshots.items():
+            if self._reaches(each.parts):
+                after = after.without(set_id)
+        left = tuple(each for each in self._model.undos if not self._reaches(each))
+        self._attempt(purge, [replace(after, undos=left)])
+
+    @rule(ends=st.sampled_from(["kept", "taken back", "failed"]))
+    def run_live(self, ends: str) -> None:
+        """A command runs on the live databases, and is taken back if somebody says so."""
+        before = {source: self._model.live[source] for source in self._sources}
+
+        def work(*_: object) -> int:
+            self.write(self._sources[0], "row", counted=True)
+            return int(ends == "failed")
+
+        with (
+            patch.object(pgsnap, "run_command", work),
+            patch.object(sys.stdin, "isatty", lambda: ends == "taken back"),
+            patch.object(pgsnap.Command, "_answer", lambda *_: "n"),
+            suppress(SystemExit),
+        ):
+            call_command("pgsnap", "run", "--live", "--", "work", verbosity=0, stdout=StringIO())
+        after = self._model
+        if ends == "taken back":
+            after = after.restored(before, keep=self._kept > 0, in_doubt=False)
+        elif ends == "failed":
+            name = list_snapshots()[0].name
+            after = after.with_snapshot(Copies(name=name, parts=before, pinned=True))
+        self._settle([after])
+
+    @rule()
+    def migrate(self) -> None:
+        """A snapshot of one database is taken by itself, and the one before it goes."""
+        source = self._sources[0]
+        settings.PGSNAP["BEFORE_MIGRATE"] = True
+        before_migrate._take_before(using="default", plan=[object()])
+        name = list_snapshots(databases=["default"])[0].name
+        taken = Copies(
+            name=name, parts={source: self._model.live[source]}, note=before_migrate._NOTE
+        )
+        after = self._model
+        for set_id, each in self._model.snapshots.items():
+            if each.note == taken.note and each.parts.keys() == taken.parts.keys():
+                after = after.without(set_id)
+        self._settle([after.with_snapshot(taken)])
+
+    @precondition(lambda self: not self._two_servers)
+    @rule(verb=st.sampled_from(sorted(VERBS)), name=NAMES, after_ms=st.integers(0, 150))
+    def kill(self, verb: str, name: str, after_ms: int) -> None:
+        """A command is killed, wherever it is: what it does is done as a whole, or not at all."""
+        sources, before = set(self._sources), self._model
+        found = self._named(name)
+        wholes = [each.parts for each in found.values() if each.parts.keys() <= sources]
+        undos = [each for each in before.undos if each.keys() & sources]
+        command: Callable[[], object]
+        if verb == "take":
+            command = partial(take, name, replace=True)
+            outcomes = [before.taken(name, self._sources, found)] * (len(wholes) == len(found))
+        elif verb == "restore":
+            command = partial(restore, name)
+            keep = self._kept > 0
+            outcomes = [before.restored(each, keep=keep, in_doubt=False) for each in wholes]
+        else:
+            command = undo
+            outcomes = [
+                before.undone(each, in_doubt=False) for each in undos[:1] if each.keys() <= sources
+            ]
+        self._world.kill(command, after_ms)
+        self._settle([before, *outcomes])
+        self._model = self._model.doubted(sources)
+
     def _reaches(self, parts: Parts) -> bool:
         """Tell whether the settings name one of these databases, and the servers of all of them."""
         named = parts.keys() & set(self._sources)
@@ -326,159 +386,3 @@ class Histories(RuleBasedStateMachine):
             connections["default"].close()
         self._model = self._model.written(source, self._world.write(source, "SELECT 1"))
         assert f"{self._number}" in self._model.live[source].value, "the transaction was discarded"
-
-    # How outcomes are compared.
-
-    def _attempt(
-        self,
-        command: Callable[[], object],
-        outcomes: list[Model],
-        *,
-        obstacle: str | None = None,
-        touched: Iterable[str] = (),
-        may_refuse: bool = False,
-    ) -> None:
-        """Run a command, and compare what it led to; refused, it has changed nothing.
-
-        Args:
-            command: What to run.
-            outcomes: What it may lead to.
-            obstacle: What is in the way to the first of the live databases meanwhile.
-            touched: The live databases whose clients are in its way.
-            may_refuse: Whether it may also refuse.
-        """
-        source = self._sources[0]
-        with self._world.obstacle(obstacle, source), refused() as refusal:
-            command()
-        if obstacle in IN_USE:
-            self._model, *outcomes = (
-                each.written(source, each.live[source].value) for each in (self._model, *outcomes)
-            )
-            outcomes = [] if source in touched else outcomes
-        if refusal:
-            assert may_refuse or obstacle in MAYBE or not outcomes, refusal[0]
-            self._settle([self._model])
-        else:
-            assert outcomes, "it should have been refused"
-            self._settle(outcomes)
-
-    def _attempt_on_whole(
-        self,
-        command: Callable[[], object],
-        found: dict[str, Copies],
-        change: Callable[[Copies], Copies],
-        *,
-        may_refuse: bool = False,
-    ) -> None:
-        self._attempt(
-            command,
-            [self._model.changed(set_id, change(each)) for set_id, each in found.items()],
-            may_refuse=may_refuse or len(found) > 1 or self._has_parts_outside(found.values()),
-        )
-
-    def _settle(self, outcomes: list[Model]) -> None:
-        """Find out which of the outcomes it is, and go on from there."""
-        used = self._settings
-        self._under("both")
-        self._model = self._compare(outcomes, self._world.look())
-        self._under(used)
-
-    def _compare(self, outcomes: list[Model], seen: Seen) -> Model:
-        wrong = []
-        for each in outcomes:
-            outcome = _with_new_id(each, seen)
-            problems = list(_differences(outcome, seen))
-            if not problems:
-                most = max(self._kept, 1) if self._has_room else 1
-                problems = list(broken_promises(outcome, seen.undos, most))
-            if not problems:
-                return _adopted(outcome, seen)
-            wrong.append("; ".join(problems))
-        raise AssertionError("\n".join(wrong))
-
-    def _under(self, chosen: str) -> None:
-        """Use a settings file, as far as its databases are there."""
-        if "b" in self._model.live:
-            self._settings = chosen
-            self._world.use(SETTINGS[chosen])
-
-    @property
-    def _sources(self) -> list[str]:
-        """The live databases that the settings name."""
-        return list(SETTINGS[self._settings].values())
-
-    def _named(self, name: str | None, sources: Iterable[str] = ()) -> dict[str, Copies]:
-        """Return the snapshots that a name may mean under the settings; None for the newest."""
-        wanted = set(sources or self._sources)
-        seen = {
-            set_id: each
-            for set_id, each in self._model.snapshots.items()
-            if each.parts.keys() & wanted
-        }
-        if name is None:
-            # They are in the order in which they were taken.
-            return dict(list(seen.items())[-1:])
-        return {set_id: each for set_id, each in seen.items() if each.name == name}
-
-    def _is_taken_elsewhere(self, name: str) -> bool:
-        """Tell whether a snapshot of that name is out of sight, so that one may be careful."""
-        return any(
-            each.name == name and not each.parts.keys() & set(self._sources)
-            for each in self._model.snapshots.values()
-        )
-
-    def _has_parts_outside(self, found: Iterable[Copies]) -> bool:
-        return any(not each.parts.keys() <= set(self._sources) for each in found)
-
-    @staticmethod
-    def _wait_s(obstacle: str | None) -> float | None:
-        return 0 if obstacle in IN_USE else None
-
-
-@contextmanager
-def refused() -> Iterator[list[Exception]]:
-    """Yield a list that has the refusal in the end, if there is one; other errors are faults."""
-    refusals: list[Exception] = []
-    try:
-        yield refusals
-    except (PgsnapError, CommandError) as error:
-        refusals.append(error)
-
-
-def _with_new_id(outcome: Model, seen: Seen) -> Model:
-    """Give a new snapshot the id that it has."""
-    new = seen.snapshots.keys() - outcome.snapshots.keys()
-    if "" not in outcome.snapshots or len(new) != 1:
-        return outcome
-    known = dict(outcome.snapshots)
-    known[new.pop()] = known.pop("")
-    return replace(outcome, snapshots=known)
-
-
-def _differences(outcome: Model, seen: Seen) -> Iterator[str]:
-    live = _values(outcome.live)
-    if live != seen.live:
-        yield f"live: {seen.live} instead of {live}"
-    for set_id in outcome.snapshots.keys() | seen.snapshots.keys():
-        promised, found = outcome.snapshots.get(set_id), seen.snapshots.get(set_id)
-        if promised is None or found is None or _facts(promised) != _facts(found):
-            yield f"snapshot {set_id}: {found} instead of {promised}"
-
-
-def _facts(each: Copies) -> tuple[Any, ...]:
-    return each.name, each.note, each.pinned, _values(each.parts)
-
-
-def _values(parts: Parts) -> dict[str, Value]:
-    return {source: state.value for source, state in parts.items()}
-
-
-def _adopted(outcome: Model, seen: Seen) -> Model:
-    """Return the model to go on with, which has only those undos that are kept."""
-    left = list(outcome.undos)
-    kept: list[Parts] = []
-    for values in reversed(seen.undos):
-        while left and _values(left[-1]) != values:
-            left.pop()
-        kept.insert(0, left.pop())
-    return replace(outcome, undos=tuple(kept), gone=(), is_front_kept=False, reached=frozenset())

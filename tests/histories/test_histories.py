@@ -38,6 +38,7 @@ def test_histories(
 ) -> None:
     """After each of many commands everything is there that the model promises, by content."""
     monkeypatch.setattr(settings, "PGSNAP", settings.PGSNAP)
+    monkeypatch.setattr("django_pgsnap.snapshots.before_migrate._KEPT", 1)
     world = World(clean_server, two_servers)
     try:
         run_state_machine_as_test(partial(Histories, world), settings=CHOSEN)  # type: ignore[arg-type]

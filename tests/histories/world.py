@@ -1,8 +1,8 @@
 """The world of a history: live databases on one or two servers, and a look at all that is there."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
@@ -10,6 +10,7 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
+from django_pgsnap import PgsnapError
 from django_pgsnap.clones.records import CopyRecord, Record, decode_record
 from django_pgsnap.snapshots.queries import overview
 from tests.conftest import TEMPLATE
@@ -17,8 +18,11 @@ from tests.histories.model import Copies, Parts, State, Value
 from tests.project import close_connections
 from tests.servers import Server
 from tests.state import databases
+from tests.sweep.forks import in_child
 
 ROLE: Final = "keeper"
+# Our role is a member of it.
+OTHER_OWNER: Final = "heir"
 SEED: Final = "seed"
 PATIENCE_S: Final = 30
 
@@ -32,6 +36,9 @@ SETTINGS: Final[dict[str, dict[str, str]]] = {
 _SEED: Final = """
     CREATE TABLE work (value text);
     CREATE SEQUENCE numbers;
+    CREATE TABLE django_migrations
+        (id serial, app text DEFAULT 'app', name text DEFAULT '0001', applied timestamptz);
+    INSERT INTO django_migrations DEFAULT VALUES;
 """
 _FIRST_ROW: Final = "INSERT INTO work VALUES ('{name}')"
 # Refuses once a setting of our role says so; only a superuser may make it.
@@ -125,6 +132,7 @@ class World:
         self.histories = 0
         for server, session in zip(servers, self._sessions, strict=True):
             session.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
+            session.execute(f"CREATE ROLE {OTHER_OWNER} ROLE {ROLE}")
             session.execute(f"CREATE DATABASE {SEED} OWNER {ROLE}")
             with server.connect(SEED, ROLE) as inside:
                 inside.execute("GRANT ALL ON SCHEMA public TO PUBLIC")
@@ -174,6 +182,25 @@ class World:
         self._wait_until_none(_IS_THERE, [pid], place)
         self._contents[place, self._oid(name)] = value
         return value
+
+    def hand_over(self, name: str) -> None:
+        """Give a live database to another owner."""
+        command = sql.SQL("ALTER DATABASE {} OWNER TO {}")
+        self._sessions[self._place[name]].execute(
+            command.format(sql.Identifier(name), sql.Identifier(OTHER_OWNER))
+        )
+
+    def kill(self, command: Callable[[], object], after_ms: int) -> None:
+        """Run a command in a process of its own, and kill that unless it ends before."""
+
+        def attempt() -> None:
+            with suppress(PgsnapError):
+                command()
+
+        close_connections()
+        ended = in_child(attempt, after_ms / 1000)
+        assert not ended.error or "did not end within" in ended.error, ended.error
+        self.wait_until_quiet()
 
     @contextmanager
     def obstacle(self, kind: str | None, name: str) -> Iterator[None]:
