@@ -9,8 +9,6 @@ from pathlib import Path
 from django.core.management.base import CommandError
 
 from django_pgsnap.errors import PgsnapError
-
-# REMOVED
 from tests.servers import Server
 from tests.sweep import verdict
 from tests.sweep.commands import COMMANDS, Command
