@@ -55,7 +55,6 @@ class Action:
 
     Attributes:
         permission: What it takes: ``take`` or ``restore``.
-        button: What the button says.
         replaces_live: Whether what is live now goes.
     """
 

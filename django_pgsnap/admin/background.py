@@ -61,11 +61,9 @@ class Progress:
     """How far an operation is, and how it ended.
 
     Attributes:
-        title: What it does, as a heading.
         user: Who asked for it; None where that cannot be kept.
         began: When it began, in seconds since the epoch.
         heard: When it last reported anything, in seconds since the epoch.
-        step: What it is at.
         done_bytes: How much has been copied; None where that cannot be known.
         total_bytes: How much there is to copy; None while nothing is copied.
         texts: What there is to tell afterwards: level (a tag of Django's messages) and text.

@@ -36,7 +36,6 @@ class Facts:
     """What the pages show of a row.
 
     Attributes:
-        snapshot: The snapshot.
         drift: How far its migrations are from this checkout's.
     """
 

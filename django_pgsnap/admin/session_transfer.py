@@ -36,7 +36,6 @@ class SessionTransfer:
     """Who sent a request, with what is needed to recognise them in another database.
 
     Attributes:
-        username: Their name.
         user: Who that is in the database that is live now, None where it does not know them.
         keep_ids_unique: Whether ids of users that were given before are not to be given again.
     """

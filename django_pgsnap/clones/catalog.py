@@ -38,8 +38,6 @@ class Database(Generic[RecordT_co]):
 
     Attributes:
         oid: Its object identifier, which stays through a rename.
-        name: Its name.
-        owner: Name of the role that owns it.
         owner_oid: That role's oid, which no later role of the same name has.
         trusted: Whether our own role owns it. Being a member of its owner is not enough, since
             others can make our role one.

@@ -139,7 +139,6 @@ class ManagedNames(NamedTuple):
     """Those of a server's databases whose names are exactly as ours are.
 
     Attributes:
-        managed: All of them.
         unpublished: Of unfinished databases, and of those to drop.
         spares: For each spare's, the identity and the name of the copy that it belongs to.
     """

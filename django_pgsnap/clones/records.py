@@ -169,17 +169,13 @@ class Record:
     Attributes:
         identity: 16 hexadecimal digits that no other has; part of the database's name.
         set_id: What all parts of the same snapshot, or of the same undo, share.
-        members: How many parts the set has.
         parts: What each of them is; the same in all of them.
         name: The snapshot's name; for an undo, that of the restore it belongs to.
         alias: The alias in ``DATABASES`` at that time.
         source: The live database's name.
         taken_at: When, in UTC.
-        size_bytes: Size on disk.
         strategy: How it was copied, or empty.
         seconds: How long copying took.
-        django: Django's version.
-        postgresql: The server's version.
         comment: The live database's own comment, None without one.
         connection_limit: The live database's connection limit, -1 for none.
     """
@@ -213,13 +209,11 @@ class CopyRecord(Record):
     """One database's part of a snapshot.
 
     Attributes:
-        note: The user's own words.
         pinned: Whether pruning must leave it.
         clone_rate: Bytes per second that the strategy ``clone`` last copied here; 0 for unknown.
         file_copy_rate: The same of the strategy ``file_copy``.
         git_branch: Branch of the project's code, or empty.
         git_commit: Commit of the project's code, or empty.
-        git_dirty: Whether that code had uncommitted changes.
         migrations: Applied migrations as (app, name), sorted.
         knows_migrations: Whether these could be read.
     """

@@ -75,14 +75,7 @@ UNKNOWN_RATES: Final = CopyRates()
 
 @dataclass(frozen=True, kw_only=True)
 class Clone:
-    """One database to be made from another.
-
-    Attributes:
-        source: Name of the database to copy.
-        name: Name of the database to make.
-        owner: Name of the role that will own it.
-        strategy: How the server copies.
-    """
+    """One database to be made from another."""
 
     source: str
     name: str
@@ -113,11 +106,9 @@ class CopyJob:
     """A clone to make.
 
     Attributes:
-        clone: What to make from what.
         size_bytes: How large the source is.
         session: The session that makes it, and holds the lock of its name.
         watcher: Another session on the same server, to look at it meanwhile.
-        server: That server.
         terminator: Keeps the source empty; None where the source is shut anyway.
         bytes_per_s: How fast the server copied before, to estimate progress by; 0 for unknown.
     """

@@ -44,7 +44,6 @@ class Swap:
     """What is to happen to one live database.
 
     Attributes:
-        live_name: Its name.
         live: The database that has the name now, None where there is none.
         incoming: The shut database that takes the name.
         properties: What the incoming one is opened with; the rest of them it has already.
@@ -246,7 +245,6 @@ class DatabaseName:
     """A name, with what whoever has it is set up with.
 
     Attributes:
-        name: The test database's name.
         connection_limit: How many clients it takes, -1 for any number.
         comment: Its comment, by which it is known as a test database of ours.
     """

@@ -43,7 +43,6 @@ class DatabaseReplaced:
     """A database that takes the place behind an alias.
 
     Attributes:
-        alias: The alias.
         name: The database's name, which is that of the one before.
         oid: Its oid, which is not.
         snapshot: The snapshot that was restored, None where that is not known.

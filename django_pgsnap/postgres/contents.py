@@ -19,7 +19,6 @@ class Contents:
 
     Attributes:
         migrations: Applied migrations as (app, name), sorted; None where they may not be read.
-        unlogged: Names of the unlogged tables.
         relations: How many tables, indexes and sequences there are, which have a file each.
     """
 

@@ -48,7 +48,6 @@ class ServerContext:
     """One server: our sessions on it, the live databases that we ask about, and what is ours.
 
     Attributes:
-        targets: The live databases.
         watcher: A maintenance session that looks on and ends others.
         workers: In an operation, a session per alias that holds the lock of its live database.
         catalog: The server's databases; in an operation as they are once the locks are held.

@@ -26,7 +26,6 @@ class ManagedDatabase:
     """A database of ours.
 
     Attributes:
-        name: What it is called on the server.
         kind: ``run`` for the clone of a ``pgsnap run``, ``test`` for a test database that is kept,
             in use, or left by a killed run; the others as they are called everywhere.
         size_bytes: 0 where our role may not know.

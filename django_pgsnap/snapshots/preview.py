@@ -19,8 +19,6 @@ class LivePreview:
     """A live database as it is now.
 
     Attributes:
-        alias: Its alias.
-        name: Its name.
         size_bytes: What it occupies; None where it is missing, or our role may not know.
     """
 
@@ -34,7 +32,6 @@ class Preview:
     """What an operation on live databases would meet.
 
     Attributes:
-        databases: The live databases.
         idle: Sessions that have nothing to lose and would be ended, in words.
         busy: Sessions that would be waited for, in words.
     """

@@ -93,8 +93,6 @@ class CarriedProperties:
     """What one copy carries, for a live database that is gone.
 
     Attributes:
-        alias: The alias of the live database.
-        owner: The owning role.
         privileges: Who may do what: ``reader: CONNECT``.
         settings: Its settings, for a role or for all: ``reader: work_mem = 64MB``. Values of
             custom settings are masked.

@@ -41,9 +41,6 @@ class IncomingDatabase:
     """A shut database that is to take a live one's place.
 
     Attributes:
-        context: The server it is on.
-        target: The live database.
-        database: The database that comes.
         record: The copy or undo that it stands for.
         set_up_like: A database with the properties to use if the live one is missing.
     """

@@ -42,7 +42,6 @@ class Status:
     """What is live, and what there is beside it.
 
     Attributes:
-        live: The live databases.
         overview: Snapshots, kept states and what they occupy.
     """
 

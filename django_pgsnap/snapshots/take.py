@@ -68,14 +68,8 @@ class TakePart:
     """One live database's part of a take.
 
     Attributes:
-        context: The server it is on.
-        target: The live database.
-        identity: Identity of the copy that will be.
-        contents: What it holds.
         rates: How fast the server copied before.
-        properties: What it is set up with.
         terminator: What keeps it empty; the parts of a server share one.
-        job: How it is copied.
     """
 
     context: ServerContext

@@ -24,7 +24,6 @@ class Member(Generic[RecordT_co]):
     Attributes:
         alias: The alias whose live database this is a copy of.
         database: The shut database that holds it.
-        server: The server it is on.
         spare: Whether a ready-made clone of it stands by.
     """
 
@@ -112,11 +111,7 @@ class _Set:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot(_Set):
-    """A named, immutable set of copies, one per database, taken at one moment.
-
-    Attributes:
-        members: Its parts, one per database.
-    """
+    """A named, immutable set of copies, one per database, taken at one moment."""
 
     members: tuple[CopyMember, ...]
     outside: tuple[CopyMember, ...] = ()

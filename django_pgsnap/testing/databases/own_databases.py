@@ -46,7 +46,6 @@ class OwnDatabase:
 
     Attributes:
         alias: The alias in ``DATABASES`` that leads to it.
-        name: Its name.
         source: Name of the alias' database outside of tests.
         template: Name of the template that holds its migrated state, None if none was kept.
         written: How many rows had been written in it when it was in that state.

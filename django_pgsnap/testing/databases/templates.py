@@ -52,7 +52,6 @@ class Wanted:
     """The template that a run wants.
 
     Attributes:
-        alias: The alias of the test database.
         source: Name of the database that the alias leads to outside of tests.
         name: `NEW`, or that of the snapshot that is migrated.
         snapshot: Identity of that snapshot's copy, or empty.

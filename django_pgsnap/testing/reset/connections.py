@@ -108,8 +108,6 @@ class TestDatabaseConnections:
 
     Attributes:
         alias: The alias by which we work on it.
-        name: Its name.
-        aliases: All aliases that lead to it.
     """
 
     # So that pytest does not take it for a class of tests.

@@ -51,7 +51,6 @@ class _Measurement:
     """What a test database was measured at, when nobody but us was connected to it.
 
     Attributes:
-        baseline: The baseline that it was at.
         counters: What the server had counted of its tables and sequences.
         activity: What the server had counted of it as a whole.
         is_connection_used: Whether Django still uses the connection that took this measurement;
@@ -69,12 +68,10 @@ class DatabaseResetter:
 
     Attributes:
         alias: The alias by which we work on it.
-        name: Its name.
         run_baseline: What it was like when the run began.
         class_baseline: What classes start from by default.
         current: What tests start from now.
         named_baselines: Baselines made on top of that of the run, or of snapshots.
-        has_failed: Whether the last reset failed.
     """
 
     _last: _Measurement
