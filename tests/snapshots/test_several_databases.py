@@ -1,10 +1,11 @@
-"""Projects with several databases, on one server or on two."""
+"""Projects with several databases, on one server or on two.
+
+That their copies show one moment is in `test_lockstep`.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from threading import Event
+from contextlib import contextmanager
 
-import psycopg
 import pytest
 from psycopg import sql as pg
 
@@ -37,24 +38,6 @@ from tests.watching import (
 )
 
 INSERT = "INSERT INTO testapp_invoice (number) VALUES (%s) ON CONFLICT DO NOTHING"
-
-
-def test_copies_show_one_moment(lives: dict[str, str], server: Server, sql: RunSql) -> None:
-    """While a client writes to one database, then to the other, no copy misses what came before."""
-    stop = Event()
-    writer = Background(lambda: _write_in_turns(server, list(lives.values()), stop))
-    try:
-        for number in range(4):
-            until(lambda: _highest(sql, lives["other"]) > 3 * number)  # noqa: B023
-            take(f"s{number}", wait_s=30, spare=False)
-    finally:
-        stop.set()
-        writer.result()
-
-    for number in range(4):
-        restore(f"s{number}", undo=False)
-        first, second = (_highest(sql, name) for name in lives.values())
-        assert second <= first <= second + 1
 
 
 def test_no_copy_begins_before_all_can(lives: dict[str, str], server: Server, sql: RunSql) -> None:
@@ -306,27 +289,6 @@ def _run(server: Server, statement: pg.SQL | pg.Composed) -> None:
         connection.execute(statement)
 
 
-def _write_in_turns(server: Server, names: list[str], stop: Event) -> None:
-    number = 0
-    while not stop.is_set():
-        number += 1
-        for name in names:
-            while not _inserted(server, name, number):
-                pass
-
-
-def _inserted(server: Server, name: str, number: int) -> bool:
-    """Insert a number as a client that tries again when it was cut off."""
-    with suppress(psycopg.OperationalError):
-        connection = server.connect(name)
-        try:
-            connection.execute(INSERT, [number])
-        finally:
-            connection.close()
-        return True
-    return False
-
-
 def _interrupt_after(
     monkeypatch: pytest.MonkeyPatch, module: object, name: str, lives: dict[str, str]
 ) -> None:
@@ -340,8 +302,3 @@ def _interrupt_after(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(module, name, interrupted)
-
-
-def _highest(sql: RunSql, database: str) -> int:
-    query = "SELECT coalesce(max(number), 0) FROM testapp_invoice"
-    return int(sql(query, dbname=database)[0][0])
