@@ -44,6 +44,8 @@ CHOICE = os.environ.get("PGSNAP_TEST_SERVER", NEWEST)
 # The role that migrated the template; `live_owned` hands its tables to an ordinary role.
 MIGRATOR = "migrator"
 TEMPLATE = "migrated"
+# What stays from test to test; whoever adds a database drops it and takes it out again.
+KEPT_DATABASES = {TEMPLATE}
 ROLE_PASSWORD = "ordinary"
 
 TERMINAL_VARIABLES = {"COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PY_COLORS"}
@@ -269,7 +271,7 @@ def clean_server(
     request.node.stash[LOG_BEFORE_TEST] = (server, len(server.log))
     with django_db_blocker.unblock(), aliases_put_back():
         yield server
-    remove_leftovers(server, keep_databases={TEMPLATE}, keep_roles={MIGRATOR})
+    remove_leftovers(server, keep_databases=KEPT_DATABASES, keep_roles={MIGRATOR})
 
 
 @pytest.fixture

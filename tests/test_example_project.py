@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from tests.conftest import CHOICE, RunSql
+from tests.conftest import CHOICE, KEPT_DATABASES, RunSql
 from tests.project import ROOT
 from tests.servers import Server
 
@@ -23,6 +24,7 @@ EMBEDDED_VERSION = "18"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Query = Callable[..., list[tuple[Any, ...]]]
+Made = Callable[..., tuple[str, Path]]
 
 PERSONAL = """
     SELECT count(*) FROM (
@@ -66,26 +68,66 @@ def run_in(folder: Path, *command: str, **environment: str) -> subprocess.Comple
     )
 
 
-@pytest.fixture
-def python(sql: RunSql, clean_server: Server, tmp_path: Path) -> Run:
-    """Runs Python in the example's folder, on an empty, migrated database of the test's server."""
-    sql(pg.SQL("CREATE DATABASE {}").format(pg.Identifier(DATABASE)))
-    given = clean_server.parameters()
+def run_on(
+    server: Server, database: str, media: Path, *command: str
+) -> subprocess.CompletedProcess[str]:
+    given = server.parameters()
     url = f"postgres://{given['user']}:{given['password']}@{given['host']}:{given['port']}"
+    return run_in(
+        ROOT / "example_project",
+        *command,
+        DATABASE_URL=f"{url}/{database}",
+        DJANGO_SETTINGS_MODULE="esign.settings",
+        MEDIA_ROOT=str(media),
+        PATH=f"{server.bin_dir}:{os.environ['PATH']}",
+    )
 
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return run_in(
-            ROOT / "example_project",
-            *command,
-            DATABASE_URL=f"{url}/{DATABASE}",
-            DJANGO_SETTINGS_MODULE="esign.settings",
-            MEDIA_ROOT=str(tmp_path / "media"),
-            PATH=f"{clean_server.bin_dir}:{os.environ['PATH']}",
+
+@pytest.fixture(scope="module")
+def made(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """Makes a database of the example by some commands, once, with the files that belong to it."""
+    known: dict[tuple[str, ...], tuple[str, Path]] = {}
+
+    def make(*commands: str) -> tuple[str, Path]:
+        if commands not in known:
+            name, media = f"made_{len(known)}", tmp_path_factory.mktemp("media")
+            with server.connect() as connection:
+                connection.execute(pg.SQL("CREATE DATABASE {}").format(pg.Identifier(name)))
+            KEPT_DATABASES.add(name)
+            known[commands] = name, media
+            for command in commands:
+                done = run_on(server, name, media, "manage.py", *command.split())
+                assert done.returncode == 0, done.stderr
+        return known[commands]
+
+    yield make
+    for name, _ in known.values():
+        with server.connect() as connection:
+            connection.execute(pg.SQL("DROP DATABASE {}").format(pg.Identifier(name)))
+        KEPT_DATABASES.remove(name)
+
+
+@pytest.fixture
+def start(sql: RunSql, clean_server: Server, made: Made, tmp_path: Path) -> Callable[..., Run]:
+    """Gives a test a database that some commands have made, and what runs Python on it."""
+
+    def start_from(*commands: str) -> Run:
+        name, media = made("migrate --verbosity 0", *commands)
+        sql(
+            pg.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                pg.Identifier(DATABASE), pg.Identifier(name)
+            )
         )
+        shutil.copytree(media, tmp_path / "media")
+        return partial(run_on, clean_server, DATABASE, tmp_path / "media")
 
-    migrated = run("manage.py", "migrate", "--verbosity", "0")
-    assert migrated.returncode == 0, migrated.stderr
-    return run
+    return start_from
+
+
+@pytest.fixture
+def python(start: Callable[..., Run]) -> Run:
+    """Runs Python in the example's folder, on an empty, migrated database of the test's server."""
+    return start()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -95,7 +137,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def example(python: Run) -> Run:
     """Runs the example's commands."""
-    return lambda *arguments: python("manage.py", *arguments)
+    return partial(python, "manage.py")
+
+
+@pytest.fixture
+def seeded(start: Callable[..., Run]) -> Run:
+    """Runs the example's commands where there are three contracts, always the same."""
+    return partial(start("seed --contracts 3"), "manage.py")
 
 
 @pytest.fixture
@@ -144,11 +192,9 @@ def test_seed_in_a_pipe_prints_plain_lines(example: Run) -> None:
     assert "\x1b" not in result.stdout
 
 
-def test_seed_does_not_mix_with_what_is_there(example: Run) -> None:
+def test_seed_does_not_mix_with_what_is_there(seeded: Run) -> None:
     """Rows that are there are kept unless the user says that they may go."""
-    example("seed", "--contracts", "3")
-
-    result = example("seed", "--contracts", "3")
+    result = seeded("seed", "--contracts", "3")
 
     assert result.returncode == 1
     assert result.stderr == (
@@ -157,10 +203,9 @@ def test_seed_does_not_mix_with_what_is_there(example: Run) -> None:
     )
 
 
-def test_audit_trail_is_append_only(example: Run, esign: Query) -> None:
+@pytest.mark.usefixtures("seeded")
+def test_audit_trail_is_append_only(esign: Query) -> None:
     """PostgreSQL itself refuses to change events, and a redaction may change the payload only."""
-    example("seed", "--contracts", "3")
-
     for statement in (
         "UPDATE contracts_auditevent SET kind = 'x'",
         "DELETE FROM contracts_auditevent",
@@ -218,12 +263,11 @@ def test_files_follow_the_database(example: Run, esign: Query, tmp_path: Path) -
     assert states == [seeded, erased, seeded]
 
 
-def test_erased_signer_can_be_attested(example: Run, esign: Query) -> None:
+def test_erased_signer_can_be_attested(seeded: Run, esign: Query) -> None:
     """Who brings the address finds the signer by the first 14 bytes of its SHA-256."""
-    example("seed", "--contracts", "3")
     [(email,)] = esign("SELECT email FROM contracts_signer ORDER BY id LIMIT 1")
 
-    example("erase_signer", email)
+    seeded("erase_signer", email)
 
     attested = (
         "SELECT count(*) FROM contracts_signer WHERE email = left(encode(sha256(%s), 'hex'), 28)"
@@ -231,12 +275,11 @@ def test_erased_signer_can_be_attested(example: Run, esign: Query) -> None:
     assert esign(attested, email.encode()) == [(1,)]
 
 
-def test_erase_signer_names_the_nearest_addresses(example: Run, esign: Query) -> None:
+def test_erase_signer_names_the_nearest_addresses(seeded: Run, esign: Query) -> None:
     """A misspelt address is answered with what may have been meant."""
-    example("seed", "--contracts", "3")
     [(email,)] = esign("SELECT email FROM contracts_signer ORDER BY id LIMIT 1")
 
-    result = example("erase_signer", f"x{email}")
+    result = seeded("erase_signer", f"x{email}")
 
     assert result.returncode == 1
     start = f"CommandError: No signer has the address 'x{email}'; similar ones: {email}"
