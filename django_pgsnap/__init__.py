@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from .doctor.diagnosis import diagnose
     from .doctor.findings import Diagnosis, Finding
     from .errors import PgsnapError
-    from .snapshots.manage import annotate, delete, pin, refill, rename
-    from .snapshots.prune import prune
+    from .snapshots.manage import annotate, delete, pin, prune, refill, rename
     from .snapshots.purge import purge
     from .snapshots.queries import Overview, get, list_snapshots, overview
     from .snapshots.restore import checkpoint, restore
@@ -73,8 +72,7 @@ _HOMES = {
         "doctor.diagnosis": ("diagnose",),
         "doctor.findings": ("Diagnosis", "Finding"),
         "errors": ("PgsnapError",),
-        "snapshots.manage": ("annotate", "delete", "pin", "refill", "rename"),
-        "snapshots.prune": ("prune",),
+        "snapshots.manage": ("annotate", "delete", "pin", "prune", "refill", "rename"),
         "snapshots.purge": ("purge",),
         "snapshots.queries": ("Overview", "get", "list_snapshots", "overview"),
         "snapshots.restore": ("checkpoint", "restore"),

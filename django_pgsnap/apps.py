@@ -32,9 +32,8 @@ class PgsnapConfig(AppConfig):
     def ready(self) -> None:
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
         from . import conf
-        from .aliases import psycopg_problem
         from .checks import check_deployment, check_environment, check_settings
-        from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES, run_databases
+        from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES, psycopg_problem, run_databases
         from .errors import ConfigurationError
 
         try:
@@ -52,7 +51,7 @@ class PgsnapConfig(AppConfig):
         register(check_environment, CHECKS_TAG)
         register(check_deployment, CHECKS_TAG, deploy=True)
         if psycopg_problem() is None and not conf.problems(conf.given()):
-            from .connections.restore_detection import watch_connections
+            from .connections.reconnect import watch_connections
             from .safety import is_enabled
             from .snapshots.before_migrate import watch_migrations
 

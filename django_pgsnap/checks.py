@@ -11,9 +11,15 @@ from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
 from . import conf
-from .aliases import PSYCOPG_HINT, get_wrapper, iter_postgresql_wrappers, psycopg_problem
 from .clones.names import nearest_names
-from .conf import SETTINGS_HINT, TEST_KEYS
+from .conf import (
+    PSYCOPG_HINT,
+    SETTINGS_HINT,
+    TEST_KEYS,
+    get_wrapper,
+    iter_postgresql_wrappers,
+    psycopg_problem,
+)
 from .errors import ConfigurationError
 
 

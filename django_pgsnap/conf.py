@@ -1,14 +1,21 @@
-"""The ``PGSNAP`` setting: its keys, their defaults, and what may be in them."""
+"""The settings: ``PGSNAP`` with its defaults and what may be in it, and the aliases of PostgreSQL.
+
+All of it works without psycopg, so that the system checks can tell that it is missing.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .errors import ConfigurationError
 
@@ -262,3 +269,31 @@ _EXPECTED_TEST = {
     "KEEP": ("a number of templates", _is_count),
     "MAX_AGE_S": ("a number of seconds", _is_number),
 }
+
+
+PSYCOPG_HINT = "Install it with its library: pip install 'psycopg[binary]'."
+
+
+def psycopg_problem() -> str | None:
+    """Return why psycopg 3 cannot be used here, None if it can."""
+    try:
+        import_module("psycopg")
+    except ImportError as error:
+        return f"psycopg 3 cannot be imported: {error}"
+    return None
+
+
+def get_wrapper(alias: str) -> BaseDatabaseWrapper | None:
+    """Return this thread's wrapper of an alias, None where its driver is not installed."""
+    try:
+        return connections[alias]
+    except (ImproperlyConfigured, ImportError):  # which of them differs by vendor
+        return None
+
+
+def iter_postgresql_wrappers() -> Iterator[BaseDatabaseWrapper]:
+    """Yield this thread's wrapper of each PostgreSQL alias, in the order of ``DATABASES``."""
+    for alias in connections:
+        wrapper = get_wrapper(alias)
+        if wrapper is not None and wrapper.vendor == "postgresql":
+            yield wrapper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from .formatting import printable
+from .messages import printable
 
 logger = logging.getLogger("django_pgsnap")
 

@@ -16,7 +16,7 @@ from django.contrib.sites.models import Site
 from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 
-from django_pgsnap.connections import restore_detection
+from django_pgsnap.connections import reconnect
 from django_pgsnap.postgres.server import Server
 from tests.settings import HANDED_ON_IN
 
@@ -72,8 +72,8 @@ def close_connections() -> None:
         pools.popitem()[1].close()
     ContentType.objects.clear_cache()
     Site.objects.clear_cache()
-    restore_detection._known_oids.clear()
-    restore_detection._announced.clear()
+    reconnect._known_oids.clear()
+    reconnect._announced.clear()
 
 
 def forget_wrapper(alias: str) -> None:

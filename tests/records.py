@@ -15,8 +15,7 @@ from django_pgsnap.clones.records import (
     UndoRecord,
     encode_record,
 )
-from django_pgsnap.clones.strategy import Clone
-from django_pgsnap.clones.transitions import publish_copy
+from django_pgsnap.clones.transitions import Clone, publish_copy
 from django_pgsnap.postgres.session import Session
 
 IDENTITY = "0123456789abcdef"

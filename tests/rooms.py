@@ -15,10 +15,7 @@ PACKAGE = "django_pgsnap"
 DIRECTORY = Path(next(iter(django_pgsnap.__path__)))
 
 # What needs no server: the modules of the root that come before all rooms.
-PLAIN = (
-    *("messages", "errors", "aliases", "conf", "signals", "models", "formatting", "git"),
-    *("reporting", "migration_drift"),
-)
+PLAIN = ("messages", "errors", "conf", "signals", "models", "git", "reporting")
 
 # From the ground up: each imports only from those before it, and from itself.
 ROOMS = (

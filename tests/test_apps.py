@@ -8,7 +8,7 @@ from django.apps import apps
 from django.conf import settings
 
 from django_pgsnap.conf import RUN_DATABASES, TEST_DATABASES
-from django_pgsnap.connections import restore_detection
+from django_pgsnap.connections import reconnect
 from tests.project import Manage
 
 Ready = Callable[[], bool]
@@ -20,7 +20,7 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> Ready:
 
     def start() -> bool:
         begun: list[bool] = []
-        monkeypatch.setattr(restore_detection, "watch_connections", lambda: begun.append(True))
+        monkeypatch.setattr(reconnect, "watch_connections", lambda: begun.append(True))
         apps.get_app_config("django_pgsnap").ready()
         return begun == [True]
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_pgsnap import formatting
-from django_pgsnap.formatting import format_age, format_ago, format_seconds, format_size
+from django_pgsnap.messages import format_age, format_ago, format_seconds, format_size, printable
 
 
 @pytest.mark.parametrize(
@@ -65,14 +64,14 @@ def test_seconds(value: float, text: str) -> None:
 )
 def test_printable(text: str, printed: str) -> None:
     """What would steer a terminal is replaced; joiners, which emoji are made with, are not."""
-    assert formatting.printable(text) == printed
+    assert printable(text) == printed
 
 
 @given(st.text(st.characters()))
 @example("\x85\x1c")
 def test_printable_is_one_line(text: str) -> None:
     """Whatever a text holds, it is printed on one line, in any encoding of Unicode."""
-    printed = formatting.printable(text)
+    printed = printable(text)
 
     assert len(printed) == len(text)
     assert len(printed.splitlines()) <= 1

@@ -10,7 +10,8 @@ from django.apps import apps
 from django.conf import settings
 from django.db.migrations.loader import MigrationLoader
 
-from django_pgsnap.migration_drift import Drift, KnownMigrations, Migrations
+from django_pgsnap.postgres.inspection import Migrations
+from django_pgsnap.snapshots.types import Drift, KnownMigrations
 
 APP = "testapp"
 OWN = "django_pgsnap"

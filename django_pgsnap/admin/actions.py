@@ -20,17 +20,16 @@ from ..errors import (
     PgsnapError,
     SnapshotExistsError,
 )
-from ..formatting import format_size, printable
-from ..migration_drift import KnownMigrations
+from ..messages import format_size, printable
 from ..reporting import logger
-from ..snapshots import manage, preview
+from ..snapshots import manage
 from ..snapshots import restore as restoring
 from ..snapshots import undo as undoing
 from ..snapshots.context import choose_targets
-from ..snapshots.preview import Preview
 from ..snapshots.queries import Overview
+from ..snapshots.status import Preview, expected_take_s, preview
 from ..snapshots.take import take
-from ..snapshots.types import Snapshot, Undo
+from ..snapshots.types import KnownMigrations, Snapshot, Undo
 from .background import ProgressReporter
 from .forms import RestoreForm, TakeForm
 from .session_transfer import SessionTransfer, do_sessions_outlive_restores
@@ -79,7 +78,7 @@ class Action:
     @cached_property
     def preview(self) -> Preview:
         """What it would meet on the live databases."""
-        return preview.preview(databases=self.aliases)
+        return preview(databases=self.aliases)
 
     def describe_consequences(self) -> list[str]:
         """Return what will happen, a sentence each."""
@@ -128,7 +127,7 @@ class Take(Action):
             "size": format_size(size_bytes),
         }
         lines = [_("Copied as of one moment: %(databases)s (%(size)s).") % facts]
-        expected_s = preview.expected_take_s(self.overview.snapshots, size_bytes)
+        expected_s = expected_take_s(self.overview.snapshots, size_bytes)
         if expected_s is not None:
             lines.append(_("That takes %s.") % describe_duration(expected_s))
         lines.append(_("Clients that connect meanwhile wait until it is done."))

@@ -22,10 +22,9 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import models
-from ..formatting import printable
-from ..migration_drift import Drift, KnownMigrations
+from ..messages import printable
 from ..snapshots.queries import read_carried_properties
-from ..snapshots.types import Snapshot
+from ..snapshots.types import Drift, KnownMigrations, Snapshot
 from .text import DRIFT_KINDS, describe_drift, describe_spare, format_duration, format_moment
 
 _SHORT_COMMIT: Final = 8

@@ -13,12 +13,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..errors import PgsnapError
-from ..formatting import format_size, printable
-from ..messages import translate
-from ..migration_drift import Drift
+from ..messages import format_size, printable, translate
 from ..snapshots.queries import Overview, RunningOperation
 from ..snapshots.status import LiveState
-from ..snapshots.types import Snapshot, Undo
+from ..snapshots.types import Drift, Snapshot, Undo
 
 DRIFT_KINDS: Final = {
     "behind": gettext_lazy("some not run"),

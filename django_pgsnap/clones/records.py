@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args
 
 from ..errors import ConfigurationError
 from ..messages import Message, message
-from ..migration_drift import Migrations
+from ..postgres.inspection import Migrations
 from .names import copy_name, is_identity, is_valid_name, run_name, template_name, undo_name
 
 _INTEGERS_END: Final = 2**63
@@ -129,6 +129,14 @@ _MAX_NOTE_CHARACTERS: Final = 10_000
 Kind = Literal["copy", "undo", "template", "run"]
 Strategy = Literal["wal_log", "file_copy", "clone"]
 STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
+
+
+def parse_strategy(name: str) -> Strategy:
+    """Return the strategy of that name; plain copying, which always works, for any other name."""
+    for strategy in STRATEGIES:
+        if strategy == name:
+            return strategy
+    return "file_copy"
 
 
 class Part(NamedTuple):

@@ -1,4 +1,4 @@
-"""Cloning a database: which strategy, and the statements that do it."""
+"""How the server copies: which strategy is the quickest, and which it has at all."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import psycopg
 from psycopg import sql
 
 from ..errors import ConfigurationError
-from ..postgres.backends import BackendTerminator, end_diffs
 from ..postgres.data_directory import read_free_bytes
-from ..postgres.server import Server
-from ..postgres.session import Query, Session
-from .records import STRATEGIES, Strategy
+from ..postgres.session import Session
+from .records import Strategy
 
 # Up to here writing every block to the write-ahead log is quicker than copying files, which
 # forces two checkpoints. See benchmarks/crossover.py and its figures in docs/performance.md.
@@ -23,7 +21,9 @@ WAL_LOG_MAX_BYTES: Final = 12 * 1024**2
 # FILE_COPY made a copy in 43 to 62 s, WAL_LOG in 12 to 27 s. So each file more than the server's
 # own makes up for some bytes.
 _OWN_RELATIONS: Final = 350
+
 _BYTES_PER_RELATION: Final = 128 * 1024
+
 _WAL_LOG_NEVER_ABOVE: Final = 1024**3
 
 # The copy, its log, and as much again for others.
@@ -71,55 +71,6 @@ class CopyRates:
 
 
 UNKNOWN_RATES: Final = CopyRates()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clone:
-    """One database to be made from another."""
-
-    source: str
-    name: str
-    owner: str
-    strategy: Strategy
-
-    @property
-    def statement(self) -> Query:
-        """The statement that makes it, shut from its first moment."""
-        return sql.SQL(
-            "CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY {}"
-            " ALLOW_CONNECTIONS false CONNECTION LIMIT 0 IS_TEMPLATE false"
-        ).format(
-            sql.Identifier(self.name),
-            sql.Identifier(self.source),
-            sql.Identifier(self.owner),
-            sql.SQL("WAL_LOG" if self.strategy == "wal_log" else "FILE_COPY"),
-        )
-
-    def prepare(self, session: Session) -> None:
-        """Set what the statement needs on the session that will run it."""
-        session.configure({"file_copy_method": "clone" if self.strategy == "clone" else "copy"})
-        end_diffs(session, [self.source])
-
-
-@dataclass(frozen=True, kw_only=True)
-class CopyJob:
-    """A clone to make.
-
-    Attributes:
-        size_bytes: How large the source is.
-        session: The session that makes it, and holds the lock of its name.
-        watcher: Another session on the same server, to look at it meanwhile.
-        terminator: Keeps the source empty; None where the source is shut anyway.
-        bytes_per_s: How fast the server copied before, to estimate progress by; 0 for unknown.
-    """
-
-    clone: Clone
-    size_bytes: int
-    session: Session
-    watcher: Session
-    server: Server
-    terminator: BackendTerminator | None
-    bytes_per_s: float = 0.0
 
 
 def choose_strategy(
@@ -179,14 +130,6 @@ def check_strategy(session: Session, strategy: Strategy) -> None:
         )
 
 
-def parse_strategy(name: str) -> Strategy:
-    """Return the strategy of that name; plain copying, which always works, for any other name."""
-    for strategy in STRATEGIES:
-        if strategy == name:
-            return strategy
-    return "file_copy"
-
-
 def is_wal_log_safe(session: Session) -> bool:
     """Tell whether ``wal_log`` copies this server's databases without harm."""
     return session.server_version >= _WAL_LOG_SAFE_SINCE
@@ -216,8 +159,3 @@ def is_refusal_to_share_blocks(error: BaseException | None) -> bool:
 def shares_blocks(strategy: str, size_bytes: int, seconds: float) -> bool:
     """Tell from how a copy went whether the file system shares blocks between copies."""
     return strategy == "clone" and size_bytes > seconds * _SHARED_BLOCKS_BYTES_PER_S
-
-
-def drop_database(name: str) -> Query:
-    """Return the statement that drops a database of ours, even if it was half dropped."""
-    return sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))

@@ -11,8 +11,7 @@ from django.apps import apps
 from psycopg import sql
 
 from ..messages import message
-from ..migration_drift import Migrations
-from ..postgres.contents import read_migrations
+from ..postgres.inspection import Migrations, read_migrations
 from ..reporting import Reporter
 from .contents import Pair, Shape, Values, compare_contents, have_same_contents, texts_of
 from .schema import compare_schemas, read_schema

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from psycopg import sql
 
-from ..postgres.counters import DatabaseCounters, read_counters
+from ..postgres.inspection import DatabaseCounters, read_counters
 from ..postgres.session import Session
 
 _KEPT_S: Final = 30 * 24 * 60 * 60.0

@@ -1,32 +1,46 @@
-"""Reconnecting: Django's connections to live databases, before and after a swap."""
+"""Reconnecting: Django's connections to live databases, before and after a swap.
+
+Before it this process lets go of them. After it every process notices that another database has
+taken the place behind an alias, and that sessions were ended.
+
+A database is known by its oid, which stays through a rename. As long as a session lives, the name
+it connected to still leads to its database, since a swap waits until no session is left. So only
+new connections have to be looked at, and those that the server has ended are made anew.
+
+That is soon enough for queries, but not for a request that begins with something cached: so each
+request begins with a look, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import select
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import wraps
+from threading import Lock
+from typing import Any, Final
 
-from django.db import connections
+import psycopg
+from django.apps import apps
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_started
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg.pq import TransactionStatus
 
-from ..aliases import iter_postgresql_wrappers
+from ..conf import config, iter_postgresql_wrappers
 from ..errors import InsideTransactionError
 from ..postgres.backends import wait_until_backends_gone
-from ..postgres.server import are_known_as_one
 from ..postgres.session import Session
-from ..postgres.targets import get_server
-
-
-def aliases_sharing_database(aliases: Iterable[str]) -> list[str]:
-    """Return every alias, mirrors included, that leads to the live database of one of these."""
-    wanted = set(aliases)
-    places = {wrapper.alias: _place(wrapper) for wrapper in iter_postgresql_wrappers()}
-    leading = [place for alias, place in places.items() if alias in wanted]
-    return [
-        alias
-        for alias, (address, name) in places.items()
-        if any(name == each and are_known_as_one(address, other) for other, each in leading)
-    ]
+from ..postgres.targets import aliases_sharing_database
+from ..reporting import Reporter, logger
+from ..signals import post_restore
+from .claimed_requests import is_claimed_at_start
 
 
 def check_not_in_atomic(aliases: Iterable[str]) -> None:
@@ -114,8 +128,6 @@ def repair_pools(aliases: Iterable[str]) -> None:
 
 def get_open_pool(wrapper: BaseDatabaseWrapper) -> Any:
     """Return Django's own open pool behind an alias, None without one."""
-    from django.db.backends.postgresql.base import DatabaseWrapper
-
     # Other backends have other pools by this name. Not wrapper.pool, which makes one.
     pools: dict[str, Any] = vars(DatabaseWrapper).get("_connection_pools", {})
     if getattr(wrapper, "_connection_pools", None) is not pools:
@@ -124,5 +136,313 @@ def get_open_pool(wrapper: BaseDatabaseWrapper) -> Any:
     return None if pool is None or pool.closed else pool
 
 
-def _place(wrapper: BaseDatabaseWrapper) -> tuple[tuple[str, str, str], str]:
-    return get_server(wrapper).address, str(wrapper.settings_dict["NAME"])
+@dataclass(frozen=True, kw_only=True)
+class DatabaseReplaced:
+    """A database that takes the place behind an alias.
+
+    Attributes:
+        name: The database's name, which is that of the one before.
+        oid: Its oid, which is not.
+        snapshot: The snapshot that was restored, None where that is not known.
+    """
+
+    alias: str
+    name: str
+    oid: int
+    snapshot: object = None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What it takes; test runners lead one alias to databases of several names."""
+        return self.alias, self.name
+
+
+# Which database this process last met in each place.
+_known_oids: dict[tuple[str, str], int] = {}
+
+# What restores of this process bring, until a thread has met it. Where no swap follows, nobody
+# ever does.
+_announced: dict[tuple[str, str], DatabaseReplaced] = {}
+
+# Held while it is decided who meets an arrival, so that it is told once. Not while it is told:
+# receivers may wait for locks of their own, held by threads that wait for this one.
+_deciding: Final = Lock()
+
+# How often caches were cleared, by alias. Wrappers keep how often that was when they connected:
+# what was set up from older caches is stale.
+_clearings: Counter[str] = Counter()
+_SET_UP_AFTER: Final = "pgsnap_set_up_after"
+
+# It runs where the search path may lead to functions and operators of others.
+_DATABASE: Final = (
+    "SELECT datname, oid FROM pg_catalog.pg_database"
+    " WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+)
+
+
+def announce_restore(arrivals: Iterable[DatabaseReplaced]) -> None:
+    """Take note of what a swap will bring, since another thread may be the first to meet it."""
+    _announced.update({arrival.place: arrival for arrival in arrivals})
+
+
+def handle_announced_restore(arrivals: Iterable[DatabaseReplaced], reporter: Reporter) -> None:
+    """Meet what a swap has brought, unless another thread did, and warn of receivers that fail."""
+    with _deciding:
+        unmet = [arrival for arrival in arrivals if _announced.get(arrival.place) is arrival]
+        for arrival in unmet:
+            _handle_restore(arrival)
+    for problem in _send_post_restore(unmet):
+        reporter.warn(problem)
+
+
+def check_oid(alias: str, connection: Any) -> None:
+    """See what a driver's connection leads to, and meet it if it is not what was met last."""
+    for problem in _send_post_restore(_note_arrival(alias, connection)):
+        logger.warning(problem)
+
+
+def _note_arrival(alias: str, connection: Any) -> list[DatabaseReplaced]:
+    """Note what a driver's connection leads to, and return it if nobody has met it before."""
+    found = _read_database(alias, connection)
+    if _known_oids.setdefault(found.place, found.oid) == found.oid:
+        return []
+    with _deciding:
+        # Once more: meanwhile another thread may have met something newer than this.
+        found = _read_database(alias, connection)
+        if _known_oids.get(found.place) == found.oid:
+            return []
+        _handle_restore(found)
+    return [found]
+
+
+def connected_aliases() -> list[str]:
+    """Return the aliases that this process has been connected to."""
+    return list(dict.fromkeys(alias for alias, _ in list(_known_oids) if alias in connections))
+
+
+def accept_silently(alias: str, name: str) -> None:
+    """Have the next database in a place taken for the one before, which nobody is told of.
+
+    That is what test runners do: to the tests it is always the same.
+    """
+    with _deciding:
+        _known_oids.pop((alias, name), None)
+        _announced.pop((alias, name), None)
+        clear_caches(alias)
+
+
+def _read_database(alias: str, connection: Any) -> DatabaseReplaced:
+    idle = connection.info.transaction_status == TransactionStatus.IDLE
+    # The driver's own cursor: Django's would log the query, and count it.
+    with connection.cursor() as cursor:
+        cursor.execute(_DATABASE)
+        name, oid = cursor.fetchone()
+    if idle and not connection.autocommit:
+        # With AUTOCOMMIT off, the query has begun a transaction, which would stand in the way of
+        # the next restore.
+        connection.rollback()
+    found = DatabaseReplaced(alias=alias, name=name, oid=oid)
+    expected = _announced.get(found.place)
+    return expected if expected is not None and expected.oid == oid else found
+
+
+def _handle_restore(arrival: DatabaseReplaced) -> None:
+    _announced.pop(arrival.place, None)
+    clear_caches(arrival.alias)
+    # Not before: who finds it noted relies on fresh caches.
+    _known_oids[arrival.place] = arrival.oid
+
+
+def _send_post_restore(arrivals: Iterable[DatabaseReplaced]) -> list[str]:
+    """Tell all receivers, and return which of them failed."""
+    return [
+        f"The receiver {_name_receiver(receiver)} of post_restore failed for {arrival.alias!r}: "
+        f"{type(outcome).__name__}: {outcome}"
+        for arrival in arrivals
+        for receiver, outcome in post_restore.send_robust(
+            sender=None, using=arrival.alias, snapshot=arrival.snapshot
+        )
+        if isinstance(outcome, Exception)
+    ]
+
+
+def _name_receiver(receiver: Any) -> str:
+    name = getattr(receiver, "__qualname__", None)
+    return f"{receiver.__module__}.{name}" if name else repr(receiver)
+
+
+def clear_caches(alias: str) -> None:
+    """Have Django forget what it remembers of a database's contents."""
+    _clearings[alias] += 1
+    if apps.is_installed("django.contrib.contenttypes"):
+        from django.contrib.contenttypes.models import ContentType
+
+        ContentType.objects.clear_cache()
+    if apps.is_installed("django.contrib.sites"):
+        from django.contrib.sites.models import Site
+
+        Site.objects.clear_cache()
+    # Types get new oids when an extension is created anew.
+    if hooks := sys.modules.get("django.contrib.postgres.signals"):
+        hooks.get_hstore_oids.cache_clear()
+        hooks.get_citext_oids.cache_clear()
+    # PostGIS keeps what it knows of its types in its wrappers' class.
+    registries: Mapping[str, dict[str, object]] = getattr(connections[alias], "_type_infos", {})
+    for known_by_alias in registries.values():
+        known_by_alias.pop(alias, None)
+
+
+_DISPATCH_UID: Final = "django_pgsnap"
+
+# How long to wait for a connection of a pool, in seconds: one that takes longer has either none to
+# spare, or nothing but ended ones to give. The second time those have been replaced.
+_POOL_S: Final = (0.1, 1.0)
+
+# A connection is set up again when a restore comes in between. Restores do not follow so closely.
+_SET_UPS: Final = 10
+
+_django_connect: Final = DatabaseWrapper.connect
+_django_close_if_unhealthy: Final = DatabaseWrapper.close_if_health_check_failed
+
+
+def watch_connections() -> None:
+    """Look behind each connection that Django makes, and for the end of those that it keeps.
+
+    Django asks whether a connection is still usable once in a request at most, and a loop, a shell
+    or a thread never makes one. All cursors and transactions pass by these two methods.
+    """
+    for wrapper in iter_postgresql_wrappers():
+        if wrapper.settings_dict["OPTIONS"].get("pool"):
+            # A connection that a pool gives is looked at in any case. The pool's own check would
+            # discard one ended connection after the other, with longer and longer pauses.
+            wrapper.settings_dict["CONN_HEALTH_CHECKS"] = False
+        if wrapper.connection is not None:  # another app's ready() has used it
+            check_oid(wrapper.alias, wrapper.connection)
+            wrapper.close()
+    # Backends of others inherit from it.
+    DatabaseWrapper.connect = _connect  # type: ignore[method-assign,assignment]
+    DatabaseWrapper.close_if_health_check_failed = _close_if_ended  # type: ignore[method-assign,assignment]
+    # Neither the test client's requests, which may be forbidden to connect, nor those for static
+    # files: both have handlers of their own.
+    for handler in (WSGIHandler, ASGIHandler):
+        request_started.connect(_check_before_request, sender=handler, dispatch_uid=_DISPATCH_UID)
+
+
+def is_ended(wrapper: BaseDatabaseWrapper, *, any_state: bool = False) -> bool:
+    """Tell whether the server has ended a connection, or one outside transactions is stale.
+
+    Without any_state, that is told of connections outside transactions only.
+
+    An idle session has nothing to say, so its socket is not readable. Only where it is, which may
+    also be a notification, a round trip shows which of them it is.
+    """
+    held: Any = getattr(wrapper.connection, "driver_connection", wrapper.connection)
+    if wrapper.in_atomic_block or not isinstance(held, psycopg.Connection):
+        return False
+    if held.closed:
+        return True
+    is_idle = held.pgconn.transaction_status == TransactionStatus.IDLE
+    if is_idle and _is_stale(wrapper):
+        return True
+    if not (is_idle or any_state) or not _is_readable(held.fileno()):
+        return False
+    usable = wrapper.is_usable()
+    if usable and is_idle and not held.autocommit:
+        held.rollback()
+    return not usable
+
+
+def _is_readable(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _is_stale(wrapper: BaseDatabaseWrapper) -> bool:
+    """Tell whether a connection was set up from caches that were cleared since."""
+    now = _clearings[wrapper.alias]
+    return bool(getattr(wrapper, _SET_UP_AFTER, now) != now)
+
+
+@wraps(_django_close_if_unhealthy)
+def _close_if_ended(wrapper: BaseDatabaseWrapper) -> None:
+    if is_ended(wrapper):
+        wrapper.close()
+        repair_pools([wrapper.alias])
+    _django_close_if_unhealthy(wrapper)
+
+
+@wraps(_django_connect)
+def _connect(wrapper: BaseDatabaseWrapper) -> None:
+    """Connect, and once more where what the connection was set up from proves to be stale.
+
+    The oids of types, for instance, may have been read from the database before, by this thread or
+    by another one, and be found in a cache.
+    """
+    # Copies of a wrapper, for other databases, are none of ours.
+    if wrapper.alias not in connections:
+        return _django_connect(wrapper)
+    arrivals: list[DatabaseReplaced] = []
+    try:
+        for _ in range(_SET_UPS):
+            setattr(wrapper, _SET_UP_AFTER, _clearings[wrapper.alias])
+            _django_connect(wrapper)
+            if _is_current(wrapper, arrivals) and not _is_stale(wrapper):
+                break
+            wrapper.close()
+            repair_pools([wrapper.alias])
+    finally:
+        for problem in _send_post_restore(arrivals):
+            logger.warning(problem)
+
+
+def _is_current(wrapper: BaseDatabaseWrapper, arrivals: list[DatabaseReplaced]) -> bool:
+    """Note another database behind a new connection; tell whether the server has not ended it."""
+    held: Any = wrapper.connection
+    try:
+        arrivals += _note_arrival(wrapper.alias, held)
+    except psycopg.OperationalError:
+        if not held.closed:
+            raise
+        # What it has read while it was set up may be in a cache now, though a restore came since.
+        clear_caches(wrapper.alias)
+        return False
+    return True
+
+
+def _check_before_request(**request: Any) -> None:
+    """See, before a request begins, whether what it will find cached is still true."""
+    if is_claimed_at_start(**request):
+        return
+    databases = config().databases
+    watched = connected_aliases()
+    if databases is not None:
+        restorable = set(aliases_sharing_database(databases))
+        watched = [alias for alias in watched if alias in restorable]
+    for alias in watched:
+        wrapper = connections[alias]
+        try:
+            if pool := get_open_pool(wrapper):
+                _check_pool(alias, pool)
+            elif not wrapper.in_atomic_block:
+                if is_ended(wrapper, any_state=True):
+                    wrapper.close()
+                if wrapper.connection is None:
+                    # Not ensure_connection(), which test cases forbid in the threads of a live
+                    # server, too.
+                    with wrapper.wrap_database_errors:
+                        wrapper.connect()
+        except (DatabaseError, InterfaceError):
+            # The request will try for itself, if it needs the database at all.
+            wrapper.close()
+
+
+def _check_pool(alias: str, pool: Any) -> None:
+    """Borrow a connection for a moment only, since the request may need none."""
+    for timeout_s in _POOL_S:
+        with suppress(psycopg.Error), pool.connection(timeout=timeout_s) as connection:
+            check_oid(alias, connection)
+            return
+        repair_pools([alias])

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from ..clones.background import drop_leftovers
-from ..clones.templates import prune_templates
+from ..clones.spares import drop_leftovers
+from ..clones.test_databases import prune_templates
 from ..conf import config
 from ..errors import (
     ConfigurationError,

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..clones.names import spare_name
-from ..postgres.contents import measure_databases
-from ..snapshots.context import ServerContext
-from ..snapshots.managed import list_test_databases
+from ..postgres.inspection import measure_databases
+from ..snapshots.context import ServerContext, list_test_databases
 
 Severity = Literal["error", "warning", "note"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from psycopg import sql
 
 from ..errors import PgsnapError
-from ..postgres.preconditions import check_collation, check_nothing_attached, check_privileges
+from ..postgres.inspection import check_collation, check_nothing_attached, check_privileges
 from .findings import Finding, Scene
 
 

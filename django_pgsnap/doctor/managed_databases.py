@@ -9,7 +9,7 @@ from psycopg import sql
 from ..clones.catalog import AnyDatabase
 from ..clones.names import spare_name, unfinished_name
 from ..clones.records import TemplateRecord
-from ..clones.templates import find_superfluous_templates
+from ..clones.test_databases import find_superfluous_templates
 from ..snapshots.context import find_snapshots
 from .findings import Finding, Scene
 

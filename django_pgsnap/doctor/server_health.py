@@ -9,8 +9,9 @@ from psycopg import sql
 
 from ..clones.strategy import is_wal_log_safe
 from ..conf import config
-from ..formatting import format_size
+from ..messages import format_size
 from ..postgres.data_directory import can_read_data_directory, find_orphans
+from ..postgres.inspection import measure_databases
 from .findings import Finding, Scene
 
 _SHUT: Final = sql.SQL(
@@ -25,11 +26,6 @@ _KEPT_ROLES: Final = sql.SQL(
     " WHEN s.classid = 'pg_database'::regclass THEN s.objid END"
     " WHERE s.refclassid = 'pg_authid'::regclass GROUP BY r.rolname"
     " HAVING bool_and(coalesce(d.datname = ANY(%s), false)) ORDER BY r.rolname"
-)
-_LARGEST: Final = sql.SQL(
-    "SELECT coalesce(max(pg_database_size(oid)), 0)::bigint FROM pg_database"
-    " WHERE datname = ANY(%s) AND (has_database_privilege(oid, 'CONNECT')"
-    " OR pg_has_role('pg_read_all_stats', 'USAGE'))"
 )
 
 
@@ -103,7 +99,7 @@ def _unsafe_wal_log(scene: Scene) -> Iterator[Finding]:
 
 
 def _too_large_for_spares(scene: Scene) -> Iterator[Finding]:
-    largest = int(scene.watcher.value(_LARGEST, [scene.present]))
+    largest = max(measure_databases(scene.watcher, scene.present).values(), default=0)
     if largest > config().spare_max_bytes:
         yield scene.finding(
             "no-spare",

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from django.core.management.base import CommandParser
-
 from ..clones.records import STRATEGIES
 
 
@@ -25,24 +23,6 @@ class Argument:
         self.flags = flags
         self.settings = settings
         self.destination = settings.get("dest") or flags[0].lstrip("-").replace("-", "_")
-
-
-class _Subparser(CommandParser):
-    """A parser that can leave what follows ``--`` to the command that is named there."""
-
-    takes_command = False
-
-    def parse_known_args(  # type: ignore[override]  # argparse has overloads for other namespaces
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse what stands before ``--``, and keep the rest as ``command``."""
-        given = list(args or ())
-        if not self.takes_command:
-            return super().parse_known_args(given, namespace)
-        end = given.index("--") if "--" in given else len(given)
-        parsed, unknown = super().parse_known_args(given[:end], namespace)
-        parsed.command = given[end + 1 :]
-        return parsed, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,51 +38,6 @@ class Subcommand:
     arguments: Sequence[Argument]
     description: str = ""
     aliases: Sequence[str] = ()
-
-
-def add_subcommands(parser: CommandParser) -> None:
-    """Add all subcommands to the command's parser."""
-    subparsers = parser.add_subparsers(
-        dest="subcommand",
-        required=True,
-        metavar="COMMAND",
-        parser_class=_Subparser,
-    )
-    for name, subcommand in SUBCOMMANDS.items():
-        sentence = f"{subcommand.help[0].upper()}{subcommand.help[1:]}."
-        subparser = subparsers.add_parser(
-            name,
-            aliases=subcommand.aliases,
-            help=subcommand.help,
-            description=subcommand.description or sentence,
-        )
-        # An alias is another word for the subcommand, not another subcommand.
-        subparser.set_defaults(subcommand=name)
-        subparser.takes_command = name == "run"
-        for argument in subcommand.arguments:
-            subparser.add_argument(*argument.flags, **argument.settings)
-        subparser.add_argument(
-            "--json", dest="as_json", action="store_true", help="print facts as JSON"
-        )
-        _add_base_options(subparser)
-
-
-def _add_base_options(parser: CommandParser) -> None:
-    # Django's own options are welcome before the subcommand and after it. A default here would
-    # override what was said before.
-    group = parser.add_argument_group("general options")
-    group.add_argument(
-        "-v",
-        "--verbosity",
-        type=int,
-        choices=range(4),
-        default=argparse.SUPPRESS,
-        help="0: errors only, 1: results (default), 2: steps too",
-    )
-    for option in ("--traceback", "--no-color", "--force-color"):
-        group.add_argument(
-            option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-        )
 
 
 _DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")

@@ -1,13 +1,15 @@
-"""What all subcommands share: options, output, questions, and how they end."""
+"""What all subcommands share: options, output, progress, questions, and how they end."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from django.core.checks import run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser, no_translations
@@ -15,17 +17,21 @@ from django.core.management.color import no_style
 
 from ..conf import CHECKS_TAG
 from ..errors import PgsnapError
-from ..formatting import printable
-from .arguments import SUBCOMMANDS, add_subcommands
+from ..messages import format_ago, printable
+from ..reporting import Reporter
+from ..snapshots.queries import Overview
+from ..snapshots.types import Undo
+from .arguments import SUBCOMMANDS
 from .completion import NAMES_DIRECTORY, remember_names
 from .facts import error_facts
-from .progress import CommandReporter
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 _USAGE = 2
 _INTERRUPTED = 130
+# A step that takes less needs no progress bar, nor the time that it takes to import one.
+_SHOW_AFTER_S: Final = 0.3
 
 
 class SubcommandsBase(BaseCommand):
@@ -36,7 +42,29 @@ class SubcommandsBase(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the subcommands."""
-        add_subcommands(parser)
+        subparsers = parser.add_subparsers(
+            dest="subcommand",
+            required=True,
+            metavar="COMMAND",
+            parser_class=_Subparser,
+        )
+        for name, subcommand in SUBCOMMANDS.items():
+            sentence = f"{subcommand.help[0].upper()}{subcommand.help[1:]}."
+            subparser = subparsers.add_parser(
+                name,
+                aliases=subcommand.aliases,
+                help=subcommand.help,
+                description=subcommand.description or sentence,
+            )
+            # An alias is another word for the subcommand, not another subcommand.
+            subparser.set_defaults(subcommand=name)
+            subparser.takes_command = name == "run"
+            for argument in subcommand.arguments:
+                subparser.add_argument(*argument.flags, **argument.settings)
+            subparser.add_argument(
+                "--json", dest="as_json", action="store_true", help="print facts as JSON"
+            )
+            _add_base_options(subparser)
 
     def check(self, *arguments: Any, **options: Any) -> None:
         """Stop at errors. Warnings are shown by ``manage.py check``, and not each time again."""
@@ -106,20 +134,159 @@ class SubcommandsBase(BaseCommand):
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 
-    def _print_facts(self, facts: Callable[[], object], show: Callable[[Console], object]) -> None:
-        if self._as_json:
-            self._print_json(facts())
-        else:
-            show(self._console())
-
-    def _console(self) -> Console:
-        from .output import make_console  # rich takes its time
-
-        return make_console(self.stdout, colour=self._colour)
-
     def _print_json(self, facts: object) -> None:
         self.stdout.write(json.dumps(facts, indent=2))
 
 
 def _printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.splitlines()))
+
+
+class CommandReporter(Reporter):
+    """Shows what an operation does, on the streams of the command that runs it.
+
+    Attributes:
+        overview: What there is when the operation has ended; None if that could not be seen.
+    """
+
+    def __init__(self, command: BaseCommand, *, verbosity: int, animated: bool) -> None:
+        """Show nothing yet.
+
+        Args:
+            command: Its streams and colours are used.
+            verbosity: 0 for warnings only, 1 for notes too, 2 for steps too.
+            animated: Whether a person is watching a terminal that can redraw a line.
+        """
+        self._command = command
+        self._verbosity = verbosity
+        self._animated = animated and verbosity > 0
+        self._step = ""
+        self._step_began = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self.overview: Overview | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_bar()
+
+    def step(self, message: str) -> None:
+        """Say what begins: in the progress bar, or at verbosity 2 as a line."""
+        self._stop_bar()
+        self._step_began = time.monotonic()
+        step, self._step = self._step, printable(message)
+        if self._verbosity > 1 and self._step != step:
+            self._command.stderr.write(f"{self._step} …", str)
+
+    def wait(self, message: str) -> None:
+        """Show at once who is waited for: the person who watches may be able to end that."""
+        self.step(message)
+        if self._animated:
+            self._start_bar(None)
+
+    def copied(self, done_bytes: int | None, total_bytes: int) -> None:
+        """Move the progress bar, once the step has taken long enough to deserve one."""
+        if not self._animated or time.monotonic() - self._step_began < _SHOW_AFTER_S:
+            return
+        if self._bar is None:
+            self._start_bar(total_bytes if done_bytes is not None else None)
+        if self._bar is not None and self._task is not None:
+            # Until the server has synced its files the copy is not there, however large they are.
+            done = None if done_bytes is None else min(done_bytes, total_bytes * 0.99)
+            self._bar.update(self._task, completed=done)
+
+    def note(self, message: str) -> None:
+        """Say a fact."""
+        self._stop_bar()
+        if self._verbosity > 0:
+            self._command.stderr.write(printable(message), str)
+
+    def warn(self, message: str) -> None:
+        """Say what did not work all the way."""
+        self._stop_bar()
+        text = f"Warning: {_printable_lines(message)}"
+        self._command.stderr.write(text, self._command.style.WARNING)
+
+    def finished(self, overview: object) -> None:
+        """Keep what there is for whoever tells the result."""
+        if isinstance(overview, Overview):
+            self.overview = overview
+
+    def _start_bar(self, total_bytes: int | None) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        columns: list[progress.ProgressColumn] = [
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}", markup=False),
+        ]
+        if total_bytes is not None:
+            columns += [progress.BarColumn(), progress.DownloadColumn()]
+        columns.append(progress.TimeElapsedColumn())
+        self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(self._step, total=total_bytes)
+        self._bar.start()
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def describe_next_undo(overview: Overview | None) -> Iterable[str]:
+    """Yield what undo would bring back, if anything; nothing where that could not be seen."""
+    if overview is None:
+        return
+    undos = overview.undos
+    if not undos:
+        yield "There is nothing to undo."
+        return
+    state, until = describe_kept_state(undos[0]), format_ago(undos[0].taken_at)
+    yield f"Undo would bring back: {state}, live until {until}."
+    if len(undos) > 1:
+        yield f"Older states: {len(undos) - 1}, see ./manage.py pgsnap undo --list."
+
+
+def describe_kept_state(undo: Undo) -> str:
+    """Return what a kept state holds."""
+    if not undo.based_on:
+        return "your own data"
+    return f"{undo.based_on!r}{' as restored' if undo.is_unwritten else ' with later changes'}"
+
+
+class _Subparser(CommandParser):
+    """A parser that can leave what follows ``--`` to the command that is named there."""
+
+    takes_command = False
+
+    def parse_known_args(  # type: ignore[override]  # argparse has overloads for other namespaces
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse what stands before ``--``, and keep the rest as ``command``."""
+        given = list(args or ())
+        if not self.takes_command:
+            return super().parse_known_args(given, namespace)
+        end = given.index("--") if "--" in given else len(given)
+        parsed, unknown = super().parse_known_args(given[:end], namespace)
+        parsed.command = given[end + 1 :]
+        return parsed, unknown
+
+
+def _add_base_options(parser: CommandParser) -> None:
+    # Django's own options are welcome before the subcommand and after it. A default here would
+    # override what was said before.
+    group = parser.add_argument_group("general options")
+    group.add_argument(
+        "-v",
+        "--verbosity",
+        type=int,
+        choices=range(4),
+        default=argparse.SUPPRESS,
+        help="0: errors only, 1: results (default), 2: steps too",
+    )
+    for option in ("--traceback", "--no-color", "--force-color"):
+        group.add_argument(
+            option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )

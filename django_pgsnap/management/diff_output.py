@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..comparison.types import Diff, RowChange, SchemaChange, TableDiff
-from ..formatting import printable
+from ..messages import printable
 
 _VALUE_WIDTH = 60
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}

@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from ..doctor.findings import Diagnosis
 from ..errors import PgsnapError
-from ..migration_drift import Drift, KnownMigrations
 from ..snapshots.queries import Overview
 from ..snapshots.status import Status
-from ..snapshots.types import AnyMember, Snapshot, Undo
+from ..snapshots.types import AnyMember, Drift, KnownMigrations, Snapshot, Undo
 
 _SNAPSHOT: Final = (
     *("name", "note", "size_bytes", "seconds", "pinned", "spare"),

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..doctor.findings import Diagnosis, Finding
-from ..formatting import format_age, format_ago, format_seconds, format_size, printable
-from ..migration_drift import Drift, KnownMigrations
+from ..messages import format_age, format_ago, format_seconds, format_size, printable
 from ..snapshots.queries import Overview
 from ..snapshots.status import LiveState, Status
-from ..snapshots.types import CopyMember, Snapshot, Undo
+from ..snapshots.types import CopyMember, Drift, KnownMigrations, Snapshot, Undo
+from .base import describe_kept_state, describe_next_undo
 
 # A pipe has no width, and a line that is cut short is of no use to whoever reads it there.
 _PIPE_WIDTH: Final = 1000
@@ -112,25 +112,6 @@ def describe_live(status: Status) -> Iterable[str]:
     for each in status.live:
         name = f"Live ({each.alias})" if several else "Live"
         yield f"{name}: {_describe_live_state(each)}."
-
-
-def describe_next_undo(overview: Overview) -> Iterable[str]:
-    """Yield what undo would bring back, if anything."""
-    undos = overview.undos
-    if not undos:
-        yield "There is nothing to undo."
-        return
-    state, until = describe_kept_state(undos[0]), format_ago(undos[0].taken_at)
-    yield f"Undo would bring back: {state}, live until {until}."
-    if len(undos) > 1:
-        yield f"Older states: {len(undos) - 1}, see ./manage.py pgsnap undo --list."
-
-
-def describe_kept_state(undo: Undo) -> str:
-    """Return what a kept state holds."""
-    if not undo.based_on:
-        return "your own data"
-    return f"{undo.based_on!r}{' as restored' if undo.is_unwritten else ' with later changes'}"
 
 
 def _describe_live_state(live: LiveState) -> str:

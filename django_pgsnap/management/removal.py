@@ -8,11 +8,11 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 
-from ..formatting import format_ago, format_size, printable
+from ..messages import format_ago, format_size, printable
 from ..safety import allow_here
 from ..snapshots import manage, queries
-from ..snapshots.managed import EVERYTHING, Kind
-from ..snapshots.prune import prune
+from ..snapshots.context import EVERYTHING, Kind
+from ..snapshots.manage import prune
 from ..snapshots.purge import list_managed_databases, purge
 from ..snapshots.types import Snapshot
 from .base import SubcommandsBase

@@ -1,4 +1,4 @@
-"""A connection to a server: its statements, and what it puts aside that would get in our way.
+"""Connections to a server: their statements, and what they put aside that would get in our way.
 
 A session is in autocommit, carries no timeouts, whatever its role or database sets, finds nothing
 but what the server brings unless a statement names the schema, and stops its statement when we are
@@ -7,9 +7,10 @@ killed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from select import select
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Final, NamedTuple, Self
 
 import psycopg
@@ -42,6 +43,7 @@ _SETTINGS: Final = {
     "search_path": "pg_catalog",
 }
 _PREPARED_AFTER: Final = 5
+_CANCEL_AGAIN_S: Final = 0.2
 # The server ends a statement soon after the process that sent it has died.
 _STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}
 
@@ -162,26 +164,16 @@ class Session:
             self.execute(sql.SQL("SET ROLE NONE"))
 
     def _prepare(self, settings: Mapping[str, str], role: str) -> None:
+        values = {"pid": sql.Literal(self.pid), "role": sql.Literal(role)}
         statement = _FIRST_STATEMENT.format(
-            identity=_IDENTITY,
-            pid=sql.Literal(self.pid),
-            role=sql.Literal(role),
-            settings=_set_all(settings),
+            identity=_IDENTITY, settings=_set_all(settings), **values
         )
-        (
-            (
-                *identity,
-                is_ours,
-                self._is_another_role,
-                self.server_address,
-                self.schemas,
-                self.foreign_owner,
-                _,
-            ),
-        ) = self.rows(statement)
+        (found,) = self.rows(statement)
+        is_ours, self._is_another_role, self.server_address, *others = found[3:]
         if not is_ours:
             raise PoolerError
-        self.identity = ServerIdentity(*identity)
+        self.schemas, self.foreign_owner, _ = others
+        self.identity = ServerIdentity(*found[:3])
 
     def identify(self) -> tuple[ServerIdentity, int]:
         """Return which server the session is on, and its database's oid; nothing is set."""
@@ -376,3 +368,88 @@ def _set_all(values: Mapping[str, str]) -> sql.Composed:
     return sql.SQL(", ").join(
         _SET_KNOWN.format(sql.Literal(name), sql.Literal(value)) for name, value in values.items()
     )
+
+
+def run_together(
+    work: Sequence[tuple[Session, Query]],
+    *,
+    meanwhile: Callable[[], object],
+    every_s: Callable[[], float],
+) -> list[BaseException | None]:
+    """Run one statement on each session, all at the same time.
+
+    When one fails the others are cancelled, and so they are when ``meanwhile`` raises, or when
+    the user presses Ctrl-C. No statement is under way any more when this returns or raises.
+
+    Args:
+        work: Sessions, each with its statement.
+        meanwhile: Called again and again while statements run. It must use other sessions.
+        every_s: Asked each time how long to wait before, in seconds.
+
+    Returns:
+        What each statement raised, None for those that succeeded, in the order of ``work``.
+    """
+    statements = _Statements(work)
+    try:
+        statements.send()
+        while not statements.are_settled(within_s=every_s()):
+            meanwhile()
+        statements.cancel_the_rest()
+    except BaseException:
+        statements.cancel_the_rest()
+        raise
+    return statements.outcomes
+
+
+class _Statements:
+    """Statements that were sent, and what has come back.
+
+    Ctrl-C may come between any two steps. So what is under way is not noted here: libpq knows.
+    """
+
+    def __init__(self, work: Sequence[tuple[Session, Query]]) -> None:
+        self._work = work
+        self._ended: dict[int, psycopg.Error | None] = {}
+
+    @property
+    def outcomes(self) -> list[BaseException | None]:
+        not_sent = psycopg.errors.QueryCanceled("another one failed before it was sent")
+        return [self._ended.get(number, not_sent) for number in range(len(self._work))]
+
+    def send(self) -> None:
+        for number, (session, statement) in enumerate(self._work):
+            try:
+                session.send(statement)
+            except psycopg.Error as error:
+                self._ended[number] = error
+                return
+
+    def are_settled(self, *, within_s: float) -> bool:
+        """Wait a little, and tell whether all have ended, or one has failed."""
+        self._wait(within_s)
+        return len(self._ended) == len(self._work) or any(self._ended.values())
+
+    def cancel_the_rest(self) -> None:
+        # A request to cancel that overtakes its statement is lost, so it is repeated.
+        while running := self._running():
+            for session in running:
+                with suppress(psycopg.Error):
+                    session.cancel()
+            self._wait(_CANCEL_AGAIN_S)
+
+    def _running(self) -> list[Session]:
+        return [session for session, _ in self._work if session.is_running]
+
+    def _wait(self, seconds: float) -> None:
+        with DefaultSelector() as selector:
+            for session in self._running():
+                selector.register(session, EVENT_READ)
+            selector.select(seconds)
+        for number, (session, _) in enumerate(self._work):
+            if number not in self._ended and (session.is_running or session.broken):
+                try:
+                    if not session.busy:
+                        session.finish()
+                        self._ended[number] = None
+                except psycopg.Error as error:
+                    self._ended[number] = error

@@ -11,11 +11,10 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
-from ..aliases import iter_postgresql_wrappers
-from ..conf import config
+from ..conf import config, iter_postgresql_wrappers
 from ..errors import ConfigurationError, MissingRightError, ServerUnavailableError
 from ..reporting import logger
-from .server import Server, maintenance_name
+from .server import Server, are_known_as_one, maintenance_name
 from .session import ServerIdentity, Session
 
 
@@ -229,6 +228,22 @@ def _target(wrapper: BaseDatabaseWrapper) -> Target:
 def get_server(wrapper: BaseDatabaseWrapper) -> Server:
     """Return the server that an alias leads to, by the way that maintenance sessions take."""
     return _build_server(wrapper, _overrides(wrapper.alias))
+
+
+def aliases_sharing_database(aliases: Iterable[str]) -> list[str]:
+    """Return every alias, mirrors included, that leads to the live database of one of these."""
+    wanted = set(aliases)
+    places = {wrapper.alias: _place(wrapper) for wrapper in iter_postgresql_wrappers()}
+    leading = [place for alias, place in places.items() if alias in wanted]
+    return [
+        alias
+        for alias, (address, name) in places.items()
+        if any(name == each and are_known_as_one(address, other) for other, each in leading)
+    ]
+
+
+def _place(wrapper: BaseDatabaseWrapper) -> tuple[tuple[str, str, str], str]:
+    return get_server(wrapper).address, str(wrapper.settings_dict["NAME"])
 
 
 def _build_server(wrapper: BaseDatabaseWrapper, overrides: Mapping[str, Any]) -> Server:

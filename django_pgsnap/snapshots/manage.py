@@ -1,10 +1,11 @@
-"""Housekeeping: rename, pin, annotate, refill and delete snapshots."""
+"""Housekeeping: rename, pin, annotate, refill, delete and prune snapshots."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from ..clones import transitions
 from ..clones.copying import copy_databases
@@ -17,18 +18,23 @@ from ..clones.spares import (
     plan_spare,
     wait_for_spare,
 )
-from ..clones.strategy import CopyJob, drop_database
-from ..clones.transitions import join_statements, rewrite_comment
+from ..clones.transitions import CopyJob, drop_database, join_statements, rewrite_comment
 from ..conf import config
-from ..errors import ObstacleError, PgsnapError, SnapshotExistsError, SnapshotPinnedError
+from ..errors import (
+    ConfigurationError,
+    ObstacleError,
+    PgsnapError,
+    SnapshotExistsError,
+    SnapshotPinnedError,
+)
 from ..messages import join_messages, message
 from ..postgres.advisory_locks import acquire_lock, try_acquire_lock
-from ..postgres.preconditions import check_collation, check_privileges
+from ..postgres.inspection import check_collation, check_privileges
 from ..reporting import Reporter
 from . import queries
-from .context import ServerContext, choose_targets
+from .context import ServerContext, choose_targets, find_snapshots
 from .operation import finish_operation, open_operation
-from .queries import find_snapshot_in
+from .queries import find_snapshot_in, list_snapshots
 from .types import CopyMember, Snapshot, Undo, UndoMember, undos_of
 
 
@@ -337,3 +343,64 @@ def _job(context: ServerContext, member: CopyMember) -> CopyJob:
         server=context.server,
         terminator=None,
     )
+
+
+def prune(
+    *,
+    keep: int | None = None,
+    older_than: timedelta | None = None,
+    max_bytes: int | None = None,
+    dry_run: bool = False,
+    reporter: Reporter | None = None,
+) -> list[Snapshot]:
+    """Delete snapshots that are not pinned, nor partly out of reach, the oldest first.
+
+    With ``older_than`` or ``max_bytes``, these say which go, and ``keep`` protects the newest from
+    that. With ``keep`` alone, all but the newest go.
+
+    Args:
+        keep: How many of the newest stay in any case; pinned ones are not counted.
+        older_than: Those above this age go.
+        max_bytes: As many go that the others occupy no more than this, spares not counted.
+        dry_run: Whether only to tell which would go.
+        reporter: Who hears about progress.
+
+    Returns:
+        The snapshots that are gone, or would be.
+
+    Raises:
+        ConfigurationError: No limit is given.
+    """
+    if keep is None and older_than is None and max_bytes is None:
+        raise ConfigurationError(
+            "Pruning needs a limit.", hint="Give --keep, --older-than or --max-size."
+        )
+    if dry_run:
+        found = [each for each in list_snapshots() if not each.unreachable]
+        return choose_to_prune(found, keep, older_than, max_bytes)
+    about = choose_targets(None)
+    with open_operation("prune", about, wait_s=config().wait_s, disturbs_live=False) as contexts:
+        found = [each for each in find_snapshots(contexts) if not each.unreachable]
+        unwanted = choose_to_prune(found, keep, older_than, max_bytes)
+        delete_in(contexts, unwanted, reporter or Reporter())
+    return unwanted
+
+
+def choose_to_prune(
+    found: Sequence[Snapshot],
+    keep: int | None,
+    older_than: timedelta | None,
+    max_bytes: int | None,
+) -> list[Snapshot]:
+    """Return which of these snapshots, newest first, shall go; arguments as for `prune`."""
+    loose = [snapshot for snapshot in found if not snapshot.pinned][keep or 0 :]
+    if older_than is None and max_bytes is None:
+        return loose
+    unwanted = []
+    occupied = sum(snapshot.size_bytes for snapshot in found)
+    for snapshot in reversed(loose):
+        is_old = older_than is not None and datetime.now(UTC) - snapshot.taken_at > older_than
+        if is_old or (max_bytes is not None and occupied > max_bytes):
+            unwanted.append(snapshot)
+            occupied -= snapshot.size_bytes
+    return unwanted

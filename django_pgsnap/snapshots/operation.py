@@ -6,25 +6,20 @@ finishes by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from threading import Thread
+from typing import Final, TypeVar
 
 import psycopg
 
-from ..clones.background import BackgroundStatements
 from ..clones.catalog import (
     AnyDatabase,
 )
-from ..clones.spares import describe_taken_name, plan_spare, wants_spare
+from ..clones.spares import BackgroundStatements, describe_taken_name, plan_spare, wants_spare
 from ..conf import config
-from ..connections.reconnect import (
-    aliases_sharing_database,
-    check_not_in_atomic,
-    close_connections,
-    repair_pools,
-)
+from ..connections.reconnect import check_not_in_atomic, close_connections, repair_pools
 from ..errors import (
     ConfigurationError,
     DatabaseBusyError,
@@ -38,11 +33,11 @@ from ..postgres.advisory_locks import (
     read_catalog_lock_holders,
 )
 from ..postgres.backends import BackendTerminator
-from ..postgres.parallel import start_in_thread
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import (
     Target,
+    aliases_sharing_database,
     group_by_server,
     live_database_names,
 )
@@ -52,6 +47,8 @@ from .context import ServerContext
 from .types import (
     CopyMember,
 )
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -287,3 +284,17 @@ def _other_spares(now: ServerContext, kept: Sequence[CopyMember]) -> list[str]:
         by_snapshot.values(), key=lambda spares: max(each.oid for each in spares), reverse=True
     )
     return [spare.name for spares in ranked[config().spares - 1 :] for spare in spares]
+
+
+def start_in_thread(work: Callable[[], Result]) -> Future[Result]:
+    """Begin some work in a thread that keeps nobody from ending the process."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future

@@ -6,15 +6,11 @@ from collections.abc import Collection, Sequence
 
 import psycopg
 
-from ..clones.background import drop_leftovers
 from ..clones.catalog import Database
 from ..clones.records import Record, RunRecord, TemplateRecord
-from ..clones.runs import drop_run
-from ..clones.spares import cancel_spare
-from ..clones.strategy import drop_database
-from ..clones.templates import drop_template
-from ..clones.test_databases import run_lock_key
-from ..clones.transitions import join_statements, unpublish
+from ..clones.spares import cancel_spare, drop_leftovers
+from ..clones.test_databases import drop_template, run_lock_key
+from ..clones.transitions import drop_database, join_statements, unpublish
 from ..conf import config
 from ..errors import MissingRightError
 from ..messages import Message, message
@@ -23,17 +19,22 @@ from ..postgres.server import drop_maintenance_database, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
-from .context import ServerContext, choose_targets, find_snapshots, find_undos, read_contexts
-from .manage import check_parts_outside
-from .managed import (
+from .context import (
     EVERYTHING,
     Kind,
     ManagedDatabase,
+    ServerContext,
+    choose_targets,
     describe_managed,
+    find_snapshots,
+    find_undos,
     list_published,
     list_test_databases,
+    read_contexts,
 )
+from .manage import check_parts_outside
 from .operation import open_operation
+from .throwaway import drop_run
 from .types import Snapshot, Undo
 
 

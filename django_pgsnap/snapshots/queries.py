@@ -31,8 +31,16 @@ from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import Target
 from ..reporting import Reporter
-from .context import ServerContext, choose_targets, find_snapshots, find_undos, read_contexts
-from .managed import ManagedDatabase, describe_beside, describe_managed
+from .context import (
+    ManagedDatabase,
+    ServerContext,
+    choose_targets,
+    describe_beside,
+    describe_managed,
+    find_snapshots,
+    find_undos,
+    read_contexts,
+)
 from .types import AnyMember, CopyMember, Snapshot, Undo
 
 # As many as can be looked over in a line.

@@ -10,17 +10,18 @@ from typing import Final, Self
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.names import new_identity
 from ..clones.records import Record
-from ..clones.swap import PropertiesChangedError, Swap, perform_swaps
+from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
 from ..conf import config
-from ..connections.reconnect import aliases_sharing_database, close_and_wait
-from ..connections.restore_detection import DatabaseReplaced
+from ..connections.reconnect import DatabaseReplaced, close_and_wait
 from ..errors import ServerUnavailableError
 from ..postgres.advisory_locks import HeldTooLongError
 from ..postgres.backends import BackendTerminator, end_diffs
-from ..postgres.contents import measure_databases
-from ..postgres.counters import read_counters
-from ..postgres.parallel import start_in_thread
-from ..postgres.preconditions import check_nothing_attached, check_privileges
+from ..postgres.inspection import (
+    check_nothing_attached,
+    check_privileges,
+    measure_databases,
+    read_counters,
+)
 from ..postgres.properties import (
     Properties,
     apply_properties,
@@ -28,10 +29,10 @@ from ..postgres.properties import (
     read_properties,
 )
 from ..postgres.server import Server
-from ..postgres.targets import Target, group_by_server
+from ..postgres.targets import Target, aliases_sharing_database, group_by_server
 from ..reporting import Reporter
 from .context import ServerContext
-from .operation import report_terminated
+from .operation import report_terminated, start_in_thread
 from .types import AnyMember, MemberT, Snapshot
 from .undo_history import KeptSet, Place, Successor, settle_history
 

@@ -10,14 +10,15 @@ from functools import partial
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity, spare_name, unfinished_name
+from ..clones.records import Record, parse_strategy
 from ..clones.spares import obtain_spare, wants_spare
-from ..clones.strategy import Clone, CopyJob, parse_strategy
+from ..clones.transitions import Clone, CopyJob
 from ..conf import config
-from ..connections.restore_detection import announce_restore, handle_announced_restore
+from ..connections.reconnect import announce_restore, handle_announced_restore
 from ..errors import ObstacleError, PgsnapError
 from ..messages import Message, join_messages, message
 from ..postgres.advisory_locks import describe_lock_holder, release_lock, try_acquire_lock
-from ..postgres.preconditions import check_collation
+from ..postgres.inspection import check_collation
 from ..postgres.server import Server, server_errors
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
@@ -96,7 +97,13 @@ def restore_as(
         snapshot = find_snapshot_in(contexts, name)
         check_complete(snapshot, databases)
         matched = list(match_with_live(contexts, snapshot.members))
-        incoming = _consumed(matched) if consume else _clones(matched, reporter)
+        copies = [member.database for _, _, member in matched]
+        incoming = [
+            IncomingDatabase.of(context, target, member, database)
+            for (context, target, member), database in zip(
+                matched, copies if consume else _clones(matched, reporter), strict=True
+            )
+        ]
         replaced_databases = replacements_of(incoming, snapshot)
         announce_restore(replaced_databases)
         drops = replace_live(incoming, request, reporter)
@@ -141,58 +148,37 @@ def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
     )
 
 
-def _consumed(
-    matched: Sequence[tuple[ServerContext, Target, CopyMember]],
-) -> list[IncomingDatabase]:
-    return [
-        IncomingDatabase.of(context, target, member, member.database)
-        for context, target, member in matched
-    ]
-
-
 def _clones(
     matched: Sequence[tuple[ServerContext, Target, CopyMember]], reporter: Reporter
-) -> list[IncomingDatabase]:
+) -> list[AnyDatabase]:
     """Return a spare of each copy, or else a clone made now."""
-    found = [
-        (context, target, member, _spare(context, target, member, reporter))
+    spares = [
+        obtain_spare(context.workers[target.alias], context.watcher, member.record, reporter)
         for context, target, member in matched
     ]
+    lacking = [each for each, spare in zip(matched, spares, strict=True) if spare is None]
     jobs = [
-        plan_clone(context, member, owner=member.database.owner)
-        for context, _, member, spare in found
-        if spare is None
+        plan_clone(context, member, owner=member.database.owner) for context, _, member in lacking
     ]
     if jobs:
         copy_databases(jobs, reporter)
-        member = next(member for _, _, member, spare in found if spare is None)
+        record = lacking[0][2].record
         reporter.note(
-            message(
-                "Copied {name!r}, {reason}.", name=member.record.name, reason=_why_no_spare(member)
-            )
+            message("Copied {name!r}, {reason}.", name=record.name, reason=_why_no_spare(record))
         )
     made = iter(jobs)
-    return [
-        IncomingDatabase.of(context, target, member, spare or _made(context, next(made)))
-        for context, target, member, spare in found
-    ]
+    return [spare or _made(next(made)) for spare in spares]
 
 
-def _why_no_spare(member: CopyMember) -> Message:
+def _why_no_spare(record: Record) -> Message:
     spares = config().spares
     if not spares:
         return message("since PGSNAP['SPARES'] is 0")
-    if not wants_spare(member.record):
+    if not wants_spare(record):
         return message("since PGSNAP['SPARE_MAX_BYTES'] allows no spare of a database as large")
     return message(
         "since it had no spare; the {count} snapshots last taken or restored have one", count=spares
     )
-
-
-def _spare(
-    context: ServerContext, target: Target, member: CopyMember, reporter: Reporter
-) -> AnyDatabase | None:
-    return obtain_spare(context.workers[target.alias], context.watcher, member.record, reporter)
 
 
 def plan_clone(context: ServerContext, member: CopyMember, *, owner: str) -> CopyJob:
@@ -217,8 +203,8 @@ def plan_clone(context: ServerContext, member: CopyMember, *, owner: str) -> Cop
     )
 
 
-def _made(context: ServerContext, job: CopyJob) -> AnyDatabase:
-    return load_catalog(context.watcher).databases[job.clone.name]
+def _made(job: CopyJob) -> AnyDatabase:
+    return load_catalog(job.watcher).databases[job.clone.name]
 
 
 # What checkpoints of this process are open: the database of each, and the thread, innermost last.

@@ -1,17 +1,20 @@
-"""Status: what the live databases are, and what undo would bring back."""
+"""Looking at live databases: what they are, what undo brings back, what an operation would meet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..postgres.contents import measure_databases
-from ..postgres.counters import DatabaseCounters, read_counters
+from django.db import connections
+
+from ..postgres.backends import Backend, read_backends
+from ..postgres.inspection import DatabaseCounters, measure_databases, read_counters
 from ..postgres.server import server_errors
 from ..postgres.targets import Target
 from .context import ServerContext, choose_targets, read_contexts
 from .queries import Overview, overview
+from .types import Snapshot
 from .undo_history import newest_of
 
 
@@ -90,3 +93,92 @@ def _read_live(
         by_undo=newest.by_undo,
         rows_written=counters.rows - newest.successor_rows if counters and known else None,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LivePreview:
+    """A live database as it is now.
+
+    Attributes:
+        size_bytes: What it occupies; None where it is missing, or our role may not know.
+    """
+
+    alias: str
+    name: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What an operation on live databases would meet.
+
+    Attributes:
+        idle: Sessions that have nothing to lose and would be ended, in words.
+        busy: Sessions that would be waited for, in words.
+    """
+
+    databases: tuple[LivePreview, ...]
+    idle: tuple[str, ...]
+    busy: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What the live databases occupy together, as far as that is known."""
+        return sum(live.size_bytes or 0 for live in self.databases)
+
+
+@server_errors()
+def preview(*, databases: Sequence[str] | None = None) -> Preview:
+    """Return what a take or a restore would meet.
+
+    The connections of the thread that asks are left out: those an operation lets go by itself.
+
+    Args:
+        databases: Aliases; None for all that the settings name.
+
+    Raises:
+        PgsnapError: Snapshots are switched off, or a server cannot be reached.
+    """
+    found: list[LivePreview] = []
+    idle: list[str] = []
+    busy: list[str] = []
+    for context in read_contexts("preview", choose_targets(databases)):
+        sizes = measure_databases(context.watcher, context.sources)
+        found += [
+            LivePreview(alias=target.alias, name=target.name, size_bytes=sizes.get(target.name))
+            for target in context.targets
+        ]
+        for backend in _others(context):
+            (idle if backend.is_idle and backend.endable else busy).append(backend.full_description)
+    return Preview(databases=tuple(found), idle=tuple(idle), busy=tuple(busy))
+
+
+def expected_take_s(earlier: Iterable[Snapshot], size_bytes: int) -> float | None:
+    """Return about how long a take will be, from how long the last one of such a size took.
+
+    Args:
+        earlier: Snapshots, newest first.
+        size_bytes: How much there is to copy.
+
+    Returns:
+        Seconds; None where no earlier one is anything to go by.
+    """
+    for snapshot in earlier:
+        if snapshot.size_bytes and 0.5 < size_bytes / snapshot.size_bytes < 2:  # noqa: PLR2004
+            return snapshot.seconds * size_bytes / snapshot.size_bytes
+    return None
+
+
+def _others(context: ServerContext) -> list[Backend]:
+    # Where pids of several servers are mixed, one too many may be left out, which does no harm.
+    ours = _pids_of_this_thread()
+    present = read_backends(context.watcher, context.sources)
+    return [backend for backend in present if backend.pid not in ours]
+
+
+def _pids_of_this_thread() -> set[int]:
+    return {
+        wrapper.connection.info.backend_pid
+        for wrapper in connections.all(initialized_only=True)
+        if wrapper.vendor == "postgresql" and wrapper.connection is not None
+    }

@@ -10,6 +10,7 @@ from datetime import datetime
 import django
 import psycopg
 
+from ..clones.catalog import load_catalog
 from ..clones.copying import CopyResult, copy_databases
 from ..clones.names import (
     copy_name,
@@ -20,14 +21,15 @@ from ..clones.names import (
     validate_name,
 )
 from ..clones.records import CopyRecord, Strategy, validate_note
-from ..clones.strategy import (
-    UNKNOWN_RATES,
+from ..clones.spares import cancel_spare
+from ..clones.strategy import CopyRates, check_strategy, choose_strategy
+from ..clones.transitions import (
     Clone,
     CopyJob,
-    CopyRates,
-    check_strategy,
-    choose_strategy,
     drop_database,
+    join_statements,
+    publish_copy,
+    unpublish,
 )
 from ..conf import config
 from ..errors import ServerUnavailableError, SnapshotExistsError
@@ -35,20 +37,24 @@ from ..git import Checkout, read_checkout
 from ..messages import message
 from ..postgres.advisory_locks import acquire_lock, wait_until_connectable
 from ..postgres.backends import BackendTerminator, open_temporary_session
-from ..postgres.contents import Contents, measure_databases, read_contents
-from ..postgres.parallel import start_in_thread
-from ..postgres.preconditions import check_collation, check_nothing_attached, check_privileges
+from ..postgres.inspection import (
+    Contents,
+    check_collation,
+    check_nothing_attached,
+    check_privileges,
+    measure_databases,
+    read_contents,
+)
 from ..postgres.properties import Properties, apply_properties, read_properties
 from ..postgres.server import Server
+from ..postgres.session import Query, Session
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from ..signals import post_take, pre_take
 from .context import ServerContext, choose_targets, group_copies
-from .operation import finish_operation, open_operation, report_terminated
-from .publish import Publication, publish_snapshot
+from .operation import finish_operation, open_operation, report_terminated, start_in_thread
 from .queries import report_finished
 from .types import CopyMember, Snapshot, snapshots_of
-from .undo_history import read_clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +86,11 @@ class TakePart:
     properties: Properties
     terminator: BackendTerminator
     job: CopyJob
+
+    def rates_after(self, how: CopyResult) -> CopyRates:
+        """Return how fast the server copies, with what this copy has shown."""
+        job = self.job
+        return self.rates.tried(job.clone.strategy, how.strategy, job.size_bytes, how.seconds)
 
     def put_properties(self, reporter: Reporter) -> None:
         """Set the clone up like the live database, and report what our role may not set."""
@@ -148,19 +159,15 @@ def take(
         left = finish_operation(
             contexts,
             current=snapshot.members if spare else (),
-            drops=_drops(replaced),
+            drops={
+                server: [to_drop_name(member.record.identity) for member in members]
+                for server, members in group_by_server(replaced).items()
+            },
             reporter=reporter,
         )
     report_finished(left, reporter)
     post_take.send(sender=Snapshot, snapshot=snapshot)
     return snapshot
-
-
-def _drops(replaced: Sequence[CopyMember]) -> dict[Server, list[str]]:
-    return {
-        server: [to_drop_name(member.record.identity) for member in members]
-        for server, members in group_by_server(replaced).items()
-    }
 
 
 def _settle_name(
@@ -203,7 +210,7 @@ def _take(
     for context in contexts:
         _check(context)
     parts = [part for context in contexts for part in plan_parts(context, request, reporter)]
-    taken_at = read_clock(contexts[0])
+    taken_at = contexts[0].read_clock()
     # In a large working copy git takes as long as the server.
     code = start_in_thread(read_checkout)
     copied = copy_databases([part.job for part in parts], reporter)
@@ -211,11 +218,7 @@ def _take(
         for part in parts:
             part.put_properties(reporter)
         records = build_records(parts, copied, request, code.result(), taken_at)
-        publications = [
-            Publication(context=part.context, clone=part.job.clone.name, record=record)
-            for part, record in zip(parts, records, strict=True)
-        ]
-        publish_snapshot(publications, replaced)
+        _publish(list(zip(parts, records, strict=True)), replaced)
     report_terminated([part.terminator for part in parts], reporter)
     return _published(contexts, records[0].set_id)
 
@@ -244,6 +247,63 @@ def _dropped_on_failure(parts: Sequence[TakePart]) -> Iterator[None]:
         raise
 
 
+def _publish(made: Sequence[tuple[TakePart, CopyRecord]], replaced: Sequence[CopyMember]) -> None:
+    """Make the clones a snapshot, and the members of the one that it replaces none any more.
+
+    On one server that is one transaction. On several, the old ones go when all the new ones are
+    there: if we are killed before, the new snapshot is incomplete, or both exist and the newer
+    counts; if anything fails, what is incomplete is taken back.
+    """
+    contexts = {part.context.server: part.context for part, _ in made}
+    for member in replaced:
+        cancel_spare(contexts[member.server].watcher, member.record)
+    publishing = [
+        (part.context, publish_copy(part.job.clone.name, record)) for part, record in made
+    ]
+    unpublishing = [(contexts[each.server], unpublish(each.record)) for each in replaced]
+    if len(contexts) == 1:
+        _send(publishing + unpublishing)
+    else:
+        try:
+            _send(publishing)
+        except BaseException:
+            _take_back(made)
+            raise
+        _send(unpublishing)
+
+
+def _take_back(made: Sequence[tuple[TakePart, CopyRecord]]) -> None:
+    """Unpublish what is published of a snapshot, unless all of it is.
+
+    A message may have done its work though its sender was interrupted, so the servers are asked,
+    from sessions that nothing has happened to yet. What is unpublished waits to be dropped.
+    """
+    published: list[tuple[Server, CopyRecord]] = []
+    for part, record in made:
+        server = part.context.server
+        with suppress(ServerUnavailableError), server.session("take back") as session:
+            if record.database in load_catalog(session).databases:
+                published.append((server, record))
+    if len(published) == len(made):
+        return
+    for server, record in published:
+        with (
+            suppress(psycopg.Error, ServerUnavailableError),
+            server.session("take back") as session,
+        ):
+            session.execute(unpublish(record))
+            session.execute(drop_database(to_drop_name(record.identity)))
+
+
+def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
+    """Run the statements, those of each server in one transaction."""
+    by_server: dict[Server, tuple[Session, list[Query]]] = {}
+    for context, statement in statements:
+        by_server.setdefault(context.server, (context.main, []))[1].append(statement)
+    for session, group in by_server.values():
+        session.execute(join_statements(group))
+
+
 def _published(contexts: Sequence[ServerContext], set_id: str) -> Snapshot:
     members = [member for context in contexts for member in context.reloaded().copies()]
     (snapshot,) = snapshots_of(member for member in members if member.record.set_id == set_id)
@@ -262,7 +322,9 @@ def plan_parts(
         reporter=reporter,
     )
     newest = _newest_copy(context)
-    rates = _rates_of(newest)
+    rates = CopyRates()
+    if newest:
+        rates = CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
     sizes = measure_databases(context.watcher, context.sources)
     for target in context.targets:
         identity = new_identity()
@@ -308,12 +370,6 @@ def _newest_copy(context: ServerContext) -> CopyRecord | None:
         if copy.trusted or copy.record.source in context.sources
     ]
     return max(records, key=lambda record: record.taken_at, default=None)
-
-
-def _rates_of(newest: CopyRecord | None) -> CopyRates:
-    if newest is None:
-        return UNKNOWN_RATES
-    return CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
 
 
 def _inspect(context: ServerContext, target: Target, wait_s: float, reporter: Reporter) -> Contents:
@@ -375,10 +431,5 @@ def build_records(
             connection_limit=part.properties.connection_limit,
         )
         for part, how in zip(parts, copied, strict=True)
-        for rates in [_rates(part, how)]
+        for rates in [part.rates_after(how)]
     ]
-
-
-def _rates(part: TakePart, how: CopyResult) -> CopyRates:
-    job = part.job
-    return part.rates.tried(job.clone.strategy, how.strategy, job.size_bytes, how.seconds)

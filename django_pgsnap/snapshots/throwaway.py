@@ -1,6 +1,8 @@
 """Throwaway clones: a command works on a clone of a snapshot, and the live databases stay alone.
 
-Whoever makes clones drops those that nobody uses any more; see `clones.runs`.
+The clones are open, since a command comes by connections of its own. So one is known by its record,
+and is in use as long as somebody holds the lock of its name. Whoever makes clones drops those that
+nobody uses any more.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import django
+import psycopg
 from psycopg import sql
 
+from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity
 from ..clones.records import CopyRecord, RunRecord
-from ..clones.runs import drop_abandoned_runs, drop_run
-from ..clones.strategy import CopyJob
-from ..clones.transitions import join_statements, publish_copy
+from ..clones.transitions import CopyJob, join_statements, publish_copy
 from ..conf import config
 from ..errors import CopyFailedError
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
@@ -140,3 +142,24 @@ def _record(copy: CopyRecord, postgresql: str, *, kept: bool) -> RunRecord:
         postgresql=postgresql,
         kept=kept,
     )
+
+
+def drop_abandoned_runs(session: Session) -> None:
+    """Drop the clones whose command is gone, however it went, unless they shall stay."""
+    for database in load_catalog(session).runs():
+        if not database.record.kept and try_acquire_lock(session, database.name):
+            drop_run(session, database.name)
+
+
+def drop_run(session: Session, name: str) -> None:
+    """Drop a clone whose lock is held, with the sessions that are left on it."""
+    if session.broken:
+        return  # the next run drops it
+    try:
+        session.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+    except psycopg.errors.InsufficientPrivilege:
+        # Somebody whom we may not end is on it; when they have left, the next run drops it.
+        return
+    release_lock(session, name)

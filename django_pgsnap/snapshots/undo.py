@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..connections.restore_detection import announce_restore, handle_announced_restore
+from ..connections.reconnect import announce_restore, handle_announced_restore
 from ..errors import NothingToUndoError, ObstacleError
 from ..messages import join_messages
 from ..reporting import Reporter

@@ -18,22 +18,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Self
 
 import django
 import psycopg
-from psycopg import sql
 
 from ..clones.catalog import AnyDatabase
 from ..clones.names import new_identity, to_drop_name
 from ..clones.records import Parts, Record, UndoRecord
 from ..clones.transitions import join_statements, rewrite_comment, unpublish
 from ..conf import config
-from ..formatting import format_size
-from ..messages import message
+from ..messages import format_size, message
 from ..postgres.backends import end_diffs
-from ..postgres.counters import DatabaseCounters, read_counters
+from ..postgres.inspection import DatabaseCounters, read_counters
 from ..postgres.server import Server
 from ..postgres.session import Query
 from ..postgres.targets import Target, group_by_server
@@ -41,21 +39,10 @@ from ..reporting import Reporter
 from .context import ServerContext, find_undos
 from .types import Undo, UndoMember
 
-# As a number, since a role may have settings of its own for how a date is written.
-_NOW: Final = sql.SQL(
-    "SELECT (extract(epoch FROM pg_catalog.clock_timestamp())"
-    " OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"
-)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNKNOWN: Final = DatabaseCounters(epoch="", sessions=-1, transactions=-1, rows=-1)
 
 # A live database: its server and its name.
 Place = tuple[Server, str]
-
-
-def read_clock(context: ServerContext) -> datetime:
-    """Return the time of a server, by which all that is kept is dated."""
-    return _EPOCH + timedelta(microseconds=context.watcher.value(_NOW))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +110,7 @@ class KeptSet:
         return cls(
             set_id=new_identity(),
             parts=parts,
-            taken_at=max([read_clock(contexts[0]), *later]),
+            taken_at=max([contexts[0].read_clock(), *later]),
             by_undo=by_undo,
             newest=newest_of(kept),
         )

@@ -20,7 +20,7 @@ from django.test import TestCase, TransactionTestCase
 from django.test.testcases import TestData  # type: ignore[attr-defined]
 
 from ..conf import test_config
-from ..connections.restore_detection import clear_caches
+from ..connections.reconnect import clear_caches
 from ..errors import ConfigurationError
 from .databases import snapshot_source
 from .reset.baseline import Baseline

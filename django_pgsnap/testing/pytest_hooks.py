@@ -11,7 +11,7 @@ from unittest.util import strclass
 
 from django.test import TransactionTestCase
 
-from ..connections.restore_detection import clear_caches
+from ..connections.reconnect import clear_caches
 from .cases import (
     has_own_start,
     patch_method,

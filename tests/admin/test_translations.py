@@ -26,7 +26,7 @@ FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "message"}
 JOURNEY = (
     *("postgres", "clones", "snapshots", "comparison", "connections", "safety.py", "messages.py"),
 )
-ELSEWHERE = {"throwaway.py", "prune.py", "before_migrate.py"}
+ELSEWHERE = {"throwaway.py", "before_migrate.py"}
 TAG = re.compile(r'{% translate "([^"]+)"')
 BLOCK = re.compile(
     r"{% blocktranslate.*?%}(.*?)(?:{% plural %}.*?)?{% endblocktranslate %}", re.DOTALL

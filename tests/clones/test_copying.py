@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.clones import barrier, copying
-from django_pgsnap.clones.copying import copy_databases
+from django_pgsnap.clones import copying
+from django_pgsnap.clones.copying import CopyBarrier, copy_databases
 from django_pgsnap.clones.records import Strategy
-from django_pgsnap.clones.strategy import Clone, CopyJob
+from django_pgsnap.clones.transitions import Clone, CopyJob
 from django_pgsnap.errors import CopyFailedError, DatabaseBusyError
 from django_pgsnap.postgres import backends
 from django_pgsnap.postgres.backends import BackendTerminator
@@ -214,13 +214,13 @@ def test_session_that_is_starting(
     """A session that is still starting may come to write, so no copy begins before it is there."""
     jobs = [make_job(), make_job("other")]
     was_open: list[bool] = []
-    look = barrier.CopyBarrier.open_if_still
+    look = CopyBarrier.open_if_still
 
-    def look_and_tell(self: barrier.CopyBarrier) -> None:
+    def look_and_tell(self: CopyBarrier) -> None:
         look(self)
         was_open.append(self.is_open)
 
-    monkeypatch.setattr(barrier.CopyBarrier, "open_if_still", look_and_tell)
+    monkeypatch.setattr(CopyBarrier, "open_if_still", look_and_tell)
     with _starting(clean_server, "live"):
         copying = Background(lambda: copy_databases(jobs, Reporter()))
         until(lambda: len(was_open) >= 3)
@@ -260,7 +260,7 @@ def test_tries_again_for_one_moment(
     make_job: MakeJob, databases: ListDatabases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the databases were not still, clients are let in, and all is made anew."""
-    monkeypatch.setattr(barrier, "_LONGEST_S", 0.2)
+    monkeypatch.setattr(copying, "_LONGEST_S", 0.2)
     tries = []
 
     def first_time(_: Clone) -> bool:
@@ -280,7 +280,7 @@ def test_gives_up_on_one_moment(
     make_job: MakeJob, databases: ListDatabases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where they are not still when the time is over, nothing stays."""
-    monkeypatch.setattr(barrier, "_LONGEST_S", 0.2)
+    monkeypatch.setattr(copying, "_LONGEST_S", 0.2)
     jobs = [make_job("first", wait_s=0.3), tampered(make_job("second"), pg.SQL("SELECT 1"))]
 
     with pytest.raises(DatabaseBusyError) as caught:

@@ -8,18 +8,18 @@ import pytest
 from django.conf import settings
 from psycopg import sql as pg
 
-from django_pgsnap.clones.background import BackgroundStatements
 from django_pgsnap.clones.catalog import Database, load_catalog
 from django_pgsnap.clones.names import copy_name, spare_name
 from django_pgsnap.clones.records import CopyRecord
 from django_pgsnap.clones.spares import (
+    BackgroundStatements,
     cancel_spare,
     obtain_spare,
     plan_spare,
     wait_for_spare,
     wants_spare,
 )
-from django_pgsnap.clones.strategy import Clone
+from django_pgsnap.clones.transitions import Clone
 from django_pgsnap.postgres.advisory_locks import (
     acquire_lock,
     read_lock_holder,

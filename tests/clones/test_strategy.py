@@ -7,18 +7,16 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.clones import strategy as strategies
-from django_pgsnap.clones.records import STRATEGIES, Strategy
+from django_pgsnap.clones.records import STRATEGIES, Strategy, parse_strategy
 from django_pgsnap.clones.strategy import (
     WAL_LOG_MAX_BYTES,
-    Clone,
     CopyRates,
     check_strategy,
     choose_strategy,
-    drop_database,
     is_refusal_to_share_blocks,
-    parse_strategy,
     shares_blocks,
 )
+from django_pgsnap.clones.transitions import Clone, drop_database
 from django_pgsnap.errors import ConfigurationError
 from django_pgsnap.postgres.session import Session
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, SessionAs

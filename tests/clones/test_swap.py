@@ -13,11 +13,7 @@ from psycopg import sql as pg
 from django_pgsnap.clones.catalog import load_catalog
 from django_pgsnap.clones.names import to_drop_name, undo_name
 from django_pgsnap.clones.records import encode_record
-from django_pgsnap.clones.swap import (
-    PropertiesChangedError,
-    Swap,
-    perform_swaps,
-)
+from django_pgsnap.clones.transitions import PropertiesChangedError, Swap, perform_swaps
 from django_pgsnap.errors import ChangedMeanwhileError, DatabaseBusyError, MissingRightError
 from django_pgsnap.postgres.backends import BackendTerminator
 from django_pgsnap.postgres.properties import read_properties

@@ -11,7 +11,7 @@ from django.db import InterfaceError, OperationalError, connection, connections,
 from django.db.backends.signals import connection_created
 from django.test import modify_settings
 
-from django_pgsnap.connections import restore_detection
+from django_pgsnap.connections import reconnect
 from django_pgsnap.connections.reconnect import get_open_pool
 from django_pgsnap.signals import post_restore
 from django_pgsnap.snapshots.restore import restore
@@ -51,7 +51,7 @@ def twin(live: str, request: pytest.FixtureRequest, server: Server) -> str:
     make_twin(server, live)
     write("Ursula")
     point("default", **KINDS[request.param])
-    restore_detection.watch_connections()
+    reconnect.watch_connections()
     connection.ensure_connection()
     connection.close()
     fill_pool()
@@ -160,7 +160,7 @@ def test_costs_nothing(twin: str) -> None:
     started = time.perf_counter()
 
     for _ in range(10_000):
-        restore_detection.is_ended(connection)
+        reconnect.is_ended(connection)
 
     assert (time.perf_counter() - started) / 10_000 < 0.0001
 
@@ -224,7 +224,7 @@ def test_types_that_were_stale_when_read(twin: str) -> None:
     """A connection whose caches prove to be stale later on is made anew, but in no transaction."""
     before = pid()
     with transaction.atomic():
-        restore_detection.clear_caches("default")
+        reconnect.clear_caches("default")
         inside = pid()
     after = [pid(), pid()]
 

@@ -9,8 +9,8 @@ from django.contrib.sites.models import Site
 from django.db import OperationalError, connection, connections
 from psycopg import sql as pg
 
-from django_pgsnap.connections import restore_detection
-from django_pgsnap.connections.restore_detection import check_oid, connected_aliases
+from django_pgsnap.connections import reconnect
+from django_pgsnap.connections.reconnect import check_oid, connected_aliases
 from django_pgsnap.errors import SnapshotNotFoundError
 from django_pgsnap.signals import post_restore
 from django_pgsnap.snapshots.restore import restore
@@ -128,9 +128,9 @@ def test_threads_that_meet_it_together(live: str, server: Server, sql: RunSql) -
     looked = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND query = %s AND state = 'idle'"
 
     with threads(3) as three, heard(post_restore) as calls:
-        with restore_detection._deciding:
+        with reconnect._deciding:
             answers = [each.submit(answer, "/state/") for each in three]
-            until(lambda: len(sql(looked, [live, restore_detection._DATABASE])) == 3)
+            until(lambda: len(sql(looked, [live, reconnect._DATABASE])) == 3)
         fresh = [is_fresh(each.result(), authors=0) for each in answers]
 
     assert fresh == [True, True, True]

@@ -21,8 +21,8 @@ from django.test import TransactionTestCase, modify_settings, override_settings
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from django_pgsnap.connections import restore_detection
-from django_pgsnap.connections.restore_detection import watch_connections
+from django_pgsnap.connections import reconnect
+from django_pgsnap.connections.reconnect import watch_connections
 from django_pgsnap.signals import post_restore
 from tests.conftest import RunSql, SetAlias
 from tests.project import point
@@ -263,7 +263,7 @@ def test_look_is_not_counted(live: str, debug: bool, settings: Settings) -> None
     with CaptureQueriesContext(connection) as captured:
         connection.close()
         connection.ensure_connection()
-        restore_detection._check_before_request()
+        reconnect._check_before_request()
 
     assert captured.captured_queries == []
     assert connection.queries == []
@@ -273,7 +273,7 @@ def test_no_transaction_is_left_open(live: str, sql: RunSql) -> None:
     """With AUTOCOMMIT off, looking leaves no session inside a transaction."""
     point("default", AUTOCOMMIT=False, CONN_MAX_AGE=600)
     connection.ensure_connection()
-    restore_detection._check_before_request()
+    reconnect._check_before_request()
 
     states = sql("SELECT state FROM pg_stat_activity WHERE datname = %s", [live])
 
@@ -356,10 +356,7 @@ def test_off(live: str, pgsnap: dict[str, Any], unwatched: None) -> None:
 
     assert connection.settings_dict["CONN_HEALTH_CHECKS"] is False
     assert not is_watched()
-    assert (
-        restore_detection._check_before_request
-        not in request_started._live_receivers(WSGIHandler)[0]
-    )
+    assert reconnect._check_before_request not in request_started._live_receivers(WSGIHandler)[0]
 
 
 def test_debug_switches_it_on(live: str, unwatched: None) -> None:
@@ -411,12 +408,12 @@ def unwatched() -> Iterator[None]:
 
 
 def is_watched() -> bool:
-    return DatabaseWrapper.connect is restore_detection._connect
+    return DatabaseWrapper.connect is reconnect._connect
 
 
 def _unwatch() -> None:
-    DatabaseWrapper.connect = restore_detection._django_connect  # type: ignore[method-assign]
-    unhealthy = restore_detection._django_close_if_unhealthy
+    DatabaseWrapper.connect = reconnect._django_connect  # type: ignore[method-assign]
+    unhealthy = reconnect._django_close_if_unhealthy
     DatabaseWrapper.close_if_health_check_failed = unhealthy  # type: ignore[method-assign]
     for handler in (WSGIHandler, ASGIHandler):
-        request_started.disconnect(sender=handler, dispatch_uid=restore_detection._DISPATCH_UID)
+        request_started.disconnect(sender=handler, dispatch_uid=reconnect._DISPATCH_UID)

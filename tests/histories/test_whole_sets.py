@@ -17,8 +17,7 @@ from django_pgsnap.errors import (
     SnapshotExistsError,
     SnapshotNotFoundError,
 )
-from django_pgsnap.snapshots.manage import annotate, delete, pin, rename
-from django_pgsnap.snapshots.prune import prune
+from django_pgsnap.snapshots.manage import annotate, delete, pin, prune, rename
 from django_pgsnap.snapshots.purge import purge
 from django_pgsnap.snapshots.queries import get, list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore

@@ -3,8 +3,8 @@
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.postgres import contents
-from django_pgsnap.postgres.contents import Contents, read_contents, read_sequence_positions
+from django_pgsnap.postgres import inspection
+from django_pgsnap.postgres.inspection import Contents, read_contents, read_sequence_positions
 from django_pgsnap.postgres.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
 
@@ -119,7 +119,7 @@ def test_copy_has_the_same_positions(
 
 def test_many_sequences(inside: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sequences are read a part at a time, and every part counts."""
-    monkeypatch.setattr(contents, "_SEQUENCES_PER_QUERY", 2)
+    monkeypatch.setattr(inspection, "_SEQUENCES_PER_QUERY", 2)
     before = positions_after(inside, *(f"CREATE SEQUENCE s{number}" for number in range(5)))
 
     assert positions_after(inside, "SELECT nextval('s0')") != before

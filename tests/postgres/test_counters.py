@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.postgres.counters import DatabaseCounters, read_counters
+from django_pgsnap.postgres.inspection import DatabaseCounters, read_counters
 from django_pgsnap.postgres.session import Session
 from tests.conftest import MakeDatabase, RunSql, ServerAs
 from tests.servers import Server

@@ -12,13 +12,13 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.postgres.parallel import run_together, start_in_thread
-from django_pgsnap.postgres.session import Session
+from django_pgsnap.postgres.session import Session, run_together
+from django_pgsnap.snapshots.operation import start_in_thread
 from tests.conftest import RunSql, SessionAs
 from tests.watching import PATIENCE_S
 
 # Where Ctrl-C may find us while statements are under way.
-OURS = {"django_pgsnap.postgres.parallel", "django_pgsnap.postgres.session", "selectors"}
+OURS = {"django_pgsnap.postgres.session", "selectors"}
 
 SLEEP = pg.SQL("SELECT pg_sleep(60)")
 NOW = pg.SQL("SELECT 1")

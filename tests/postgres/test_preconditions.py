@@ -5,7 +5,7 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.errors import MissingRightError, ObstacleError
-from django_pgsnap.postgres.preconditions import (
+from django_pgsnap.postgres.inspection import (
     check_collation,
     check_nothing_attached,
     check_privileges,

@@ -11,8 +11,7 @@ from django_pgsnap.clones.records import Part, Record, encode_record
 from django_pgsnap.comparison.diff import diff
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import ObstacleError
-from django_pgsnap.snapshots.manage import annotate, delete, pin, refill, rename
-from django_pgsnap.snapshots.prune import prune
+from django_pgsnap.snapshots.manage import annotate, delete, pin, prune, refill, rename
 from django_pgsnap.snapshots.purge import purge
 from django_pgsnap.snapshots.queries import overview
 from django_pgsnap.snapshots.restore import restore

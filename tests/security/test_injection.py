@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from psycopg import sql as pg
 from pytest_django import Settings
 
-from django_pgsnap import formatting
 from django_pgsnap.clones.names import is_valid_name
 from django_pgsnap.clones.records import Record, encode_record
 from django_pgsnap.management import output
 from django_pgsnap.management.output import print_snapshot
-from django_pgsnap.migration_drift import KnownMigrations
+from django_pgsnap.messages import printable
 from django_pgsnap.snapshots.manage import annotate
 from django_pgsnap.snapshots.queries import get
 from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.types import KnownMigrations
 from tests.conftest import MIGRATOR, TEMPLATE, MakeDatabase, RunSql
 from tests.records import copy_record
 from tests.servers import Server
@@ -104,7 +104,7 @@ def look(*arguments: str) -> str:
         printed.append(_print(StringIO(), *arguments, "--json"))
     for text in printed:
         for line in text.split("\n"):
-            assert formatting.printable(line) == line
+            assert printable(line) == line
     return printed[0]
 
 
@@ -138,8 +138,8 @@ def test_notes(note: str, seeded: Record) -> None:
 
     assert get("seeded").note == note
     if len(note) < 400:  # what does not fit on a line is folded
-        assert squeezed(formatting.printable(note)) in squeezed(listed)
-        assert squeezed(formatting.printable(note)) in squeezed(shown)
+        assert squeezed(printable(note)) in squeezed(listed)
+        assert squeezed(printable(note)) in squeezed(shown)
 
 
 @settings(max_examples=10)
@@ -246,7 +246,7 @@ def test_branch(live: str, tmp_path: Path, settings: Settings) -> None:
     look("take", "seeded")
 
     assert get("seeded").git_branch == branch
-    assert formatting.printable(branch) in look("list")
+    assert printable(branch) in look("list")
     look("show", "seeded")
 
 

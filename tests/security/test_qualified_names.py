@@ -16,7 +16,7 @@ PACKAGE = Path(django_pgsnap.__file__).parent
 
 # Whose statements run before the search path is set, or on a connection of Django's.
 QUALIFIED = [
-    *("connections/restore_detection.py", "postgres/counters.py", "postgres/session.py"),
+    *("connections/reconnect.py", "postgres/inspection.py", "postgres/session.py"),
     *("testing/reset/baseline.py", "testing/reset/changes.py", "testing/reset/connections.py"),
 ]
 # Where a session is made of a connection: by `Server`, which sets it up, or of Django's.

@@ -10,8 +10,7 @@ from pytest_django import Settings
 
 from django_pgsnap.clones.names import spare_name, unfinished_name
 from django_pgsnap.clones.records import TemplateRecord
-from django_pgsnap.clones.strategy import Clone
-from django_pgsnap.clones.transitions import publish_copy
+from django_pgsnap.clones.transitions import Clone, publish_copy
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import InvalidNameError, SnapshotExistsError, SnapshotNotFoundError
 from django_pgsnap.postgres.advisory_locks import lock_key

@@ -5,12 +5,12 @@ from django.db import connection
 
 from django_pgsnap.postgres.advisory_locks import LockHolder, lock_key
 from django_pgsnap.postgres.targets import list_targets
-from django_pgsnap.snapshots.preview import expected_take_s, preview
 from django_pgsnap.snapshots.queries import (
     find_running_operations,
     overview,
     read_carried_properties,
 )
+from django_pgsnap.snapshots.status import expected_take_s, preview
 from django_pgsnap.snapshots.take import take
 from tests.conftest import MakeRole, RunSql
 from tests.servers import Server

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from django_pgsnap.errors import ConfigurationError
-from django_pgsnap.snapshots.prune import prune
+from django_pgsnap.snapshots.manage import prune
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.take import take
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from types import ModuleType
 from typing import NoReturn
 
 import pytest
@@ -9,10 +10,10 @@ from psycopg import sql
 
 from django_pgsnap.errors import ServerError
 from django_pgsnap.postgres.session import Session
-from django_pgsnap.snapshots.preview import preview
+from django_pgsnap.snapshots import context, status
 from django_pgsnap.snapshots.purge import list_managed_databases
 from django_pgsnap.snapshots.restore import restore
-from django_pgsnap.snapshots.status import LiveState, read_status
+from django_pgsnap.snapshots.status import LiveState, preview, read_status
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import Call, RunSql
@@ -20,10 +21,10 @@ from tests.project import close_connections
 from tests.servers import Server
 from tests.watching import settle, write
 
-LOOKS: dict[str, Callable[[], object]] = {
-    "preview": preview,
-    "managed": list_managed_databases,
-    "status": read_status,
+LOOKS: dict[Callable[[], object], ModuleType] = {
+    preview: status,
+    read_status: status,
+    list_managed_databases: context,
 }
 
 
@@ -118,8 +119,10 @@ def test_several_databases_as_json(lives: dict[str, str], call: Call) -> None:
     assert lines[0].startswith("Live (default): 'seeded', restored just now")
 
 
-@pytest.mark.parametrize("module", LOOKS)
-def test_session_that_is_ended(module: str, live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("look", LOOKS)
+def test_session_that_is_ended(
+    look: Callable[[], object], live: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever only looks hears what the server said as an error of ours, too."""
     take("m", spare=False)
 
@@ -127,7 +130,7 @@ def test_session_that_is_ended(module: str, live: str, monkeypatch: pytest.Monke
         session.rows(sql.SQL("SELECT pg_terminate_backend(pg_backend_pid())"))
         pytest.fail("it goes on")
 
-    monkeypatch.setattr(f"django_pgsnap.snapshots.{module}.measure_databases", end)
+    monkeypatch.setattr(LOOKS[look], "measure_databases", end)
 
     with pytest.raises(ServerError, match="terminating connection"):
-        LOOKS[module]()
+        look()

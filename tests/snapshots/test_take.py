@@ -9,10 +9,10 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from django_pgsnap.clones import strategy
+from django_pgsnap.clones import strategy as strategies
 from django_pgsnap.clones.names import spare_name, unfinished_name
-from django_pgsnap.clones.records import Strategy, decode_record
-from django_pgsnap.clones.strategy import CopyRates, parse_strategy
+from django_pgsnap.clones.records import Strategy, decode_record, parse_strategy
+from django_pgsnap.clones.strategy import CopyRates
 from django_pgsnap.errors import (
     ConfigurationError,
     DatabaseBusyError,
@@ -229,8 +229,8 @@ def test_every_strategy_copies(strategy: Strategy, live: str) -> None:
 @pytest.mark.pg(">= 18")
 def test_strategy_by_experience(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file system shares no blocks, the other way is tried once, then it is known."""
-    monkeypatch.setattr(strategy, "WAL_LOG_MAX_BYTES", 0)
-    monkeypatch.setattr(strategy, "_TELLING_BYTES", 1)
+    monkeypatch.setattr(strategies, "WAL_LOG_MAX_BYTES", 0)
+    monkeypatch.setattr(strategies, "_TELLING_BYTES", 1)
 
     first, second, third = (take(name).members[0].record for name in ("first", "second", "third"))
 

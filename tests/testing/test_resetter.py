@@ -18,9 +18,9 @@ from psycopg import sql as pg
 
 from django_pgsnap import safety
 from django_pgsnap.conf import TEST_DATABASES
-from django_pgsnap.connections.restore_detection import check_oid
+from django_pgsnap.connections.reconnect import check_oid
 from django_pgsnap.errors import DatabaseBusyError
-from django_pgsnap.postgres.counters import count_rows_written
+from django_pgsnap.postgres.inspection import count_rows_written
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.signals import post_restore
 from django_pgsnap.testing.databases import own_databases

@@ -10,7 +10,7 @@ from django_pgsnap.clones.test_databases import TestDatabaseComment
 from django_pgsnap.postgres.advisory_locks import release_lock, try_acquire_lock, wait_for_lock
 from django_pgsnap.postgres.server import Server
 from django_pgsnap.postgres.session import Session
-from django_pgsnap.testing.databases import clones, template_spares, templates
+from django_pgsnap.testing.databases import clones, templates
 from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import ListDatabases, MakeDatabase, ServerAs, SessionAs
 from tests.suites.wanted import RECORDING, wanted
@@ -33,15 +33,15 @@ def template(session: Session, make_database: MakeDatabase) -> TemplateRecord:
 
 def test_taken(session: Session, ours: Server, template: TemplateRecord) -> None:
     """What the server was sent off to make is there for the next run, once, and shut till then."""
-    template_spares.order_template_spare(ours, template.database)
+    templates.order_template_spare(ours, template.database)
 
-    spare = template_spares.obtain_template_spare(session, template)
+    spare = templates.obtain_template_spare(session, template)
 
     assert spare == spare_name(template.set_id)
     assert load_catalog(session).leftovers([], []) == []
     comment = TestDatabaseComment(database="test_more", source="live", complete=True, kept=False)
     clones.turn_into_test_database(session, spare, comment)
-    assert template_spares.obtain_template_spare(session, template) is None
+    assert templates.obtain_template_spare(session, template) is None
 
 
 def test_ordered_twice(
@@ -51,22 +51,22 @@ def test_ordered_twice(
     other = session_as()
     try_acquire_lock(other, spare_name(template.set_id))
 
-    template_spares.order_template_spare(ours, template.database)
+    templates.order_template_spare(ours, template.database)
 
     other.close()
-    assert template_spares.obtain_template_spare(session, template) is None
+    assert templates.obtain_template_spare(session, template) is None
 
 
 def test_only_of_the_template_used_last(
     session: Session, ours: Server, template: TemplateRecord, databases: ListDatabases
 ) -> None:
     """When the spare of another template is made, that of an earlier one is dropped."""
-    template_spares.order_template_spare(ours, template.database)
+    templates.order_template_spare(ours, template.database)
     wait_for_lock(session, spare_name(template.set_id))
     release_lock(session, spare_name(template.set_id))
     newer = publish(session)
 
-    template_spares.order_template_spare(ours, newer.database)
+    templates.order_template_spare(ours, newer.database)
 
     for each in (template, newer):
         wait_for_lock(session, spare_name(each.set_id))
@@ -82,22 +82,22 @@ def test_not_wanted(
 ) -> None:
     """The settings of spares count for those of templates, too."""
     with override_settings(PGSNAP=settings):
-        template_spares.order_template_spare(ours, template.database)
+        templates.order_template_spare(ours, template.database)
 
-    assert template_spares.obtain_template_spare(session, template) is None
+    assert templates.obtain_template_spare(session, template) is None
 
 
 def test_gone_with_its_template(session: Session, ours: Server, template: TemplateRecord) -> None:
     """The spare of a template that made room for a newer one is not used, but swept."""
-    template_spares.order_template_spare(ours, template.database)
-    old = template_spares.obtain_template_spare(session, template)
+    templates.order_template_spare(ours, template.database)
+    old = templates.obtain_template_spare(session, template)
     assert old is not None
     release_lock(session, old)
 
     with override_settings(PGSNAP={"TEST": {"KEEP": 1}}):
         new = publish(session)
 
-    assert template_spares.obtain_template_spare(session, new) is None
+    assert templates.obtain_template_spare(session, new) is None
     assert [left.name for left in load_catalog(session).leftovers([], [])] == [old]
     clones.sweep_dead_runs(session, "live")
     assert load_catalog(session).databases.get(old) is None

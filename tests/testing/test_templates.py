@@ -10,7 +10,7 @@ from psycopg import sql as pg
 
 from django_pgsnap.clones.catalog import load_catalog
 from django_pgsnap.clones.records import TemplateRecord
-from django_pgsnap.clones.templates import prune_templates
+from django_pgsnap.clones.test_databases import prune_templates
 from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import templates

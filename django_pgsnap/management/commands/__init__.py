@@ -1,6 +1,6 @@
 """Django's management commands of this app."""
 
-from ...aliases import PSYCOPG_HINT, psycopg_problem
+from ...conf import PSYCOPG_HINT, psycopg_problem
 
 # Django shows a traceback for any other error that comes while it loads a command.
 if problem := psycopg_problem():

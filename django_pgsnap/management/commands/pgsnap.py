@@ -6,8 +6,8 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -16,22 +16,23 @@ from ...clones.names import new_identity
 from ...clones.records import Strategy
 from ...conf import RUN_DATABASES
 from ...errors import PgsnapError
-from ...formatting import format_ago, format_seconds, format_size
-from ...migration_drift import KnownMigrations, describe_drift
+from ...messages import format_ago, format_seconds, format_size
 from ...safety import allow_here
 from ...snapshots import manage, queries
-from ...snapshots.preview import preview
 from ...snapshots.restore import restore
-from ...snapshots.status import read_status
+from ...snapshots.status import preview, read_status
 from ...snapshots.take import take
 from ...snapshots.throwaway import open_throwaway
-from ...snapshots.types import Snapshot
+from ...snapshots.types import KnownMigrations, Snapshot, describe_drift
 from ...snapshots.undo import undo as undo_restore
+from ..base import describe_kept_state, describe_next_undo
 from ..completion import completion_script
 from ..facts import diagnosis_facts, overview_facts, snapshot_facts, status_facts, undo_facts
-from ..progress import CommandReporter
 from ..removal import Removal
 from ..run import run_command
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _STEPS = 2  # the verbosity that shows steps and notes
 _YES = ("y", "yes")
@@ -101,7 +102,7 @@ class Command(Removal):
         if migrate:
             self._migrate(snapshot)
         elif self._tells_more:
-            self._print_sentences([*describe_drift(drift), *_describe_next_undo(reporter)])
+            self._print_sentences([*describe_drift(drift), *describe_next_undo(reporter.overview)])
 
     def _preview_restore(self, name: str | None, databases: Sequence[str] | None) -> None:
         snapshot = queries.get(name, databases=databases)
@@ -137,10 +138,8 @@ class Command(Removal):
             lambda: undo_facts(undone),
         )
         if self._tells_more:
-            from ..output import describe_kept_state
-
             live = f"Live: {describe_kept_state(undone)}, brought back by undo."
-            self._print_sentences([live, *_describe_next_undo(reporter)])
+            self._print_sentences([live, *describe_next_undo(reporter.overview)])
 
     def _status(self, *, databases: Sequence[str] | None) -> None:
         from ..output import print_status
@@ -330,6 +329,17 @@ class Command(Removal):
         if diagnosis.problems:
             raise CommandError(summarize_problems(diagnosis))
 
+    def _print_facts(self, facts: Callable[[], object], show: Callable[[Console], object]) -> None:
+        if self._as_json:
+            self._print_json(facts())
+        else:
+            show(self._console())
+
+    def _console(self) -> Console:
+        from ..output import make_console  # rich takes its time
+
+        return make_console(self.stdout, colour=self._colour)
+
     def _migrate(self, snapshot: Snapshot) -> None:
         for alias in snapshot.aliases:
             call_command(
@@ -341,12 +351,6 @@ class Command(Removal):
                 stdout=self.stdout,
                 stderr=self.stderr,
             )
-
-
-def _describe_next_undo(reporter: CommandReporter) -> Iterable[str]:
-    from ..output import describe_next_undo
-
-    return describe_next_undo(reporter.overview) if reporter.overview else ()
 
 
 def _way_back(name: str) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import psycopg
 from psycopg import sql
 
 from ...clones import transitions
-from ...clones.background import drop_leftovers
 from ...clones.catalog import load_catalog
 from ...clones.names import new_identity, spare_name, to_drop_name, unfinished_name
-from ...clones.strategy import Clone, drop_database, is_wal_log_safe
+from ...clones.spares import drop_leftovers
+from ...clones.strategy import is_wal_log_safe
 from ...clones.test_databases import (
     TestDatabaseComment,
     encode_comment,
@@ -19,13 +20,13 @@ from ...clones.test_databases import (
     list_comments,
     run_lock_key,
 )
-from ...clones.transitions import make_live
+from ...clones.transitions import Clone, drop_database, make_live
 from ...errors import DatabaseBusyError
 from ...postgres.advisory_locks import release_lock, try_acquire_lock
 from ...postgres.backends import read_backends, wait_until_backends_gone
 from ...postgres.properties import apply_properties, read_properties
 from ...postgres.server import Server
-from ...postgres.session import Session
+from ...postgres.session import Query, Session
 from ...postgres.targets import live_database_names
 from ...reporting import Reporter
 from .own_databases import is_own_name
@@ -34,6 +35,10 @@ from .own_databases import is_own_name
 # 16 MB with 200 tables take 1.2 to 2.1 s, and 0.5 to 0.7 s by way of the write-ahead log.
 _WAL_LOG_MAX_BYTES: Final = 64 * 1024**2
 
+_OID: Final = sql.SQL("SELECT oid FROM pg_database WHERE datname = %s")
+_SET_UP: Final = sql.SQL(
+    "SELECT datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
+)
 _ME: Final = sql.SQL("SELECT current_user::text, pg_database_size(%s)")
 
 
@@ -195,3 +200,52 @@ def _busy(session: Session, name: str, done: str) -> DatabaseBusyError:
         f"The database {name!r} cannot be {done}, since other sessions are using it:{left}",
         hint="Close them, then run the tests again.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseName:
+    """A name, with what whoever has it is set up with.
+
+    Attributes:
+        connection_limit: How many clients it takes, -1 for any number.
+        comment: Its comment, by which it is known as a test database of ours.
+    """
+
+    name: str
+    connection_limit: int
+    comment: str | None
+
+    @classmethod
+    def of(cls, session: Session, name: str) -> Self:
+        """Return the place that a database has."""
+        connection_limit, comment = session.rows(_SET_UP, [name])[0]
+        return cls(name=name, connection_limit=connection_limit, comment=comment)
+
+    def give_to(self, session: Session, incoming: str) -> str | None:
+        """Let a shut clone take the place, whose lock the session holds.
+
+        Returns:
+            The name of the database that had it, which is shut now and whose lock the session
+            holds; None if there was none.
+        """
+        outgoing = to_drop_name(new_identity())
+        statements: list[Query] = []
+        is_there = bool(session.rows(_OID, [self.name]))
+        if is_there:
+            try_acquire_lock(session, outgoing)
+            statements += [
+                transitions.rename_database(self.name, outgoing),
+                transitions.shut_database(outgoing, None),
+            ]
+        statements.append(
+            make_live(
+                incoming,
+                self.name,
+                connection_limit=self.connection_limit,
+                is_template=False,
+                user_comment=self.comment,
+            )
+        )
+        session.execute(transitions.join_statements(statements))
+        release_lock(session, incoming)
+        return outgoing if is_there else None

@@ -22,7 +22,7 @@ from django.db.migrations.state import ModelState
 from psycopg import sql
 
 from ...conf import test_config
-from ...postgres.counters import rows_written
+from ...postgres.inspection import rows_written
 from ...postgres.session import Session
 from .stable_values import digest_result, digest_value
 

@@ -19,8 +19,7 @@ from django.db.models.signals import post_migrate, pre_migrate
 from django.dispatch import Signal
 
 from ...clones.test_databases import find_database
-from ...connections.reconnect import close_pools
-from ...connections.restore_detection import clear_caches
+from ...connections.reconnect import clear_caches, close_pools
 from ...postgres.server import server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server

@@ -17,11 +17,11 @@ from ...clones.test_databases import (
 )
 from ...conf import test_config
 from ...connections.reconnect import close_pools
-from ...postgres.counters import count_rows_written
+from ...postgres.inspection import count_rows_written
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
-from . import clones, own_databases, template_spares, templates
+from . import clones, own_databases, templates
 from .clones import drop_in_background, remove_snapshots
 from .facts import Facts, read_facts
 from .own_databases import OwnDatabase, is_own_template, release_name
@@ -139,7 +139,7 @@ def set_up_database(
 
 
 def _clone(session: Session, template: TemplateRecord, comment: TestDatabaseComment) -> None:
-    spare = template_spares.obtain_template_spare(session, template)
+    spare = templates.obtain_template_spare(session, template)
     if spare is None:
         clones.make_test_database(session, template.database, comment)
     else:
@@ -227,7 +227,7 @@ def give_up_database(connection: BaseDatabaseWrapper, name: str, *, keep: bool) 
         if not keep:
             drop_in_background(server, name)
         if own and own.template and not is_own_template(own.template):
-            template_spares.order_template_spare(server, own.template)
+            templates.order_template_spare(server, own.template)
 
 
 def keep_database(connection: BaseDatabaseWrapper, name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from ...postgres.contents import read_sequence_positions
+from ...postgres.inspection import read_sequence_positions
 from ...postgres.session import Session
 from .catalogs import CatalogStates, are_unchanged, read_catalog_states, read_user_objects
 from .changes import Changes, TableCounters

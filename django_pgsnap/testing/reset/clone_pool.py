@@ -12,9 +12,9 @@ from typing import Final
 
 import psycopg
 
-from ...clones.background import BackgroundStatements
 from ...clones.names import new_identity, unfinished_name
-from ...clones.strategy import drop_database
+from ...clones.spares import BackgroundStatements
+from ...clones.transitions import drop_database
 from ...postgres.advisory_locks import release_lock, try_acquire_lock
 from ...postgres.server import Server
 from ...postgres.session import Query, Session

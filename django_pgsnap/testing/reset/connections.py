@@ -23,10 +23,11 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from ...conf import config
-from ...connections.reconnect import aliases_sharing_database, close_pools
+from ...connections.reconnect import close_pools
 from ...postgres.backends import BackendTerminator
 from ...postgres.server import Server
 from ...postgres.session import Session
+from ...postgres.targets import aliases_sharing_database
 
 # All wrappers that ever connected, by id: a set cannot be read while another thread adds to it.
 _wrappers: WeakValueDictionary[int, BaseDatabaseWrapper] = WeakValueDictionary()

@@ -17,16 +17,14 @@ from typing import Any, Final
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from ...clones.swap import DatabaseName
-from ...connections.reconnect import aliases_sharing_database
-from ...connections.restore_detection import accept_silently
+from ...connections.reconnect import accept_silently
 from ...errors import PgsnapError
-from ...postgres.counters import ActivityCounters, count_rows_written, has_counted, read_activity
+from ...postgres.inspection import ActivityCounters, count_rows_written, has_counted, read_activity
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
-from ...postgres.targets import get_server
+from ...postgres.targets import aliases_sharing_database, get_server
 from ..databases import own_databases
-from ..databases.clones import make_shut_clone
+from ..databases.clones import DatabaseName, make_shut_clone
 from ..databases.own_databases import OwnDatabase
 from .baseline import (
     Baseline,
