@@ -34,7 +34,7 @@ from .transitions import CopyJob, drop_database
 
 # An estimate never says that it is done.
 _MOST_ESTIMATED: Final = 0.95
-_LOOK_S: Final = 0.02
+_LOOK_S: Final = 0.05
 # Nobody is to be kept waiting for longer than it takes.
 _LOOK_AT_BARRIER_S: Final = 0.001
 
@@ -87,8 +87,7 @@ class _Attempt:
         self._barrier = CopyBarrier(jobs)
         watchers = {job.server: job.watcher for job in jobs}
         self._growth = {server: DirectoryGrowth(watcher) for server, watcher in watchers.items()}
-        self._seconds = 0.0
-        self._copying_since = 0.0
+        self._seconds = self._copying_since = 0.0
 
     def run(self) -> list[BaseException | None]:
         for job in self._jobs:
@@ -97,7 +96,8 @@ class _Attempt:
         work = [(job.session, job.clone.statement) for job in self._jobs]
         try:
             with self._barrier:
-                errors = run_together(work, meanwhile=self._look, every_s=self._pause_s)
+                pause_s = _LOOK_S if self._barrier.is_open else _LOOK_AT_BARRIER_S
+                errors = run_together(work, meanwhile=self._look, every_s=pause_s)
                 self._barrier.check(errors)
                 return errors
         except NotQuietError as error:
@@ -108,9 +108,6 @@ class _Attempt:
             raise
         finally:
             self._seconds = time.monotonic() - started
-
-    def _pause_s(self) -> float:
-        return _LOOK_S if self._barrier.is_open else _LOOK_AT_BARRIER_S
 
     def results(self) -> list[CopyResult]:
         return [
@@ -124,13 +121,18 @@ class _Attempt:
             if error is None and not job.session.broken:
                 job.session.execute(drop_database(job.clone.name))
 
-    def _look(self) -> None:
+    def _look(self) -> float:
+        """Keep the sources empty, and return how long to wait until the next look."""
         for terminator in _terminators(self._jobs):
             terminator.end_idle_backends()
         if not self._barrier.is_open:
             self._barrier.open_if_still()
             self._reporter.still_waiting()
-            return
+            return _LOOK_AT_BARRIER_S
+        self._report()
+        return _LOOK_S
+
+    def _report(self) -> None:
         done = [growth.done_bytes() for growth in self._growth.values()]
         known = [part for part in done if part is not None]
         self._reporter.copied(

@@ -314,7 +314,7 @@ def _send(session: Session, message: Query, terminator: BackendTerminator, *, is
         if gave_way:
             session.cancel()
 
-    (error,) = run_together([(session, message)], meanwhile=keep_empty, every_s=lambda: _POLL_S)
+    (error,) = run_together([(session, message)], meanwhile=keep_empty, every_s=_POLL_S)
     if gave_way and isinstance(error, psycopg.errors.QueryCanceled):
         raise psycopg.errors.ObjectInUse from error
     if error is not None:

@@ -373,8 +373,8 @@ def _set_all(values: Mapping[str, str]) -> sql.Composed:
 def run_together(
     work: Sequence[tuple[Session, Query]],
     *,
-    meanwhile: Callable[[], object],
-    every_s: Callable[[], float],
+    meanwhile: Callable[[], float | None],
+    every_s: float,
 ) -> list[BaseException | None]:
     """Run one statement on each session, all at the same time.
 
@@ -382,9 +382,10 @@ def run_together(
     the user presses Ctrl-C. No statement is under way any more when this returns or raises.
 
     Args:
-        work: Sessions, each with its statement.
-        meanwhile: Called again and again while statements run. It must use other sessions.
-        every_s: Asked each time how long to wait before, in seconds.
+        work: Sessions with their statements.
+        meanwhile: Called again and again while statements run. It must use other sessions. It may
+            return how long to wait from then on, in seconds.
+        every_s: How long to wait each time before it is called, in seconds.
 
     Returns:
         What each statement raised, None for those that succeeded, in the order of ``work``.
@@ -392,8 +393,8 @@ def run_together(
     statements = _Statements(work)
     try:
         statements.send()
-        while not statements.are_settled(within_s=every_s()):
-            meanwhile()
+        while not statements.are_settled(within_s=every_s):
+            every_s = meanwhile() or every_s
         statements.cancel_the_rest()
     except BaseException:
         statements.cancel_the_rest()
@@ -402,10 +403,7 @@ def run_together(
 
 
 class _Statements:
-    """Statements that were sent, and what has come back.
-
-    Ctrl-C may come between any two steps. So what is under way is not noted here: libpq knows.
-    """
+    # Ctrl-C may come between any two steps. So what is under way is not noted here: libpq knows.
 
     def __init__(self, work: Sequence[tuple[Session, Query]]) -> None:
         self._work = work

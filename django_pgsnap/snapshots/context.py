@@ -18,7 +18,7 @@ from ..clones.catalog import (
     load_catalog,
 )
 from ..clones.names import spare_name
-from ..clones.records import CopyRecord, Part, Record, RunRecord, TemplateRecord, UndoRecord
+from ..clones.records import CopyRecord, Part, Record, TemplateRecord, UndoRecord
 from ..clones.test_databases import list_comments
 from ..errors import DatabaseMissingError, ObstacleError
 from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
@@ -347,15 +347,14 @@ def describe_managed(
 
 def describe_beside(context: ServerContext, *, everyone: bool) -> Iterator[ManagedDatabase]:
     """Yield the templates and clones for commands, as large as they were when they were made."""
-    for database in list_published(context, everyone=everyone):
-        record = database.record
-        if isinstance(record, TemplateRecord | RunRecord):
-            yield ManagedDatabase(
-                name=database.name,
-                kind=record.kind,
-                size_bytes=record.size_bytes,
-                about=_about(record),
-            )
+    catalog, about = context.catalog, None if everyone else context.sources
+    for database in (*catalog.templates(about), *catalog.runs(about)):
+        yield ManagedDatabase(
+            name=database.name,
+            kind=database.record.kind,
+            size_bytes=database.record.size_bytes,
+            about=_about(database.record),
+        )
 
 
 def _about(record: Record) -> str:

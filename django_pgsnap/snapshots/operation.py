@@ -207,6 +207,7 @@ def finish_operation(
     current: Sequence[CopyMember] = (),
     drops: Mapping[Server, Sequence[str]],
     reporter: Reporter,
+    is_fresh: bool = False,
 ) -> list[ServerContext]:
     """Have spares made of the current copies, and have dropped what nobody needs.
 
@@ -220,6 +221,7 @@ def finish_operation(
             but for as many as ``SPARES`` says.
         drops: Databases that the operation has made superfluous.
         reporter: Who hears what went wrong.
+        is_fresh: Whether the contexts show the servers as they are now.
 
     Returns:
         The servers as the operation leaves them; none if one could not be looked at.
@@ -228,7 +230,7 @@ def finish_operation(
     for context in contexts:
         here = [member for member in current if member.server == context.server]
         try:
-            now = context.reloaded()
+            now = context if is_fresh else context.reloaded()
             _send_off(now, here, drops.get(context.server, ()), reporter)
             left.append(now)
         except (PgsnapError, psycopg.Error) as error:

@@ -155,15 +155,19 @@ def take(
         request = TakeRequest(
             name=name, note=note, pinned=pin, strategy=strategy, wait_s=wait_s, force=force
         )
-        snapshot = _take(contexts, request, replaced, reporter)
+        set_id = _take(contexts, request, replaced, reporter)
+        now = [context.reloaded() for context in contexts]
+        copies = [copy for context in now for copy in context.copies()]
+        (snapshot,) = snapshots_of(copy for copy in copies if copy.record.set_id == set_id)
         left = finish_operation(
-            contexts,
+            now,
             current=snapshot.members if spare else (),
             drops={
                 server: [to_drop_name(member.record.identity) for member in members]
                 for server, members in group_by_server(replaced).items()
             },
             reporter=reporter,
+            is_fresh=True,
         )
     report_finished(left, reporter)
     post_take.send(sender=Snapshot, snapshot=snapshot)
@@ -206,7 +210,8 @@ def _take(
     request: TakeRequest,
     replaced: Sequence[CopyMember],
     reporter: Reporter,
-) -> Snapshot:
+) -> str:
+    """Publish a snapshot, and return its set id."""
     for context in contexts:
         _check(context)
     parts = [part for context in contexts for part in plan_parts(context, request, reporter)]
@@ -220,7 +225,7 @@ def _take(
         records = build_records(parts, copied, request, code.result(), taken_at)
         _publish(list(zip(parts, records, strict=True)), replaced)
     report_terminated([part.terminator for part in parts], reporter)
-    return _published(contexts, records[0].set_id)
+    return records[0].set_id
 
 
 def _check(context: ServerContext) -> None:
@@ -302,12 +307,6 @@ def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
         by_server.setdefault(context.server, (context.main, []))[1].append(statement)
     for session, group in by_server.values():
         session.execute(join_statements(group))
-
-
-def _published(contexts: Sequence[ServerContext], set_id: str) -> Snapshot:
-    members = [member for context in contexts for member in context.reloaded().copies()]
-    (snapshot,) = snapshots_of(member for member in members if member.record.set_id == set_id)
-    return snapshot
 
 
 def plan_parts(
