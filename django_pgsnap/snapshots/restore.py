@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -232,8 +233,10 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
         try:
             yield snapshot
         finally:
-            request = ReplaceRequest.of(keep_undo=None, wait_s=None, force=False)
-            restore_as(snapshot.name, snapshot.aliases, request, Reporter(), consume=True)
+            # A process that ends inside the block has no threads any more to restore with.
+            if not sys.is_finalizing():
+                request = ReplaceRequest.of(keep_undo=None, wait_s=None, force=False)
+                restore_as(snapshot.name, snapshot.aliases, request, Reporter(), consume=True)
 
 
 @contextmanager

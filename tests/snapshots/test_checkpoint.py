@@ -12,8 +12,9 @@ from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import checkpoint, restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo
+from tests.project import Manage
 from tests.servers import Server
-from tests.watching import authors, in_transaction, oids, settle, write
+from tests.watching import PATIENCE_S, authors, in_transaction, oids, settle, write
 
 
 def test_block_leaves_no_trace(live: str, server: Server) -> None:
@@ -154,3 +155,15 @@ def clients() -> Iterator[ExitStack]:
     """What is still connected at the end of a test."""
     with ExitStack() as stack:
         yield stack
+
+
+def test_process_that_ends_inside(live: str, manage: Manage) -> None:
+    """A process that ends without leaving the block does end, and the snapshot stays."""
+    write("Ursula")
+    enter = "import sys, django_pgsnap as p; sys.block = p.checkpoint(); sys.block.__enter__()"
+
+    assert manage("shell", "-c", enter, timeout_s=PATIENCE_S).returncode == 0
+
+    (left,) = list_snapshots()
+    assert left.name.startswith("checkpoint-")
+    assert authors() == ["Ursula"]
