@@ -220,8 +220,9 @@ def _target(wrapper: BaseDatabaseWrapper) -> Target:
             hint="Give its database's NAME in DATABASES, beside the service too.",
             alias=wrapper.alias,
         )
-    server = get_server(wrapper)
-    usual = _build_server(wrapper, {}) if _overrides(wrapper.alias) else server
+    overrides = _overrides(wrapper.alias)
+    server = _build_server(wrapper, overrides)
+    usual = _build_server(wrapper, {}) if overrides else server
     return Target(alias=wrapper.alias, name=name, server=server, usual_server=usual)
 
 
