@@ -140,11 +140,13 @@ class Histories(Driver):
         sources = self._sources[:1] if part else self._sources
         found = self._named(name, sources)
         outcomes = []
-        for each in found.values():
+        for set_id, each in found.items():
             parts = {source: each.parts[source] for source in sources if source in each.parts}
             if part or parts == each.parts:
                 is_kept = keep and self._kept > 0
-                after = self._model.restored(parts, keep=is_kept, in_doubt=obstacle is not None)
+                after = self._model.restored(
+                    set_id, parts, keep=is_kept, in_doubt=obstacle is not None
+                )
                 outcomes.append(replace(after, reached=frozenset(sources)))
         self._attempt(
             lambda: restore(
@@ -162,6 +164,9 @@ class Histories(Driver):
     @rule(words=st.lists(st.sampled_from(TO_AND_FRO), min_size=2, max_size=6), name=NAMES)
     def go_to_and_fro(self, words: list[str], name: str) -> None:
         """Something is done, and is to be gone again, and there again."""
+        if not self._named(name):
+            # Of the other name there may be one.
+            name = "n" if name == "m" else "m"
         for each in words:
             self._do(each, name)
 
@@ -285,7 +290,7 @@ class Histories(Driver):
             call_command("pgsnap", "run", "--live", "--", "work", verbosity=0, stdout=StringIO())
         after = self._model
         if ends == "taken back":
-            after = after.restored(before, keep=self._kept > 0, in_doubt=False)
+            after = after.restored("", before, keep=self._kept > 0)
         elif ends == "failed":
             name = list_snapshots()[0].name
             after = after.with_snapshot(Copies(name=name, parts=before, pinned=True))
@@ -313,7 +318,7 @@ class Histories(Driver):
         """A command is killed, wherever it is: what it does is done as a whole, or not at all."""
         sources, before = set(self._sources), self._model
         found = self._named(name)
-        wholes = [each.parts for each in found.values() if each.parts.keys() <= sources]
+        wholes = {key: each.parts for key, each in found.items() if each.parts.keys() <= sources}
         undos = [each for each in before.undos if each.keys() & sources]
         command: Callable[[], object]
         if verb == "take":
@@ -322,7 +327,7 @@ class Histories(Driver):
         elif verb == "restore":
             command = partial(restore, name)
             keep = self._kept > 0
-            outcomes = [before.restored(each, keep=keep, in_doubt=False) for each in wholes]
+            outcomes = [before.restored(*each, keep=keep) for each in wholes.items()]
         else:
             command = undo
             outcomes = [
@@ -356,7 +361,7 @@ class Histories(Driver):
         last = self._blocks.pop()
         parts = self._model.snapshots[last.set_id].parts
         taken_back = self._model.without(last.set_id)
-        after = taken_back.restored(parts, keep=self._kept > 0, in_doubt=False)
+        after = taken_back.restored(last.set_id, parts, keep=self._kept > 0)
         last.block.__exit__(None, None, None)
         # The very copy may have come in, so there is no other.
         self._settle([after])

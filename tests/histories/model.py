@@ -18,13 +18,13 @@ class State:
         value: its content.
         written: whether anybody but pgsnap has been there since it was cloned from a copy, or
             something kept pgsnap from seeing that nobody was.
-        clone_of: what the copy holds of which it is a clone, as far as the server can tell: it
-            has counted no written row since. None where it has, or where there was no such copy.
+        clone_of: the set id of the copy of which it is a clone, as far as the server can tell: it
+            has counted no written row since. Empty where it has, or where there was no such copy.
     """
 
     value: Value
     written: bool = True
-    clone_of: Value | None = None
+    clone_of: str = ""
 
 
 # By the name of the live database that it belongs to.
@@ -71,10 +71,10 @@ class Model:
         """A snapshot is there that nobody knows the id of yet."""
         return replace(self, snapshots={**self.snapshots, "": copies})
 
-    def restored(self, parts: Parts, *, keep: bool, in_doubt: bool) -> "Model":
+    def restored(self, set_id: str, parts: Parts, *, keep: bool, in_doubt: bool = False) -> "Model":
         """A snapshot's parts become live, and what was live the newest undo."""
         clones = {
-            source: State(value=state.value, written=False, clone_of=state.value)
+            source: State(value=state.value, written=False, clone_of=set_id)
             for source, state in parts.items()
         }
         replaced = self.replaced(parts, in_doubt=in_doubt)
@@ -119,7 +119,7 @@ class Model:
             value: what it holds now.
             is_seen: whether the server has counted a written row.
         """
-        clone_of = None if is_seen else self.live[source].clone_of
+        clone_of = "" if is_seen else self.live[source].clone_of
         return replace(self, live={**self.live, source: State(value=value, clone_of=clone_of)})
 
     def doubted(self, sources: Iterable[str]) -> "Model":
@@ -200,9 +200,9 @@ def _exists_elsewhere(parts: Parts, promised: Model) -> bool:
 
 def _looks_like_a_clone(parts: Parts, promised: Model) -> bool:
     """Tell whether the server has counted no row in what was cloned from a copy that is there."""
-    return _exists_elsewhere(
-        {source: replace(state, value=state.clone_of or "") for source, state in parts.items()},
-        promised,
+    return all(
+        state.clone_of in promised.snapshots and source in promised.snapshots[state.clone_of].parts
+        for source, state in parts.items()
     )
 
 
@@ -215,5 +215,5 @@ def _is_clean(parts: Parts, instead_of: Parts, promised: Model) -> bool:
     return (
         parts.keys() == instead_of.keys()
         and not any(state.written for state in parts.values())
-        and _exists_elsewhere(parts, promised)
+        and _looks_like_a_clone(parts, promised)
     )
