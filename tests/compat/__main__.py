@@ -31,7 +31,11 @@ RUNNERS = {"stock": "tests.compat.runners.Stock", "ours": "tests.compat.runners.
 WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "as they come": (("stock", "ours", "ours"), (), ()),
     "two processes": (("stock", "ours"), ("--parallel=2",), ("-n", "2")),
-    "shuffled": (("stock", "ours"), ("--shuffle=1",), ("-p", "random_order", "--random-order")),
+    "shuffled": (
+        ("stock", "ours"),
+        ("--shuffle=1",),
+        ("-p", "random_order", "--random-order", "--random-order-seed=1"),
+    ),
 }
 TIMEOUT_S = 3600
 PACKAGES = "compat_packages"
@@ -97,14 +101,15 @@ def fetch(project: Project, into: Path, repositories: Path | None) -> Path:
 
 def install_needs(project: Project, root: Path) -> None:
     """Install what a suite needs beside it, in the versions that are here where they are here."""
-    if not project.needs:
+    needs = (*project.needs, *(("pytest-random-order",) if project.by_pytest else ()))
+    if not needs:
         return
     constraints = root / "compat_constraints.txt"
     constraints.write_text(
         "".join(f"{each.name}=={each.version}\n" for each in importlib.metadata.distributions())
     )
     pip = [sys.executable, "-m", "pip", "install", "-q", "--constraint", str(constraints)]
-    command = [*pip, "--target", str(root / PACKAGES), *project.needs]
+    command = [*pip, "--target", str(root / PACKAGES), *needs]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
