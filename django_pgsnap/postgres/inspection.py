@@ -301,6 +301,11 @@ def has_counted(before: ActivityCounters, now: ActivityCounters) -> bool:
     return before[:_SAME] == now[:_SAME]
 
 
+def has_written(before: ActivityCounters, now: ActivityCounters) -> bool:
+    """Tell whether any row was written, be it of a catalog; the server must not have lost count."""
+    return bool(before[-1] != now[-1])
+
+
 def rows_written(oid: sql.Composable) -> Query:
     """Return the expression for how many rows were ever written in the database with this oid."""
     return _ROWS.format(oid=oid)

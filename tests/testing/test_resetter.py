@@ -308,6 +308,21 @@ def test_few_statements(
     assert len([line for line in sent if "statement:" in line or "execute" in line]) == 3, sent
 
 
+def test_statements_where_nothing_was_written(
+    resetter: DatabaseResetter, live: str, sql: RunSql, clean_server: Server
+) -> None:
+    """Where a test has only read it takes two: to renew the session, and to ask for sequences."""
+    log_all = pg.SQL("ALTER DATABASE {} SET log_statement = 'all'")
+    sql(log_all.format(pg.Identifier(live)))
+    by_django("DELETE FROM parent WHERE id = 77")
+    before = len(clean_server.log)
+
+    resetter.reset()
+
+    sent = [line for line in clean_server.log[before:].splitlines() if f"@{live}/" in line]
+    assert len([line for line in sent if "statement:" in line or "execute" in line]) == 2, sent
+
+
 def test_temporary_tables(resetter: DatabaseResetter, held: Held, oid: Oid) -> None:
     """They are gone with their session; the empty schema that the server keeps for them stays."""
     before, place = held(), oid()

@@ -97,6 +97,12 @@ def read_table_counters(
     return {oid: RelationCounter(*counter) for oid, *counter in rows}
 
 
+def are_sequences_unmoved(inside: Session, counters: TableCounters) -> bool:
+    """Tell whether no sequence was looked at since counters were read."""
+    looks = {oid: each.written for oid, each in counters.items() if each.is_sequence}
+    return not looks or inside.value(_LOOKS, [list(looks)]) == sum(looks.values())
+
+
 def find_changes(before: TableCounters, now: TableCounters) -> Changes:
     """Return what was written between two readings."""
     differing = frozenset(
@@ -117,6 +123,12 @@ def find_changes(before: TableCounters, now: TableCounters) -> Changes:
 
 
 _FLUSH_COUNTS: Final = sql.SQL("SELECT pg_catalog.pg_stat_force_next_flush()")
+
+# Those on sequences, whose number never falls.
+_LOOKS: Final = sql.SQL(
+    "SELECT pg_catalog.sum(pg_catalog.pg_stat_get_blocks_fetched(oid))"
+    " FROM pg_catalog.unnest(%s::pg_catalog.oid[]) AS s (oid)"
+)
 
 # ANALYZE writes statistics, which change no result.
 # What stores no rows is here to be seen when it is new; what of that comes with the server is not.

@@ -19,7 +19,13 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from ...connections.reconnect import accept_silently
 from ...errors import PgsnapError
-from ...postgres.inspection import ActivityCounters, count_rows_written, has_counted, read_activity
+from ...postgres.inspection import (
+    ActivityCounters,
+    count_rows_written,
+    has_counted,
+    has_written,
+    read_activity,
+)
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import aliases_sharing_database, get_server
@@ -34,7 +40,7 @@ from .baseline import (
     read_baseline,
 )
 from .catalogs import drop_new_objects
-from .changes import TableCounters, find_changes, read_table_counters
+from .changes import TableCounters, are_sequences_unmoved, find_changes, read_table_counters
 from .clone_pool import ClonePool
 from .connections import TestDatabaseConnections
 
@@ -184,10 +190,21 @@ class DatabaseResetter:
             return False
         with self._connections.open_session() as inside:
             try:
+                if self._has_stayed(inside, activity):
+                    self._last = replace(self._last, activity=activity, is_connection_used=True)
+                    return True
                 return self._put_back(inside, activity)
             except psycopg.Error:
                 # Rights may be missing, or a test has left a lock.
                 return False
+
+    def _has_stayed(self, inside: Session, activity: ActivityCounters) -> bool:
+        """Tell whether it is certain that whoever was connected has only read."""
+        return (
+            self._last.baseline is self.current
+            and not has_written(self._last.activity, activity)
+            and are_sequences_unmoved(inside, self._last.counters)
+        )
 
     def _put_back(self, inside: Session, activity: ActivityCounters) -> bool:
         """Put rows back, and take the measurement then; tell whether that takes no clone.
