@@ -12,8 +12,10 @@ import termios
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.project import Manage
+from tests.watching import until
 
 PATIENCE_S = 60
 
@@ -45,7 +47,13 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def interrupt(self) -> None:
-        """Press Ctrl-C, which tells all processes that the terminal has in front."""
+        """Press Ctrl-C, which tells all processes that the terminal has in front.
+
+        Python overlooks it between writing a question and reading the answer, so whoever is asked
+        has to wait for the answer first.
+        """
+        state = Path(f"/proc/{self.child.pid}/stat")
+        until(lambda: not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "S")
         os.killpg(self.child.pid, signal.SIGINT)
 
     def end(self) -> int:

@@ -2,6 +2,7 @@
 
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -166,10 +167,14 @@ def test_live_left_at_the_question(names: list[str], manage: Manage) -> None:
     assert_way_back(terminal.text, manage)
 
 
-def test_live_stopped(names: list[str], manage: Manage) -> None:
+def test_live_stopped(names: list[str], manage: Manage, tmp_path: Path) -> None:
     """Whoever ends it while the command runs is told of the way back."""
-    process = manage.start("pgsnap", "run", "--live", "--", "shell", "-c", f"{WRITE}; {SLEEP}")
-    until(lambda: authors() != ["Ursula"])
+    written = tmp_path / "written"
+    tell = f"import pathlib; pathlib.Path({str(written)!r}).touch()"
+    process = manage.start(
+        "pgsnap", "run", "--live", "--", "shell", "-c", f"{WRITE}; {tell}; {SLEEP}"
+    )
+    until(written.exists)
 
     process.terminate()
     printed, _ = process.communicate(timeout=30)
