@@ -98,6 +98,15 @@ RECEIVES = """
 """
 
 Change = Callable[[Project], object]
+Files = dict[str, str | Callable[[str], bytes]]
+
+# What a migration does to get the name of an item in a fixture, and the fixture.
+LOAD_ITEMS = (
+    "from django.core.management import call_command;"
+    " from shop.models import Item as Real; call_command('loaddata', 'items', verbosity=0);"
+    " value = Real.objects.last().name; Real.objects.all().delete()"
+)
+ITEMS = '[{"model": "shop.item", "pk": 7, "fields": {"name": "VALUE"}}]'
 
 
 @dataclass(kw_only=True)
@@ -117,7 +126,7 @@ class Case:
     """
 
     body: str
-    files: dict[str, str | Callable[[str], bytes]] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
     first: str = "old"
     then: str = "new"
     change: Change = lambda _: None
@@ -149,7 +158,17 @@ def write_models(text: str) -> str:
     return MODELS.format(text="\n    ".join(text.splitlines()))
 
 
-def connect_receivers(text: str) -> dict[str, str | Callable[[str], bytes]]:
+def read_at_import(models: str, files: Files | None = None, **more: Any) -> Case:
+    """Return a case in which a migration uses SEED, which models have had since their import."""
+    return Case(
+        imports="from shop.models import SEED",
+        body="value = SEED",
+        files={"shop/models.py": write_models(models), **(files or {})},
+        **more,
+    )
+
+
+def connect_receivers(text: str) -> Files:
     """Return the files of an app that has its receivers connected when the apps are ready."""
     return {"shop/apps.py": RECEIVES, "shop/receivers.py": text}
 

@@ -4,7 +4,6 @@ See test_stale_templates: here it is something that is read which changes, by wh
 """
 
 import gzip
-import json
 import sqlite3
 import struct
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.suites.links import Case, check_change, prepare, write_models
+from tests.suites.links import ITEMS, LOAD_ITEMS, Case, check_change, prepare, read_at_import
 from tests.suites.project import Project
 
 
@@ -44,8 +43,7 @@ def write_catalog(project: Project) -> None:
 
 def compress_fixture(value: str) -> bytes:
     """Return a fixture as a file of gzip."""
-    rows = [{"model": "shop.item", "pk": 7, "fields": {"name": value}}]
-    return gzip.compress(json.dumps(rows).encode())
+    return gzip.compress(ITEMS.replace("VALUE", value).encode())
 
 
 def make_sqlite(value: str) -> bytes:
@@ -58,12 +56,6 @@ def make_sqlite(value: str) -> bytes:
         return path.read_bytes()
 
 
-LOAD_ITEMS = (
-    "from django.core.management import call_command;"
-    " from shop.models import Item as Real; call_command('loaddata', 'items', verbosity=0);"
-    " value = Real.objects.last().name; Real.objects.all().delete()"
-)
-IMPORT_SEED = "from shop.models import SEED"
 READ = "open('shop/words.txt').read()"
 OPTIONAL = "try:\n    SEED = open('shop/words.txt').read()\nexcept OSError:\n    SEED = 'old'"
 TEMPLATES = [
@@ -103,11 +95,7 @@ def write_cached(text: str) -> str:
 CASES: dict[str, Case] = {
     "fixture": Case(
         body=LOAD_ITEMS,
-        files={
-            "shop/fixtures/items.json": json.dumps(
-                [{"model": "shop.item", "pk": 7, "fields": {"name": "VALUE"}}]
-            ),
-        },
+        files={"shop/fixtures/items.json": ITEMS},
     ),
     "message catalog that was read before": Case(
         imports="from django.utils.translation import gettext, override\n\n"
@@ -173,21 +161,9 @@ CASES: dict[str, Case] = {
         body="value = getattr(settings, ''.join(['SE', 'ED']))",
         settings={"SEED": "VALUE"},
     ),
-    "setting that was read at import": Case(
+    "setting that was read at import": read_at_import(
+        "from django.conf import settings\nSEED = getattr(settings, 'SEED', 'old')",
         why="the setting SEED changed",
-        imports="from shop.models import SEED",
-        body="value = SEED",
-        files={
-            "shop/models.py": """
-                from django.conf import settings
-                from django.db import models
-
-                SEED = getattr(settings, "SEED", "old")
-
-                class Item(models.Model):
-                    name = models.CharField(max_length=100)
-            """
-        },
         change=lambda project: project.settings.update(SEED="new"),
     ),
     "PASSWORD_HASHERS": Case(
@@ -206,20 +182,8 @@ CASES: dict[str, Case] = {
     "environment variable in lower case": Case(
         imports="import os", body="value = os.getenv('seed')", variables={"seed": "VALUE"}
     ),
-    "environment variable that was read at import": Case(
-        imports="from shop.models import SEED",
-        body="value = SEED",
-        files={
-            "shop/models.py": """
-                import os
-                from django.db import models
-
-                SEED = os.environ["seed_of_models"]
-
-                class Item(models.Model):
-                    name = models.CharField(max_length=100)
-            """
-        },
+    "environment variable that was read at import": read_at_import(
+        "import os\nSEED = os.environ['seed_of_models']",
         variables={"seed_of_models": "VALUE"},
     ),
     "compressed fixture in FIXTURE_DIRS": Case(
@@ -232,34 +196,25 @@ CASES: dict[str, Case] = {
         body="value = pkgutil.get_data('shop', 'words.txt').decode()",
         files={"shop/words.txt": "VALUE"},
     ),
-    "file that models read": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={"shop/models.py": write_models(f"SEED = {READ}"), "shop/words.txt": "VALUE"},
+    "file that models read": read_at_import(
+        f"SEED = {READ}",
+        {"shop/words.txt": "VALUE"},
     ),
-    "file that a helper of models reads": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={
-            "shop/models.py": write_models("from shop.seed import get\nSEED = get()"),
+    "file that a helper of models reads": read_at_import(
+        "from shop.seed import get\nSEED = get()",
+        {
             "shop/seed.py": f"def get():\n    return {READ}\n",
             "shop/words.txt": "VALUE",
         },
     ),
-    "optional file that models read": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={"shop/models.py": write_models(OPTIONAL)},
+    "optional file that models read": read_at_import(
+        OPTIONAL,
         change=write_words,
         why="shop/words.txt changed",
     ),
-    "files of a directory that models list": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={
-            "shop/models.py": write_models("import os\nSEED = ''.join(os.listdir('shop/data'))"),
-            "shop/data/old": "",
-        },
+    "files of a directory that models list": read_at_import(
+        "import os\nSEED = ''.join(os.listdir('shop/data'))",
+        {"shop/data/old": ""},
         change=lambda project: (project.path / "shop/data/old").rename(
             project.path / "shop/data/new"
         ),
@@ -283,11 +238,9 @@ CASES: dict[str, Case] = {
         },
         variables={"seed": "VALUE"},
     ),
-    "environment variable by a helper, at import": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={
-            "shop/models.py": write_models("from shop.seed import find\nSEED = find('seed')"),
+    "environment variable by a helper, at import": read_at_import(
+        "from shop.seed import find\nSEED = find('seed')",
+        {
             "shop/seed.py": "import os\n\ndef find(name):\n    return os.environ[name]\n",
         },
         variables={"seed": "VALUE"},
@@ -343,15 +296,9 @@ CASES: dict[str, Case] = {
         change=lambda project: project.write("templates/mail.txt", "new"),
         why="templates/mail.txt changed",
     ),
-    "settings in a loop, at import": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={
-            "shop/models.py": write_models(
-                "from django.conf import settings\nfor name in ('SEED',):\n"
-                "    globals()[name] = getattr(settings, name)"
-            )
-        },
+    "settings in a loop, at import": read_at_import(
+        "from django.conf import settings\nfor name in ('SEED',):\n"
+        "    globals()[name] = getattr(settings, name)",
         settings={"SEED": "VALUE"},
     ),
     "time zone": Case(

@@ -12,7 +12,14 @@ import zipfile
 
 import pytest
 
-from tests.suites.links import Case, check_change, connect_receivers, write_models
+from tests.suites.links import (
+    LOAD_ITEMS,
+    Case,
+    check_change,
+    connect_receivers,
+    read_at_import,
+    write_models,
+)
 from tests.suites.project import Project
 
 
@@ -52,7 +59,6 @@ def compile_module(value: str) -> bytes:
 GETTER = 'def get():\n    return "VALUE"\n'
 CREATE_USER = 'value = get_user_model().objects.create_user("u").{}'
 GET_USER = "from django.contrib.auth import get_user_model"
-IMPORT_SEED = "from shop.models import SEED"
 NAME = 'NAME = "VALUE"\n'
 IMPORTS_LAZILY = "    from shop.deeper import NAME\n"
 
@@ -129,9 +135,7 @@ CASES: dict[str, Case] = {
         why="shop/receivers.py changed",
     ),
     "receiver of post_save that loaddata calls": Case(
-        body="from django.core.management import call_command;"
-        " from shop.models import Item as Real; call_command('loaddata', 'items', verbosity=0);"
-        " value = Real.objects.last().name; Real.objects.all().delete()",
+        body=LOAD_ITEMS,
         files={
             **connect_receivers("""
                 from django.db.models.signals import post_save
@@ -309,13 +313,9 @@ CASES: dict[str, Case] = {
     "namespace package": Case(
         imports="from names.seed import NAME", body="value = NAME", files={"names/seed.py": NAME}
     ),
-    "imported by name, at import": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={
-            "shop/models.py": write_models(
-                "from importlib import import_module\nSEED = import_module('.seed', 'shop').NAME"
-            ),
+    "imported by name, at import": read_at_import(
+        "from importlib import import_module\nSEED = import_module('.seed', 'shop').NAME",
+        {
             "shop/seed.py": NAME,
         },
     ),
@@ -323,45 +323,33 @@ CASES: dict[str, Case] = {
         body="value = __import__('shop.seed').seed.NAME",
         files={"shop/models.py": write_models("import shop.seed"), "shop/seed.py": NAME},
     ),
-    "named by a setting that models read": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={
-            "shop/models.py": write_models(
-                "from django.conf import settings\n"
-                "from django.utils.module_loading import import_string\n"
-                "SEED = import_string(settings.SEED_NAME)"
-            ),
+    "named by a setting that models read": read_at_import(
+        "from django.conf import settings\n"
+        "from django.utils.module_loading import import_string\n"
+        "SEED = import_string(settings.SEED_NAME)",
+        {
             "shop/seed.py": NAME,
         },
         settings={"SEED_NAME": "shop.seed.NAME"},
     ),
-    "decorator": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={
-            "shop/models.py": write_models(
-                "from shop.seed import decorate\n\n@decorate\ndef SEED():\n    pass\n"
-            ),
+    "decorator": read_at_import(
+        "from shop.seed import decorate\n\n@decorate\ndef SEED():\n    pass\n",
+        {
             "shop/seed.py": f"def decorate(function):\n{IMPORTS_LAZILY}    return NAME\n",
             "shop/deeper.py": NAME,
         },
     ),
-    "instance": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={
-            "shop/models.py": write_models("from shop.seed import Seed\nSEED = Seed().name"),
+    "instance": read_at_import(
+        "from shop.seed import Seed\nSEED = Seed().name",
+        {
             "shop/seed.py": "class Seed:\n    def __init__(self):\n"
             f"    {IMPORTS_LAZILY}        self.name = NAME\n",
             "shop/deeper.py": NAME,
         },
     ),
-    "method": Case(
-        imports=IMPORT_SEED,
-        body="value = SEED",
-        files={
-            "shop/models.py": write_models("from shop.seed import Seed\nSEED = Seed().get()"),
+    "method": read_at_import(
+        "from shop.seed import Seed\nSEED = Seed().get()",
+        {
             "shop/seed.py": "class Seed:\n    def get(self):\n"
             f"    {IMPORTS_LAZILY}        return NAME\n",
             "shop/deeper.py": NAME,
