@@ -68,8 +68,11 @@ class Histories(Driver):
         spare=st.booleans(),
         taken=st.sampled_from([[], ["m"], ["m", "n"], ["m", "n"]]),
         replaced=st.sampled_from([0, 0, 2, 3]),
+        apart=st.booleans(),
     )
-    def begin(self, layout: str, kept: int, spare: bool, taken: list[str], replaced: int) -> None:
+    def begin(
+        self, *, layout: str, kept: int, spare: bool, taken: list[str], replaced: int, apart: bool
+    ) -> None:
         """Make the databases, and something to restore and to undo."""
         names = ["a"] if layout == "one database" else ["a", "b"]
         self._kept = kept
@@ -84,6 +87,9 @@ class Histories(Driver):
                 self.write(source, "row", counted=True)
         for name in taken[:1] * replaced:
             self._do("work, restore", name)
+        # As many of one database as are kept, in front of those of both.
+        for name in taken[:1] * kept * apart:
+            self._do("work, restore a part", name)
 
     # What clients do.
 
