@@ -334,6 +334,7 @@ class Overview:
     beside: tuple[ManagedDatabase, ...] = ()
 
 
+@server_errors()
 def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) -> Overview:
     """Return what snapshots and undos there are.
 

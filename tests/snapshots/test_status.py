@@ -12,6 +12,7 @@ from django_pgsnap.errors import ServerError
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots import context, status
 from django_pgsnap.snapshots.purge import list_managed_databases
+from django_pgsnap.snapshots.queries import overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.status import LiveState, preview, read_status
 from django_pgsnap.snapshots.take import take
@@ -21,10 +22,12 @@ from tests.project import close_connections
 from tests.servers import Server
 from tests.watching import settle, write
 
-LOOKS: dict[Callable[[], object], ModuleType] = {
-    preview: status,
-    read_status: status,
-    list_managed_databases: context,
+# By what each asks of the server while it looks.
+LOOKS: dict[Callable[[], object], tuple[ModuleType, str]] = {
+    preview: (status, "measure_databases"),
+    read_status: (status, "measure_databases"),
+    list_managed_databases: (context, "measure_databases"),
+    overview: (context, "list_comments"),
 }
 
 
@@ -126,11 +129,11 @@ def test_session_that_is_ended(
     """Whoever only looks hears what the server said as an error of ours, too."""
     take("m", spare=False)
 
-    def end(session: Session, names: object) -> NoReturn:
+    def end(session: Session, *_: object) -> NoReturn:
         session.rows(sql.SQL("SELECT pg_terminate_backend(pg_backend_pid())"))
         pytest.fail("it goes on")
 
-    monkeypatch.setattr(LOOKS[look], "measure_databases", end)
+    monkeypatch.setattr(*LOOKS[look], end)
 
     with pytest.raises(ServerError, match="terminating connection"):
         look()
