@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-from ..clones.names import spare_name
 from ..postgres.inspection import measure_databases
-from ..snapshots.context import ServerContext, list_test_databases
+from ..snapshots.context import Kind, ServerContext, describe_managed
 
 Severity = Literal["error", "warning", "note"]
 
@@ -98,32 +97,28 @@ class Scene(ServerContext):
         )
 
 
-def measure_usage(scenes: Iterable[Scene]) -> tuple[Usage, ...]:
+_USAGE: Final[dict[Kind, str]] = {
+    "copy": "copies",
+    "spare": "spares",
+    "undo": "undos",
+    "template": "templates",
+    "run": "runs",
+    "test": "tests",
+    "leftover": "leftovers",
+}
+
+
+def measure_usage(scenes: Sequence[Scene]) -> tuple[Usage, ...]:
     """Return what there is of each kind, and what it occupies."""
-    totals: dict[str, Usage] = {}
+    if not scenes:
+        return ()
+    sizes: dict[str, list[int]] = {"live": [], **{name: [] for name in _USAGE.values()}}
     for scene in scenes:
-        for kind, databases in _by_kind(scene).items():
-            before = totals.get(kind, Usage(kind=kind, databases=0, size_bytes=0))
-            totals[kind] = Usage(
-                kind=kind,
-                databases=before.databases + len(databases),
-                size_bytes=before.size_bytes
-                + sum(measure_databases(scene.watcher, databases).values()),
-            )
-    return tuple(totals.values())
-
-
-def _by_kind(scene: Scene) -> dict[str, list[str]]:
-    copies = scene.copies()
-    return {
-        "live": scene.present,
-        "copies": [member.database.name for member in copies],
-        "spares": [
-            spare_name(member.record.identity) for member in copies if member.spare == "ready"
-        ],
-        "undos": [member.database.name for member in scene.undos()],
-        "templates": [database.name for database in scene.catalog.templates(scene.sources)],
-        "runs": [database.name for database in scene.catalog.runs(scene.sources)],
-        "tests": list(list_test_databases(scene, everyone=False)),
-        "leftovers": [database.name for database in scene.leftovers()],
-    }
+        live = measure_databases(scene.watcher, scene.present)
+        sizes["live"] += [live.get(name, 0) for name in scene.present]
+        for each in describe_managed(scene):
+            sizes[_USAGE[each.kind]].append(each.size_bytes)
+    return tuple(
+        Usage(kind=kind, databases=len(found), size_bytes=sum(found))
+        for kind, found in sizes.items()
+    )
