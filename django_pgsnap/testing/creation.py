@@ -7,16 +7,13 @@ runner. `databases.setup` does the work; this module translates Django's calls.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any, Final
 
 import django
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.creation import BaseDatabaseCreation
 
+from ..conf import iter_postgresql_wrappers
 from . import unittest_hooks
 from .databases import migrate_signals, own_databases, setup
 from .databases.setup import get_source, give_up_database, mark_unfinished, set_up_database
@@ -168,7 +165,7 @@ def uninstall() -> None:
 
 
 def _put_back() -> None:
-    for wrapper in _wrappers():
+    for wrapper in iter_postgresql_wrappers():
         kind = type(wrapper.creation)
         if issubclass(kind, WorkerCreation):
             wrapper.creation.__class__ = kind.__bases__[1]
@@ -176,7 +173,7 @@ def _put_back() -> None:
 
 def keep_what_is_left() -> None:
     """Have test databases stay that nobody has torn down."""
-    for wrapper in _wrappers():
+    for wrapper in iter_postgresql_wrappers():
         own = own_databases.find_own_database(wrapper.alias)
         if own is not None and isinstance(wrapper.creation, SnapshotCreation):
             setup.keep_database(wrapper, own.name)
@@ -191,16 +188,6 @@ def adopt() -> None:
 def _swap(mixin: type[WorkerCreation]) -> None:
     # A project may have a backend, and so a creation, of its own. Its state stays.
     _put_back()
-    for wrapper in _wrappers():
+    for wrapper in iter_postgresql_wrappers():
         kind = type(wrapper.creation)
         wrapper.creation.__class__ = type(f"{mixin.__name__}Over{kind.__name__}", (mixin, kind), {})
-
-
-def _wrappers() -> Iterator[BaseDatabaseWrapper]:
-    for alias in connections:
-        try:
-            wrapper = connections[alias]
-        except ImproperlyConfigured:  # another vendor's driver, which is not installed here
-            continue
-        if wrapper.vendor == "postgresql":
-            yield wrapper
