@@ -42,7 +42,6 @@ def open_throwaway(
     *,
     databases: Sequence[str] | None = None,
     keep: bool = False,
-    reporter: Reporter | None = None,
 ) -> Iterator[dict[str, str]]:
     """Yield the names of clones of a snapshot's copies by alias; they are dropped afterwards.
 
@@ -55,13 +54,11 @@ def open_throwaway(
         name: The snapshot's name; None for the newest.
         databases: Aliases; None for all that the snapshot holds.
         keep: Whether the clones stay until somebody drops them, or purges.
-        reporter: Who hears about progress.
 
     Raises:
         SnapshotNotFoundError: There is none of that name.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
-    reporter = reporter or Reporter()
     about = choose_targets(databases)
     with server_errors(), ExitStack() as stack:
         holders: dict[Server, Session] = {}
@@ -79,10 +76,10 @@ def open_throwaway(
                 plan_clone(context, member, owner=_own_role(context))
                 for context, _, member in matched
             ]
-            copy_databases(jobs, reporter, step=f"Cloning {snapshot.name}")
+            copy_databases(jobs, Reporter(), step=f"Cloning {snapshot.name}")
             for (context, target, member), job in zip(matched, jobs, strict=True):
                 session = holders[context.server]
-                found[target.alias] = _open(session, context, member, job, reporter, keep=keep)
+                found[target.alias] = _open(session, context, member, job, keep=keep)
                 if not keep:
                     stack.callback(drop_run, session, found[target.alias])
         yield found
@@ -98,7 +95,6 @@ def _open(
     context: ServerContext,
     member: CopyMember,
     job: CopyJob,
-    reporter: Reporter,
     *,
     keep: bool,
 ) -> str:
@@ -113,7 +109,7 @@ def _open(
     wanted, present = read_properties(context.watcher, member.database.name, unfinished)
     wanted = replace(wanted, owner=present.owner)
     for each in apply_properties(context.watcher, wanted, present, unfinished):
-        reporter.note(each.description)
+        Reporter().note(each.description)
     session.execute(
         join_statements(
             [
