@@ -1,4 +1,4 @@
-"""Values in people's words."""
+"""Texts for people: values in their words, and what is safe to print."""
 
 from datetime import UTC, datetime, timedelta
 
