@@ -85,18 +85,15 @@ _IDENTIFY: Final = sql.SQL(
     " OPERATOR(pg_catalog.=) pg_catalog.current_database())"
 ).format(_IDENTITY)
 
-
 _IS_MADE_BY_DATABASE: Final = sql.SQL(
     "SELECT pg_catalog.bool_or(s.setrole OPERATOR(pg_catalog.=) 0)"
     " AND NOT pg_catalog.bool_or(s.setrole OPERATOR(pg_catalog.<>) 0)"
-    " FROM pg_catalog.pg_db_role_setting s"
-    " JOIN pg_catalog.pg_database d"
+    " FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d"
     " ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
     " JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) session_user,"
     " pg_catalog.unnest(s.setconfig) AS c (setting)"
     " WHERE s.setrole OPERATOR(pg_catalog.=) 0 AND s.setdatabase OPERATOR(pg_catalog.=) d.oid"
-    " AND setting OPERATOR(pg_catalog.=)"
-    " pg_catalog.concat('role=', current_user)"
+    " AND setting OPERATOR(pg_catalog.=) pg_catalog.concat('role=', current_user)"
     " OR s.setrole OPERATOR(pg_catalog.=) r.oid"
     " AND s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, d.oid]::pg_catalog.oid[])"
     " AND pg_catalog.starts_with(setting, 'role=')"
