@@ -43,7 +43,8 @@ _SETTINGS: Final = {
     "search_path": "pg_catalog",
 }
 _PREPARED_AFTER: Final = 5
-_CANCEL_AGAIN_S: Final = 0.2
+# A CREATE DATABASE that is stopped again while it removes its files leaves them.
+_CANCEL_AGAIN_S: Final = 2.0
 # The server ends a statement soon after the process that sent it has died.
 _STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}
 

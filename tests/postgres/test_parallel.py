@@ -1,11 +1,13 @@
 """Running statements on several sessions at once, while something else is watched."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from threading import Event
+from threading import Event, Timer
 from types import FrameType
 from typing import Any
 
@@ -103,6 +105,12 @@ def test_statements_run_at_the_same_time(three: list[Session]) -> None:
     assert results == [None, None, None]
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request to cancel that overtakes its statement is soon repeated: it has no files."""
+    monkeypatch.setattr("django_pgsnap.postgres.session._CANCEL_AGAIN_S", 0.1)
+
+
 def test_meanwhile_is_called_until_the_end(three: list[Session]) -> None:
     """What is to be done meanwhile is done again and again, and says how long to wait."""
     calls: list[float] = []
@@ -148,6 +156,32 @@ def test_interruption_stops_all(
     assert all(map(is_idle, three))
 
 
+def test_slow_to_stop(
+    three: list[Session], is_idle: Callable[[Session], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that takes its time is stopped once: CREATE DATABASE has files to remove then."""
+    slow, cancels = three[0], []
+    cancel = Session.cancel
+
+    def begun() -> None:
+        if not is_idle(slow):
+            raise LookupError
+
+    def stop(session: Session) -> None:
+        cancels.append(session)
+        os.kill(slow.pid, signal.SIGSTOP)
+        Timer(0.5, os.kill, [slow.pid, signal.SIGCONT]).start()
+        cancel(session)
+
+    monkeypatch.setattr(Session, "cancel", stop)
+
+    with pytest.raises(LookupError):
+        run_together([(slow, SLEEP)], meanwhile=begun, every_s=OFTEN_S)
+
+    assert cancels == [slow]
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("step", range(0, 600, 10))
 def test_interruption_at_any_step(
     step: int, session_as: SessionAs, is_idle: Callable[[Session], bool]
@@ -163,6 +197,7 @@ def test_interruption_at_any_step(
     assert all(map(is_idle, sessions))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_cancels_again_what_goes_on(session_as: SessionAs) -> None:
     """A request to cancel that the server misses is repeated until it is heeded."""
 
