@@ -70,8 +70,7 @@ _FIRST_STATEMENT: Final = sql.SQL(
     " ON r.oid OPERATOR(pg_catalog.=) d.datdba WHERE NOT r.rolsuper AND d.datname"
     " OPERATOR(pg_catalog.=) pg_catalog.current_database() AND r.rolname"
     " OPERATOR(pg_catalog.<>) ALL (ARRAY[session_user, {role}::pg_catalog.name])),"
-    " CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid}"
-    " THEN ROW({settings}) END"
+    " CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid} THEN ROW({settings}) END"
 )
 
 # What DISCARD ALL is made of (manual), which can share no message with other statements.

@@ -293,34 +293,36 @@ def test_all_else_takes_a_clone(resetter: DatabaseResetter, held: Held, oid: Oid
         assert (statement, oid()) != (statement, place)
 
 
+@pytest.mark.parametrize(
+    ("script", "statements"),
+    [
+        # To renew the session, to count and to compare.
+        ("CREATE TABLE extra (id int); DROP TABLE extra", 3),
+        # To renew the session, and to ask for sequences.
+        ("DELETE FROM parent WHERE id = 77", 2),
+    ],
+    ids=["undone DDL", "nothing written"],
+)
 def test_few_statements(
-    resetter: DatabaseResetter, live: str, sql: RunSql, clean_server: Server
+    resetter: DatabaseResetter,
+    live: str,
+    sql: RunSql,
+    clean_server: Server,
+    *,
+    script: str,
+    statements: int,
 ) -> None:
-    """Undone DDL costs three statements: to renew the session, to count and to compare."""
+    """A reset that puts nothing back costs few statements on the test database."""
     log_all = pg.SQL("ALTER DATABASE {} SET log_statement = 'all'")
     sql(log_all.format(pg.Identifier(live)))
-    by_django("CREATE TABLE extra (id int); DROP TABLE extra")
+    by_django(script)
     before = len(clean_server.log)
 
     resetter.reset()
 
     sent = [line for line in clean_server.log[before:].splitlines() if f"@{live}/" in line]
-    assert len([line for line in sent if "statement:" in line or "execute" in line]) == 3, sent
-
-
-def test_statements_where_nothing_was_written(
-    resetter: DatabaseResetter, live: str, sql: RunSql, clean_server: Server
-) -> None:
-    """Where a test has only read it takes two: to renew the session, and to ask for sequences."""
-    log_all = pg.SQL("ALTER DATABASE {} SET log_statement = 'all'")
-    sql(log_all.format(pg.Identifier(live)))
-    by_django("DELETE FROM parent WHERE id = 77")
-    before = len(clean_server.log)
-
-    resetter.reset()
-
-    sent = [line for line in clean_server.log[before:].splitlines() if f"@{live}/" in line]
-    assert len([line for line in sent if "statement:" in line or "execute" in line]) == 2, sent
+    sent = [line for line in sent if "statement:" in line or "execute" in line]
+    assert len(sent) == statements, sent
 
 
 def test_temporary_tables(resetter: DatabaseResetter, held: Held, oid: Oid) -> None:
