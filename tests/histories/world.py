@@ -78,7 +78,11 @@ OBSTACLES: Final = {
         """DO $$ DECLARE other text; BEGIN
             FOR other IN SELECT datname FROM pg_db_role_setting JOIN pg_database d
                 ON d.oid = setdatabase LOOP
-                EXECUTE format('ALTER DATABASE %I RESET session_preload_libraries', other);
+                BEGIN
+                    EXECUTE format('ALTER DATABASE %I RESET session_preload_libraries', other);
+                EXCEPTION WHEN undefined_object OR invalid_catalog_name THEN
+                    NULL; -- it is being dropped
+                END;
             END LOOP; END $$""",
     ),
     "login trigger": (
