@@ -1,5 +1,7 @@
 """Restoring snapshots."""
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
 from django.conf import settings as django_settings
@@ -303,28 +305,57 @@ def test_odd_names(live: str, server: Server) -> None:
     assert live in oids(settle(server))
 
 
-def test_live_database_called_postgres(clean_server: Server) -> None:
-    """The database that maintenance sessions go to elsewhere, Docker's default, can be live too."""
-    del django_settings.DATABASES["other"]
+@pytest.fixture
+def docker(clean_server: Server) -> Iterator[Server]:
+    """A server like Docker's, where projects work on the database ``postgres``."""
     docker = Server(clean_server.bin_dir)
     try:
         docker.start()
         with docker.connect() as client:
-            client.execute("CREATE TABLE testapp_author (id bigserial PRIMARY KEY, name text)")
+            client.execute(AUTHORS)
         point("default", NAME="postgres", PORT=docker.port, PASSWORD=docker.password)
-        write("Ursula")
-
-        take("seeded")
-        write("Stanisław")
-        restore("seeded")
-        assert authors() == ["Ursula"]
-
-        undo()
-        assert authors() == ["Stanisław", "Ursula"]
-        assert "pgsnap" in oids(settle(docker))
-    finally:
+        yield docker
         close_connections()
+    finally:
         docker.remove()
+
+
+AUTHORS = "CREATE TABLE testapp_author (id bigserial PRIMARY KEY, name text)"
+
+
+def test_live_database_called_postgres(docker: Server) -> None:
+    """The database that maintenance sessions go to elsewhere, Docker's default, can be live too."""
+    del django_settings.DATABASES["other"]
+    write("Ursula")
+
+    take("seeded")
+    write("Stanisław")
+    restore("seeded")
+    assert authors() == ["Ursula"]
+
+    undo()
+    assert authors() == ["Stanisław", "Ursula"]
+    assert "pgsnap" in oids(settle(docker))
+
+
+def test_live_databases_called_postgres_and_pgsnap(docker: Server) -> None:
+    """Maintenance sessions find a place where both of the usual ones are live, too."""
+    with docker.connect() as client:
+        client.execute("CREATE DATABASE pgsnap")
+    with docker.connect("pgsnap") as client:
+        client.execute(AUTHORS)
+    point("other", NAME="pgsnap", PORT=docker.port, PASSWORD=docker.password)
+    write("Ursula")
+    write("Octavia", alias="other")
+
+    take("seeded")
+    write("Stanisław")
+    restore("seeded")
+    assert (authors(), authors("other")) == (["Ursula"], ["Octavia"])
+
+    undo()
+    assert (authors(), authors("other")) == (["Stanisław", "Ursula"], ["Octavia"])
+    assert "pgsnap_maintenance" in oids(settle(docker))
 
 
 def test_migrate_applies_what_the_snapshot_lacks(live: str, call: Call) -> None:
