@@ -7,6 +7,7 @@ killed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from select import select
@@ -94,9 +95,8 @@ _IS_MADE_BY_DATABASE: Final = sql.SQL(
     " pg_catalog.unnest(s.setconfig) AS c (setting)"
     " WHERE s.setrole OPERATOR(pg_catalog.=) 0 AND s.setdatabase OPERATOR(pg_catalog.=) d.oid"
     " AND setting OPERATOR(pg_catalog.=) pg_catalog.concat('role=', current_user)"
-    " OR s.setrole OPERATOR(pg_catalog.=) r.oid"
+    " OR s.setrole OPERATOR(pg_catalog.=) r.oid AND pg_catalog.starts_with(setting, 'role=')"
     " AND s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, d.oid]::pg_catalog.oid[])"
-    " AND pg_catalog.starts_with(setting, 'role=')"
 )
 
 
@@ -405,6 +405,7 @@ class _Statements:
     def __init__(self, work: Sequence[tuple[Session, Query]]) -> None:
         self._work = work
         self._ended: dict[int, psycopg.Error | None] = {}
+        self._cancel_again_at: dict[Session, float] = {}
 
     @property
     def outcomes(self) -> list[BaseException | None]:
@@ -427,9 +428,13 @@ class _Statements:
     def cancel_the_rest(self) -> None:
         # A request to cancel that overtakes its statement is lost, so it is repeated.
         while running := self._running():
+            now = time.monotonic()
             for session in running:
-                with suppress(psycopg.Error):
-                    session.cancel()
+                # The end of one statement is no reason to ask for that of another again.
+                if self._cancel_again_at.get(session, 0.0) <= now:
+                    self._cancel_again_at[session] = now + _CANCEL_AGAIN_S
+                    with suppress(psycopg.Error):
+                        session.cancel()
             self._wait(_CANCEL_AGAIN_S)
 
     def _running(self) -> list[Session]:

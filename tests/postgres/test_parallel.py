@@ -197,6 +197,32 @@ def test_interruption_at_any_step(
     assert all(map(is_idle, sessions))
 
 
+def test_cancels_once_what_cleans_up(three: list[Session], sql: RunSql) -> None:
+    """A statement that takes its time to stop is left to it, though others stop at once.
+
+    Otherwise CREATE DATABASE leaves the files that it was about to remove.
+    """
+    clean_up = pg.SQL(
+        "DO $$ BEGIN PERFORM pg_sleep(60);"
+        " EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(0.3); END $$"
+    )
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+    def meanwhile() -> None:
+        if sql(asleep) == [(3,)]:
+            three[0].cancel()
+
+    first, second, third = run_together(
+        [(three[0], SLEEP), (three[1], SLEEP), (three[2], clean_up)],
+        meanwhile=meanwhile,
+        every_s=OFTEN_S,
+    )
+
+    assert isinstance(first, psycopg.errors.QueryCanceled)
+    assert isinstance(second, psycopg.errors.QueryCanceled)
+    assert third is None
+
+
 @pytest.mark.usefixtures("impatient")
 def test_cancels_again_what_goes_on(session_as: SessionAs) -> None:
     """A request to cancel that the server misses is repeated until it is heeded."""
