@@ -76,7 +76,7 @@ def find_different_versions(
     new: Table,
     *,
     most: int,
-    on_blocks: Callable[[int], None] = lambda _: None,
+    on_blocks: Callable[[int], None],
 ) -> tuple[set[str], set[str]]:
     """Return the places of row versions that only the older, and only the newer side has.
 
