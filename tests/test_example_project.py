@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -153,22 +154,40 @@ def esign(sql: RunSql) -> Query:
 
 
 @pytest.fixture
-def embedded(tmp_path: Path) -> Iterator[Run]:
-    """Runs commands of a copy of the example, which has an embedded server of its own."""
+def copy_of_example() -> Iterator[Path]:
+    """The folder of a copy of the example, which has an embedded server of its own.
+
+    It is not in pytest's own folder: whenever another run of pytest begins, that one shuts it to
+    all users but root, and the server's user with them.
+    """
     if CHOICE != EMBEDDED_VERSION:
         pytest.skip(f"runs on PostgreSQL {EMBEDDED_VERSION} of its own, whatever the others run on")
-    folder = tmp_path / "example_project"
-    shutil.copytree(
-        ROOT / "example_project",
-        folder,
-        ignore=shutil.ignore_patterns(".postgres", "media", "media-kept", "__pycache__"),
-    )
+    with TemporaryDirectory(prefix="pgsnap-example-") as directory:
+        folder = Path(directory, "example_project")
+        shutil.copytree(
+            ROOT / "example_project",
+            folder,
+            ignore=shutil.ignore_patterns(".postgres", "media", "media-kept", "__pycache__"),
+        )
+        yield folder
+        run_in(folder, "manage.py", "embedded_server", "stop")
+
+
+@pytest.fixture
+def embedded(copy_of_example: Path) -> Run:
+    """Runs commands of that copy."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return run_in(folder, "manage.py", *arguments)
+        return run_in(copy_of_example, "manage.py", *arguments)
 
-    yield run
-    run("embedded_server", "stop")
+    return run
+
+
+@pytest.fixture
+def data(copy_of_example: Path, embedded: Run) -> Path:
+    """The files of that server, which has been started."""
+    assert embedded("migrate", "--verbosity", "0").stderr == ""
+    return copy_of_example / ".postgres" / EMBEDDED_VERSION
 
 
 def test_seed_is_reproducible(example: Run, esign: Query) -> None:
@@ -319,10 +338,9 @@ def test_embedded_server_outlives_commands_until_stopped(embedded: Run) -> None:
     assert embedded("migrate", "--check").returncode == 0
 
 
-def test_embedded_server_starts_again_after_a_kill(embedded: Run, tmp_path: Path) -> None:
+def test_embedded_server_starts_again_after_a_kill(embedded: Run, data: Path) -> None:
     """What a killed server leaves behind is not in the way of the next one."""
-    embedded("migrate", "--verbosity", "0")
-    pid_file = tmp_path / "example_project" / ".postgres" / "18" / "postmaster.pid"
+    pid_file = data / "postmaster.pid"
     postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
 
     postmaster.kill()
@@ -332,13 +350,9 @@ def test_embedded_server_starts_again_after_a_kill(embedded: Run, tmp_path: Path
     assert embedded("migrate", "--check").returncode == 0
 
 
-def test_embedded_server_ignores_a_pid_that_now_is_a_stranger(
-    embedded: Run, tmp_path: Path
-) -> None:
+def test_embedded_server_ignores_a_pid_that_now_is_a_stranger(embedded: Run, data: Path) -> None:
     """After a crash, in a restarted container say, the number may belong to anybody: to us here."""
-    embedded("migrate", "--verbosity", "0")
     embedded("embedded_server", "stop")
-    data = tmp_path / "example_project" / ".postgres" / "18"
 
     (data / "postmaster.pid").write_text(f"{os.getpid()}\n{data}\n")
 

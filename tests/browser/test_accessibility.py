@@ -80,6 +80,9 @@ def test_pages(snapshot: Snapshot, visitor: Visitor, axe: str) -> None:
     assert {key: violations for key, violations in found.items() if violations} == {}
 
 
+@pytest.mark.parametrize(
+    "changed_settings", [{"PGSNAP": {"ENABLED": True, "WAIT_S": 120}}], ids=["patient"]
+)
 def test_progress(
     snapshot: Snapshot, live: str, visitor: Visitor, axe: str, server: Server
 ) -> None:
@@ -88,7 +91,7 @@ def test_progress(
     visitor.log_in("ada")
     with in_transaction(server, live):
         visitor.press("Take snapshot")
-        visitor.reads("Waiting up to 10 s for pid ")
+        visitor.reads("Waiting up to 120 s for pid ")
         found = in_both_schemes(visitor, axe, "progress")
         visitor.press("Cancel")
         visitor.reads("The work goes on")

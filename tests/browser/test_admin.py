@@ -69,6 +69,9 @@ def test_story(live: str, visitor: Visitor) -> None:
     assert list_snapshots() == ()
 
 
+@pytest.mark.parametrize(
+    "changed_settings", [{"PGSNAP": {"ENABLED": True, "WAIT_S": 120}}], ids=["patient"]
+)
 def test_progress(live: str, visitor: Visitor, server: Server) -> None:
     """A take that has to wait shows how it is going, by itself, until it is over."""
     account("ada", is_superuser=True)
@@ -79,7 +82,7 @@ def test_progress(live: str, visitor: Visitor, server: Server) -> None:
         visitor.fill("Name:", "seeded")
         visitor.press("Take snapshot")
         visitor.reads("The work goes on without this page")
-        visitor.reads("Waiting up to 10 s for pid ")
+        visitor.reads("Waiting up to 120 s for pid ")
         visitor.reads("ADA")
         visitor.keep("progress")
 

@@ -232,10 +232,15 @@ def test_session_that_is_starting(
 
 @contextmanager
 def _starting(server: Server, database: str) -> Iterator[None]:
-    """Have a session begin, and pause after the server has let it pass."""
+    """Have a session begin, and pause after the server has let it pass.
+
+    It is stopped while it waits: elsewhere it might hold what every look at the locks needs.
+    """
     starting = (
-        "SELECT pid FROM pg_locks WHERE locktype = 'object' AND mode = 'RowExclusiveLock'"
-        " AND objid = (SELECT oid FROM pg_database WHERE datname = %s)"
+        "SELECT pid FROM pg_locks JOIN pg_locks AS waiting USING (pid)"
+        " WHERE pg_locks.locktype = 'object' AND pg_locks.mode = 'RowExclusiveLock'"
+        " AND pg_locks.objid = (SELECT oid FROM pg_database WHERE datname = %s)"
+        " AND waiting.relation = 'pg_db_role_setting'::regclass AND NOT waiting.granted"
     )
 
     def connect() -> None:
