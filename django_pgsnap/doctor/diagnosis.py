@@ -5,9 +5,10 @@ It drops what nobody can need, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Final
 
 from ..clones.spares import drop_leftovers
 from ..clones.test_databases import prune_templates
@@ -15,21 +16,29 @@ from ..conf import config
 from ..errors import (
     ConfigurationError,
     MissingRightError,
-    NotEnabledError,
     PgsnapError,
     ServerUnavailableError,
 )
+from ..postgres.inspection import measure_databases
 from ..postgres.server import Server, server_errors
 from ..postgres.targets import Target, group_by_server, list_targets, merge_servers
 from ..reporting import Reporter
-from ..safety import check_enabled, check_server_allowed
+from ..safety import check_enabled
+from ..snapshots.context import Kind, ServerContext, describe_managed
 from ..snapshots.operation import open_operation
-from .findings import Diagnosis, Finding, Scene, measure_usage
-from .live_databases import find_live_problems
-from .managed_databases import find_incomplete, find_managed_problems
-from .server_health import find_server_problems
+from .findings import Diagnosis, Finding, Usage
+from .problems import describe_error, find_incomplete, find_problems
 
 _SEVERITIES = ("error", "warning", "note")
+_USAGE: Final[dict[Kind, str]] = {
+    "copy": "copies",
+    "spare": "spares",
+    "undo": "undos",
+    "template": "templates",
+    "run": "runs",
+    "test": "tests",
+    "leftover": "leftovers",
+}
 
 
 def diagnose(
@@ -61,7 +70,7 @@ def diagnose(
     except (ConfigurationError, ServerUnavailableError) as error:
         if databases is not None:
             raise
-        return Diagnosis(findings=(_of_error("settings", "", "DATABASES", error),), usage=())
+        return Diagnosis(findings=(describe_error("settings", "DATABASES", error),), usage=())
     everything = databases is None
     before = _examine(groups, everything=everything)
     if not fix or not any(finding.fixable for finding in before.findings):
@@ -70,46 +79,38 @@ def diagnose(
     return _mark_fixed(before, _examine(groups, everything=everything))
 
 
-def fix_findings(server: Server, group: Sequence[Target], reporter: Reporter) -> None:
-    """Drop leftovers, half-dropped databases and old templates of one server.
-
-    No other operation is at work on the live databases meanwhile, and each database is dropped
-    only under its own lock: so nobody is making or about to use it.
-
-    Raises:
-        OperationRunningError: Another operation is at work.
-        NotEnabledError: The server is at a public address.
-        ServerError: The server refused.
-    """
-    with open_operation("doctor --fix", group, wait_s=config().wait_s, disturbs_live=False) as (
-        context,
-    ):
-        scene = Scene.read(server, context.watcher, group)
-        drop_leftovers(context.main, scene.leftovers(), reporter)
-        for source in scene.sources:
-            prune_templates(context.main, source)
-
-
 def _examine(groups: Mapping[Server, Sequence[Target]], *, everything: bool) -> Diagnosis:
     with server_errors(), ExitStack() as stack:
         found: list[Finding] = []
-        scenes: list[Scene] = []
+        contexts: list[ServerContext] = []
         for server, group in groups.items():
             try:
                 session = stack.enter_context(server.session("doctor"))
             except (MissingRightError, ServerUnavailableError) as error:
                 names = ", ".join(target.name for target in group)
-                found.append(_of_error("unavailable", str(server), names, error))
+                found.append(describe_error("unavailable", names, error, server=str(server)))
             else:
-                scenes.append(Scene.read(server, session, group))
-        for scene in scenes:
-            found += _find_switched_off(scene)
-            found += find_live_problems(scene)
-            found += find_managed_problems(scene)
-            found += find_server_problems(scene)
-        if everything and len(scenes) == len(groups):
-            found += find_incomplete(scenes)
-        return Diagnosis(findings=_sorted(found), usage=measure_usage(scenes))
+                contexts.append(ServerContext.read(server, session, group))
+        for context in contexts:
+            found += find_problems(context)
+        if everything and len(contexts) == len(groups):
+            found += find_incomplete(contexts)
+        return Diagnosis(findings=_sorted(found), usage=_measure_usage(contexts))
+
+
+def _measure_usage(contexts: Sequence[ServerContext]) -> tuple[Usage, ...]:
+    if not contexts:
+        return ()
+    sizes: dict[str, list[int]] = {"live": [], **{name: [] for name in _USAGE.values()}}
+    for context in contexts:
+        live = measure_databases(context.watcher, context.present)
+        sizes["live"] += [live.get(name, 0) for name in context.present]
+        for each in describe_managed(context):
+            sizes[_USAGE[each.kind]].append(each.size_bytes)
+    return tuple(
+        Usage(kind=kind, databases=len(found), size_bytes=sum(found))
+        for kind, found in sizes.items()
+    )
 
 
 def _mark_fixed(before: Diagnosis, after: Diagnosis) -> Diagnosis:
@@ -131,27 +132,20 @@ def _fix_all(groups: Mapping[Server, Sequence[Target]], reporter: Reporter) -> N
     for server, group in groups.items():
         try:
             check_enabled(group)
-            fix_findings(server, group, reporter)
+            _fix(server, group, reporter)
         except ServerUnavailableError:
             continue  # which is a finding
         except PgsnapError as error:
             reporter.warn(f"Nothing mended on the server at {server}: {error}")
 
 
-def _find_switched_off(scene: Scene) -> Iterator[Finding]:
-    try:
-        check_enabled(scene.targets)
-        check_server_allowed(scene.watcher, scene.targets)
-    except NotEnabledError as error:
-        yield scene.finding("switched-off", "note", "PGSNAP['ENABLED']", error.message, error.hint)
-
-
-def _of_error(kind: str, server: str, object_: str, error: PgsnapError) -> Finding:
-    return Finding(
-        kind=kind,
-        severity="error",
-        server=server,
-        object=object_,
-        cause=error.message,
-        remedy=error.hint,
-    )
+def _fix(server: Server, group: Sequence[Target], reporter: Reporter) -> None:
+    # No other operation is at work on the live databases meanwhile, and each database is dropped
+    # only under its own lock: so nobody is making or about to use it.
+    with open_operation("doctor --fix", group, wait_s=config().wait_s, disturbs_live=False) as (
+        locked,
+    ):
+        context = ServerContext.read(server, locked.watcher, group)
+        drop_leftovers(locked.main, context.leftovers(), reporter)
+        for source in context.sources:
+            prune_templates(locked.main, source)

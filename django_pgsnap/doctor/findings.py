@@ -1,13 +1,9 @@
-"""What the doctor looks at on one server, what it finds, and what our databases occupy."""
+"""What the doctor finds, and what databases of ours occupy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
-
-from ..postgres.inspection import measure_databases
-from ..snapshots.context import Kind, ServerContext, describe_managed
+from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
 
@@ -29,10 +25,10 @@ class Finding:
 
     kind: str
     severity: Severity
-    server: str
+    server: str = ""
     object: str
     cause: str
-    remedy: str
+    remedy: str = ""
     fixable: bool = False
     fixed: bool = False
 
@@ -70,55 +66,3 @@ class Diagnosis:
         return tuple(
             finding for finding in self.findings if finding.severity != "note" and not finding.fixed
         )
-
-
-class Scene(ServerContext):
-    """One server as the doctor sees it."""
-
-    def finding(
-        self,
-        kind: str,
-        severity: Severity,
-        object_: str,
-        cause: str,
-        remedy: str = "",
-        *,
-        fixable: bool = False,
-    ) -> Finding:
-        """Return a finding on this server."""
-        return Finding(
-            kind=kind,
-            severity=severity,
-            server=str(self.server),
-            object=object_,
-            cause=cause,
-            remedy=remedy,
-            fixable=fixable,
-        )
-
-
-_USAGE: Final[dict[Kind, str]] = {
-    "copy": "copies",
-    "spare": "spares",
-    "undo": "undos",
-    "template": "templates",
-    "run": "runs",
-    "test": "tests",
-    "leftover": "leftovers",
-}
-
-
-def measure_usage(scenes: Sequence[Scene]) -> tuple[Usage, ...]:
-    """Return what there is of each kind, and what it occupies."""
-    if not scenes:
-        return ()
-    sizes: dict[str, list[int]] = {"live": [], **{name: [] for name in _USAGE.values()}}
-    for scene in scenes:
-        live = measure_databases(scene.watcher, scene.present)
-        sizes["live"] += [live.get(name, 0) for name in scene.present]
-        for each in describe_managed(scene):
-            sizes[_USAGE[each.kind]].append(each.size_bytes)
-    return tuple(
-        Usage(kind=kind, databases=len(found), size_bytes=sum(found))
-        for kind, found in sizes.items()
-    )

@@ -1,0 +1,339 @@
+"""What may be wrong with the live databases, with databases of ours, and with their server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from psycopg import sql
+
+from ..clones.catalog import AnyDatabase
+from ..clones.names import spare_name, unfinished_name
+from ..clones.records import TemplateRecord
+from ..clones.strategy import is_wal_log_safe
+from ..clones.test_databases import find_superfluous_templates
+from ..conf import config
+from ..errors import NotEnabledError, PgsnapError
+from ..messages import format_size
+from ..postgres.data_directory import can_read_data_directory, find_orphans
+from ..postgres.inspection import (
+    check_collation,
+    check_nothing_attached,
+    check_privileges,
+    measure_databases,
+)
+from ..safety import check_enabled, check_server_allowed
+from ..snapshots.context import ServerContext, find_snapshots
+from .findings import Finding, Severity
+
+_LACKING_PRIVILEGES: Final = sql.SQL(
+    "SELECT quote_ident(current_user), kind, role FROM pg_roles,"
+    " (VALUES ('cannot-end-sessions', 'pg_signal_backend'),"
+    " ('cannot-see-sessions', 'pg_read_all_stats')) AS needed(kind, role)"
+    " WHERE rolname = current_user AND NOT rolsuper AND NOT pg_has_role(role, 'USAGE')"
+)
+_SHUT: Final = sql.SQL(
+    "SELECT datname FROM pg_database WHERE NOT datallowconn AND datname = ANY(%s) ORDER BY oid"
+)
+# Roles are referred to from shared objects and from inside databases. Those that nothing but
+# our databases refers to could be dropped, were it not for them.
+_KEPT_ROLES: Final = sql.SQL(
+    "SELECT quote_ident(r.rolname), array_agg(DISTINCT d.datname::text)"
+    " FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid"
+    " LEFT JOIN pg_database d ON d.oid = CASE WHEN s.dbid <> 0 THEN s.dbid"
+    " WHEN s.classid = 'pg_database'::regclass THEN s.objid END"
+    " WHERE s.refclassid = 'pg_authid'::regclass GROUP BY r.rolname"
+    " HAVING bool_and(coalesce(d.datname = ANY(%s), false)) ORDER BY r.rolname"
+)
+
+
+def find_problems(context: ServerContext) -> Iterator[Finding]:
+    """Say what is wrong on a server, or in the way there."""
+    for find in (
+        *(_switched_off, _missing, _half_dropped, _refused, _sessions_of_others),
+        *(_leftovers, _superfluous_templates, _abandoned, _open, _untrusted),
+        *(_orphans, _upgrade, _kept_roles, _unsafe_wal_log, _too_large_for_spares),
+    ):
+        for finding in find(context):
+            yield replace(finding, server=str(context.server))
+
+
+def find_incomplete(contexts: Sequence[ServerContext]) -> Iterator[Finding]:
+    """Say which snapshots have lost a part."""
+    for snapshot in find_snapshots(contexts):
+        if snapshot.completeness != "part lost":
+            continue
+        first = snapshot.members[0]
+        yield Finding(
+            kind="incomplete",
+            severity="warning",
+            server=str(first.server),
+            object=snapshot.name,
+            cause=f"Only {len(snapshot.members)} of its {first.record.members} parts are there: "
+            f"{', '.join(snapshot.aliases)}.",
+            remedy="Restore what is there with --database, or delete the snapshot.",
+        )
+
+
+def describe_error(
+    kind: str, about: str, error: PgsnapError, *, severity: Severity = "error", server: str = ""
+) -> Finding:
+    """Return what an error says as a finding."""
+    return Finding(
+        kind=kind,
+        severity=severity,
+        server=server,
+        object=about,
+        cause=error.message,
+        remedy=error.hint,
+    )
+
+
+# The live databases
+
+
+def _switched_off(context: ServerContext) -> Iterator[Finding]:
+    try:
+        check_enabled(context.targets)
+        check_server_allowed(context.watcher, context.targets)
+    except NotEnabledError as error:
+        yield describe_error("switched-off", "PGSNAP['ENABLED']", error, severity="note")
+
+
+def _missing(context: ServerContext) -> Iterator[Finding]:
+    for target in context.targets:
+        if target.name not in context.catalog.databases:
+            known = any(copy.record.source == target.name for copy in context.copies())
+            yield Finding(
+                kind="live-missing",
+                severity="error",
+                object=target.name,
+                cause=f"The database of the alias {target.alias!r} does not exist.",
+                remedy="Restore a snapshot of it: ./manage.py pgsnap restore."
+                if known
+                else "Create it (createdb, then manage.py migrate).",
+            )
+
+
+def _half_dropped(context: ServerContext) -> Iterator[Finding]:
+    for name in context.present:
+        if not context.catalog.databases[name].is_valid:
+            yield Finding(
+                kind="live-half-dropped",
+                severity="error",
+                object=name,
+                cause="A DROP DATABASE of it was interrupted, so it cannot be used any more.",
+                remedy=f"Finish it with DROP DATABASE {_quoted(name)}; then restore a snapshot "
+                "of it.",
+            )
+
+
+def _refused(context: ServerContext) -> Iterator[Finding]:
+    checks: dict[str, Callable[[str], None]] = {
+        "missing-right": lambda name: check_privileges(context.watcher, [name]),
+        "obstacle": lambda name: check_nothing_attached(context.watcher, [name]),
+        "collation": lambda name: check_collation(context.watcher, name),
+    }
+    for name in context.present:
+        for kind, check in checks.items():
+            try:
+                check(name)
+            except PgsnapError as error:
+                yield describe_error(kind, name, error)
+
+
+def _sessions_of_others(context: ServerContext) -> Iterator[Finding]:
+    lacking = {
+        "cannot-end-sessions": "It may not end the sessions of other roles, so a take or a "
+        "restore fails while another role is connected.",
+        "cannot-see-sessions": "It may not see what the sessions of other roles do, so it cannot "
+        "tell which of them are idle.",
+    }
+    for me, kind, role in context.watcher.rows(_LACKING_PRIVILEGES):
+        yield Finding(
+            kind=kind,
+            severity="note",
+            object=me,
+            cause=lacking[kind],
+            remedy=f"If others use the database too, let a superuser run: GRANT {role} TO {me};",
+        )
+
+
+# Databases of ours, or that look like ours
+
+
+def _leftovers(context: ServerContext) -> Iterator[Finding]:
+    for database in context.leftovers():
+        kind, cause = _describe_leftover(database)
+        yield Finding(
+            kind=kind,
+            severity="warning",
+            object=database.name,
+            cause=cause,
+            remedy="Nothing: the next take or restore drops it, and doctor --fix does now.",
+            fixable=True,
+        )
+
+
+def _describe_leftover(database: AnyDatabase) -> tuple[str, str]:
+    if not database.is_valid:
+        return "half-dropped", "A DROP DATABASE of it was interrupted."
+    if database.name.startswith(spare_name("")):
+        return "spare-without-copy", "It is the spare of a copy that is gone."
+    if isinstance(database.record, TemplateRecord):
+        return "template-without-snapshot", (
+            f"It is a template for tests, made of the snapshot {database.record.name!r}, which is "
+            "deleted. It holds that snapshot's data."
+        )
+    if database.name.startswith(unfinished_name("")):
+        return "unfinished", "It is a clone that an interrupted command never published."
+    return "not-dropped", "An operation no longer needs it, and was interrupted before the drop."
+
+
+def _superfluous_templates(context: ServerContext) -> Iterator[Finding]:
+    for source in context.sources:
+        for record in find_superfluous_templates(context.catalog, source):
+            yield Finding(
+                kind="superfluous-template",
+                severity="note",
+                object=record.database,
+                cause=f"It is a template for tests on {source!r}, and too old or one too many.",
+                remedy="Nothing: the next test run that migrates drops it, and doctor --fix does "
+                "now.",
+                fixable=True,
+            )
+
+
+def _abandoned(context: ServerContext) -> Iterator[Finding]:
+    for database in context.catalog.runs(context.sources):
+        if not database.record.kept and not context.is_locked(database.name):
+            yield Finding(
+                kind="abandoned-clone",
+                severity="warning",
+                object=database.name,
+                cause=f"It is a clone of {database.record.name!r} for a pgsnap run that was "
+                "killed.",
+                remedy="Nothing: the next pgsnap run drops it, and pgsnap purge does now.",
+            )
+
+
+def _open(context: ServerContext) -> Iterator[Finding]:
+    catalog, sources = context.catalog, context.sources
+    for database in [*catalog.copies(sources), *catalog.undos(sources)]:
+        if not database.is_shut and not context.is_locked(database.name):
+            yield Finding(
+                kind="open-copy",
+                severity="warning",
+                object=database.name,
+                cause="It is open to clients, who can change what it holds.",
+                remedy=f"ALTER DATABASE {_quoted(database.name)} ALLOW_CONNECTIONS false "
+                "CONNECTION LIMIT 0;",
+            )
+
+
+def _untrusted(context: ServerContext) -> Iterator[Finding]:
+    for database in context.catalog.untrusted():
+        yield Finding(
+            kind="untrusted",
+            severity="warning",
+            object=database.name,
+            cause=f"It is called like one of ours, but belongs to the role {database.owner!r}, "
+            "which is neither yours nor the live database's owner. It is ignored.",
+            remedy="Ask that role what it is. If you know it to be what it says, give it to the "
+            f"live database's owner: ALTER DATABASE {_quoted(database.name)} OWNER TO …;",
+        )
+
+
+# The server as a whole: what copies stand in the way of, and what a crash left on disk
+
+
+def _orphans(context: ServerContext) -> Iterator[Finding]:
+    if not can_read_data_directory(context.watcher):
+        yield Finding(
+            kind="orphaned-files-unknown",
+            severity="note",
+            object="data directory",
+            cause="Your role may not look for files that a crashed server left of unfinished "
+            "copies.",
+            remedy="Run doctor as a superuser once after a crash of the server.",
+        )
+        return
+    for orphan in find_orphans(context.watcher):
+        yield Finding(
+            kind="orphaned-files",
+            severity="warning",
+            object=orphan.path,
+            cause=f"It holds {format_size(orphan.size_bytes)} of no database, last changed "
+            f"{orphan.modified}: CREATE DATABASE was filling it when the server crashed, or when "
+            "it was stopped twice in a row.",
+            remedy="SQL cannot remove it. On the server's machine, as the server's user: "
+            f"rm -r '{orphan.path}'",
+        )
+
+
+def _upgrade(context: ServerContext) -> Iterator[Finding]:
+    shut = [name for (name,) in context.watcher.rows(_SHUT, [_managed(context)])]
+    if shut:
+        yield Finding(
+            kind="pg-upgrade",
+            severity="note",
+            object=_listed(shut),
+            cause=f"pg_upgrade refuses databases that nobody may connect to: {len(shut)} here.",
+            remedy="Before an upgrade run ./manage.py pgsnap purge, or open them (ALTER DATABASE "
+            f"{_quoted(shut[0])} ALLOW_CONNECTIONS true; and so on); doctor says afterwards how "
+            "to shut them again.",
+        )
+
+
+def _kept_roles(context: ServerContext) -> Iterator[Finding]:
+    for role, databases in context.watcher.rows(_KEPT_ROLES, [_managed(context)]):
+        yield Finding(
+            kind="kept-role",
+            severity="note",
+            object=role,
+            cause=f"DROP ROLE would fail only for what it has in {_listed(sorted(databases))}.",
+            remedy="Before dropping it, delete those snapshots or take them anew.",
+        )
+
+
+def _unsafe_wal_log(context: ServerContext) -> Iterator[Finding]:
+    if not is_wal_log_safe(context.watcher):
+        yield Finding(
+            kind="wal-log-unsafe",
+            severity="warning",
+            object=f"PostgreSQL {context.watcher.server_name}",
+            cause="Its strategy WAL_LOG can corrupt the database that it copies. It is not used "
+            "here, but by every other CREATE DATABASE.",
+            remedy="Upgrade to the latest minor release.",
+        )
+
+
+def _too_large_for_spares(context: ServerContext) -> Iterator[Finding]:
+    limit = config().spare_max_bytes
+    largest = max(measure_databases(context.watcher, context.present).values(), default=0)
+    if largest > limit:
+        yield Finding(
+            kind="no-spare",
+            severity="note",
+            object="PGSNAP['SPARE_MAX_BYTES']",
+            cause=f"The largest live database has {format_size(largest)}, above the limit of "
+            f"{format_size(limit)}, so restores copy it unless the file system shares blocks.",
+            remedy="Raise the limit if the disk has room for one more copy.",
+        )
+
+
+def _managed(context: ServerContext) -> list[str]:
+    """Return the names of all shut databases of ours, other projects' too."""
+    found = context.catalog
+    ours = [*found.copies(), *found.undos(), *found.spares.values(), *found.templates()]
+    return list({database.name for database in (*ours, *context.leftovers())})
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string(None)
+
+
+def _listed(databases: list[str]) -> str:
+    shown = ", ".join(databases[:3])
+    return f"{shown} and {len(databases) - 3} more" if len(databases) > 3 else shown  # noqa: PLR2004
