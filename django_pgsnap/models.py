@@ -27,8 +27,9 @@ class Snapshot(models.Model):
     set_id = models.CharField(_("identity"), max_length=16, primary_key=True)
     name = models.CharField(_("name"), max_length=100)
 
-    # What the admin knows of it beside its fields.
-    facts: Any = None
+    # What the admin knows of it beside its fields: the snapshot, and its migrations' drift.
+    snapshot: Any = None
+    drift: Any = None
 
     objects: ClassVar[NoRows] = NoRows()
 

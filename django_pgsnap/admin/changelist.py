@@ -7,7 +7,6 @@ many snapshots there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from django.contrib import admin
@@ -24,56 +23,35 @@ from django.utils.translation import gettext_lazy as _
 from .. import models
 from ..messages import printable
 from ..snapshots.queries import read_carried_properties
-from ..snapshots.types import Drift, KnownMigrations, Snapshot
+from ..snapshots.types import KnownMigrations, Snapshot
 from .text import DRIFT_KINDS, describe_drift, describe_spare, format_duration, format_moment
 
 _SHORT_COMMIT: Final = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What the pages show of a row.
-
-    Attributes:
-        drift: How far its migrations are from this checkout's.
-    """
-
-    snapshot: Snapshot
-    drift: Drift
-
-    @property
-    def branch(self) -> str:
-        """The branch of the code that it was taken with."""
-        return printable(self.snapshot.git_branch)
-
-    @property
-    def searched(self) -> str:
-        """What a search looks into."""
-        of = self.snapshot
-        return f"{of.name}\n{of.note}\n{of.git_branch}\n{of.git_commit}".casefold()
-
+Row = models.Snapshot
 
 # What can be sorted by, and how.
-_ORDERS: Final[dict[str, Callable[[Facts], Any]]] = {
-    "name": lambda facts: facts.snapshot.name.casefold(),
-    "taken": lambda facts: facts.snapshot.taken_at,
-    "size": lambda facts: facts.snapshot.size_bytes,
-    "branch": lambda facts: facts.branch.casefold(),
-    "migrations": lambda facts: (len(facts.drift.unknown), len(facts.drift.missing)),
-    "pk": lambda facts: facts.snapshot.set_id,
+_ORDERS: Final[dict[str, Callable[[Row], Any]]] = {
+    "name": lambda row: row.name.casefold(),
+    "taken": lambda row: row.snapshot.taken_at,
+    "size": lambda row: row.snapshot.size_bytes,
+    "branch": lambda row: row.snapshot.git_branch.casefold(),
+    "migrations": lambda row: (len(row.drift.unknown), len(row.drift.missing)),
+    "pk": lambda row: row.pk,
 }
 
 
-class SnapshotRows(QuerySet[models.Snapshot]):
+class SnapshotRows(QuerySet[Row]):
     """A query set that has all its rows, and never asks a database."""
 
     # Newest first, as they are found, if by nothing else.
     ordered = True
 
     @classmethod
-    def of(cls, rows: Iterable[models.Snapshot]) -> Self:
+    def of(cls, rows: Iterable[Row]) -> Self:
         """Return these rows, in this order."""
-        found = cls(models.Snapshot)
+        found = cls(Row)
         found._result_cache = list(rows)
         return found
 
@@ -83,8 +61,8 @@ class SnapshotRows(QuerySet[models.Snapshot]):
         known = KnownMigrations()
         rows = []
         for each in snapshots:
-            row = models.Snapshot(set_id=each.set_id, name=each.name)
-            row.facts = Facts(snapshot=each, drift=known.drift(each.migrations))
+            row = Row(set_id=each.set_id, name=each.name)
+            row.snapshot, row.drift = each, known.drift(each.migrations)
             rows.append(row)
         return cls.of(rows)
 
@@ -108,90 +86,75 @@ class SnapshotRows(QuerySet[models.Snapshot]):
         """Return them sorted, by the first name first."""
         rows = list(self)
         for name in reversed(names):
-            by = _ORDERS[name.removeprefix("-")]
-            rows.sort(key=lambda row: by(row.facts), reverse=name.startswith("-"))
+            rows.sort(key=_ORDERS[name.removeprefix("-")], reverse=name.startswith("-"))
         return self.of(rows)
 
     def search(self, words: str) -> Self:
         """Return those that have each of these words somewhere."""
         wanted = words.casefold().split()
-        return self.of(row for row in self if all(word in row.facts.searched for word in wanted))
+        return self.of(row for row in self if all(word in _searched(row) for word in wanted))
+
+
+def _searched(row: Row) -> str:
+    of: Snapshot = row.snapshot
+    return f"{of.name}\n{of.note}\n{of.git_branch}\n{of.git_commit}".casefold()
 
 
 class _Filter(admin.SimpleListFilter):
     """A filter that offers what there is, if that is more than one thing."""
 
-    @staticmethod
-    def values(facts: Facts) -> dict[str, Any]:
-        """Return the values by which a row is found, with their labels."""
-        raise NotImplementedError
+    # Returns the values by which a row is found, with their labels.
+    read_values: Callable[[Row], dict[str, Any]]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         found: dict[str, Any] = {}
         for row in model_admin.get_queryset(request):
-            found |= self.values(row.facts)
+            found |= self.read_values(row)
         return sorted(found.items()) if len(found) > 1 else []
 
     def queryset(self, _request: HttpRequest, queryset: Any) -> Any:
         chosen = self.value()
         if chosen is None:
             return queryset
-        return queryset.of(row for row in queryset if chosen in self.values(row.facts))
+        return queryset.of(row for row in queryset if chosen in self.read_values(row))
 
 
-class DatabaseFilter(_Filter):
-    """By alias."""
-
-    title = _("database")
-    parameter_name = "database"
-
-    @staticmethod
-    def values(facts: Facts) -> dict[str, Any]:
-        return {alias: printable(alias) for alias in facts.snapshot.aliases}
+def _filter_by(name: str, title: Any, read_values: Callable[[Row], dict[str, Any]]) -> type:
+    values = {"title": title, "parameter_name": name, "read_values": staticmethod(read_values)}
+    return type(_Filter.__name__, (_Filter,), values)
 
 
-class BranchFilter(_Filter):
-    """By the branch of the code that it was taken with."""
-
-    title = _("branch")
-    parameter_name = "branch"
-
-    @staticmethod
-    def values(facts: Facts) -> dict[str, Any]:
-        return {facts.snapshot.git_branch or "-": facts.branch or _("none")}
+def _drift_kinds(row: Row) -> dict[str, Any]:
+    kinds = {"behind": row.drift.missing, "unknown": row.drift.unknown}
+    present = [kind for kind, migrations in kinds.items() if migrations] or ["current"]
+    return {kind: DRIFT_KINDS[kind] for kind in present}
 
 
-class MigrationsFilter(_Filter):
-    """By how its migrations compare with this checkout's."""
-
-    title = _("migrations")
-    parameter_name = "drift"
-
-    @staticmethod
-    def values(facts: Facts) -> dict[str, Any]:
-        kinds = {"behind": facts.drift.missing, "unknown": facts.drift.unknown}
-        present = [kind for kind, migrations in kinds.items() if migrations] or ["current"]
-        return {kind: DRIFT_KINDS[kind] for kind in present}
+def _branches(row: Row) -> dict[str, Any]:
+    branch = row.snapshot.git_branch
+    return {branch or "-": printable(branch) or _("none")}
 
 
-class PinnedFilter(_Filter):
-    """By whether it is pinned."""
-
-    title = _("pinned")
-    parameter_name = "pinned"
-
-    @staticmethod
-    def values(facts: Facts) -> dict[str, Any]:
-        return {"yes": _("Yes")} if facts.snapshot.pinned else {"no": _("No")}
+FILTERS: Final = (
+    _filter_by(
+        *("pinned", _("pinned")),
+        lambda row: {"yes": _("Yes")} if row.snapshot.pinned else {"no": _("No")},
+    ),
+    _filter_by("drift", _("migrations"), _drift_kinds),
+    _filter_by("branch", _("branch"), _branches),
+    _filter_by(
+        *("database", _("database")),
+        lambda row: {alias: printable(alias) for alias in row.snapshot.aliases},
+    ),
+)
 
 
 # Columns of the list and facts on the form
 
 
 @admin.display(description=_("age"), ordering="-taken")
-def age(row: models.Snapshot) -> str:
-    """How long ago it was taken."""
-    taken_at = row.facts.snapshot.taken_at
+def age(row: Row) -> str:
+    taken_at = row.snapshot.taken_at
     since = timesince(taken_at, depth=1)
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
@@ -201,80 +164,73 @@ def age(row: models.Snapshot) -> str:
 
 
 @admin.display(description=_("size"), ordering="size")
-def size(row: models.Snapshot) -> str:
-    """What its copies occupy."""
-    return filesizeformat(row.facts.snapshot.size_bytes)
+def size(row: Row) -> str:
+    return filesizeformat(row.snapshot.size_bytes)
 
 
 @admin.display(description=_("note"))
-def note(row: models.Snapshot) -> str:
+def note(row: Row) -> str:
     """The note, on one line, after that it is pinned, or that a part is missing."""
-    snapshot: Snapshot = row.facts.snapshot
+    snapshot: Snapshot = row.snapshot
     marks = [gettext("Pinned.")] if snapshot.pinned else []
     marks += [] if snapshot.is_complete else [gettext("Incomplete.")]
     return " ".join([*marks, printable(snapshot.note)]).strip()
 
 
 @admin.display(description=_("databases"))
-def aliases(row: models.Snapshot) -> str:
-    """The aliases of its databases."""
-    return ", ".join(map(printable, row.facts.snapshot.aliases))
+def aliases(row: Row) -> str:
+    return ", ".join(map(printable, row.snapshot.aliases))
 
 
 @admin.display(description=_("code"), ordering="branch")
-def code(row: models.Snapshot) -> str | None:
-    """The branch and the commit of the code that it was taken with."""
-    snapshot: Snapshot = row.facts.snapshot
+def code(row: Row) -> str | None:
+    snapshot: Snapshot = row.snapshot
     if not snapshot.git_commit:
         return None
-    text = f"{row.facts.branch} {printable(snapshot.git_commit[:_SHORT_COMMIT])}".strip()
+    text = (
+        f"{printable(snapshot.git_branch)} {printable(snapshot.git_commit[:_SHORT_COMMIT])}".strip()
+    )
     return gettext("%s (changed)") % text if snapshot.git_dirty else text
 
 
 @admin.display(description=_("migrations"), ordering="migrations")
-def drift(row: models.Snapshot) -> str:
-    """How far its migrations are from this checkout's."""
-    return describe_drift(row.facts.drift)
+def drift(row: Row) -> str:
+    return describe_drift(row.drift)
 
 
 @admin.display(description=_("prepared clone"))
-def spare(row: models.Snapshot) -> str:
-    """Whether a ready-made clone of it stands by."""
-    return describe_spare(row.facts.snapshot)
+def spare(row: Row) -> str:
+    return describe_spare(row.snapshot)
 
 
 @admin.display(description=_("taken"))
-def taken(row: models.Snapshot) -> str:
-    """When it was taken."""
-    return format_moment(row.facts.snapshot.taken_at)
+def taken(row: Row) -> str:
+    return format_moment(row.snapshot.taken_at)
 
 
 @admin.display(description=_("copying took"))
-def copying(row: models.Snapshot) -> str:
-    """How long copying took."""
-    return format_duration(row.facts.snapshot.seconds)
+def copying(row: Row) -> str:
+    return format_duration(row.snapshot.seconds)
 
 
 @admin.display(description=_("identity"))
-def identity(row: models.Snapshot) -> Any:
+def identity(row: Row) -> Any:
     """What its copies share, and no other snapshot has."""
     return row.pk
 
 
 @admin.display(description=_("databases"))
-def databases(row: models.Snapshot) -> str:
-    """What each copy is, and what it carries."""
-    snapshot: Snapshot = row.facts.snapshot
+def databases(row: Row) -> str:
+    snapshot: Snapshot = row.snapshot
     parts = list(zip(snapshot.members, read_carried_properties(snapshot), strict=True))
     return render_to_string("admin/django_pgsnap/snapshot/databases.html", {"parts": parts})
 
 
 @admin.display(description=_("migrations"))
-def migrations(row: models.Snapshot) -> str:
-    """The migrations that it lacks, and those that this checkout does not know."""
+def migrations(row: Row) -> str:
     return render_to_string(
         "admin/django_pgsnap/snapshot/migrations.html",
-        {"snapshot": row.facts.snapshot, "drift": row.facts.drift},
+        {"snapshot": row.snapshot, "drift": row.drift},
     )
 
 

@@ -184,7 +184,7 @@ class SnapshotForm(forms.ModelForm):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **options: Any) -> None:
         """Begin with what the snapshot has."""
         super().__init__(*args, **options)
-        snapshot = self.instance.facts.snapshot
+        snapshot = self.instance.snapshot
         self.initial.update(note=snapshot.note, pinned=snapshot.pinned)
 
     def clean_name(self) -> str:

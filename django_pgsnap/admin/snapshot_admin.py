@@ -34,7 +34,7 @@ from ..snapshots.types import Snapshot
 from . import changelist
 from .actions import Action, BringBack, Delete, Restore, Take
 from .background import AdminError, release_connections
-from .changelist import BranchFilter, DatabaseFilter, MigrationsFilter, PinnedFilter, SnapshotRows
+from .changelist import SnapshotRows
 from .forms import SnapshotForm
 from .progress_pages import ProgressPages, View, make_public
 from .text import (
@@ -54,7 +54,7 @@ class SnapshotAdmin(ProgressPages):
 
     form = SnapshotForm
     actions = ("delete_selected",)
-    list_filter = (PinnedFilter, MigrationsFilter, BranchFilter, DatabaseFilter)
+    list_filter = changelist.FILTERS
     search_fields = ("name", "note", "branch", "commit")
     show_facets = admin.ShowFacets.NEVER
     # django-unfold shows no link to add something without it.
@@ -139,7 +139,7 @@ class SnapshotAdmin(ProgressPages):
 
         Restore comes early in the row, so that it is there on narrow screens.
         """
-        found = {row.facts.snapshot.aliases for row in self.get_queryset(request)}
+        found = {row.snapshot.aliases for row in self.get_queryset(request)}
         restore = ("restore",) if self.may(request, "restore") else ()
         left_out = () if len(found) > 1 else (changelist.aliases,)
         return ("name", *restore, *(each for each in changelist.COLUMNS if each not in left_out))
@@ -184,7 +184,7 @@ class SnapshotAdmin(ProgressPages):
 
     def save_model(self, request: HttpRequest, obj: Row, form: Any, _change: Any) -> None:
         """Write what was changed; a snapshot is known by its name until it has another."""
-        snapshot: Snapshot = obj.facts.snapshot
+        snapshot: Snapshot = obj.snapshot
         self._check_name(request, snapshot.name)
         values = form.cleaned_data
         if "note" in form.changed_data:
@@ -198,7 +198,7 @@ class SnapshotAdmin(ProgressPages):
 
     def get_deleted_objects(self, objs: Iterable[Any], request: HttpRequest) -> Any:
         """Return what goes with these snapshots, for the pages that ask."""
-        snapshots = [row.facts.snapshot for row in objs]
+        snapshots = [row.snapshot for row in objs]
         named = [each for snapshot in snapshots for each in describe_deletion(snapshot)]
         copies = sum(len(each.members) for each in snapshots)
         counts = {self.opts.verbose_name_plural: len(snapshots), _("databases"): copies}
@@ -225,7 +225,7 @@ class SnapshotAdmin(ProgressPages):
         self._check_may(request, Delete)
         for row in rows:
             self._check_name(request, row.name)
-        action = Delete(self.find_overview(request), [row.facts.snapshot for row in rows])
+        action = Delete(self.find_overview(request), [row.snapshot for row in rows])
         answer = self.perform(request, action, {})
         return self.refuse(request, answer) if isinstance(answer, PgsnapError) else answer
 
@@ -270,7 +270,7 @@ class SnapshotAdmin(ProgressPages):
             return self._say_gone(request, _("This snapshot is not there any more."))
         self._check_name(request, row.name)
         release_connections()
-        found = diff(row.name, databases=row.facts.snapshot.aliases)
+        found = diff(row.name, databases=row.snapshot.aliases)
         title = _("What changed since “%s”") % row.name
         notes = list(map(translate, found.notes))
         return self.render(
