@@ -19,8 +19,6 @@ from ..snapshots.types import Snapshot
 from .session_transfer import do_sessions_outlive_restores
 from .text import describe_snapshot
 
-_NOTE_MAX = 2000
-
 
 def _valid_name(name: str) -> None:
     try:
@@ -34,27 +32,20 @@ def _valid_name(name: str) -> None:
         ) from error
 
 
-def _name_field(**options: Any) -> forms.CharField:
-    return forms.CharField(
+class _SnapshotFields(forms.Form):
+    name = forms.CharField(
         label=_("Name"),
         max_length=100,
         validators=[_valid_name],
         widget=AdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false"}),
-        **options,
     )
-
-
-def _note_field() -> forms.CharField:
-    return forms.CharField(
+    note = forms.CharField(
         label=_("Note"),
         required=False,
-        max_length=_NOTE_MAX,
+        max_length=2000,
         widget=AdminTextInputWidget(attrs={"autocomplete": "off"}),
     )
-
-
-def _pinned_field() -> forms.BooleanField:
-    return forms.BooleanField(
+    pinned = forms.BooleanField(
         label=_("Pinned"),
         required=False,
         help_text=_("A pinned snapshot stays when old ones are pruned."),
@@ -78,7 +69,6 @@ class WaitForm(forms.Form):
     )
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Propose to wait for as long as the settings say."""
         super().__init__(*args, **options)
         self.fields["wait_s"].initial = config().wait_s
 
@@ -97,21 +87,15 @@ class RestoreForm(WaitForm):
     )
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Ask about ids only where that matters."""
         super().__init__(*args, **options)
         if not do_sessions_outlive_restores():
             del self.fields["keep_ids_unique"]
 
 
-class TakeForm(WaitForm):
+class TakeForm(WaitForm, _SnapshotFields):
     """What a new snapshot is to be."""
 
-    name = _name_field(
-        required=False, help_text=_("Without a name it is called as the field proposes.")
-    )
-    note = _note_field()
     databases = forms.MultipleChoiceField(label=_("Databases"), widget=forms.CheckboxSelectMultiple)
-    pinned = _pinned_field()
     # Only there where a snapshot has that name, since only then it can be said what is lost.
     replace = forms.MultipleChoiceField(
         label=_("Replace"), required=False, widget=forms.CheckboxSelectMultiple
@@ -119,25 +103,15 @@ class TakeForm(WaitForm):
     field_order = ("name", "replace", "note", "databases", "pinned", "wait_s", "force")
 
     def __init__(
-        self,
-        data: Any,
-        *,
-        aliases: Sequence[str],
-        snapshots: Sequence[Snapshot],
-        may_replace: bool,
+        self, data: Any, *, aliases: Sequence[str], snapshots: Sequence[Snapshot], may_replace: bool
     ) -> None:
-        """Offer these aliases, all of them chosen.
-
-        Args:
-            data: What was filled in, None for nothing.
-            aliases: Of the live databases.
-            snapshots: Those that there are.
-            may_replace: Whether one of them may be replaced.
-        """
+        """Offer these aliases, all of them chosen; and whether one of the snapshots may go."""
         super().__init__(data)
-        self.fields["name"].widget.attrs["placeholder"] = first_free_name(
-            each.name for each in snapshots
-        )
+        name_field = self.fields["name"]
+        name_field.required = False
+        name_field.help_text = _("Without a name it is called as the field proposes.")
+        proposed = first_free_name(each.name for each in snapshots)
+        name_field.widget.attrs["placeholder"] = proposed
         databases: Any = self.fields["databases"]
         databases.choices = [(alias, alias) for alias in aliases]
         databases.initial = list(aliases)
@@ -167,12 +141,8 @@ class TakeForm(WaitForm):
         self.add_error("name", text % facts)
 
 
-class SnapshotForm(forms.ModelForm):  # type: ignore[type-arg]
+class SnapshotForm(forms.ModelForm, _SnapshotFields):  # type: ignore[type-arg]
     """What of a snapshot can be changed."""
-
-    name = _name_field()
-    note = _note_field()
-    pinned = _pinned_field()
 
     # The names that other snapshots have.
     taken_names: Collection[str] = ()
@@ -182,13 +152,11 @@ class SnapshotForm(forms.ModelForm):  # type: ignore[type-arg]
         fields = ("name",)
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Begin with what the snapshot has."""
         super().__init__(*args, **options)
         snapshot = self.instance.snapshot
         self.initial.update(note=snapshot.note, pinned=snapshot.pinned)
 
     def clean_name(self) -> str:
-        """Refuse a name that another snapshot has."""
         name: str = self.cleaned_data["name"]
         if name in self.taken_names:
             raise ValidationError(gettext("There is a snapshot “%s” already.") % name)
