@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 from django import forms
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
@@ -23,13 +23,12 @@ from ..errors import (
 from ..messages import format_size, printable
 from ..reporting import logger
 from ..snapshots import manage
-from ..snapshots import restore as restoring
-from ..snapshots import undo as undoing
 from ..snapshots.context import choose_targets
-from ..snapshots.queries import Overview
+from ..snapshots.restore import restore
 from ..snapshots.status import Preview, expected_take_s, preview
 from ..snapshots.take import take
 from ..snapshots.types import KnownMigrations, Snapshot, Undo
+from ..snapshots.undo import undo
 from .background import ProgressReporter
 from .forms import RestoreForm, TakeForm
 from .session_transfer import SessionTransfer, do_sessions_outlive_restores
@@ -42,38 +41,30 @@ from .text import (
 )
 
 # At which field of the form an error stands.
-_ERROR_FIELDS = {
+ERROR_FIELDS: Final[Mapping[type[PgsnapError], str]] = {
     SnapshotExistsError: "name",
     DatabaseBusyError: "force",
     OperationRunningError: "wait_s",
 }
+
+Values = dict[str, Any]
 
 
 class Action:
     """One thing to do to the live databases.
 
     Attributes:
-        permission: What it takes: ``take`` or ``restore``.
+        permission: What it takes: ``take``, ``restore`` or ``delete``.
         replaces_live: Whether what is live now goes.
+        aliases: The live databases that it is about, None for all.
     """
 
     permission: ClassVar[str]
     button: Any
     replaces_live: ClassVar[bool] = True
 
-    def __init__(self, overview: Overview) -> None:
-        """Take note of what there is."""
-        self.overview = overview
-
-    @property
-    def title(self) -> str:
-        """Its heading."""
-        raise NotImplementedError
-
-    @property
-    def aliases(self) -> Sequence[str] | None:
-        """The live databases that it is about, None for all."""
-        return None
+    def __init__(self, title: str, aliases: Sequence[str] | None = None) -> None:
+        self.title, self.aliases = title, aliases
 
     @cached_property
     def preview(self) -> Preview:
@@ -88,16 +79,9 @@ class Action:
         """Return the form, filled with these data."""
         return RestoreForm(data)
 
-    def perform(
-        self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
-    ) -> str:
+    def perform(self, values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
         """Do it, and return why the visitor has to sign in again, empty where they need not."""
         raise NotImplementedError
-
-    @staticmethod
-    def find_field(error: PgsnapError) -> str | None:
-        """Return the field of the form that an error is about."""
-        return _ERROR_FIELDS.get(type(error))
 
 
 class Take(Action):
@@ -106,18 +90,17 @@ class Take(Action):
     permission = "take"
     button = gettext_lazy("Take snapshot")
     replaces_live = False
-    may_replace = False
 
-    @property
-    def title(self) -> str:
-        return _("Take a snapshot")
+    def __init__(self, snapshots: Sequence[Snapshot], *, may_replace: bool) -> None:
+        super().__init__(_("Take a snapshot"))
+        self._snapshots, self._may_replace = snapshots, may_replace
 
     def build_form(self, data: Any = None) -> forms.Form:
         return TakeForm(
             data,
             aliases=[target.alias for target in choose_targets(None)],
-            snapshots=self.overview.snapshots,
-            may_replace=self.may_replace,
+            snapshots=self._snapshots,
+            may_replace=self._may_replace,
         )
 
     def describe_consequences(self) -> list[str]:
@@ -127,15 +110,12 @@ class Take(Action):
             "size": format_size(size_bytes),
         }
         lines = [_("Copied as of one moment: %(databases)s (%(size)s).") % facts]
-        expected_s = expected_take_s(self.overview.snapshots, size_bytes)
+        expected_s = expected_take_s(self._snapshots, size_bytes)
         if expected_s is not None:
             lines.append(_("That takes %s.") % describe_duration(expected_s))
-        lines.append(_("Clients that connect meanwhile wait until it is done."))
-        return lines
+        return [*lines, _("Clients that connect meanwhile wait until it is done.")]
 
-    def perform(
-        self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
-    ) -> str:
+    def perform(self, values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
         snapshot = take(
             values["name"] or None,
             databases=values.get("databases"),
@@ -144,66 +124,63 @@ class Take(Action):
             replace=bool(values.get("replace")),
             wait_s=values["wait_s"],
             force=values["force"],
-            reporter=reporter,
+            reporter=out,
         )
         facts = {
             "name": snapshot.name,
             "size": format_size(snapshot.size_bytes),
             "seconds": format_duration(snapshot.seconds),
         }
-        reporter.tell("success", _("Took “%(name)s”: %(size)s in %(seconds)s.") % facts)
-        log_action(session, ADDITION, snapshot, _("taken"), reporter)
+        out.tell("success", _("Took “%(name)s”: %(size)s in %(seconds)s.") % facts)
+        _log(session, ADDITION, snapshot, _("taken"), out)
         return ""
 
 
-class Restore(Action):
+class _Replacement(Action):
+    permission = "restore"
+
+    def perform(self, values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
+        session.keep_ids_unique = values.get("keep_ids_unique", False)
+        about, told, done = self._replace(
+            wait_s=values["wait_s"], force=values["force"], reporter=out, last_look=session.look
+        )
+        signed_out = session.arrive()
+        out.tell("success", told)
+        _log(session, CHANGE, about, done, out)
+        return signed_out
+
+    def _replace(self, **options: Any) -> tuple[Snapshot | Undo, str, str]:
+        """Do it, and return what is live then, and what to tell and to log of it."""
+        raise NotImplementedError
+
+
+class Restore(_Replacement):
     """Bring the live databases back to a snapshot."""
 
-    permission = "restore"
     button = gettext_lazy("Restore")
 
-    def __init__(self, overview: Overview, snapshot: Snapshot) -> None:
-        """Take note of what there is, and of the snapshot that it is about."""
-        super().__init__(overview)
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(_("Restore “%s”") % snapshot.name, snapshot.aliases)
         self.snapshot = snapshot
-
-    @property
-    def title(self) -> str:
-        return _("Restore “%s”") % self.snapshot.name
-
-    @property
-    def aliases(self) -> Sequence[str] | None:
-        return self.snapshot.aliases
 
     def describe_consequences(self) -> list[str]:
         facts = {
             "databases": ", ".join(self.snapshot.aliases),
             "snapshot": describe_snapshot(self.snapshot),
         }
+        kept = _("What is live now is lost: the settings say that no replaced state is kept.")
         return [
             _("All that is in %(databases)s goes back to %(snapshot)s.") % facts,
             self._describe_duration(),
-            self._describe_undo(),
+            _describe_kept() if config().undo else kept,
             *self._describe_drift(),
             *_describe_logins(),
         ]
 
-    def perform(
-        self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
-    ) -> str:
-        session.keep_ids_unique = values.get("keep_ids_unique", False)
-        snapshot = restoring.restore(
-            self.snapshot.name,
-            wait_s=values["wait_s"],
-            force=values["force"],
-            reporter=reporter,
-            last_look=session.look,
-        )
-        signed_out = session.arrive()
+    def _replace(self, **options: Any) -> tuple[Snapshot, str, str]:
+        snapshot = restore(self.snapshot.name, **options)
         facts = {"name": snapshot.name, "moment": format_moment(snapshot.taken_at)}
-        reporter.tell("success", _("Restored “%(name)s” (%(moment)s).") % facts)
-        log_action(session, CHANGE, snapshot, _("restored"), reporter)
-        return signed_out
+        return snapshot, _("Restored “%(name)s” (%(moment)s).") % facts, _("restored")
 
     def _describe_duration(self) -> str:
         if self.snapshot.spare == "ready":
@@ -215,11 +192,6 @@ class Restore(Action):
             "duration": describe_duration(self.snapshot.seconds),
         }
         return _("%(size)s are copied first, which takes %(duration)s.") % facts
-
-    def _describe_undo(self) -> str:
-        if not config().undo:
-            return _("What is live now is lost: the settings say that no replaced state is kept.")
-        return _describe_kept()
 
     def _describe_drift(self) -> list[str]:
         drift = KnownMigrations().drift(self.snapshot.migrations)
@@ -241,24 +213,14 @@ class Restore(Action):
         return lines
 
 
-class BringBack(Action):
+class BringBack(_Replacement):
     """Undo: swap back a state that a restore or an undo replaced."""
 
-    permission = "restore"
     button = gettext_lazy("Bring back")
 
-    def __init__(self, overview: Overview, undo: Undo) -> None:
-        """Take note of what there is, and of the state that it is about."""
-        super().__init__(overview)
+    def __init__(self, undo: Undo) -> None:
+        super().__init__(_("Bring back a replaced state"), undo.aliases)
         self._undo = undo
-
-    @property
-    def title(self) -> str:
-        return _("Bring back a replaced state")
-
-    @property
-    def aliases(self) -> Sequence[str] | None:
-        return self._undo.aliases
 
     def describe_consequences(self) -> list[str]:
         return [
@@ -268,49 +230,26 @@ class BringBack(Action):
             *_describe_logins(),
         ]
 
-    def perform(
-        self, values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
-    ) -> str:
-        session.keep_ids_unique = values.get("keep_ids_unique", False)
-        undone = undoing.undo(
-            set_id=self._undo.set_id,
-            wait_s=values["wait_s"],
-            force=values["force"],
-            reporter=reporter,
-            last_look=session.look,
-        )
-        signed_out = session.arrive()
-        reporter.tell("success", _("Live again: %s.") % describe_undo(undone))
-        log_action(session, CHANGE, undone, _("brought back"), reporter)
-        return signed_out
+    def _replace(self, **options: Any) -> tuple[Undo, str, str]:
+        undone = undo(set_id=self._undo.set_id, **options)
+        return undone, _("Live again: %s.") % describe_undo(undone), _("brought back")
 
 
 class Delete(Action):
     """Delete snapshots; Django's own pages say beforehand what is lost."""
 
     permission = "delete"
-    button = gettext_lazy("Delete")
 
-    def __init__(self, overview: Overview, snapshots: Sequence[Snapshot]) -> None:
-        """Take note of what there is, and of the snapshots that it is about."""
-        super().__init__(overview)
+    def __init__(self, snapshots: Sequence[Snapshot]) -> None:
         self._snapshots = snapshots
+        self._names = ", ".join(_("“%s”") % printable(each.name) for each in snapshots)
+        super().__init__(_("Delete %s") % self._names)
 
-    @property
-    def title(self) -> str:
-        return _("Delete %s") % self._names
-
-    @property
-    def _names(self) -> str:
-        return ", ".join(_("“%s”") % printable(each.name) for each in self._snapshots)
-
-    def perform(
-        self, _values: dict[str, Any], session: SessionTransfer, reporter: ProgressReporter
-    ) -> str:
-        manage.delete(*(each.name for each in self._snapshots), force=True, reporter=reporter)
-        reporter.tell("success", _("Deleted: %s.") % self._names)
+    def perform(self, _values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
+        manage.delete(*(each.name for each in self._snapshots), force=True, reporter=out)
+        out.tell("success", _("Deleted: %s.") % self._names)
         for each in self._snapshots:
-            log_action(session, DELETION, each, _("deleted"), reporter)
+            _log(session, DELETION, each, _("deleted"), out)
         return ""
 
 
@@ -341,12 +280,8 @@ def _describe_logins() -> list[str]:
     return [*lines, _("You stay logged in if you are there with the same password.")]
 
 
-def log_action(
-    session: SessionTransfer,
-    flag: int,
-    about: Snapshot | Undo,
-    done: str,
-    reporter: ProgressReporter,
+def _log(
+    session: SessionTransfer, flag: int, about: Snapshot | Undo, done: str, out: ProgressReporter
 ) -> None:
     """Write down who did what: in Python's log, and in the admin's log of the live database.
 
@@ -362,4 +297,4 @@ def log_action(
     try:
         LogEntry.objects.log_actions(user_id, [row], flag, done)
     except Error as error:
-        reporter.warn(_("Nothing was written into the admin's log: %s") % str(error).strip())
+        out.warn(_("Nothing was written into the admin's log: %s") % str(error).strip())

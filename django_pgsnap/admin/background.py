@@ -16,7 +16,7 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
-from django.core import signing
 from django.core.cache.backends.filebased import FileBasedCache
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, parse_cookie
@@ -45,7 +44,7 @@ _SILENCE_S: Final = 15.0
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _PAGE: Final = re.compile(r"/progress/(?P<token>[0-9a-f]{32})/(cancel/)?$")
 _COOKIE: Final = "pgsnap_progress"
-_SIGNER: Final = "django_pgsnap.progress"
+_SALT: Final = "django_pgsnap.progress"
 
 
 class AdminError(PgsnapError):
@@ -62,12 +61,10 @@ class Progress:
 
     Attributes:
         user: Who asked for it; None where that cannot be kept.
-        began: When it began, in seconds since the epoch.
-        heard: When it last reported anything, in seconds since the epoch.
-        done_bytes: How much has been copied; None where that cannot be known.
-        total_bytes: How much there is to copy; None while nothing is copied.
+        heard: When it last reported anything; as ``began`` in seconds since the epoch.
+        done_bytes: None where that cannot be known.
+        total_bytes: None while nothing is copied.
         texts: What there is to tell afterwards: level (a tag of Django's messages) and text.
-        error: What it failed with, None where it did not fail.
         signed_out: Why who asked for it is signed out; empty where they are not.
     """
 
@@ -98,30 +95,24 @@ class ProgressReporter(Reporter):
     """Writes down what an operation reports, where other processes find it by its token."""
 
     def __init__(self, title: str, user: Any = None) -> None:
-        """Begin a new operation, asked for by this user."""
         self.token = secrets.token_hex(16)
         self.progress = Progress(title=title, user=_without_password(user))
         self._change()
 
     def step(self, message: str) -> None:
-        """Write down what begins."""
         self._stop_if_cancelled()
         self._change(step=translate(message), done_bytes=None, total_bytes=None)
 
     def still_waiting(self) -> None:
-        """Write down that it is alive, a few times a second."""
         self._change_seldom()
 
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
-        """Write down how far copying is, a few times a second."""
         self._change_seldom(done_bytes=done_bytes, total_bytes=total_bytes)
 
     def note(self, message: str) -> None:
-        """Write down a fact, to be told afterwards."""
         self.tell("info", message)
 
     def warn(self, message: str) -> None:
-        """Write down what did not work all the way, to be told afterwards."""
         self.tell("warning", message)
 
     def tell(self, level: str, text: str) -> None:
@@ -198,39 +189,39 @@ def _without_password(user: Any) -> Any:
     return user
 
 
-# Does the work, tells what came of it, and returns why the visitor is to be signed out, if so.
-Work = Callable[[ProgressReporter], str]
-
-
 class Job(Thread):
     """One operation at work. A process that is to stop waits for it to end."""
 
-    def __init__(self, title: str, work: Work, user: Any = None) -> None:
+    def __init__(
+        self, title: str, work: Callable[[ProgressReporter], str], user: Any = None
+    ) -> None:
         """Start at once.
 
         Args:
             title: What it does, as a heading.
-            work: What does it.
+            work: What does it, and returns why the visitor is to be signed out, if so.
             user: Who asked for it.
         """
         super().__init__(name="django_pgsnap", daemon=False)
         self._reporter = ProgressReporter(title, user)
+        self.token = self._reporter.token
         self._work = work
         self._language = translation.get_language()
         self.start()
 
-    @property
-    def token(self) -> str:
-        """What its progress is found by."""
-        return self._reporter.token
-
     def run(self) -> None:
         """Do the work, and write down how it ended."""
-        try:
-            with translation.override(self._language):
-                self._run()
-        finally:
-            connections.close_all()
+        with translation.override(self._language):
+            try:
+                self._reporter.end(signed_out=self._work(self._reporter))
+            except PgsnapError as error:
+                self._reporter.end(error=error)
+            except BaseException:
+                unexpected = _("This failed unexpectedly. The server's log says why.")
+                self._reporter.end(error=AdminError(unexpected))
+                raise
+            finally:
+                connections.close_all()
 
     def result(self, patience_s: float) -> Progress | None:
         """Return how it ended, None if it takes longer than that many seconds."""
@@ -239,18 +230,6 @@ class Job(Thread):
             return None
         forget_progress(self.token)
         return self._reporter.progress
-
-    def _run(self) -> None:
-        try:
-            signed_out = self._work(self._reporter)
-        except PgsnapError as error:
-            self._reporter.end(error=error)
-        except BaseException:
-            unexpected = _("This failed unexpectedly. The server's log says why.")
-            self._reporter.end(error=AdminError(unexpected))
-            raise
-        else:
-            self._reporter.end(signed_out=signed_out)
 
 
 def release_connections() -> None:
@@ -270,16 +249,15 @@ def release_connections() -> None:
     connections.close_all()
 
 
-def set_progress_cookie(
-    request: HttpRequest, response: HttpResponse, token: str, page: str
-) -> None:
+def set_progress_cookie(response: HttpResponse, token: str, page: str, *, secure: bool) -> None:
     """Give whoever started an operation the cookie for it, which its page alone gets to see."""
-    response.set_cookie(
+    response.set_signed_cookie(
         _COOKIE,
-        _signer().sign(token),
+        token,
+        salt=_SALT,
         max_age=_KEEP_S,
         path=page,
-        secure=request.is_secure(),
+        secure=secure,
         httponly=True,
         # Another site can make nobody press Cancel.
         samesite="Strict",
@@ -291,23 +269,18 @@ def delete_progress_cookie(response: HttpResponse, page: str) -> None:
     response.delete_cookie(_COOKIE, path=page, samesite="Strict")
 
 
-def has_progress_cookie(cookies: Mapping[str, str], token: str) -> bool:
-    """Tell whether the cookie for the operation of this token is among the cookies."""
-    try:
-        return _signer().unsign(cookies.get(_COOKIE, ""), max_age=_KEEP_S) == token
-    except signing.BadSignature:
-        return False
-
-
-def _signer() -> signing.TimestampSigner:
-    # Not as Django signs cookies: how it makes their salt is its own business.
-    return signing.TimestampSigner(salt=_SIGNER)
+def has_progress_cookie(request: HttpRequest, token: str) -> bool:
+    """Tell whether a request has the cookie for the operation of this token."""
+    found = request.get_signed_cookie(_COOKIE, "", salt=_SALT, max_age=_KEEP_S)
+    return bool(found == token)
 
 
 def _claims(path: str, cookies: str) -> bool:
     """Claim a request for the page of an operation that is at work, if it has the cookie."""
     page = _PAGE.search(path)
-    if page is None or not has_progress_cookie(parse_cookie(cookies), page["token"]):
+    request = HttpRequest()
+    request.COOKIES = parse_cookie(cookies)
+    if page is None or not has_progress_cookie(request, page["token"]):
         return False
     progress = read_progress(page["token"])
     return progress is not None and not progress.ended and not progress.is_silent

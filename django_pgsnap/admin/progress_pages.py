@@ -118,7 +118,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         Others have to be signed in.
         """
         progress = read_progress(token)
-        is_own = progress is not None and has_progress_cookie(request.COOKIES, token)
+        is_own = progress is not None and has_progress_cookie(request, token)
         if progress is not None and is_own and is_claimed(request):
             request.user = progress.user or AnonymousUser()
             if self.admin_site.has_permission(request):
@@ -137,7 +137,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def cancel_view(self, request: HttpRequest, token: str) -> HttpResponse:
         """Have whoever started an operation stop it."""
-        if not has_progress_cookie(request.COOKIES, token):
+        if not has_progress_cookie(request, token):
             raise PermissionDenied
         request_cancel(token)
         return HttpResponseRedirect(self.url("progress", token))
@@ -147,7 +147,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         leave_alone(request)
         page = self.url("progress", token)
         response = HttpResponseRedirect(page)
-        set_progress_cookie(request, response, token, page)
+        set_progress_cookie(response, token, page, secure=request.is_secure())
         return response
 
     def _conclude(self, request: HttpRequest, ended: Progress) -> HttpResponse:
@@ -184,7 +184,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         )
 
     def _show(self, request: HttpRequest, progress: Progress, token: str) -> TemplateResponse:
-        may_cancel = has_progress_cookie(request.COOKIES, token)
+        may_cancel = has_progress_cookie(request, token)
         return self.render(
             *(request, "progress", progress.title),
             progress=progress,

@@ -32,7 +32,7 @@ from ..snapshots.queries import Overview, overview
 from ..snapshots.status import read_status
 from ..snapshots.types import Snapshot
 from . import changelist
-from .actions import Action, BringBack, Delete, Restore, Take
+from .actions import ERROR_FIELDS, Action, BringBack, Delete, Restore, Take
 from .background import AdminError, release_connections
 from .changelist import SnapshotRows
 from .forms import SnapshotForm
@@ -225,8 +225,7 @@ class SnapshotAdmin(ProgressPages):
         self._check_may(request, Delete)
         for row in rows:
             self._check_name(request, row.name)
-        action = Delete(self.find_overview(request), [row.snapshot for row in rows])
-        answer = self.perform(request, action, {})
+        answer = self.perform(request, Delete([row.snapshot for row in rows]), {})
         return self.refuse(request, answer) if isinstance(answer, PgsnapError) else answer
 
     def _check_name(self, request: HttpRequest, name: str) -> None:
@@ -244,9 +243,8 @@ class SnapshotAdmin(ProgressPages):
     def add_view(self, request: HttpRequest, *_arguments: Any, **_options: Any) -> HttpResponse:
         """Take a snapshot."""
         self._check_may(request, Take)
-        action = Take(self.find_overview(request))
-        action.may_replace = self.has_delete_permission(request)
-        return self._act(request, action)
+        snapshots = self.find_overview(request).snapshots
+        return self._act(request, Take(snapshots, may_replace=self.has_delete_permission(request)))
 
     def restore_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
         """Restore a snapshot."""
@@ -256,7 +254,7 @@ class SnapshotAdmin(ProgressPages):
         if snapshot is None:
             return self._say_gone(request, _("This snapshot is not there any more."))
         self._check_name(request, snapshot.name)
-        return self._act(request, Restore(found, snapshot), snapshot.name)
+        return self._act(request, Restore(snapshot), snapshot.name)
 
     def diff_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
         """Show what changed since a snapshot: numbers and names, and no values.
@@ -284,7 +282,7 @@ class SnapshotAdmin(ProgressPages):
         undo = next((undo for undo in found.undos if undo.set_id == set_id), None)
         if undo is None:
             return self._say_gone(request, _("This state is not kept any more."))
-        return self._act(request, BringBack(found, undo))
+        return self._act(request, BringBack(undo))
 
     def _say_gone(self, request: HttpRequest, text: str) -> HttpResponse:
         messages.warning(request, text)
@@ -301,7 +299,7 @@ class SnapshotAdmin(ProgressPages):
             answer = self.perform(request, action, form.cleaned_data)
             if not isinstance(answer, PgsnapError):
                 return answer
-            field = action.find_field(answer)
+            field = ERROR_FIELDS.get(type(answer))
             form.add_error(field if field in form.fields else None, describe_error(answer))
         return self._render_action(request, action, form, name)
 

@@ -13,7 +13,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
-from django.test import Client, RequestFactory
+from django.test import Client
 from django.urls import path
 from pytest_django import Settings
 
@@ -93,7 +93,7 @@ def locked(server: Server, database: str) -> Iterator[None]:
 def cookies_for(token: str) -> dict[str, str]:
     """Return the cookies of who started the operation of this token."""
     response = HttpResponse()
-    background.set_progress_cookie(RequestFactory().get("/"), response, token, "/")
+    background.set_progress_cookie(response, token, "/", secure=False)
     return {cookie.key: cookie.value for cookie in response.cookies.values()}
 
 
