@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from http import HTTPStatus
@@ -43,6 +43,10 @@ View = Callable[..., HttpResponse]
 
 # What is done by then is answered at once; for the rest there is a page that shows its progress.
 _PATIENCE_S: Final = 1.5
+_STATUSES: Final[Mapping[type[PgsnapError], HTTPStatus]] = {
+    NotEnabledError: HTTPStatus.FORBIDDEN,
+    ServerUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
 _LEVELS: Final = {name: level for level, name in messages.constants.DEFAULT_TAGS.items()}
 
 
@@ -88,16 +92,9 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def refuse(self, request: HttpRequest, error: PgsnapError) -> TemplateResponse:
         """Return the page that says why something is not possible, and what to do about it."""
-        status = HTTPStatus.CONFLICT
-        if isinstance(error, NotEnabledError):
-            status = HTTPStatus.FORBIDDEN
-        elif isinstance(error, ServerUnavailableError):
-            status = HTTPStatus.SERVICE_UNAVAILABLE
-        return self.render(
-            *(request, "refused", _("This is not possible")),
-            status=status,
-            error=describe_error(error),
-        )
+        status = _STATUSES.get(type(error), HTTPStatus.CONFLICT)
+        title, said = _("This is not possible"), describe_error(error)
+        return self.render(request, "refused", title, status=status, error=said)
 
     def perform(
         self, request: HttpRequest, action: Action, values: dict[str, Any]
@@ -179,17 +176,17 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         if progress is None:
             messages.info(request, _("It is over."))
             return HttpResponseRedirect(self.url("changelist"))
-        return self._conclude(
-            request, replace(progress, signed_out="") if progress.ended else _lost(progress)
-        )
+        if not progress.ended:  # its process cannot say any more how it ended
+            lost = _(
+                "%s: the process that did it is gone. The live databases are as they were, or as "
+                "they shall be."
+            )
+            progress = replace(progress, texts=(("warning", lost % progress.title),))
+        return self._conclude(request, replace(progress, signed_out=""))
 
     def _show(self, request: HttpRequest, progress: Progress, token: str) -> TemplateResponse:
-        may_cancel = has_progress_cookie(request, token)
-        return self.render(
-            *(request, "progress", progress.title),
-            progress=progress,
-            token=token if may_cancel else "",
-        )
+        cancelled = token if has_progress_cookie(request, token) else ""
+        return self.render(request, "progress", progress.title, progress=progress, token=cancelled)
 
 
 def make_public(view: View) -> View:
@@ -199,12 +196,3 @@ def make_public(view: View) -> View:
 def _is_poll(request: HttpRequest) -> bool:
     """Tell whether the page's script asks, which follows no redirection."""
     return "X-Pgsnap-Poll" in request.headers
-
-
-def _lost(last_heard: Progress) -> Progress:
-    """Return how an operation ended whose process cannot say so any more."""
-    text = _(
-        "%s: the process that did it is gone. The live databases are as they were, or as they "
-        "shall be."
-    )
-    return replace(last_heard, ended=True, texts=(("warning", text % last_heard.title),))

@@ -76,10 +76,12 @@ class SnapshotAdmin(ProgressPages):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Tell whether to offer a take; not where snapshots are switched off."""
-        return self.may(request, "take") and _are_on()
+        try:
+            return self.may(request, "take") and bool(choose_targets(None))
+        except PgsnapError:
+            return False
 
     def has_change_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
-        """Tell whether a user may rename, annotate and pin."""
         return self.may(request, "take")
 
     # Addresses
@@ -115,23 +117,19 @@ class SnapshotAdmin(ProgressPages):
         return cast(Overview, request.pgsnap_overview)
 
     def get_queryset(self, request: Any) -> SnapshotRows:
-        """Return all snapshots, looked up once per request."""
         if not hasattr(request, "pgsnap_rows"):
             request.pgsnap_rows = SnapshotRows.of_snapshots(self.find_overview(request).snapshots)
         return cast(SnapshotRows, request.pgsnap_rows)
 
     def get_object(self, request: HttpRequest, object_id: str, _from: Any = None) -> Row | None:
-        """Return the snapshot of a set id."""
         return next((row for row in self.get_queryset(request) if row.pk == object_id), None)
 
     def get_ordering(self, _request: HttpRequest) -> tuple[str, ...]:
-        """Have the newest first."""
         return ("-taken",)
 
     def get_search_results(
         self, _request: HttpRequest, queryset: Any, search_term: str
     ) -> tuple[Any, bool]:
-        """Return those that have all the words."""
         return queryset.search(search_term), False
 
     def get_list_display(self, request: HttpRequest) -> Any:
@@ -162,9 +160,7 @@ class SnapshotAdmin(ProgressPages):
         return super().changelist_view(request, {**facts, **(extra_context or {})})
 
     def get_fieldsets(self, request: HttpRequest, _obj: Any = None) -> Any:
-        """Return what can be changed, and below it what is known."""
-        may_change = self.has_change_permission(request)
-        return changelist.describe_fieldsets(may_change=may_change)
+        return changelist.describe_fieldsets(may_change=self.has_change_permission(request))
 
     def get_form(  # type: ignore[override]
         self, request: HttpRequest, obj: Any = None, **options: Any
@@ -208,7 +204,6 @@ class SnapshotAdmin(ProgressPages):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: Any = None
     ) -> HttpResponse:
-        """Delete a snapshot, once Django's own page has asked."""
         row = self.get_object(request, object_id)
         if request.method != "POST" or row is None:
             return super().delete_view(request, object_id, extra_context)
@@ -241,13 +236,11 @@ class SnapshotAdmin(ProgressPages):
     # Actions
 
     def add_view(self, request: HttpRequest, *_arguments: Any, **_options: Any) -> HttpResponse:
-        """Take a snapshot."""
         self._check_may(request, Take)
         snapshots = self.find_overview(request).snapshots
         return self._act(request, Take(snapshots, may_replace=self.has_delete_permission(request)))
 
     def restore_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
-        """Restore a snapshot."""
         self._check_may(request, Restore)
         found = self.find_overview(request)
         snapshot = next((each for each in found.snapshots if each.set_id == set_id), None)
@@ -276,7 +269,6 @@ class SnapshotAdmin(ProgressPages):
         )
 
     def undo_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
-        """Bring back a state that a restore or an undo replaced."""
         self._check_may(request, BringBack)
         found = self.find_overview(request)
         undo = next((undo for undo in found.undos if undo.set_id == set_id), None)
@@ -328,16 +320,7 @@ class SnapshotAdmin(ProgressPages):
 
     @admin.display(description=gettext_lazy("restore"))
     def restore(self, row: Row) -> str:
-        """Return the link to its restore."""
         return format_html(
             '<a href="{}" aria-label="{}">{}</a>',
             *(self.url("restore", row.pk), _("Restore “%s”") % row.name, _("Restore")),
         )
-
-
-def _are_on() -> bool:
-    try:
-        choose_targets(None)
-    except PgsnapError:
-        return False
-    return True
