@@ -41,9 +41,10 @@ class SessionTransfer:
     """
 
     def __init__(self, request: HttpRequest) -> None:
-        """Take note of the request's session and user."""
         self._session: SessionBase = request.session
         self._data: dict[str, Any] = dict(request.session.items())
+        # Something else may say who sends a request: a middleware, a proxy.
+        self._is_by_session = auth.SESSION_KEY in self._data
         self.username = request.user.get_username()
         self._row: AbstractBaseSession | None = None
         self._holds = True
@@ -51,15 +52,10 @@ class SessionTransfer:
         self.user: AbstractBaseUser | AnonymousUser | None = request.user
         self.keep_ids_unique = False
 
-    @property
-    def _is_by_session(self) -> bool:
-        # Something else may say who sends a request: a middleware, a proxy.
-        return auth.SESSION_KEY in self._data
-
     def look(self) -> None:
         """See whether the session still holds, as the last thing before the swap."""
         if self.keep_ids_unique:
-            self._last_id = _read_last_id()
+            self._last_id = _ask_users(f"SELECT {_LAST_ID}")
         if not self._is_by_session:
             return
         self._holds = False
@@ -76,10 +72,11 @@ class SessionTransfer:
             Why the visitor has to sign in again; empty where they need not.
         """
         if self._last_id is not None:
-            _advance_ids(self._last_id)
+            go_on = f"SELECT pg_catalog.setval({_SEQUENCE}, GREATEST(%(last_id)s, {_LAST_ID}))"
+            _ask_users(go_on, last_id=self._last_id)
         if not config().keep_sessions and isinstance(self._session, DatabaseSession):
             with suppress(Error):
-                self._rows().exclude(pk=self._session.session_key).delete()
+                _rows_of(self._session).exclude(pk=self._session.session_key).delete()
         self.user = None
         if not self._is_by_session:
             return ""
@@ -88,7 +85,7 @@ class SessionTransfer:
             self.user = self._recognised(self._data)
             if self.user is not None and self._holds:
                 if self._row is not None:
-                    self._row.save(using=self._database)
+                    self._row.save(using=router.db_for_write(type(self._row)))
                 return ""
         with suppress(Error):
             self._session.delete(self._session.session_key)
@@ -99,25 +96,13 @@ class SessionTransfer:
             "and password. Log in as somebody whom it has."
         )
 
-    @property
-    def _database(self) -> str:
-        return router.db_for_write(self._model)
-
-    @property
-    def _model(self) -> type[AbstractBaseSession]:
-        if not isinstance(self._session, DatabaseSession):
-            raise TypeError(self._session)
-        return self._session.model
-
-    def _rows(self) -> QuerySet[AbstractBaseSession]:
-        return self._model._default_manager.using(self._database)  # noqa: SLF001
-
     def _stored(self) -> dict[str, Any]:
         """Return what the session holds now; where it is in a database, take its row along."""
         if not isinstance(self._session, DatabaseSession):
             return dict(type(self._session)(self._session.session_key).items())
         now = timezone.now()
-        self._row = self._rows().filter(pk=self._session.session_key, expire_date__gt=now).first()
+        found = _rows_of(self._session)
+        self._row = found.filter(pk=self._session.session_key, expire_date__gt=now).first()
         return self._row.get_decoded() if self._row is not None else {}
 
     def _recognised(self, data: dict[str, Any]) -> AbstractBaseUser | None:
@@ -129,6 +114,10 @@ class SessionTransfer:
         if isinstance(user, AnonymousUser) or user.get_username() != self.username:
             return None
         return user
+
+
+def _rows_of(session: DatabaseSession) -> QuerySet[AbstractBaseSession]:
+    return session.model._default_manager.using(router.db_for_write(session.model))  # noqa: SLF001
 
 
 class _Copy(dict[str, Any]):
@@ -147,20 +136,8 @@ def do_sessions_outlive_restores() -> bool:
     return not issubclass(store, DatabaseSession) or issubclass(store, CachedDatabaseSession)
 
 
-_LAST_ID: Final = "pg_catalog.pg_sequence_last_value(%(sequence)s::pg_catalog.regclass)"
-
-
-def _read_last_id() -> int | None:
-    """Return the id that the users' sequence gave last; None where they have none."""
-    last_id: int | None = _ask_users(f"SELECT {_LAST_ID}")
-    return last_id
-
-
-def _advance_ids(last_id: int) -> None:
-    """Have the users' sequence go on behind an id that it gave before."""
-    target = "%(sequence)s::pg_catalog.regclass"
-    query = f"SELECT pg_catalog.setval({target}, GREATEST(%(last_id)s, {_LAST_ID}))"
-    _ask_users(query, last_id=last_id)
+_SEQUENCE: Final = "%(sequence)s::pg_catalog.regclass"
+_LAST_ID: Final = f"pg_catalog.pg_sequence_last_value({_SEQUENCE})"
 
 
 def _ask_users(query: str, **values: Any) -> Any:
