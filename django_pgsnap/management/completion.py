@@ -21,80 +21,48 @@ NAMES_DIRECTORY: Final = "PGSNAP_COMPLETION_DIR"
 # Arguments whose values are names of snapshots.
 _NAMES: Final = frozenset({"name", "names", "old", "other"})
 
-_BASH: Final = """
-export {variable}="${{{variable}:-${{XDG_CACHE_HOME:-$HOME/.cache}}/django-pgsnap}}"
-_pgsnap() {{
-    local at=1 word=${{COMP_WORDS[COMP_CWORD]}} directory
-    [[ ${{COMP_WORDS[0]}} == *python* ]] && at=2
+_BASH: Final = r"""
+export @variable@="${@variable@:-${XDG_CACHE_HOME:-$HOME/.cache}/django-pgsnap}"
+_pgsnap() {
+    local at=1 word=${COMP_WORDS[COMP_CWORD]} offered= directory
+    [[ ${COMP_WORDS[0]} == *python* ]] && at=2
     COMPREPLY=()
-    if ((COMP_CWORD <= at)) || [[ ${{COMP_WORDS[at]}} != pgsnap ]]; then
-        declare -F _django_completion > /dev/null && _django_completion
+    if ((COMP_CWORD <= at)) || [[ ${COMP_WORDS[at]} != pgsnap ]]; then
+        type _django_completion > /dev/null 2>&1 && _django_completion
         ((COMP_CWORD == at)) && COMPREPLY+=($(compgen -W pgsnap -- "$word"))
         return
     fi
     if ((COMP_CWORD == at + 1)); then
-        COMPREPLY=($(compgen -W "{verbs}" -- "$word"))
-    elif [[ $word == -* ]]; then
-        case ${{COMP_WORDS[at + 1]}} in
-{options}
-        esac
+        offered="@verbs@"
     else
-        case ${{COMP_WORDS[at + 1]}} in
-            {named})
-                directory=$(cd "$(dirname -- "${{COMP_WORDS[at - 1]}}")" && pwd -P)
-                COMPREPLY=($(compgen -W "$(cat "${variable}/${{directory//\\//%}}" 2> /dev/null)" \\
-                    -- "$word")) ;;
+        case ${COMP_WORDS[at + 1]}:$word in
+@options@
+            *:-*) ;;
+            @named@)
+                directory=$(cd "$(dirname -- "${COMP_WORDS[at - 1]}")" && pwd -P)
+                offered=$(cat "$@variable@/${directory//\//%}" 2> /dev/null) ;;
         esac
     fi
-}}
+    COMPREPLY=($(compgen -W "$offered" -- "$word"))
+}
 complete -o default -F _pgsnap manage.py django-admin python python3
 """
-_BASH_OPTIONS: Final = '            {verb}) COMPREPLY=($(compgen -W "{options}" -- "$word")) ;;'
 
-_ZSH: Final = """
-export {variable}="${{{variable}:-${{XDG_CACHE_HOME:-$HOME/.cache}}/django-pgsnap}}"
-_pgsnap() {{
-    local at=2 directory file
-    [[ $words[1] == *python* ]] && at=3
-    if (( CURRENT <= at )) || [[ $words[at] != pgsnap ]]; then
-        (( CURRENT == at )) && compadd -- pgsnap
-        _files
-        return
-    fi
-    if (( CURRENT == at + 1 )); then
-        compadd -- {verbs}
-    elif [[ $words[CURRENT] == -* ]]; then
-        case $words[at+1] in
-{options}
-        esac
-    else
-        case $words[at+1] in
-            {named})
-                directory=${{${{words[at-1]}}:A:h}}
-                file="${variable}/${{directory//\\//%}}"
-                [[ -r $file ]] && compadd -- ${{(f)"$(<$file)"}} ;;
-        esac
-    fi
-}}
-compdef _pgsnap manage.py django-admin python python3
-"""
-_ZSH_OPTIONS: Final = "            {verb}) compadd -- {options} ;;"
-
-_FISH: Final = """
-set -q {variable}; or set -gx {variable} (set -q XDG_CACHE_HOME; \
-and echo $XDG_CACHE_HOME; or echo $HOME/.cache)/django-pgsnap
+_FISH: Final = r"""
+set -q @variable@; or set -gx @variable@ \
+    (set -q XDG_CACHE_HOME; and echo $XDG_CACHE_HOME; or echo $HOME/.cache)/django-pgsnap
 function __pgsnap_names
     set -l script (string match -- '*manage.py' (commandline -opc))[1]
     set -l directory (realpath (dirname -- $script))
-    cat ${variable}/(string replace -a / % $directory) 2>/dev/null
+    cat $@variable@/(string replace -a / % $directory) 2>/dev/null
 end
 for command in manage.py django-admin python python3
     complete -c $command -n 'not __fish_seen_subcommand_from pgsnap' -a pgsnap
-    complete -c $command -f -a '{verbs}' \
--n '__fish_seen_subcommand_from pgsnap; and not __fish_seen_subcommand_from {verbs}'
+    complete -c $command -f -a '@verbs@' \
+        -n '__fish_seen_subcommand_from pgsnap; and not __fish_seen_subcommand_from @verbs@'
     complete -c $command -f -a '(__pgsnap_names)' \
--n '__fish_seen_subcommand_from pgsnap; and __fish_seen_subcommand_from {named_words}'
-{options}
+        -n '__fish_seen_subcommand_from pgsnap; and __fish_seen_subcommand_from @named@'
+@options@
 end
 """
 _FISH_OPTION: Final = (
@@ -105,25 +73,29 @@ _FISH_OPTION: Final = (
 
 def completion_script(shell: str) -> str:
     """Return the script that completes the command in a shell."""
-    verbs = [word for name, each in SUBCOMMANDS.items() for word in (name, *each.aliases)]
-    named = [
-        word
-        for name, each in SUBCOMMANDS.items()
-        if any(argument.destination in _NAMES for argument in each.arguments)
-        for word in (name, *each.aliases)
-    ]
-    template, line = {
-        "bash": (_BASH, _BASH_OPTIONS),
-        "zsh": (_ZSH, _ZSH_OPTIONS),
-        "fish": (_FISH, _FISH_OPTION),
-    }[shell]
-    return template.format(
-        variable=NAMES_DIRECTORY,
-        verbs=" ".join(verbs),
-        named="|".join(named),
-        named_words=" ".join(named),
-        options="\n".join(_option_lines(shell, line)),
-    ).lstrip("\n")
+    verbs, named, options = [], [], []
+    for name, each in SUBCOMMANDS.items():
+        words = [name, *each.aliases]
+        verbs += words
+        if any(argument.destination in _NAMES for argument in each.arguments):
+            named += words
+        flags = [flag for argument in each.arguments for flag in argument.flags]
+        flags = [flag for flag in (*flags, "--json", "--help") if flag.startswith("--")]
+        if shell == "fish":
+            options += [_FISH_OPTION.format(verb=name, option=flag[2:]) for flag in flags]
+        else:
+            cases = "|".join(f"{word}:-*" for word in words)
+            options.append(f'            {cases}) offered="{" ".join(flags)}" ;;')
+    script = _FISH if shell == "fish" else _BASH
+    for placeholder, text in (
+        ("variable", NAMES_DIRECTORY),
+        ("verbs", " ".join(verbs)),
+        ("named", " ".join(named) if shell == "fish" else "|".join(f"{word}:*" for word in named)),
+        ("options", "\n".join(options)),
+    ):
+        script = script.replace(f"@{placeholder}@", text)
+    # zsh has the completion of bash, too.
+    return f"autoload -U bashcompinit && bashcompinit{script}" if shell == "zsh" else script[1:]
 
 
 def remember_names(directory: str) -> None:
@@ -135,16 +107,3 @@ def remember_names(directory: str) -> None:
         file = Path(directory, project.replace("/", "%"))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{name}\n" for name in names))
-
-
-def _option_lines(shell: str, line: str) -> list[str]:
-    lines = []
-    for name, each in SUBCOMMANDS.items():
-        flags = [flag for argument in each.arguments for flag in argument.flags]
-        options = [flag for flag in (*flags, "--json", "--help") if flag.startswith("--")]
-        if shell == "fish":
-            lines += [line.format(verb=name, option=option[2:]) for option in options]
-        else:
-            verb = "|".join((name, *each.aliases))
-            lines.append(line.format(verb=verb, options=" ".join(options)))
-    return lines
