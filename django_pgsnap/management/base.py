@@ -17,7 +17,7 @@ from django.core.management.color import no_style
 
 from ..conf import CHECKS_TAG
 from ..errors import PgsnapError
-from ..messages import format_ago, printable
+from ..messages import format_ago, format_size, printable
 from ..reporting import Reporter
 from ..snapshots.queries import Overview
 from ..snapshots.types import Undo
@@ -145,18 +145,14 @@ def _printable_lines(text: str) -> str:
 class CommandReporter(Reporter):
     """Shows what an operation does, on the streams of the command that runs it.
 
+    Warnings at verbosity 0, notes too at 1, steps too at 2; a progress bar where a person is
+    watching a terminal that can redraw a line.
+
     Attributes:
         overview: What there is when the operation has ended; None if that could not be seen.
     """
 
     def __init__(self, command: BaseCommand, *, verbosity: int, animated: bool) -> None:
-        """Show nothing yet.
-
-        Args:
-            command: Its streams and colours are used.
-            verbosity: 0 for warnings only, 1 for notes too, 2 for steps too.
-            animated: Whether a person is watching a terminal that can redraw a line.
-        """
         self._command = command
         self._verbosity = verbosity
         self._animated = animated and verbosity > 0
@@ -173,7 +169,6 @@ class CommandReporter(Reporter):
         self._stop_bar()
 
     def step(self, message: str) -> None:
-        """Say what begins: in the progress bar, or at verbosity 2 as a line."""
         self._stop_bar()
         self._step_began = time.monotonic()
         step, self._step = self._step, printable(message)
@@ -198,19 +193,16 @@ class CommandReporter(Reporter):
             self._bar.update(self._task, completed=done)
 
     def note(self, message: str) -> None:
-        """Say a fact."""
         self._stop_bar()
         if self._verbosity > 0:
             self._command.stderr.write(printable(message), str)
 
     def warn(self, message: str) -> None:
-        """Say what did not work all the way."""
         self._stop_bar()
         text = f"Warning: {_printable_lines(message)}"
         self._command.stderr.write(text, self._command.style.WARNING)
 
     def finished(self, overview: object) -> None:
-        """Keep what there is for whoever tells the result."""
         if isinstance(overview, Overview):
             self.overview = overview
 
@@ -247,6 +239,12 @@ def describe_next_undo(overview: Overview | None) -> Iterable[str]:
     yield f"Undo would bring back: {state}, live until {until}."
     if len(undos) > 1:
         yield f"Older states: {len(undos) - 1}, see ./manage.py pgsnap undo --list."
+
+
+def describe_occupied(overview: Overview) -> Iterable[str]:
+    """Yield what everything occupies together, if there is anything."""
+    if overview.occupied_bytes:
+        yield f"All copies together occupy {format_size(overview.occupied_bytes)}."
 
 
 def describe_kept_state(undo: Undo) -> str:

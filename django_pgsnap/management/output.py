@@ -16,7 +16,7 @@ from ..messages import format_age, format_ago, format_seconds, format_size, prin
 from ..snapshots.queries import Overview
 from ..snapshots.status import LiveState, Status
 from ..snapshots.types import CopyMember, Drift, KnownMigrations, Snapshot, Undo
-from .base import describe_kept_state, describe_next_undo
+from .base import describe_kept_state, describe_next_undo, describe_occupied
 
 # A pipe has no width, and a line that is cut short is of no use to whoever reads it there.
 _PIPE_WIDTH: Final = 1000
@@ -62,56 +62,42 @@ def print_overview(
         out.print(_table(out, overview, code, everyone=everyone))
     elif not overview.not_counted:
         out.print("No snapshots yet. Take one: ./manage.py pgsnap take", style="dim")
-    for sentence in overview.not_counted:
-        out.print(Text(printable(sentence)))
+    _say(out, overview.not_counted)
     if overview.undos:
-        for sentence in describe_next_undo(overview):
-            out.print(Text(printable(sentence), style="dim"))
-    for sentence in describe_beside(overview):
-        out.print(Text(printable(sentence), style="dim"))
-    if overview.occupied_bytes:
-        out.print(Text(f"All copies together occupy {format_size(overview.occupied_bytes)}."))
+        _say(out, describe_next_undo(overview), style="dim")
+    _say(out, _describe_beside(overview), style="dim")
+    _say(out, describe_occupied(overview))
 
 
 def print_status(out: Console, status: Status, code: KnownMigrations) -> None:
     """Print what is live, what undo would bring back, and what there is beside that."""
     overview = status.overview
-    for sentence in describe_live(status):
-        out.print(Text(printable(sentence), style="bold"))
-    for sentence in (
-        *describe_next_undo(overview),
-        *_describe_snapshots(overview, code),
-        *describe_beside(overview),
+    for each in status.live:
+        name = f"Live ({each.alias})" if len(status.live) > 1 else "Live"
+        _say(out, [f"{name}: {_describe_live_state(each)}."], style="bold")
+    _say(out, describe_next_undo(overview))
+    _say(out, _describe_snapshots(overview, code))
+    _say(out, _describe_beside(overview))
+    for work in overview.underway:
+        _say(out, [f"At work on {', '.join(work.aliases)}: {work.purpose} ({work.who})."])
+    _say(out, describe_occupied(overview))
+
+
+def _say(out: Console, sentences: Iterable[str], style: str = "") -> None:
+    for sentence in sentences:
+        # A plain str would be taken for markup.
+        out.print(Text(printable(sentence), style=style))
+
+
+def _describe_beside(overview: Overview) -> Iterable[str]:
+    for kind, name in (
+        ("template", "Templates of tests"),
+        ("run", "Clones of pgsnap run"),
+        ("test", "Test databases"),
     ):
-        out.print(Text(printable(sentence)))
-    for each in overview.underway:
-        databases = ", ".join(each.aliases)
-        out.print(Text(printable(f"At work on {databases}: {each.purpose} ({each.who}).")))
-    if overview.occupied_bytes:
-        out.print(Text(f"All copies together occupy {format_size(overview.occupied_bytes)}."))
-
-
-_BESIDE: Final = {
-    "template": "Templates of tests",
-    "run": "Clones of pgsnap run",
-    "test": "Test databases",
-}
-
-
-def describe_beside(overview: Overview) -> Iterable[str]:
-    """Yield how many templates, clones for commands and test databases there are, if any."""
-    for kind, name in _BESIDE.items():
         sizes = [each.size_bytes for each in overview.beside if each.kind == kind]
         if sizes:
             yield f"{name}: {len(sizes)}, {format_size(sum(sizes))}."
-
-
-def describe_live(status: Status) -> Iterable[str]:
-    """Yield a sentence about each live database."""
-    several = len(status.live) > 1
-    for each in status.live:
-        name = f"Live ({each.alias})" if several else "Live"
-        yield f"{name}: {_describe_live_state(each)}."
 
 
 def _describe_live_state(live: LiveState) -> str:
@@ -173,7 +159,6 @@ def print_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for label, value in _details(snapshot, drift):
-        # A plain str would be taken for markup.
         grid.add_row(Text(label), Text(printable(value)))
     out.print(grid)
 
@@ -209,7 +194,11 @@ def _table(out: Console, overview: Overview, code: KnownMigrations, *, everyone:
     several = (
         everyone or len(aliases) > 1 or not all(each.is_complete for each in overview.snapshots)
     )
-    cut = _cut if out.is_terminal else _whole
+
+    def cut(text: str, width: int) -> str:
+        fits = len(text) <= width or not out.is_terminal
+        return text if fits else f"{text[: width - 1]}…"
+
     rows = [
         {
             "Name": f"{each.name}{' (pinned)' if each.pinned else ''}",
@@ -241,14 +230,6 @@ def _table(out: Console, overview: Overview, code: KnownMigrations, *, everyone:
     for row in rows:
         table.add_row(*(Text(printable(row[heading])) for heading in headings))
     return table
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _whole(text: str, _: int) -> str:
-    return text
 
 
 def _databases(snapshot: Snapshot, *, everyone: bool) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 
-from ..messages import format_ago, format_size, printable
+from ..messages import format_ago, format_size
 from ..safety import allow_here
 from ..snapshots import manage, queries
 from ..snapshots.context import EVERYTHING, Kind
@@ -17,8 +17,6 @@ from ..snapshots.purge import list_managed_databases, purge
 from ..snapshots.types import Snapshot
 from .base import SubcommandsBase
 from .facts import snapshot_facts
-
-_YES = ("y", "yes")
 
 
 class Removal(SubcommandsBase):
@@ -33,7 +31,12 @@ class Removal(SubcommandsBase):
         # A question protects as well as the settings do, which are for what happens unasked.
         with allow_here() if can_ask else nullcontext(), self._reporter() as reporter:
             unwanted = queries.select_snapshots(*(["*"] if everything else names))
-            if can_ask and not self._confirm(unwanted):
+            lines = [
+                f"{each.name}{'  (pinned)' if each.pinned else ''}  {format_ago(each.taken_at)}  "
+                f"{format_size(each.size_bytes)}  {each.note}"
+                for each in unwanted
+            ]
+            if can_ask and not self._confirm(lines, "Delete for good? [y/N] "):
                 self.stderr.write("Nothing deleted.", str)
                 return
             deleted = manage.delete(
@@ -70,12 +73,12 @@ class Removal(SubcommandsBase):
         if found and interactive:
             if not (sys.stdin.isatty() and self.stdout.isatty()):
                 raise self._refusal("This drops all snapshots. Give -y to say yes.", status=1)
-            for each in found:
-                about = f" of {printable(each.about)}" if each.about else ""
-                self.stdout.write(
-                    f"  {each.name}  {each.kind}{about}  {format_size(each.size_bytes)}"
-                )
-            if self._answer("Drop them for good? [y/N] ") not in _YES:
+            lines = [
+                f"{each.name}  {each.kind}{f' of {each.about}' if each.about else ''}  "
+                f"{format_size(each.size_bytes)}"
+                for each in found
+            ]
+            if not self._confirm(lines, "Drop them for good? [y/N] "):
                 self.stderr.write("Nothing dropped.", str)
                 return
         self._purge_kinds(EVERYTHING, everyone=everyone)
@@ -95,14 +98,9 @@ class Removal(SubcommandsBase):
             lambda: [asdict(each) for each in gone],
         )
 
-    def _confirm(self, unwanted: Sequence[Snapshot]) -> bool:
-        for each in unwanted:
-            pinned = "  (pinned)" if each.pinned else ""
-            self.stdout.write(
-                f"  {each.name}{pinned}  {format_ago(each.taken_at)}  "
-                f"{format_size(each.size_bytes)}  {printable(each.note)}"
-            )
-        return self._answer("Delete for good? [y/N] ") in _YES
+    def _confirm(self, lines: Iterable[str], question: str) -> bool:
+        self._print_sentences(f"  {line}" for line in lines)
+        return self._answer(question) in ("y", "yes")
 
     def _print_deleted(self, verb: str, deleted: Sequence[Snapshot]) -> None:
         names = ", ".join(repr(each.name) for each in deleted) or "nothing"

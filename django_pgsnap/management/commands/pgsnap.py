@@ -7,13 +7,12 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from ...clones.names import new_identity
-from ...clones.records import Strategy
 from ...conf import RUN_DATABASES
 from ...errors import PgsnapError
 from ...messages import format_ago, format_seconds, format_size
@@ -25,7 +24,7 @@ from ...snapshots.take import take
 from ...snapshots.throwaway import open_throwaway
 from ...snapshots.types import KnownMigrations, Snapshot, describe_drift
 from ...snapshots.undo import undo as undo_restore
-from ..base import describe_kept_state, describe_next_undo
+from ..base import describe_kept_state, describe_next_undo, describe_occupied
 from ..completion import completion_script
 from ..facts import diagnosis_facts, overview_facts, snapshot_facts, status_facts, undo_facts
 from ..removal import Removal
@@ -35,29 +34,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _STEPS = 2  # the verbosity that shows steps and notes
-_YES = ("y", "yes")
 _NO = ("n", "no")
 _ROWS_AFTER_RUN = 5
-
-
-class _WhenBusy(TypedDict):
-    databases: Sequence[str] | None
-    wait_s: float | None
-    force: bool
-
-
-class _TakeOptions(_WhenBusy):
-    note: str
-    replace: bool
-    pin: bool
-    spare: bool
-    strategy: Strategy | None
-
-
-class _DiffOptions(TypedDict):
-    undo: int
-    rows: int
-    databases: Sequence[str] | None
 
 
 class Command(Removal):
@@ -65,7 +43,7 @@ class Command(Removal):
 
     help = "Takes snapshots of the project's PostgreSQL databases, and restores them."
 
-    def _take(self, *, name: str | None, **options: Unpack[_TakeOptions]) -> None:
+    def _take(self, *, name: str | None, **options: Any) -> None:
         with self._reporter() as reporter:
             snapshot = take(name, reporter=reporter, **options)
         self._print_result(
@@ -74,8 +52,7 @@ class Command(Removal):
             lambda: snapshot_facts(snapshot),
         )
         if reporter.overview and self._tells_more:
-            occupied = format_size(reporter.overview.occupied_bytes)
-            self.stdout.write(f"All copies together occupy {occupied}.")
+            self._print_sentences(describe_occupied(reporter.overview))
 
     def _restore(
         self,
@@ -84,7 +61,7 @@ class Command(Removal):
         undo: bool | None,
         migrate: bool,
         dry_run: bool,
-        **options: Unpack[_WhenBusy],
+        **options: Any,
     ) -> None:
         if dry_run:
             self._preview_restore(name, options["databases"])
@@ -114,17 +91,16 @@ class Command(Removal):
             return
         way = "copying it first" if snapshot.spare == "none" else "renaming its spare"
         what = f"{snapshot.name!r} of {format_ago(snapshot.taken_at)}"
-        lines = [
-            f"Would restore {what} to {', '.join(snapshot.aliases)} by {way}.",
-            *(f"Would end this idle session: {each}" for each in found.idle),
-            *(f"Would wait for: {each}" for each in found.busy),
-            *describe_drift(drift),
-        ]
-        self._print_sentences(lines)
+        self._print_sentences(
+            [
+                f"Would restore {what} to {', '.join(snapshot.aliases)} by {way}.",
+                *(f"Would end this idle session: {each}" for each in found.idle),
+                *(f"Would wait for: {each}" for each in found.busy),
+                *describe_drift(drift),
+            ]
+        )
 
-    def _undo(
-        self, *, number: int, only_list: bool, drop: bool, **options: Unpack[_WhenBusy]
-    ) -> None:
+    def _undo(self, *, number: int, only_list: bool, drop: bool, **options: Any) -> None:
         if drop:
             self._purge_kinds({"undo"})
             return
@@ -165,7 +141,7 @@ class Command(Removal):
         other: str | None,
         models: Sequence[str] | None,
         exit_code: bool,
-        **options: Unpack[_DiffOptions],
+        **options: Any,
     ) -> None:
         from ...comparison.diff import diff
         from ..diff_output import diff_facts, print_diff, row_facts
@@ -256,13 +232,8 @@ class Command(Removal):
         from ..diff_output import print_diff
 
         with self._reporter() as reporter:
-            found = diff(
-                name,
-                clones=clones,
-                databases=databases,
-                rows=_ROWS_AFTER_RUN,
-                reporter=reporter,
-            )
+            rows = _ROWS_AFTER_RUN
+            found = diff(name, clones=clones, databases=databases, rows=rows, reporter=reporter)
         print_diff(self._console(), found)
 
     def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
