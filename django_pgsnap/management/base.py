@@ -23,7 +23,7 @@ from ..snapshots.queries import Overview
 from ..snapshots.types import Undo
 from .arguments import SUBCOMMANDS
 from .completion import NAMES_DIRECTORY, remember_names
-from .facts import error_facts
+from .facts import error_facts, usage_error_facts
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -66,6 +66,15 @@ class SubcommandsBase(BaseCommand):
             )
             _add_base_options(subparser)
 
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run a command line; where it makes no sense, say so as JSON too, if that is asked for."""
+        if "--json" in argv:
+            try:
+                self.create_parser(argv[0], argv[1]).parse_args(argv[2:])
+            except CommandError as error:  # as Django raises what argparse finds outside of a run
+                self._print_json(usage_error_facts(str(error).removeprefix("Error: ")))
+        super().run_from_argv(argv)
+
     def check(self, *arguments: Any, **options: Any) -> None:
         """Stop at errors. Warnings are shown by ``manage.py check``, and not each time again."""
         if any(message.is_serious() for message in run_checks(tags=[CHECKS_TAG])):
@@ -92,7 +101,7 @@ class SubcommandsBase(BaseCommand):
             self.stdout.flush()
         except PgsnapError as error:
             if self._as_json:
-                self._print_json({"error": error_facts(error)})
+                self._print_json(error_facts(error))
             raise CommandError(_printable_lines(str(error))) from error
         except KeyboardInterrupt:
             raise CommandError(
@@ -106,7 +115,7 @@ class SubcommandsBase(BaseCommand):
     def _refusal(self, text: str, *, status: int = _USAGE) -> CommandError:
         """Return the error for a command line that makes no sense, told as JSON where asked."""
         if self._as_json:
-            self._print_json({"error": {"kind": "UsageError", "message": text, "hint": ""}})
+            self._print_json(usage_error_facts(text))
         return CommandError(text, returncode=status)
 
     @property

@@ -78,7 +78,13 @@ def status_facts(status: Status) -> dict[str, Any]:
 
 def error_facts(error: PgsnapError) -> dict[str, Any]:
     """Return what went wrong, by its class, and what to do about it."""
-    return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+    facts = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+    return {"error": facts}
+
+
+def usage_error_facts(text: str) -> dict[str, Any]:
+    """Return what makes no sense in a command line."""
+    return {"error": {"kind": "UsageError", "message": text, "hint": ""}}
 
 
 def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -449,6 +449,28 @@ def test_errors_as_json(live: str, manage: Manage) -> None:
     assert failed.stderr.startswith("CommandError: There is no snapshot 'seeded'.")
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("list --json --nonsense", "unrecognized arguments: --nonsense"),
+        ("nonsense --json", "argument COMMAND: invalid choice: 'nonsense'"),
+        ("take --wait soon --json", "argument --wait: 'soon' is not a number of seconds"),
+    ],
+)
+def test_what_argparse_refuses_as_json(
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --json what argparse does not understand is JSON on stdout, and its words on stderr."""
+    with pytest.raises(SystemExit, match="2"):
+        Command().run_from_argv(["manage.py", "pgsnap", *line.split()])
+
+    said = capsys.readouterr()
+    error = json.loads(said.out)["error"]
+    assert (error["kind"], error["hint"]) == ("UsageError", "")
+    assert error["message"].startswith(message)
+    assert f"error: {message}" in said.err
+
+
 def test_refusal_as_json(live: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With --json a command line that makes no sense is told as JSON, too."""
     with pytest.raises(CommandError, match="Name snapshots to delete") as caught:
