@@ -64,28 +64,25 @@ __all__ = [
     "undo",
 ]
 
-_HOMES = {
-    name: module
-    for module, names in {
-        "comparison.diff": ("diff",),
-        "comparison.types": ("Diff", "RowChange", "SchemaChange", "TableDiff"),
-        "doctor.diagnosis": ("diagnose",),
-        "doctor.findings": ("Diagnosis", "Finding"),
-        "errors": ("PgsnapError",),
-        "snapshots.manage": ("annotate", "delete", "pin", "prune", "refill", "rename"),
-        "snapshots.purge": ("purge",),
-        "snapshots.queries": ("Overview", "get", "list_snapshots", "overview"),
-        "snapshots.restore": ("checkpoint", "restore"),
-        "snapshots.status": ("Status", "read_status"),
-        "snapshots.take": ("take",),
-        "snapshots.types": ("Member", "Snapshot", "Undo"),
-        "snapshots.undo": ("undo",),
-    }.items()
-    for name in names
+_MODULES = {
+    "comparison.diff": ("diff",),
+    "comparison.types": ("Diff", "RowChange", "SchemaChange", "TableDiff"),
+    "doctor.diagnosis": ("diagnose",),
+    "doctor.findings": ("Diagnosis", "Finding"),
+    "errors": ("PgsnapError",),
+    "snapshots.manage": ("annotate", "delete", "pin", "prune", "refill", "rename"),
+    "snapshots.purge": ("purge",),
+    "snapshots.queries": ("Overview", "get", "list_snapshots", "overview"),
+    "snapshots.restore": ("checkpoint", "restore"),
+    "snapshots.status": ("Status", "read_status"),
+    "snapshots.take": ("take",),
+    "snapshots.types": ("Member", "Snapshot", "Undo"),
+    "snapshots.undo": ("undo",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,21 +12,14 @@ from django.db import connections
 
 from . import conf
 from .clones.names import nearest_names
-from .conf import (
-    PSYCOPG_HINT,
-    SETTINGS_HINT,
-    TEST_KEYS,
-    get_wrapper,
-    iter_postgresql_wrappers,
-    psycopg_problem,
-)
+from .conf import PSYCOPG_HINT, SETTINGS_HINT, get_wrapper, iter_postgresql_wrappers
 from .errors import ConfigurationError
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return what is wrong with ``PGSNAP``, and with what it needs."""
     given = conf.given()
-    if problem := psycopg_problem():
+    if problem := conf.psycopg_problem():
         return [Error(problem, hint=PSYCOPG_HINT, id="pgsnap.E001"), *_check_values(given)]
     return [*_check_values(given), *_check_databases(given), *_check_psycopg2()]
 
@@ -72,36 +65,32 @@ def _check_psycopg2() -> Iterator[CheckMessage]:
 def _check_values(given: object) -> Iterator[CheckMessage]:
     for problem in conf.problems(given):
         yield Error(problem, hint=SETTINGS_HINT, id="pgsnap.E002")
-    for key in given if isinstance(given, dict) else ():
-        if key not in conf.KEYS:
-            yield _unknown_key("PGSNAP", str(key), conf.KEYS)
     test = given.get("TEST") if isinstance(given, dict) else None
-    for key in test if isinstance(test, dict) else ():
-        if key not in TEST_KEYS:
-            yield _unknown_key("PGSNAP['TEST']", str(key), TEST_KEYS)
-
-
-def _unknown_key(name: str, key: str, keys: tuple[str, ...]) -> Error:
-    similar = nearest_names(key, keys)
-    known = f"Did you mean {similar[0]!r}?" if similar else f"Known: {', '.join(keys)}."
-    return Error(f"{name} has the unknown key {key!r}.", hint=known, id="pgsnap.E003")
+    for name, settings, keys in (
+        ("PGSNAP", given, conf.KEYS),
+        ("PGSNAP['TEST']", test, conf.TEST_KEYS),
+    ):
+        for key in map(str, settings if isinstance(settings, dict) else ()):
+            if key not in keys:
+                similar = nearest_names(key, keys)
+                known = f"Did you mean {similar[0]!r}?" if similar else f"Known: {', '.join(keys)}."
+                yield Error(f"{name} has the unknown key {key!r}.", hint=known, id="pgsnap.E003")
 
 
 def _check_databases(given: object) -> Iterator[CheckMessage]:
     named = given.get("DATABASES") if isinstance(given, dict) else None
-    if isinstance(named, list | tuple):
-        yield from _check_named([alias for alias in named if isinstance(alias, str)])
-    elif not any(iter_postgresql_wrappers()):
-        yield CheckWarning(
-            "No alias in DATABASES is PostgreSQL, so there is nothing to take snapshots of.",
-            hint="Use ENGINE 'django.db.backends.postgresql', "
-            "or remove django_pgsnap from INSTALLED_APPS.",
-            id="pgsnap.W001",
-        )
-
-
-def _check_named(named: list[str]) -> Iterator[CheckMessage]:
+    if not isinstance(named, list | tuple):
+        if not any(iter_postgresql_wrappers()):
+            yield CheckWarning(
+                "No alias in DATABASES is PostgreSQL, so there is nothing to take snapshots of.",
+                hint="Use ENGINE 'django.db.backends.postgresql', "
+                "or remove django_pgsnap from INSTALLED_APPS.",
+                id="pgsnap.W001",
+            )
+        return
     for alias in named:
+        if not isinstance(alias, str):
+            continue  # which is a bad value
         if alias not in connections.settings:
             yield Error(
                 f"PGSNAP['DATABASES'] names the alias {alias!r}, which is not in DATABASES.",

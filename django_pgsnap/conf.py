@@ -194,26 +194,13 @@ def problems(given: object) -> list[str]:
     ]
 
 
-def _wrong(name: str, given: Mapping[Any, Any], expected: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name}[{key!r}] must be {expected[key][0]}, not {_shown(key, value)}."
-        for key, value in given.items()
-        if key in expected and not expected[key][1](value)
-    ]
-
-
-def _shown(key: str, value: object) -> str:
-    # Whoever takes these for the settings of a connection writes a password into them.
-    return type(value).__name__ if key in ("DATABASES", "MAINTENANCE") else repr(value)
-
-
-def _is_diff(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and value.keys() <= {"MASK"}
-        and isinstance(value.get("MASK", []), list | tuple)
-        and all(isinstance(part, str) for part in value.get("MASK", []))
-    )
+def _wrong(name: str, given: Mapping[Any, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in given.items():
+        if key in expected and not expected[key][1](value):
+            # Whoever takes these for the settings of a connection writes a password into them.
+            is_secret = key in ("DATABASES", "MAINTENANCE")
+            shown = type(value).__name__ if is_secret else repr(value)
+            yield f"{name}[{key!r}] must be {expected[key][0]}, not {shown}."
 
 
 def _is_bool(value: object) -> bool:
@@ -232,10 +219,8 @@ def _is_count_or_bool(value: object) -> bool:
     return _is_bool(value) or _is_count(value)
 
 
-def _is_aliases(value: object) -> bool:
-    return value is None or (
-        isinstance(value, list | tuple) and all(isinstance(alias, str) for alias in value)
-    )
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
 
 
 def _is_overrides(value: object) -> bool:
@@ -244,13 +229,18 @@ def _is_overrides(value: object) -> bool:
     )
 
 
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
+def _is_diff(value: object) -> bool:
+    return (
+        isinstance(value, Mapping) and value.keys() <= {"MASK"} and _is_texts(value.get("MASK", []))
+    )
 
 
 _EXPECTED = {
     "ENABLED": ("True, False or None", lambda value: value is None or _is_bool(value)),
-    "DATABASES": ("a list of database aliases or None", _is_aliases),
+    "DATABASES": (
+        "a list of database aliases or None",
+        lambda value: value is None or _is_texts(value),
+    ),
     "SPARES": ("a number of snapshots, True or False", _is_count_or_bool),
     "SPARE_MAX_BYTES": ("a number of bytes", _is_number),
     "UNDO": ("a number of states, True or False", _is_count_or_bool),
@@ -260,7 +250,7 @@ _EXPECTED = {
     "KEEP_SESSIONS": ("True or False", _is_bool),
     "MAINTENANCE": ("a dict of connection parameters, or of such dicts by alias", _is_overrides),
     "DIFF": ("a dict whose MASK is a list of texts", _is_diff),
-    "TEST": ("a dict", _is_mapping),
+    "TEST": ("a dict", lambda value: isinstance(value, Mapping)),
 }
 
 _EXPECTED_TEST = {
@@ -269,7 +259,6 @@ _EXPECTED_TEST = {
     "KEEP": ("a number of templates", _is_count),
     "MAX_AGE_S": ("a number of seconds", _is_number),
 }
-
 
 PSYCOPG_HINT = "Install it with its library: pip install 'psycopg[binary]'."
 
