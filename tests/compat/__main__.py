@@ -38,7 +38,8 @@ WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 TIMEOUT_S = 3600
-PACKAGES = "compat_packages"
+# Named as what Python installs into, so that it counts as installed here, too.
+PACKAGES = "site-packages"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,22 +1,25 @@
 """What making a template really uses, noted while it is made.
 
-Code that runs shows by Python's monitoring (PEP 669), before Python 3.12 by a profile function. Of
-some functions of Python's and Django's the arguments tell more: what is imported by name, which
-models are used, which environment variables are read.
+Python itself tells which functions run: by its monitoring (PEP 669), before Python 3.12 by the
+profiler that is written in C. Some functions of Python's and Django's tell what they are called
+with: what is imported by name, which models are used, which environment variables are read.
 """
 
 from __future__ import annotations
 
+import cProfile
 import genericpath
+import importlib
 import importlib.util
 import os
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, Final
 from unittest import mock
 
@@ -38,6 +41,8 @@ _TOOLS: Final = (4, 3, 5, 2, 1, 0)
 
 _PYTHON: Final = sys.stdlib_module_names
 
+_Hear = Callable[..., object]
+
 
 class Observer:
     """Notes what is used.
@@ -58,35 +63,6 @@ class Observer:
         self.environment: dict[str, str] = {}
         self.noted: defaultdict[str, set[str]] = defaultdict(set)
         self.unchanged: dict[tuple[str, str], str] = {}
-        note = self._note
-        # What these functions are called with counts; their arguments are still unchanged.
-        asked: dict[CodeType, Callable[[dict[str, Any], FrameType], object]] = {
-            importlib.import_module.__code__: self._import,
-            module_loading.cached_import.__code__: lambda a, _: note("module", a["module_path"]),
-            management.load_command_class.__code__: lambda a, _: note("command", a["name"]),
-            AppConfig.get_model.__code__: self._get_model,
-            AppConfig.get_models.__code__: self._get_models,
-            ManagerDescriptor.__get__.__code__: lambda a, _: self._use_model(a["cls"]),
-            Model.__init__.__code__: lambda a, _: self._use_model(type(a["self"])),
-            type(os.environ).__getitem__.__code__: self._read_variable,
-            urls.reverse.__code__: lambda *_: note("setting", "ROOT_URLCONF"),
-            urls.resolve.__code__: lambda *_: note("setting", "ROOT_URLCONF"),
-            # Django keeps what it made of these settings when it read them first.
-            hashers.get_hasher.__code__: lambda *_: note("setting", "PASSWORD_HASHERS"),
-            loader.get_template.__code__: lambda *_: note("setting", "TEMPLATES"),
-            Apps.get_app_config.__code__: self._get_app_config,
-            genericpath.getsize.__code__: lambda a, _: file_reads.note_file(
-                make_absolute(a["filename"])
-            ),
-            genericpath.exists.__code__: lambda a, _: self._look_for(a["path"]),
-            genericpath.isfile.__code__: lambda a, _: self._look_for(a["path"]),
-            genericpath.isdir.__code__: lambda a, _: self._look_for(a["s"]),
-            Path.stat.__code__: lambda a, _: self._look_for(a["self"]),
-        }
-        # By their places, since the hash of code is that of all that is in it, and to ask for an
-        # identity is an event that every audit hook hears.
-        self._asked: Final = {_place_of(code): (code, ask) for code, ask in asked.items()}
-        self._heard: Final[set[tuple[str, int]]] = set()
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -94,7 +70,7 @@ class Observer:
         self.environment = self.environment or dict(os.environ)
         monitor = self._monitor() if sys.version_info >= (3, 12) else self._profile()
         getter = mock.patch.object(LazySettings, "__getattribute__", self._getter(), create=True)
-        with getter, file_reads.record(), monitor:
+        with getter, self._hear_calls(), file_reads.record(), monitor:
             yield
 
     @contextmanager
@@ -102,54 +78,97 @@ class Observer:
         monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         started = monitoring.events.PY_START
         tool = next(each for each in _TOOLS if monitoring.get_tool(each) is None)
-        # Another thread may still be in a function that began when nobody watched: that is no use.
-        hear = {True: None, False: monitoring.DISABLE}
+        ran: list[CodeType] = []
+
+        def begin(code: CodeType, _: int) -> object:
+            ran.append(code)
+            return monitoring.DISABLE
+
         monitoring.use_tool_id(tool, __name__)
         try:
-            monitoring.register_callback(
-                tool, started, lambda code, _: hear[self._start(code, sys._getframe(1))]
-            )
+            monitoring.register_callback(tool, started, begin)
             monitoring.set_events(tool, started)
             yield
         finally:
             monitoring.set_events(tool, 0)
             monitoring.register_callback(tool, started, None)
             monitoring.free_tool_id(tool)
+            self._note_code(ran)
 
     @contextmanager
     def _profile(self) -> Iterator[None]:
-        def hear(frame: FrameType, event: str, _argument: object) -> None:
-            if event == "call":
-                place = _place_of(frame.f_code)
-                if place not in self._heard and not self._start(frame.f_code, frame):
-                    self._heard.add(place)
+        profilers: list[cProfile.Profile] = []
+
+        def begin(*_: object) -> None:
+            profilers.append(cProfile.Profile(subcalls=False, builtins=False))
+            profilers[-1].enable()
 
         before: Any = sys.getprofile()
         before_in_threads = threading.getprofile()
-        sys.setprofile(hear)
-        threading.setprofile(hear)
+        threading.setprofile(begin)
+        begin()
         try:
             yield
         finally:
             threading.setprofile(before_in_threads)
+            for profiler in profilers:
+                profiler.disable()
+                self._note_code(entry.code for entry in profiler.getstats())
             if before is None or callable(before):
                 sys.setprofile(before)
             else:  # a profiler that is written in C, as cProfile's
                 before.enable()
 
-    def _start(self, code: CodeType, frame: FrameType) -> bool:
-        """Note that a function begins, and tell whether it counts each time."""
-        asked, ask = self._asked.get(_place_of(code), (None, None))
-        if ask is not None and asked is code:
-            ask(frame.f_locals, frame)
-            return True
-        path = code.co_filename
-        if not path.startswith("<"):
-            if path not in self.executed and not os.path.isfile(path):  # noqa: PTH113  # many
-                # Compiled code may be all that there is of a module.
-                self._note("module", frame.f_globals.get("__name__", ""))
-            self.executed[path].add(code.co_firstlineno)
-        return False
+    def _note_code(self, ran: Iterable[CodeType | str]) -> None:
+        known = set(self.executed)
+        for code in ran:
+            if isinstance(code, CodeType) and not code.co_filename.startswith("<"):
+                self.executed[code.co_filename].add(code.co_firstlineno)
+        if not all(map(os.path.isfile, self.executed.keys() - known)):
+            # Compiled code may be all that there is of a module.
+            files = {name: getattr(each, "__file__", None) for name, each in sys.modules.items()}
+            self.noted["module"].update(
+                name for name, file in files.items() if file and not file.endswith(".py")
+            )
+
+    @contextmanager
+    def _hear_calls(self) -> Iterator[None]:
+        """Have those functions tell that count by what they are called with."""
+        note = self._note
+
+        def use_setting(name: str) -> _Hear:
+            return lambda *_, **__: note("setting", name)
+
+        functions: tuple[tuple[Any, _Hear], ...] = (
+            (importlib.import_module, self._import),
+            (module_loading.cached_import, lambda module_path, _: note("module", module_path)),
+            (management.load_command_class, lambda _, name: note("command", name)),
+            (urls.reverse, use_setting("ROOT_URLCONF")),
+            (urls.resolve, use_setting("ROOT_URLCONF")),
+            # Django keeps what it made of these settings when it read them first.
+            (hashers.get_hasher, use_setting("PASSWORD_HASHERS")),
+            (loader.get_template, use_setting("TEMPLATES")),
+            (genericpath.getsize, lambda filename: file_reads.note_file(make_absolute(filename))),
+            (genericpath.exists, self._look_for),
+            (genericpath.isfile, self._look_for),
+            (genericpath.isdir, self._look_for),
+        )
+        methods: tuple[tuple[type, str, _Hear], ...] = (
+            (AppConfig, "get_model", self._get_model),
+            (AppConfig, "get_models", self._get_models),
+            (Apps, "get_app_config", self._get_app_config),
+            (ManagerDescriptor, "__get__", lambda _, __, cls=None: self._use_model(cls)),
+            (Model, "__init__", lambda instance, *_, **__: self._use_model(type(instance))),
+            (type(os.environ), "__getitem__", self._read_variable),
+            (Path, "stat", lambda path, **_: self._look_for(path)),
+        )
+        with ExitStack() as stack:
+            for function, hear in functions:
+                stack.enter_context(_tell_by_code(function, hear))
+            for owner, name, hear in methods:
+                told = _telling(getattr(owner, name), hear)
+                stack.enter_context(mock.patch.object(owner, name, told))
+            yield
 
     def _note(self, kind: str, name: object) -> None:
         self.noted[kind].add(str(name))
@@ -165,20 +184,19 @@ class Observer:
 
         return get
 
-    def _import(self, arguments: dict[str, Any], _: FrameType) -> None:
-        name, package = arguments["name"], arguments["package"]
+    def _import(self, name: str, package: str | None = None) -> None:
         self._note("module", importlib.util.resolve_name(name, package) if package else name)
 
-    def _get_model(self, arguments: dict[str, Any], _: FrameType) -> None:
-        config, name = arguments["self"], arguments["model_name"].lower()
+    def _get_model(self, config: AppConfig, model_name: str, *_: object, **__: object) -> None:
+        name = model_name.lower()
         if config.apps is apps and name in config.models:
             self._use_model(config.models[name])
 
-    def _get_models(self, arguments: dict[str, Any], frame: FrameType) -> None:
-        # To find the relations of one model, Django goes through all.
-        reader = _find_caller(frame, ("django.apps.registry",))
-        if arguments["self"].apps is apps and not reader.startswith("django.db."):
-            for model in arguments["self"].models.values():
+    def _get_models(self, config: AppConfig, *_: object, **__: object) -> None:
+        if config.apps is apps:
+            # To find the relations of one model, Django goes through all.
+            reader = _find_caller(("django.apps.registry",))
+            for model in () if reader.startswith("django.db.") else config.models.values():
                 self._use_model(model)
 
     def _use_model(self, model: Any) -> None:
@@ -187,32 +205,58 @@ class Observer:
             self._note("model", model._meta.label)
             self.noted["module"].update(base.__module__ for base in model.__mro__)
 
-    def _get_app_config(self, arguments: dict[str, Any], frame: FrameType) -> None:
+    def _get_app_config(self, registry: Apps, app_label: str) -> None:
         # Django asks for each; who else does may want what the project's own has.
-        if not _find_caller(frame, _PYTHON).startswith("django."):
-            config = arguments["self"].app_configs.get(arguments["app_label"])
-            self._note("module", type(config).__module__)
+        if not _find_caller(_PYTHON).startswith("django."):
+            self._note("module", type(registry.app_configs.get(app_label)).__module__)
 
-    def _read_variable(self, arguments: dict[str, Any], frame: FrameType) -> None:
+    def _read_variable(self, _: object, key: str | bytes) -> None:
         # How Django writes to a terminal is of no account. What others have Python read is.
-        if not _find_caller(frame, _PYTHON).startswith(("django.", "<")):
-            self._note("variable", os.fsdecode(arguments["key"]))
+        if not _find_caller(_PYTHON).startswith(("django.", "<")):
+            self._note("variable", os.fsdecode(key))
 
     def _look_for(self, path: Any) -> None:
         if isinstance(path, str | bytes | os.PathLike):
             self._note("place", make_absolute(path))
 
 
-def _place_of(code: CodeType) -> tuple[str, int]:
-    return code.co_filename, code.co_firstlineno
+def _telling(function: Callable[..., Any], hear: _Hear) -> Callable[..., Any]:
+    """Return what tells of a call before it does as the function does."""
+
+    @wraps(function)
+    def told(*arguments: Any, **named: Any) -> Any:
+        # What the function cannot be called with, it says itself.
+        with suppress(AttributeError, ImportError, TypeError):
+            hear(*arguments, **named)
+        return function(*arguments, **named)
+
+    return told
 
 
-def _find_caller(frame: FrameType, between: Container[str]) -> str:
+@contextmanager
+def _tell_by_code(function: FunctionType, hear: _Hear) -> Iterator[None]:
+    """Have a function tell of its calls also to those who imported it by name before."""
+    code, defaults = function.__code__, function.__kwdefaults__
+    same = FunctionType(code, function.__globals__, argdefs=function.__defaults__)
+    same.__kwdefaults__ = defaults
+    function.__kwdefaults__ = {**(defaults or {}), "_told": _telling(same, hear)}
+    function.__code__ = _call_told.__code__
+    try:
+        yield
+    finally:
+        function.__code__, function.__kwdefaults__ = code, defaults
+
+
+def _call_told(*arguments: Any, _told: Callable[..., Any], **named: Any) -> Any:
+    return _told(*arguments, **named)
+
+
+def _find_caller(between: Container[str]) -> str:
     """Return the name of the module that called a function, by way of some packages or directly."""
-    caller = frame.f_back
+    caller: FrameType | None = sys._getframe(2)
     while caller is not None:
         name = str(caller.f_globals.get("__name__", ""))
-        if name not in between and name.partition(".")[0] not in between:
+        if name != __name__ and name not in between and name.partition(".")[0] not in between:
             return name
         caller = caller.f_back
     return "<nobody>"
