@@ -111,7 +111,10 @@ def start_class(cls: type) -> None:
     _with_data.discard(cls)
     for alias, resetter in list_resetters(cls):
         with explain_errors(strclass(cls), alias):
-            resetter.start(_find_start(cls, alias, resetter))
+            # With stock Django, numbers that were taken and rolled back are not given again.
+            resetter.start(
+                _find_start(cls, alias, resetter), leave_sequences=issubclass(cls, TestCase)
+            )
 
 
 def set_up_fixtures(cls: Any) -> None:

@@ -43,14 +43,21 @@ SUITE = """
         def test_schema_again(self):
             self.test_schema()
 
-    class RollsBack(Checks, TestCase):
+    # What they take from a sequence stays taken, as with stock Django.
+    class ChecksNames(Checks):
+        def check(self, *more):
+            found = list(Item.objects.order_by("id").values_list("name", flat=True))
+            self.assertEqual(found, ["first", *more])
+            Item.objects.create(name="new")
+
+    class RollsBack(ChecksNames, TestCase):
         @classmethod
         def setUpTestData(cls):
             Item.objects.create(name="of the class")
         def test_1(self):
             self.check("of the class")
 
-    class Leaks(Checks, TestCase):
+    class Leaks(ChecksNames, TestCase):
         @classmethod
         def setUpClass(cls):
             Item.objects.create(name="early")

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError, connection, connections, transaction
 from django.test import override_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -404,6 +404,30 @@ def test_only_a_sequence_has_moved(resetter: DatabaseResetter, held: Held) -> No
     resetter.reset()
 
     assert held() == on_top != before
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", "DELETE FROM parent"], ids=["read", "written"])
+def test_sequences_may_stay(
+    resetter: DatabaseResetter, held: Held, sql: RunSql, live: str, statement: str
+) -> None:
+    """Where nothing but sequences has changed they may stay, and go back later all the same."""
+    before = held()
+    for number in (1000, 2000):
+        with transaction.atomic():
+            by_django(f"SELECT setval('counter', {number})")
+            by_django(statement)
+            transaction.set_rollback(True)
+        resetter.start(leave_sequences=True)
+        assert sql("SELECT last_value FROM counter", dbname=live) == [(number,)]
+
+    resetter.start(leave_sequences=True)
+    resetter.start()
+
+    assert held() == before
+    by_django("SELECT setval('counter', 3000)")
+    by_django("DELETE FROM parent")
+    resetter.start(leave_sequences=True)
+    assert held() == before
 
 
 def test_sequence_set_by_the_project(

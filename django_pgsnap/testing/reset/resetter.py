@@ -59,12 +59,14 @@ class _Measurement:
         activity: What the server had counted of it as a whole.
         is_connection_used: Whether Django still uses the connection that took this measurement;
             nextval on it changes none of what ``activity`` counts.
+        may_sequences_differ: Whether sequences were left where they are; they show in ``counters``.
     """
 
     baseline: Baseline
     counters: TableCounters
     activity: ActivityCounters
     is_connection_used: bool = True
+    may_sequences_differ: bool = False
 
 
 class DatabaseResetter:
@@ -106,11 +108,16 @@ class DatabaseResetter:
         """The session of this process that holds its locks."""
         return own_databases.get_lock_session(self._server)
 
-    def start(self, baseline: Baseline | None = None) -> None:
-        """Have tests start from a baseline from now on, by default from that of classes."""
+    def start(self, baseline: Baseline | None = None, *, leave_sequences: bool = False) -> None:
+        """Have tests start from a baseline from now on, by default from that of classes.
+
+        Args:
+            baseline: The baseline.
+            leave_sequences: Whether sequences may stay where nothing but they has changed.
+        """
         self.current = baseline or self.class_baseline
         self.disconnect_all()
-        self._restore_current(self.session, is_connected=False)
+        self._restore_current(self.session, leave_sequences=leave_sequences)
         self.has_failed = False
 
     def reset(self) -> None:
@@ -174,44 +181,57 @@ class DatabaseResetter:
         """Give up what was kept for this test database, but not itself."""
         self._pool.close(*self._origins)
 
-    def _restore_current(self, holder: Session, *, is_connected: bool) -> None:
+    def _restore_current(
+        self, holder: Session, *, is_connected: bool = False, leave_sequences: bool = False
+    ) -> None:
         """Bring the test database to the current baseline, if it is not there."""
         activity = read_activity(holder, self.name)
         is_there = self._last.baseline is self.current and not is_connected
-        if is_there and self._is_untouched(activity):
+        if is_there and self._is_untouched(activity, leave_sequences=leave_sequences):
             return
-        if not (has_counted(self._last.activity, activity) and self._put_rows_back(activity)):
+        has_all_counts = has_counted(self._last.activity, activity)
+        if not (has_all_counts and self._put_rows_back(activity, leave_sequences=leave_sequences)):
             self.disconnect_all()
             self._replace()
 
-    def _put_rows_back(self, activity: ActivityCounters) -> bool:
+    def _put_rows_back(self, activity: ActivityCounters, *, leave_sequences: bool) -> bool:
         """Put back what was written, row by row, and tell whether that was possible."""
         if self._last.baseline.origin != self.current.origin:
             return False
         with self._connections.open_session() as inside:
             try:
-                if self._has_stayed(inside, activity):
-                    self._last = replace(self._last, activity=activity, is_connection_used=True)
+                if self._has_stayed(inside, activity, leave_sequences=leave_sequences):
+                    self._last = replace(
+                        self._last,
+                        activity=activity,
+                        is_connection_used=True,
+                        may_sequences_differ=leave_sequences,
+                    )
                     return True
-                return self._put_back(inside, activity)
+                return self._put_back(inside, activity, leave_sequences=leave_sequences)
             except psycopg.Error:
                 # Rights may be missing, or a test has left a lock.
                 return False
 
-    def _has_stayed(self, inside: Session, activity: ActivityCounters) -> bool:
+    def _has_stayed(
+        self, inside: Session, activity: ActivityCounters, *, leave_sequences: bool
+    ) -> bool:
         """Tell whether it is certain that whoever was connected has only read."""
         return (
             self._last.baseline is self.current
             and not has_written(self._last.activity, activity)
-            and are_sequences_unmoved(inside, self._last.counters)
+            and (leave_sequences or are_sequences_unmoved(inside, self._last.counters))
         )
 
-    def _put_back(self, inside: Session, activity: ActivityCounters) -> bool:
+    def _put_back(
+        self, inside: Session, activity: ActivityCounters, *, leave_sequences: bool
+    ) -> bool:
         """Put rows back, and take the measurement then; tell whether that takes no clone.
 
         Args:
             inside: A session on the test database.
             activity: What the server has counted of it until now.
+            leave_sequences: Whether sequences stay where nothing else has changed.
         """
         last, wanted = self._last, self.current
         counters = read_table_counters(inside, is_new=True)
@@ -227,9 +247,15 @@ class DatabaseResetter:
             if not wanted.has_schema(inside, changes.catalogs):
                 return False
         differing = changes.relations | last.baseline.find_differences(wanted)
-        if not differing:
+        left = changes.sequences if leave_sequences and last.baseline is wanted else frozenset()
+        if not differing - left:
             # As nothing was written, the server has counted nothing since.
-            self._last = _Measurement(baseline=wanted, counters=counters, activity=activity)
+            self._last = _Measurement(
+                baseline=wanted,
+                counters={**counters, **{oid: last.counters[oid] for oid in left}},
+                activity=activity,
+                may_sequences_differ=bool(left),
+            )
             return True
         if differing & wanted.needs_full_clone:
             return False
@@ -299,9 +325,11 @@ class DatabaseResetter:
         is_gone = self._connections.close_connection()
         self._last = replace(self._last, is_connection_used=not is_gone)
 
-    def _is_untouched(self, activity: ActivityCounters) -> bool:
-        """Tell whether it is certain that nobody was connected since the last measurement."""
-        return not self._last.is_connection_used and activity == self._last.activity
+    def _is_untouched(self, activity: ActivityCounters, *, leave_sequences: bool = False) -> bool:
+        """Tell whether it is certain that nobody was connected since all was at the baseline."""
+        last = self._last
+        is_exact = leave_sequences or not last.may_sequences_differ
+        return is_exact and not last.is_connection_used and activity == last.activity
 
 
 # By process, alias and name; several aliases may lead to one database. Forked workers have test
