@@ -28,13 +28,7 @@ TEST_DATABASES = "PGSNAP_TEST_DATABASES"
 # The environment variable by which ``pgsnap run`` leads a command to its clones.
 RUN_DATABASES = "PGSNAP_RUN_DATABASES"
 
-_ANNOUNCED = {
-    "alias": str,
-    "name": str,
-    "source": str,
-    "template": str | None,
-    "place": list,
-}
+_ANNOUNCED = {"alias": str, "name": str, "source": str, "template": str | None, "place": list}
 _SECRETS = ("password", "secret", "token", "api_key", "private_key")
 
 SETTINGS_HINT = "See the settings in django_pgsnap's README."

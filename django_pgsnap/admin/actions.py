@@ -14,12 +14,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from .. import models
 from ..conf import config
-from ..errors import (
-    DatabaseBusyError,
-    OperationRunningError,
-    PgsnapError,
-    SnapshotExistsError,
-)
+from ..errors import DatabaseBusyError, OperationRunningError, PgsnapError, SnapshotExistsError
 from ..messages import format_size, printable
 from ..reporting import logger
 from ..snapshots import manage

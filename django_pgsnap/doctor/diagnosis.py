@@ -13,12 +13,7 @@ from typing import Final
 from ..clones.spares import drop_leftovers
 from ..clones.test_databases import prune_templates
 from ..conf import config
-from ..errors import (
-    ConfigurationError,
-    MissingRightError,
-    PgsnapError,
-    ServerUnavailableError,
-)
+from ..errors import ConfigurationError, MissingRightError, PgsnapError, ServerUnavailableError
 from ..postgres.inspection import measure_databases
 from ..postgres.server import Server, server_errors
 from ..postgres.targets import Target, group_by_server, list_targets, merge_servers
@@ -42,10 +37,7 @@ _USAGE: Final[dict[Kind, str]] = {
 
 
 def diagnose(
-    *,
-    databases: Sequence[str] | None = None,
-    fix: bool = False,
-    reporter: Reporter | None = None,
+    *, databases: Sequence[str] | None = None, fix: bool = False, reporter: Reporter | None = None
 ) -> Diagnosis:
     """Say what is wrong or in the way, and what to do about it.
 

@@ -43,10 +43,7 @@ class SubcommandsBase(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the subcommands."""
         subparsers = parser.add_subparsers(
-            dest="subcommand",
-            required=True,
-            metavar="COMMAND",
-            parser_class=_Subparser,
+            dest="subcommand", required=True, metavar="COMMAND", parser_class=_Subparser
         )
         for name, subcommand in SUBCOMMANDS.items():
             sentence = f"{subcommand.help[0].upper()}{subcommand.help[1:]}."

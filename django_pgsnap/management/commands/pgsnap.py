@@ -55,13 +55,7 @@ class Command(Removal):
             self._print_sentences(describe_occupied(reporter.overview))
 
     def _restore(
-        self,
-        *,
-        name: str | None,
-        undo: bool | None,
-        migrate: bool,
-        dry_run: bool,
-        **options: Any,
+        self, *, name: str | None, undo: bool | None, migrate: bool, dry_run: bool, **options: Any
     ) -> None:
         if dry_run:
             self._preview_restore(name, options["databases"])
@@ -223,10 +217,7 @@ class Command(Removal):
         self.stdout.write(f"Work on them: {RUN_DATABASES}={variable} ./manage.py …")
 
     def _print_diff(
-        self,
-        name: str | None,
-        databases: Sequence[str] | None,
-        clones: Mapping[str, str] | None,
+        self, name: str | None, databases: Sequence[str] | None, clones: Mapping[str, str] | None
     ) -> None:
         from ...comparison.diff import diff
         from ..diff_output import print_diff
