@@ -17,14 +17,14 @@ from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.timesince import timesince
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import models
 from ..messages import printable
 from ..snapshots.queries import read_carried_properties
 from ..snapshots.types import KnownMigrations, Snapshot
-from .text import DRIFT_KINDS, describe_drift, describe_spare, format_duration, format_moment
+from .text import format_duration, format_moment
 
 _SHORT_COMMIT: Final = 8
 
@@ -125,9 +125,9 @@ def _filter_by(name: str, title: Any, read_values: Callable[[Row], dict[str, Any
 
 
 def _drift_kinds(row: Row) -> dict[str, Any]:
-    kinds = {"behind": row.drift.missing, "unknown": row.drift.unknown}
-    present = [kind for kind, migrations in kinds.items() if migrations] or ["current"]
-    return {kind: DRIFT_KINDS[kind] for kind in present}
+    kinds = {"behind": _("some not run")} if row.drift.missing else {}
+    kinds |= {"unknown": _("some not in this code")} if row.drift.unknown else {}
+    return kinds or {"current": _("as in this checkout")}
 
 
 def _branches(row: Row) -> dict[str, Any]:
@@ -195,12 +195,19 @@ def code(row: Row) -> str | None:
 
 @admin.display(description=_("migrations"), ordering="migrations")
 def drift(row: Row) -> str:
-    return describe_drift(row.drift)
+    texts = []
+    if count := len(row.drift.missing):
+        texts.append(ngettext("%(count)d not run", "%(count)d not run", count) % {"count": count})
+    if count := len(row.drift.unknown):
+        text = ngettext("%(count)d not in this code", "%(count)d not in this code", count)
+        texts.append(text % {"count": count})
+    return ", ".join(texts) or gettext("as in this code")
 
 
 @admin.display(description=_("prepared clone"))
 def spare(row: Row) -> str:
-    return describe_spare(row.snapshot)
+    states = {"ready": gettext("ready"), "building": gettext("being made"), "none": gettext("none")}
+    return states[row.snapshot.spare]
 
 
 @admin.display(description=_("taken"))

@@ -17,9 +17,11 @@ from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST, require_safe
 
 from ..connections.claimed_requests import is_claimed
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
@@ -108,6 +110,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
             return self._lead_to_progress(request, job.token)
         return ended.error or self._conclude(request, ended)
 
+    @method_decorator(require_safe)
     def progress_view(self, request: HttpRequest, token: str) -> HttpResponse:
         """Show how an operation is going, or how it ended.
 
@@ -132,6 +135,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
                 return response
         return self.admin_site.admin_view(self._watch)(request, token, progress)
 
+    @method_decorator(require_POST)
     def cancel_view(self, request: HttpRequest, token: str) -> HttpResponse:
         """Have whoever started an operation stop it."""
         if not has_progress_cookie(request, token):

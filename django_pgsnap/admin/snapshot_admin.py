@@ -8,7 +8,7 @@ that says what will happen, and one that shows how far the work is.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
@@ -20,7 +20,6 @@ from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.http import require_POST, require_safe
 
 from ..comparison.diff import diff
 from ..errors import PgsnapError
@@ -38,15 +37,13 @@ from .changelist import SnapshotRows
 from .forms import SnapshotForm
 from .progress_pages import ProgressPages, View, make_public
 from .text import (
-    describe_deletion,
     describe_error,
     describe_live,
     describe_occupied,
     describe_operation,
+    describe_snapshot,
     describe_undo,
 )
-
-PERMISSIONS: Final = ("view", "take", "restore", "delete")
 
 
 class SnapshotAdmin(ProgressPages):
@@ -72,7 +69,7 @@ class SnapshotAdmin(ProgressPages):
 
     def has_view_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
         """Tell whether a user may look: those who may do something, may."""
-        return any(self.may(request, permission) for permission in PERMISSIONS)
+        return any(self.may(request, each) for each in ("view", "take", "restore", "delete"))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Tell whether to offer a take; not where snapshots are switched off."""
@@ -94,12 +91,8 @@ class SnapshotAdmin(ProgressPages):
             ("<slug:set_id>/diff/", "diff", self.admin_site.admin_view(self.diff_view)),
             # These ask by themselves who is there: that may not need a database, and says why
             # somebody is there no more.
-            ("progress/<slug:token>/", "progress", make_public(require_safe(self.progress_view))),
-            (
-                "progress/<slug:token>/cancel/",
-                "cancel",
-                make_public(require_POST(self.cancel_view)),
-            ),
+            ("progress/<slug:token>/", "progress", make_public(self.progress_view)),
+            ("progress/<slug:token>/cancel/", "cancel", make_public(self.cancel_view)),
         ]
         prefix = f"{self.opts.app_label}_{self.opts.model_name}"
         patterns = [path(route, view, name=f"{prefix}_{name}") for route, name, view in own]
@@ -195,9 +188,16 @@ class SnapshotAdmin(ProgressPages):
     def get_deleted_objects(self, objs: Iterable[Any], request: HttpRequest) -> Any:
         """Return what goes with these snapshots, for the pages that ask."""
         snapshots = [row.snapshot for row in objs]
-        named = [each for snapshot in snapshots for each in describe_deletion(snapshot)]
-        copies = sum(len(each.members) for each in snapshots)
-        counts = {self.opts.verbose_name_plural: len(snapshots), _("databases"): copies}
+        named: list[str | list[str]] = []
+        for each in snapshots:
+            copies = [
+                _("its copy of %(alias)s: %(name)s")
+                % {"alias": member.alias, "name": member.database.name}
+                for member in each.members
+            ]
+            named += [describe_snapshot(each), copies]
+        databases = sum(len(each.members) for each in snapshots)
+        counts = {self.opts.verbose_name_plural: len(snapshots), _("databases"): databases}
         lacking = set() if self.has_delete_permission(request) else {self.opts.verbose_name}
         return named, counts, lacking, []
 

@@ -16,13 +16,7 @@ from ..errors import PgsnapError
 from ..messages import format_size, printable, translate
 from ..snapshots.queries import Overview, RunningOperation
 from ..snapshots.status import LiveState
-from ..snapshots.types import Drift, Snapshot, Undo
-
-DRIFT_KINDS: Final = {
-    "behind": gettext_lazy("some not run"),
-    "current": gettext_lazy("as in this checkout"),
-    "unknown": gettext_lazy("some not in this code"),
-}
+from ..snapshots.types import Snapshot, Undo
 
 # What the command line calls options are fields here.
 _FIELDS: Final = {
@@ -53,22 +47,6 @@ def describe_error(error: PgsnapError) -> SafeString:
         hint = hint.replace(option, _("“%s”") % label)
     lines = f"{translate(error.message)}\n{hint}".strip().splitlines()
     return format_html_join(SafeString("<br>"), "{}", ((line.strip(),) for line in lines))
-
-
-def describe_drift(drift: Drift) -> str:
-    """Return how far a snapshot's migrations are from this checkout's."""
-    texts = []
-    if count := len(drift.missing):
-        texts.append(ngettext("%(count)d not run", "%(count)d not run", count) % {"count": count})
-    if count := len(drift.unknown):
-        text = ngettext("%(count)d not in this code", "%(count)d not in this code", count)
-        texts.append(text % {"count": count})
-    return ", ".join(texts) or _("as in this code")
-
-
-def describe_spare(snapshot: Snapshot) -> str:
-    """Return what state a snapshot's spare is in."""
-    return {"ready": _("ready"), "building": _("being made"), "none": _("none")}[snapshot.spare]
 
 
 def describe_live(live: LiveState) -> str:
@@ -151,12 +129,3 @@ def describe_snapshot(snapshot: Snapshot) -> str:
     if snapshot.pinned:
         return _("“%(name)s” of %(moment)s (%(size)s, pinned)") % facts
     return _("“%(name)s” of %(moment)s (%(size)s)") % facts
-
-
-def describe_deletion(snapshot: Snapshot) -> tuple[str, list[str]]:
-    """Return what is lost with a snapshot, and the databases that are dropped."""
-    copies = [
-        _("its copy of %(alias)s: %(name)s") % {"alias": each.alias, "name": each.database.name}
-        for each in snapshot.members
-    ]
-    return describe_snapshot(snapshot), copies

@@ -95,7 +95,7 @@ class Removal(SubcommandsBase):
         databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
         self._print_result(
             f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
-            lambda: [asdict(each) for each in gone],
+            [asdict(each) for each in gone],
         )
 
     def _confirm(self, lines: Iterable[str], question: str) -> bool:
@@ -106,5 +106,5 @@ class Removal(SubcommandsBase):
         names = ", ".join(repr(each.name) for each in deleted) or "nothing"
         size = format_size(sum(each.size_bytes for each in deleted))
         self._print_result(
-            f"{verb} {names}: {size} less.", lambda: [snapshot_facts(each) for each in deleted]
+            f"{verb} {names}: {size} less.", [snapshot_facts(each) for each in deleted]
         )

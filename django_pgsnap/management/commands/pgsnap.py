@@ -49,7 +49,7 @@ class Command(Removal):
         self._print_result(
             f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
-            lambda: snapshot_facts(snapshot),
+            snapshot_facts(snapshot),
         )
         if reporter.overview and self._tells_more:
             self._print_sentences(describe_occupied(reporter.overview))
@@ -68,7 +68,7 @@ class Command(Removal):
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
             f"{', '.join(snapshot.aliases)} in {took}.",
-            lambda: snapshot_facts(snapshot, drift),
+            snapshot_facts(snapshot, drift),
         )
         if migrate:
             self._migrate(snapshot)
@@ -105,7 +105,7 @@ class Command(Removal):
             undone = undo_restore(number, reporter=reporter, **options)
         self._print_result(
             f"Brought back what was live until {format_ago(undone.taken_at)}.",
-            lambda: undo_facts(undone),
+            undo_facts(undone),
         )
         if self._tells_more:
             live = f"Live: {describe_kept_state(undone)}, brought back by undo."
@@ -117,16 +117,14 @@ class Command(Removal):
         with allow_here():
             status = read_status(databases=databases)
         self._print_facts(
-            lambda: status_facts(status), lambda out: print_status(out, status, KnownMigrations())
+            status_facts(status), lambda out: print_status(out, status, KnownMigrations())
         )
 
     def _list_undos(self, databases: Sequence[str] | None) -> None:
         from ..output import print_undos
 
         undos = queries.overview(databases=databases).undos
-        self._print_facts(
-            lambda: [undo_facts(each) for each in undos], lambda out: print_undos(out, undos)
-        )
+        self._print_facts([undo_facts(each) for each in undos], lambda out: print_undos(out, undos))
 
     def _diff(
         self,
@@ -234,7 +232,7 @@ class Command(Removal):
             overview = queries.overview(databases=databases, everyone=everyone)
         code = KnownMigrations()
         self._print_facts(
-            lambda: overview_facts(overview, code),
+            overview_facts(overview, code),
             lambda out: print_overview(out, overview, code, everyone=everyone),
         )
 
@@ -245,27 +243,25 @@ class Command(Removal):
             snapshot = queries.get(name)
         drift = KnownMigrations().drift(snapshot.migrations)
         self._print_facts(
-            lambda: snapshot_facts(snapshot, drift),
+            snapshot_facts(snapshot, drift),
             lambda out: print_snapshot(out, snapshot, drift),
         )
 
     def _rename(self, *, old: str, new: str) -> None:
         snapshot = manage.rename(old, new)
-        self._print_result(f"Renamed {old!r} to {new!r}.", lambda: snapshot_facts(snapshot))
+        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts(snapshot))
 
     def _pin(self, *, name: str) -> None:
         snapshot = manage.pin(name)
-        self._print_result(f"Pinned {name!r}: pruning leaves it.", lambda: snapshot_facts(snapshot))
+        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts(snapshot))
 
     def _unpin(self, *, name: str) -> None:
         snapshot = manage.pin(name, pinned=False)
-        self._print_result(
-            f"Unpinned {name!r}: it may be pruned.", lambda: snapshot_facts(snapshot)
-        )
+        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts(snapshot))
 
     def _annotate(self, *, name: str, text: str) -> None:
         snapshot = manage.annotate(name, text)
-        self._print_result(f"Noted on {name!r}: {text}", lambda: snapshot_facts(snapshot))
+        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts(snapshot))
 
     def _completion(self, *, shell: str) -> None:
         self.stdout.write(completion_script(shell))
@@ -273,9 +269,7 @@ class Command(Removal):
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
             snapshot = manage.refill(name, databases=databases, reporter=reporter)
-        self._print_result(
-            f"The spare of {snapshot.name!r} is ready.", lambda: snapshot_facts(snapshot)
-        )
+        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts(snapshot))
 
     def _doctor(self, *, fix: bool, databases: Sequence[str] | None) -> None:
         from ...doctor.diagnosis import diagnose
@@ -291,9 +285,9 @@ class Command(Removal):
         if diagnosis.problems:
             raise CommandError(summarize_problems(diagnosis))
 
-    def _print_facts(self, facts: Callable[[], object], show: Callable[[Console], object]) -> None:
+    def _print_facts(self, facts: object, show: Callable[[Console], object]) -> None:
         if self._as_json:
-            self._print_json(facts())
+            self._print_json(facts)
         else:
             show(self._console())
 
