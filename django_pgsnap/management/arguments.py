@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -40,48 +40,39 @@ class Subcommand:
     aliases: Sequence[str] = ()
 
 
-_DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(.*)", re.DOTALL)
 
 
-def _converter(what: str, parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return what converts an argument, and says what was expected where it cannot."""
+def _quantity(what: str, units: Mapping[str, Any]) -> Callable[[str], Any]:
+    """Return what converts a number with its unit, and says what was expected where it cannot."""
 
     def convert(text: str) -> Any:
+        parts = _QUANTITY.fullmatch(text)
         try:
-            return parse(text)
-        except (ArithmeticError, LookupError, ValueError):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+            if parts is not None and math.isfinite(number := float(parts[1])):
+                return number * units[parts[2].lower()]
+        except (LookupError, OverflowError):
+            pass
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
 
     return convert
 
 
-def _parse_number(text: str) -> float:
-    number = float(text) if _DECIMAL.fullmatch(text) else math.inf
-    if math.isinf(number):
-        raise ValueError(text)
-    return number
+_seconds = _quantity("a number of seconds", {"": 1})
+_age = _quantity(
+    "an age such as 12h, 7d or 2w",
+    {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)},
+)
+_size = _quantity(
+    "a size such as 500MB or 10GB",
+    {f"{unit}{b}": 1024**power for power, unit in enumerate("kmgt", 1) for b in ("", "b")},
+)
 
 
-def _parse_count(text: str) -> int:
-    if not text.isdigit():  # no sign, no space
-        raise ValueError(text)
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):  # no sign, no space
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return int(text)
-
-
-def _parse_age(text: str) -> timedelta:
-    unit = {"h": "hours", "d": "days", "w": "weeks"}[text[-1:]]
-    return timedelta(**{unit: _parse_number(text[:-1])})
-
-
-def _parse_size(text: str) -> int:
-    digits = text.upper().removesuffix("B")
-    return int(_parse_number(digits[:-1]) * 1024 ** ("KMGT".index(digits[-1]) + 1))
-
-
-_seconds = _converter("a number of seconds", _parse_number)
-_count = _converter("a number", _parse_count)
-_age = _converter("an age such as 12h, 7d or 2w", _parse_age)
-_size = _converter("a size such as 500MB or 10GB", _parse_size)
 
 
 def _flag(*flags: str, **settings: Any) -> Argument:
