@@ -28,14 +28,7 @@ def read_checkout() -> Checkout:
     # Without the optional lock it is in the way of no commit.
     try:
         status = subprocess.run(
-            [  # noqa: S607
-                "git",
-                "--no-optional-locks",
-                "status",
-                "--porcelain=v2",
-                "--branch",
-                "--untracked-files=no",
-            ],
+            ("git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "-uno"),  # noqa: S607
             cwd=directory,
             capture_output=True,
             text=True,

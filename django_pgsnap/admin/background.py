@@ -82,7 +82,6 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """How long it has been running."""
         return max(0.0, time.time() - self.began)
 
     @property
@@ -116,11 +115,9 @@ class ProgressReporter(Reporter):
         self.tell("warning", message)
 
     def tell(self, level: str, text: str) -> None:
-        """Write down what is to be told afterwards."""
         self._change(texts=(*self.progress.texts, (level, translate(text))))
 
     def end(self, *, error: PgsnapError | None = None, signed_out: str = "") -> None:
-        """Write down that it is over."""
         self._change(ended=True, error=error, signed_out=signed_out)
 
     def _change_seldom(self, **changes: Any) -> None:

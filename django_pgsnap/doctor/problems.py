@@ -51,7 +51,7 @@ _KEPT_ROLES: Final = sql.SQL(
 def find_problems(context: ServerContext) -> Iterator[Finding]:
     """Say what is wrong on a server, or in the way there."""
     for find in (
-        *(_switched_off, _missing, _half_dropped, _refused, _sessions_of_others),
+        *(_switched_off, _missing, _refused, _sessions_of_others),
         *(_leftovers, _superfluous_templates, _abandoned, _open, _untrusted),
         *(_orphans, _upgrade, _kept_roles, _unsafe_wal_log, _too_large_for_spares),
     ):
@@ -103,7 +103,8 @@ def _switched_off(context: ServerContext) -> Iterator[Finding]:
 
 def _missing(context: ServerContext) -> Iterator[Finding]:
     for target in context.targets:
-        if target.name not in context.catalog.databases:
+        database = context.catalog.databases.get(target.name)
+        if database is None:
             known = any(copy.record.source == target.name for copy in context.copies())
             yield Finding(
                 kind="live-missing",
@@ -114,18 +115,14 @@ def _missing(context: ServerContext) -> Iterator[Finding]:
                 if known
                 else "Create it (createdb, then manage.py migrate).",
             )
-
-
-def _half_dropped(context: ServerContext) -> Iterator[Finding]:
-    for name in context.present:
-        if not context.catalog.databases[name].is_valid:
+        elif not database.is_valid:
             yield Finding(
                 kind="live-half-dropped",
                 severity="error",
-                object=name,
+                object=target.name,
                 cause="A DROP DATABASE of it was interrupted, so it cannot be used any more.",
-                remedy=f"Finish it with DROP DATABASE {_quoted(name)}; then restore a snapshot "
-                "of it.",
+                remedy=f"Finish it with DROP DATABASE {_quoted(target.name)}; then restore a "
+                "snapshot of it.",
             )
 
 

@@ -26,7 +26,7 @@ from .completion import NAMES_DIRECTORY, remember_names
 from .facts import error_facts, usage_error_facts
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
 _USAGE = 2
 _INTERRUPTED = 130
@@ -41,7 +41,6 @@ class SubcommandsBase(BaseCommand):
     requires_system_checks = [CHECKS_TAG]
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the subcommands."""
         subparsers = parser.add_subparsers(
             dest="subcommand", required=True, metavar="COMMAND", parser_class=_Subparser
         )
@@ -165,7 +164,6 @@ class CommandReporter(Reporter):
         self._step = ""
         self._step_began = time.monotonic()
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
         self.overview: Overview | None = None
 
     def __enter__(self) -> Self:
@@ -191,12 +189,10 @@ class CommandReporter(Reporter):
         """Move the progress bar, once the step has taken long enough to deserve one."""
         if not self._animated or time.monotonic() - self._step_began < _SHOW_AFTER_S:
             return
-        if self._bar is None:
-            self._start_bar(total_bytes if done_bytes is not None else None)
-        if self._bar is not None and self._task is not None:
-            # Until the server has synced its files the copy is not there, however large they are.
-            done = None if done_bytes is None else min(done_bytes, total_bytes * 0.99)
-            self._bar.update(self._task, completed=done)
+        bar = self._bar or self._start_bar(total_bytes if done_bytes is not None else None)
+        # Until the server has synced its files the copy is not there, however large they are.
+        done = None if done_bytes is None else min(done_bytes, total_bytes * 0.99)
+        bar.update(bar.task_ids[0], completed=done)
 
     def note(self, message: str) -> None:
         self._stop_bar()
@@ -212,7 +208,7 @@ class CommandReporter(Reporter):
         if isinstance(overview, Overview):
             self.overview = overview
 
-    def _start_bar(self, total_bytes: int | None) -> None:
+    def _start_bar(self, total_bytes: int | None) -> Progress:
         from rich import progress
         from rich.console import Console
 
@@ -224,8 +220,9 @@ class CommandReporter(Reporter):
             columns += [progress.BarColumn(), progress.DownloadColumn()]
         columns.append(progress.TimeElapsedColumn())
         self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(self._step, total=total_bytes)
+        self._bar.add_task(self._step, total=total_bytes)
         self._bar.start()
+        return self._bar
 
     def _stop_bar(self) -> None:
         if self._bar is not None:
@@ -254,7 +251,6 @@ def describe_occupied(overview: Overview) -> Iterable[str]:
 
 
 def describe_kept_state(undo: Undo) -> str:
-    """Return what a kept state holds."""
     if not undo.based_on:
         return "your own data"
     return f"{undo.based_on!r}{' as restored' if undo.is_unwritten else ' with later changes'}"

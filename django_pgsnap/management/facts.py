@@ -37,7 +37,6 @@ def snapshot_facts(snapshot: Snapshot, drift: Drift | None = None) -> dict[str, 
 
 
 def undo_facts(undo: Undo) -> dict[str, Any]:
-    """Return what is known of an undo."""
     return {
         "replaced_by": undo.name,
         "replaced_at": undo.taken_at.isoformat(),
@@ -62,7 +61,6 @@ def overview_facts(overview: Overview, code: KnownMigrations) -> dict[str, Any]:
 
 
 def status_facts(status: Status) -> dict[str, Any]:
-    """Return what is live, and what undo would bring back."""
     overview = status.overview
     return {
         "live": [
@@ -83,12 +81,10 @@ def error_facts(error: PgsnapError) -> dict[str, Any]:
 
 
 def usage_error_facts(text: str) -> dict[str, Any]:
-    """Return what makes no sense in a command line."""
     return {"error": {"kind": "UsageError", "message": text, "hint": ""}}
 
 
 def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Return all that the doctor found."""
     return {
         "healthy": not diagnosis.problems,
         "findings": [asdict(finding) for finding in diagnosis.findings],
