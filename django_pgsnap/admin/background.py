@@ -43,7 +43,7 @@ _SILENCE_S: Final = 15.0
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _PAGE: Final = re.compile(r"/progress/(?P<token>[0-9a-f]{32})/(cancel/)?$")
-_COOKIE: Final = "pgsnap_progress"
+PROGRESS_COOKIE: Final = "pgsnap_progress"
 _SALT: Final = "django_pgsnap.progress"
 
 
@@ -249,7 +249,7 @@ def release_connections() -> None:
 def set_progress_cookie(response: HttpResponse, token: str, page: str, *, secure: bool) -> None:
     """Give whoever started an operation the cookie for it, which its page alone gets to see."""
     response.set_signed_cookie(
-        _COOKIE,
+        PROGRESS_COOKIE,
         token,
         salt=_SALT,
         max_age=_KEEP_S,
@@ -261,14 +261,9 @@ def set_progress_cookie(response: HttpResponse, token: str, page: str, *, secure
     )
 
 
-def delete_progress_cookie(response: HttpResponse, page: str) -> None:
-    """Have the cookie for an operation forgotten."""
-    response.delete_cookie(_COOKIE, path=page, samesite="Strict")
-
-
 def has_progress_cookie(request: HttpRequest, token: str) -> bool:
     """Tell whether a request has the cookie for the operation of this token."""
-    found = request.get_signed_cookie(_COOKIE, "", salt=_SALT, max_age=_KEEP_S)
+    found = request.get_signed_cookie(PROGRESS_COOKIE, "", salt=_SALT, max_age=_KEEP_S)
     return bool(found == token)
 
 

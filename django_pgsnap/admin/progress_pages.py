@@ -28,9 +28,9 @@ from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
 from ..snapshots.queries import overview
 from .actions import Action
 from .background import (
+    PROGRESS_COOKIE,
     Job,
     Progress,
-    delete_progress_cookie,
     forget_progress,
     has_progress_cookie,
     read_progress,
@@ -106,9 +106,14 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         release_connections()
         job = Job(action.title, lambda out: action.perform(values, session, out), user)
         ended = job.result(_PATIENCE_S)
-        if ended is None:
-            return self._lead_to_progress(request, job.token)
-        return ended.error or self._conclude(request, ended)
+        if ended is not None:
+            return ended.error or self._conclude(request, ended)
+        # Neither session nor messages: they may be in the database that is at work.
+        leave_alone(request)
+        page = self.url("progress", job.token)
+        response = HttpResponseRedirect(page)
+        set_progress_cookie(response, job.token, page, secure=request.is_secure())
+        return response
 
     @method_decorator(require_safe)
     def progress_view(self, request: HttpRequest, token: str) -> HttpResponse:
@@ -131,7 +136,8 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
             if progress.signed_out or self.admin_site.has_permission(request):
                 forget_progress(token)
                 response = self._conclude(request, progress)
-                delete_progress_cookie(response, self.url("progress", token))
+                page = self.url("progress", token)
+                response.delete_cookie(PROGRESS_COOKIE, path=page, samesite="Strict")
                 return response
         return self.admin_site.admin_view(self._watch)(request, token, progress)
 
@@ -142,14 +148,6 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
             raise PermissionDenied
         request_cancel(token)
         return HttpResponseRedirect(self.url("progress", token))
-
-    def _lead_to_progress(self, request: HttpRequest, token: str) -> HttpResponse:
-        # Neither session nor messages: they may be in the database that is at work.
-        leave_alone(request)
-        page = self.url("progress", token)
-        response = HttpResponseRedirect(page)
-        set_progress_cookie(response, token, page, secure=request.is_secure())
-        return response
 
     def _conclude(self, request: HttpRequest, ended: Progress) -> HttpResponse:
         """Lead back to the list, or to the login page, with what there is to tell."""
