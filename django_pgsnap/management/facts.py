@@ -1,11 +1,12 @@
-"""What ``--json`` prints: snapshots, undos and findings as plain data."""
+"""What ``--json`` prints: snapshots, undos, findings and differences as plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
+from ..comparison.types import Diff, RowChange
 from ..doctor.findings import Diagnosis
 from ..errors import PgsnapError
 from ..snapshots.queries import Overview
@@ -89,6 +90,53 @@ def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:
         "healthy": not diagnosis.problems,
         "findings": [asdict(finding) for finding in diagnosis.findings],
         "usage": [asdict(usage) for usage in diagnosis.usage],
+    }
+
+
+def diff_facts(found: Diff) -> Iterator[dict[str, object]]:
+    """Yield what changed as plain values for JSON, one object for each thing; rows come apart."""
+    yield {
+        "type": "diff",
+        "before": found.before,
+        "after": found.after,
+        "different": not found.is_empty,
+        "migrations_applied": [list(key) for key in found.migrations_applied],
+        "migrations_missing": [list(key) for key in found.migrations_missing],
+        "notes": list(found.notes),
+    }
+    for change in found.schema:
+        yield {
+            "type": "schema",
+            "database": change.alias,
+            "kind": change.kind,
+            "name": change.name,
+            "before": change.before,
+            "after": change.after,
+        }
+    for table in found.tables:
+        yield {
+            "type": "table",
+            "database": table.alias,
+            "table": table.table,
+            "model": table.model or None,
+            "added": table.added,
+            "removed": table.removed,
+            "changed": table.changed,
+            "changed_columns": dict(table.changed_columns),
+            "compared_by": table.method,
+        }
+
+
+def row_facts(row: RowChange) -> dict[str, object]:
+    """Return one row change as plain values for JSON."""
+    return {
+        "type": "row",
+        "database": row.alias,
+        "table": row.table,
+        "model": row.model or None,
+        "kind": row.kind,
+        "key": dict(row.key),
+        "columns": {name: list(values) for name, values in row.columns.items()},
     }
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Final, cast
 
 from django.core.management.base import OutputWrapper
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ..comparison.types import Diff, RowChange, SchemaChange, TableDiff
 from ..doctor.findings import Diagnosis, Finding
 from ..messages import format_age, format_ago, format_seconds, format_size, printable
 from ..snapshots.queries import Overview
@@ -25,6 +28,9 @@ _NOTE_WIDTH: Final = 40
 _BRANCH_WIDTH: Final = 20
 _WORD_WIDTH: Final = 10
 _NARROW: Final = 72
+_VALUE_WIDTH: Final = 60
+_SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
+_STYLES: Final = {"added": "green", "removed": "red", "changed": "yellow"}
 
 
 class _Console(Console):
@@ -279,3 +285,104 @@ def _paragraph(finding: Finding) -> str:
         lines += finding.remedy.splitlines()
     heading = f"{'fixed' if finding.fixed else finding.severity}: {printable(finding.object)}"
     return "\n    ".join([heading, *map(printable, lines)])
+
+
+def print_diff(out: Console, found: Diff) -> None:
+    """Print what changed: the schema and migrations first, then each model with its rows."""
+    aliases = {each.alias for each in found.tables} | {each.alias for each in found.schema}
+    several = len(aliases) > 1
+    for line in _schema_lines(found, several=several):
+        out.print(line)
+    if found.tables:
+        out.print(_diff_table(found, several=several))
+    for table in found.tables:
+        if table.rows:
+            out.print(Text(_title(table, several=several), style="bold"))
+            for row in table.rows:
+                out.print(_row_text(row))
+            left = table.added + table.removed + table.changed - len(table.rows)
+            if left:
+                out.print(Text(f"  ... and {left:,} more", style="dim"))
+    for note in found.notes:
+        out.print(Text(note, style="dim"))
+    if found.is_empty:
+        out.print(f"Nothing differs between {escape(found.before)} and {escape(found.after)}.")
+
+
+def _schema_lines(found: Diff, *, several: bool) -> Iterator[Text]:
+    for word, keys in (
+        ("applied since", found.migrations_applied),
+        ("missing now", found.migrations_missing),
+    ):
+        if keys:
+            names = ", ".join(f"{app}.{name}" for app, name in keys)
+            yield Text(f"Migrations {word}: {printable(names)}")
+    for change in found.schema:
+        yield _schema_text(change, several=several)
+
+
+def _schema_text(change: SchemaChange, *, several: bool) -> Text:
+    kind = "added" if change.before is None else "removed" if change.after is None else "changed"
+    where = f" ({change.alias})" if several else ""
+    name = printable(change.short_name)
+    text = Text(f"{_SIGNS[kind]} {change.kind} {name}{where}", style=_STYLES[kind])
+    if kind == "changed":
+        text.append(f": {_short(change.before)} → {_short(change.after)}")
+    return text
+
+
+def _diff_table(found: Diff, *, several: bool) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Model")
+    for heading, style in (("Added", "green"), ("Removed", "red"), ("Changed", "yellow")):
+        table.add_column(heading, justify="right", style=style)
+    table.add_column("Columns that changed", overflow="fold")
+    for each in found.tables:
+        counts = (each.added, each.removed, each.changed)
+        columns = ", ".join(printable(name) for name in each.changed_columns)
+        table.add_row(
+            Text(_title(each, several=several)),
+            *(Text(f"{count:,}" if count else "") for count in counts),
+            Text(columns),
+        )
+    return table
+
+
+def _title(table: TableDiff, *, several: bool) -> str:
+    return printable(f"{table.name} ({table.alias})" if several else table.name)
+
+
+def _row_text(row: RowChange) -> Text:
+    text = Text(f"  {_SIGNS[row.kind]} {_key(row.key)}", style=_STYLES[row.kind])
+    values = [
+        f"{printable(name)}: {_value(row, old, new)}"
+        for name, (old, new) in row.columns.items()
+        if name not in row.key or row.kind == "changed"
+    ]
+    if values:
+        text.append(f"  {'; '.join(values)}")
+    return text
+
+
+def _key(key: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{printable(name)}={_short(value)}" for name, value in key.items())
+
+
+def _value(row: RowChange, old: str | None, new: str | None) -> str:
+    if row.kind == "added":
+        return _short(new)
+    return _short(old) if row.kind == "removed" else f"{_short(old)} → {_short(new)}"
+
+
+def _short(value: str | None) -> str:
+    """Return a value that fits on a line: cut in the middle, or as a digest where it is binary."""
+    if value is None:
+        return "NULL"
+    if value.startswith("\\x") and len(value) > _VALUE_WIDTH:
+        size = len(value) // 2 - 1
+        return f"<{size:,} bytes, sha256 {hashlib.sha256(value.encode()).hexdigest()[:12]}>"
+    text = printable(" ".join(value.split()) if "\n" in value else value)
+    if len(text) <= _VALUE_WIDTH:
+        return text
+    half = _VALUE_WIDTH // 2 - 1
+    return f"{text[:half]} … {text[-half:]}"

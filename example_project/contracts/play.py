@@ -9,7 +9,7 @@ from django.template.defaultfilters import filesizeformat
 from rich.console import Console
 
 from django_pgsnap.comparison.diff import diff
-from django_pgsnap.management.diff_output import print_diff
+from django_pgsnap.management.output import print_diff
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.undo import undo

@@ -26,7 +26,15 @@ from ...snapshots.types import KnownMigrations, Snapshot, describe_drift
 from ...snapshots.undo import undo as undo_restore
 from ..base import describe_kept_state, describe_next_undo, describe_occupied
 from ..completion import completion_script
-from ..facts import diagnosis_facts, overview_facts, snapshot_facts, status_facts, undo_facts
+from ..facts import (
+    diagnosis_facts,
+    diff_facts,
+    overview_facts,
+    row_facts,
+    snapshot_facts,
+    status_facts,
+    undo_facts,
+)
 from ..removal import Removal
 from ..run import run_command
 
@@ -136,7 +144,7 @@ class Command(Removal):
         **options: Any,
     ) -> None:
         from ...comparison.diff import diff
-        from ..diff_output import diff_facts, print_diff, row_facts
+        from ..output import print_diff
 
         def print_line(facts: object) -> None:
             self.stdout.write(json.dumps(facts))
@@ -218,7 +226,7 @@ class Command(Removal):
         self, name: str | None, databases: Sequence[str] | None, clones: Mapping[str, str] | None
     ) -> None:
         from ...comparison.diff import diff
-        from ..diff_output import print_diff
+        from ..output import print_diff
 
         with self._reporter() as reporter:
             rows = _ROWS_AFTER_RUN
