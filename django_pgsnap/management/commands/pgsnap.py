@@ -6,7 +6,9 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from django.core.management import call_command
@@ -18,13 +20,15 @@ from ...errors import PgsnapError
 from ...messages import format_ago, format_seconds, format_size
 from ...safety import allow_here
 from ...snapshots import manage, queries
+from ...snapshots.context import EVERYTHING, Kind
+from ...snapshots.purge import list_managed_databases, purge
 from ...snapshots.restore import restore
 from ...snapshots.status import preview, read_status
 from ...snapshots.take import take
 from ...snapshots.throwaway import open_throwaway
 from ...snapshots.types import KnownMigrations, Snapshot, describe_drift
 from ...snapshots.undo import undo as undo_restore
-from ..base import describe_kept_state, describe_next_undo, describe_occupied
+from ..base import SubcommandsBase, describe_kept_state, describe_next_undo, describe_occupied
 from ..completion import completion_script
 from ..facts import (
     diagnosis_facts,
@@ -35,7 +39,6 @@ from ..facts import (
     status_facts,
     undo_facts,
 )
-from ..removal import Removal
 from ..run import run_command
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ _NO = ("n", "no")
 _ROWS_AFTER_RUN = 5
 
 
-class Command(Removal):
+class Command(SubcommandsBase):
     """The subcommands of ``pgsnap``."""
 
     help = "Takes snapshots of the project's PostgreSQL databases, and restores them."
@@ -251,8 +254,7 @@ class Command(Removal):
             snapshot = queries.get(name)
         drift = KnownMigrations().drift(snapshot.migrations)
         self._print_facts(
-            snapshot_facts(snapshot, drift),
-            lambda out: print_snapshot(out, snapshot, drift),
+            snapshot_facts(snapshot, drift), lambda out: print_snapshot(out, snapshot, drift)
         )
 
     def _rename(self, *, old: str, new: str) -> None:
@@ -270,6 +272,79 @@ class Command(Removal):
     def _annotate(self, *, name: str, text: str) -> None:
         snapshot = manage.annotate(name, text)
         self._print_result(f"Noted on {name!r}: {text}", snapshot_facts(snapshot))
+
+    def _delete(
+        self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
+    ) -> None:
+        if everything == bool(names):
+            raise self._refusal("Name snapshots to delete, or give --all.")
+        can_ask = interactive and sys.stdin.isatty() and self.stdout.isatty()
+        # A question protects as well as the settings do, which are for what happens unasked.
+        with allow_here() if can_ask else nullcontext(), self._reporter() as reporter:
+            unwanted = queries.select_snapshots(*(["*"] if everything else names))
+            lines = [
+                f"{each.name}{'  (pinned)' if each.pinned else ''}  {format_ago(each.taken_at)}  "
+                f"{format_size(each.size_bytes)}  {each.note}"
+                for each in unwanted
+            ]
+            if can_ask and not self._confirm(lines, "Delete for good? [y/N] "):
+                self.stderr.write("Nothing deleted.", str)
+                return
+            deleted = manage.delete(
+                *(each.name for each in unwanted), force=force or can_ask, reporter=reporter
+            )
+        self._print_deleted("Deleted", deleted)
+
+    def _prune(self, *, templates: bool, dry_run: bool, **limits: Any) -> None:
+        if templates:
+            self._purge_kinds({"template"}, dry_run=dry_run)
+            return
+        if all(limit is None for limit in limits.values()):
+            raise self._refusal("Give --keep, --older-than or --max-size.")
+        with self._reporter() as reporter:
+            pruned = manage.prune(**limits, dry_run=dry_run, reporter=reporter)
+        self._print_deleted("Would delete" if dry_run else "Deleted", pruned)
+
+    def _purge(self, *, everyone: bool, interactive: bool) -> None:
+        found = list_managed_databases(everyone=everyone)
+        if found and interactive:
+            if not (sys.stdin.isatty() and self.stdout.isatty()):
+                raise self._refusal("This drops all snapshots. Give -y to say yes.", status=1)
+            lines = [
+                f"{each.name}  {each.kind}{f' of {each.about}' if each.about else ''}  "
+                f"{format_size(each.size_bytes)}"
+                for each in found
+            ]
+            if not self._confirm(lines, "Drop them for good? [y/N] "):
+                self.stderr.write("Nothing dropped.", str)
+                return
+        self._purge_kinds(EVERYTHING, everyone=everyone)
+
+    def _purge_kinds(
+        self, kinds: Collection[Kind], *, everyone: bool = False, dry_run: bool = False
+    ) -> None:
+        if dry_run:
+            gone = list_managed_databases(kinds, everyone=everyone)
+        else:
+            with self._reporter() as reporter:
+                gone = purge(kinds, everyone=everyone, reporter=reporter)
+        size = format_size(sum(each.size_bytes for each in gone))
+        databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
+        self._print_result(
+            f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
+            [asdict(each) for each in gone],
+        )
+
+    def _confirm(self, lines: Iterable[str], question: str) -> bool:
+        self._print_sentences(f"  {line}" for line in lines)
+        return self._answer(question) in ("y", "yes")
+
+    def _print_deleted(self, verb: str, deleted: Sequence[Snapshot]) -> None:
+        names = ", ".join(repr(each.name) for each in deleted) or "nothing"
+        size = format_size(sum(each.size_bytes for each in deleted))
+        self._print_result(
+            f"{verb} {names}: {size} less.", [snapshot_facts(each) for each in deleted]
+        )
 
     def _completion(self, *, shell: str) -> None:
         self.stdout.write(completion_script(shell))
