@@ -163,11 +163,11 @@ class Restore(_Replacement):
             "databases": ", ".join(self.snapshot.aliases),
             "snapshot": describe_snapshot(self.snapshot),
         }
-        kept = _("What is live now is lost: the settings say that no replaced state is kept.")
+        lost = _("What is live now is lost: the settings say that no replaced state is kept.")
         return [
             _("All that is in %(databases)s goes back to %(snapshot)s.") % facts,
             self._describe_duration(),
-            _describe_kept() if config().undo else kept,
+            _describe_kept() if config().undo else lost,
             *self._describe_drift(),
             *_describe_logins(),
         ]

@@ -192,13 +192,7 @@ class Job(Thread):
     def __init__(
         self, title: str, work: Callable[[ProgressReporter], str], user: Any = None
     ) -> None:
-        """Start at once.
-
-        Args:
-            title: What it does, as a heading.
-            work: What does it, and returns why the visitor is to be signed out, if so.
-            user: Who asked for it.
-        """
+        """Start at once; the work returns why who asked for it is to be signed out, if so."""
         super().__init__(name="django_pgsnap", daemon=False)
         self._reporter = ProgressReporter(title, user)
         self.token = self._reporter.token

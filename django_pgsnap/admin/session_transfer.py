@@ -66,11 +66,7 @@ class SessionTransfer:
                 self._data, self._holds = data, True
 
     def arrive(self) -> str:
-        """Carry the session over to the database that is live now, or end it.
-
-        Returns:
-            Why the visitor has to sign in again; empty where they need not.
-        """
+        """Carry the session over to the database that is live now, or end it and return why."""
         if self._last_id is not None:
             go_on = f"SELECT pg_catalog.setval({_SEQUENCE}, GREATEST(%(last_id)s, {_LAST_ID}))"
             _ask_users(go_on, last_id=self._last_id)

@@ -9,7 +9,6 @@ from typing import IO, Final, cast
 from django.core.management.base import OutputWrapper
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +17,7 @@ from ..doctor.findings import Diagnosis, Finding
 from ..messages import format_age, format_ago, format_seconds, format_size, printable
 from ..snapshots.queries import Overview
 from ..snapshots.status import LiveState, Status
-from ..snapshots.types import CopyMember, Drift, KnownMigrations, Snapshot, Undo
+from ..snapshots.types import Drift, KnownMigrations, Snapshot, Undo
 from .base import describe_kept_state, describe_next_undo, describe_occupied
 
 # A pipe has no width, and a line that is cut short is of no use to whoever reads it there.
@@ -56,14 +55,7 @@ def make_console(stdout: OutputWrapper, *, colour: bool) -> Console:
 def print_overview(
     out: Console, overview: Overview, code: KnownMigrations, *, everyone: bool
 ) -> None:
-    """Print the list of snapshots, and what they occupy.
-
-    Args:
-        out: Where to.
-        overview: What there is.
-        code: The migrations to compare with.
-        everyone: Whether other projects' are among them, whose aliases say nothing here.
-    """
+    """Print the list of snapshots, of everyone's if so wanted, and what they occupy."""
     if overview.snapshots:
         out.print(_table(out, overview, code, everyone=everyone))
     elif not overview.not_counted:
@@ -132,10 +124,9 @@ def _describe_snapshots(overview: Overview, code: KnownMigrations) -> Iterable[s
     )
     spared = [repr(each.name) for each in overview.snapshots if each.spare == "ready"]
     yield f"Restored without copying: {', '.join(spared) or 'none'}."
-    drifts = {each.name: str(code.drift(each.migrations)) for each in overview.snapshots}
-    for name, drift in drifts.items():
-        if drift:
-            yield f"Migrations of {name!r}: {drift}."
+    for each in overview.snapshots:
+        if drift := str(code.drift(each.migrations)):
+            yield f"Migrations of {each.name!r}: {drift}."
 
 
 def print_undos(out: Console, undos: Sequence[Undo]) -> None:
@@ -239,6 +230,7 @@ def _table(out: Console, overview: Overview, code: KnownMigrations, *, everyone:
 
 
 def _databases(snapshot: Snapshot, *, everyone: bool) -> str:
+    # The aliases of other projects say nothing here.
     known_as = [member.record.source if everyone else member.alias for member in snapshot.members]
     if snapshot.completeness == "partly outside":
         outside = ", ".join(part.alias for part in snapshot.elsewhere)
@@ -268,15 +260,10 @@ def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
     for part in snapshot.elsewhere:
         yield "Outside", f"{part}, which these settings do not name"
     for member in snapshot.members:
-        yield f"Alias {printable(member.alias)}", _describe_member(member)
-
-
-def _describe_member(member: CopyMember) -> str:
-    record = member.record
-    return (
-        f"{record.source}, copied by {record.strategy or 'other means'} on PostgreSQL "
-        f"{record.postgresql} to {member.database.name} ({format_size(record.size_bytes)})"
-    )
+        record, name = member.record, member.database.name
+        copied = f"copied by {record.strategy or 'other means'} on PostgreSQL {record.postgresql}"
+        where = f"{record.source}, {copied} to {name} ({format_size(record.size_bytes)})"
+        yield f"Alias {printable(member.alias)}", where
 
 
 def _paragraph(finding: Finding) -> str:
@@ -303,10 +290,9 @@ def print_diff(out: Console, found: Diff) -> None:
             left = table.added + table.removed + table.changed - len(table.rows)
             if left:
                 out.print(Text(f"  ... and {left:,} more", style="dim"))
-    for note in found.notes:
-        out.print(Text(note, style="dim"))
+    _say(out, found.notes, style="dim")
     if found.is_empty:
-        out.print(f"Nothing differs between {escape(found.before)} and {escape(found.after)}.")
+        _say(out, [f"Nothing differs between {found.before} and {found.after}."])
 
 
 def _schema_lines(found: Diff, *, several: bool) -> Iterator[Text]:

@@ -21,12 +21,7 @@ _TERMINATED = _SIGNALLED + signal.SIGTERM
 
 
 def run_command(command: Sequence[str], databases: Mapping[str, str]) -> int:
-    """Run a management command of this project, and return its exit status.
-
-    Args:
-        command: Its name and arguments.
-        databases: Names of the databases that it works on, by alias; the others are as usual.
-    """
+    """Run a management command on these databases, by alias, and return its exit status."""
     environment = {**os.environ}
     if databases:
         environment[RUN_DATABASES] = json.dumps(dict(databases))
