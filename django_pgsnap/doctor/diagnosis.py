@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from ..clones.spares import drop_leftovers
@@ -121,23 +122,18 @@ def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _fix_all(groups: Mapping[Server, Sequence[Target]], reporter: Reporter) -> None:
+    # No other operation is at work on the live databases meanwhile, and each database is dropped
+    # only under its own lock: so nobody is making or about to use it.
+    begin = partial(open_operation, wait_s=config().wait_s, disturbs_live=False)
     for server, group in groups.items():
         try:
             check_enabled(group)
-            _fix(server, group, reporter)
+            with begin("doctor --fix", group) as (locked,):
+                context = ServerContext.read(server, locked.watcher, group)
+                drop_leftovers(locked.main, context.leftovers(), reporter)
+                for source in context.sources:
+                    prune_templates(locked.main, source)
         except ServerUnavailableError:
             continue  # which is a finding
         except PgsnapError as error:
             reporter.warn(f"Nothing mended on the server at {server}: {error}")
-
-
-def _fix(server: Server, group: Sequence[Target], reporter: Reporter) -> None:
-    # No other operation is at work on the live databases meanwhile, and each database is dropped
-    # only under its own lock: so nobody is making or about to use it.
-    with open_operation("doctor --fix", group, wait_s=config().wait_s, disturbs_live=False) as (
-        locked,
-    ):
-        context = ServerContext.read(server, locked.watcher, group)
-        drop_leftovers(locked.main, context.leftovers(), reporter)
-        for source in context.sources:
-            prune_templates(locked.main, source)
