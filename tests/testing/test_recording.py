@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.test import override_settings
+from django.urls import NoReverseMatch
+from django.urls import base as urls
 
 from django_pgsnap.errors import ConfigurationError
 from django_pgsnap.testing.databases import recording as module
@@ -211,6 +214,23 @@ def test_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
     record_uses(lambda: [called_often() for _ in range(1000)])
 
     assert told.count("called_often") == 1
+
+
+def test_function_that_a_package_has_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code cannot be replaced by other code, and still it tells of its calls."""
+    theirs = urls.reverse
+
+    def wrapper(*arguments: Any) -> str:
+        return theirs(*arguments)
+
+    def reverse() -> None:
+        with suppress(NoReverseMatch):
+            urls.reverse("nowhere")
+
+    monkeypatch.setattr(urls, "reverse", wrapper)
+
+    assert "ROOT_URLCONF" in uses(record_uses(reverse), "setting")
+    assert urls.reverse.__code__.co_freevars == ("theirs",)
 
 
 def test_time(tmp_path: Path) -> None:

@@ -139,35 +139,30 @@ class Observer:
         def use_setting(name: str) -> _Hear:
             return lambda *_, **__: note("setting", name)
 
-        functions: tuple[tuple[Any, _Hear], ...] = (
-            (importlib.import_module, self._import),
-            (module_loading.cached_import, lambda module_path, _: note("module", module_path)),
-            (management.load_command_class, lambda _, name: note("command", name)),
-            (urls.reverse, use_setting("ROOT_URLCONF")),
-            (urls.resolve, use_setting("ROOT_URLCONF")),
-            # Django keeps what it made of these settings when it read them first.
-            (hashers.get_hasher, use_setting("PASSWORD_HASHERS")),
-            (loader.get_template, use_setting("TEMPLATES")),
-            (genericpath.getsize, lambda filename: file_reads.note_file(make_absolute(filename))),
-            (genericpath.exists, self._look_for),
-            (genericpath.isfile, self._look_for),
-            (genericpath.isdir, self._look_for),
-        )
-        methods: tuple[tuple[type, str, _Hear], ...] = (
+        told: tuple[tuple[Any, str, _Hear], ...] = (
+            (importlib, "import_module", self._import),
+            (module_loading, "cached_import", lambda module_path, _: note("module", module_path)),
+            (management, "load_command_class", lambda _, name: note("command", name)),
             (AppConfig, "get_model", self._get_model),
             (AppConfig, "get_models", self._get_models),
             (Apps, "get_app_config", self._get_app_config),
             (ManagerDescriptor, "__get__", lambda _, __, cls=None: self._use_model(cls)),
             (Model, "__init__", lambda instance, *_, **__: self._use_model(type(instance))),
             (type(os.environ), "__getitem__", self._read_variable),
+            (urls, "reverse", use_setting("ROOT_URLCONF")),
+            (urls, "resolve", use_setting("ROOT_URLCONF")),
+            # Django keeps what it made of these settings when it read them first.
+            (hashers, "get_hasher", use_setting("PASSWORD_HASHERS")),
+            (loader, "get_template", use_setting("TEMPLATES")),
+            (genericpath, "getsize", lambda name: file_reads.note_file(make_absolute(name))),
+            (genericpath, "exists", self._look_for),
+            (genericpath, "isfile", self._look_for),
+            (genericpath, "isdir", self._look_for),
             (Path, "stat", lambda path, **_: self._look_for(path)),
         )
         with ExitStack() as stack:
-            for function, hear in functions:
-                stack.enter_context(_tell_by_code(function, hear))
-            for owner, name, hear in methods:
-                told = _telling(getattr(owner, name), hear)
-                stack.enter_context(mock.patch.object(owner, name, told))
+            for owner, name, hear in told:
+                stack.enter_context(_tell_calls(owner, name, hear))
             yield
 
     def _note(self, kind: str, name: object) -> None:
@@ -234,8 +229,15 @@ def _telling(function: Callable[..., Any], hear: _Hear) -> Callable[..., Any]:
 
 
 @contextmanager
-def _tell_by_code(function: FunctionType, hear: _Hear) -> Iterator[None]:
-    """Have a function tell of its calls also to those who imported it by name before."""
+def _tell_calls(owner: Any, name: str, hear: _Hear) -> Iterator[None]:
+    """Have a function tell of its calls meanwhile."""
+    function = getattr(owner, name)
+    is_plain = isinstance(function, FunctionType) and not function.__closure__
+    if isinstance(owner, type) or not is_plain:
+        with mock.patch.object(owner, name, _telling(function, hear)):
+            yield
+        return
+    # Those who have imported it by name before call it all the same, so its code is replaced.
     code, defaults = function.__code__, function.__kwdefaults__
     same = FunctionType(code, function.__globals__, argdefs=function.__defaults__)
     same.__kwdefaults__ = defaults
