@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final, Protocol, TypeVar
@@ -241,6 +242,17 @@ def aliases_sharing_database(aliases: Iterable[str]) -> list[str]:
         for alias, (address, name) in places.items()
         if any(name == each and are_known_as_one(address, other) for other, each in leading)
     ]
+
+
+def meet_servers(names: Collection[str]) -> None:
+    """Have it known which servers the aliases of databases with these names lead to.
+
+    One that cannot be reached stays unknown.
+    """
+    for wrapper in iter_postgresql_wrappers():
+        if _database_name(wrapper.settings_dict) in names:
+            with suppress(MissingRightError, ServerUnavailableError):
+                get_server(wrapper).session("comparing servers").close()
 
 
 def _place(wrapper: BaseDatabaseWrapper) -> tuple[tuple[str, str, str], str]:

@@ -27,6 +27,7 @@ from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.properties import apply_properties, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
+from ..postgres.targets import aliases_sharing_database, meet_servers
 from ..reporting import Reporter
 from .context import ServerContext, choose_targets
 from .operation import open_operation
@@ -44,6 +45,8 @@ def open_throwaway(
     keep: bool = False,
 ) -> Iterator[dict[str, str]]:
     """Yield the names of clones of a snapshot's copies by alias; they are dropped afterwards.
+
+    Every alias of a live database leads to its clone, also one that was not asked for.
 
     1. The copies are cloned, under names that say "unfinished". If it stops here, the next
        operation drops the clones.
@@ -82,6 +85,9 @@ def open_throwaway(
                 found[target.alias] = _open(session, context, member, job, keep=keep)
                 if not keep:
                     stack.callback(drop_run, session, found[target.alias])
+        meet_servers({target.name for target in about})
+        for alias, clone in list(found.items()):
+            found |= dict.fromkeys(aliases_sharing_database([alias]), clone)
         yield found
 
 

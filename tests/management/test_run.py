@@ -5,11 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.take import take
-from tests.conftest import ListDatabases
-from tests.project import Manage
+from tests.conftest import ListDatabases, SetAlias
+from tests.project import Manage, child_environment
 from tests.servers import Server
 from tests.terminal import on_terminal
 from tests.watching import authors, settle, until, write
@@ -34,6 +35,24 @@ def test_live_database_stays(names: list[str], manage: Manage, databases: ListDa
     assert "+ id=2  name: by command" in run.stdout
     assert authors() == ["Ursula"]
     assert [database.name for database in databases()] == names
+
+
+def test_other_aliases(names: list[str], manage: Manage, set_alias: SetAlias) -> None:
+    """Every alias of the live database leads to the clone; whatever else is live is named."""
+    chosen = {**settings.PGSNAP, "DATABASES": ["default"]}
+    set_alias("direct", HOST="localhost")
+    set_alias("another", NAME="another")
+    command = WRITE.replace(".objects", ".objects.using('direct')")
+
+    run = manage(
+        *("pgsnap", "run", "seeded", "--diff", "--", "shell", "-c", command),
+        env=child_environment(PGSNAP=chosen),
+    )
+
+    assert "+ id=2  name: by command" in run.stdout
+    assert run.returncode == 0
+    assert "The snapshot lacks another: there the command works on live data." in run.stderr
+    assert authors() == ["Ursula"]
 
 
 def test_exit_status_is_the_commands(names: list[str], manage: Manage) -> None:

@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from ...clones.names import new_identity
-from ...conf import RUN_DATABASES
+from ...conf import RUN_DATABASES, iter_postgresql_wrappers
 from ...errors import PgsnapError
 from ...messages import format_ago, format_seconds, format_size
 from ...safety import allow_here
@@ -189,6 +189,7 @@ class Command(SubcommandsBase):
             status = self._run_live(databases, interactive=interactive)
         else:
             with open_throwaway(name, databases=databases, keep=keep) as clones:
+                self._warn_of_live(clones)
                 status = run_command(self._command, clones)
                 if diff:
                     self._print_diff(name, databases, clones)
@@ -196,6 +197,14 @@ class Command(SubcommandsBase):
                 self._print_kept(clones)
         if status:
             sys.exit(status)
+
+    def _warn_of_live(self, clones: Mapping[str, str]) -> None:
+        live = [each.alias for each in iter_postgresql_wrappers() if each.alias not in clones]
+        if live:
+            with self._reporter() as reporter:
+                reporter.warn(
+                    f"The snapshot lacks {', '.join(live)}: there the command works on live data."
+                )
 
     def _run_live(self, databases: Sequence[str] | None, *, interactive: bool) -> int:
         with self._reporter() as reporter:
