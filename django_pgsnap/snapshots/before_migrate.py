@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from django.core.management.base import CommandError
 from django.db import connections
-from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.signals import pre_migrate
 
 from ..conf import config
@@ -43,7 +42,8 @@ def _take_before(*, using: str, **told: Any) -> None:
         return
     _seen[0] = plan
     connection = connections[using]
-    if connection.vendor != "postgresql" or not MigrationRecorder(connection).applied_migrations():
+    # Tables may be there before the first migration, made by other means.
+    if connection.vendor != "postgresql" or not connection.introspection.table_names():
         return  # there is nothing to go back to
     name = f"{_PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S.%f}"
     try:
