@@ -9,7 +9,8 @@ from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.snapshots.manage import pin
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.restore import restore
-from tests.conftest import Call, MakeDatabase, RunSql, SetAlias
+from tests.conftest import Call, MakeDatabase, RunSql
+from tests.project import point
 from tests.servers import Server
 from tests.testapp.models import Genre
 
@@ -34,16 +35,17 @@ def test_taken_before_anything_is_applied(wanted: str, call: Call) -> None:
 
 
 @pytest.mark.parametrize("tables", [["legacy"], []])
-def test_first_migration(make_database: MakeDatabase, sql: RunSql, set_alias: SetAlias, call: Call, settings: Settings, tables: list[str]) -> None:
+def test_first_migration(
+    wanted: str, make_database: MakeDatabase, sql: RunSql, call: Call, tables: list[str]
+) -> None:
     """Tables that no migration made are worth a snapshot; of an empty database there is none."""
-    settings.PGSNAP = {**settings.PGSNAP, "BEFORE_MIGRATE": True}
-    set_alias("default", NAME=make_database())
+    point("default", NAME=make_database("fresh"))
     for table in tables:
-        sql(f"CREATE TABLE {table} (id int)", dbname="live")
+        sql(f"CREATE TABLE {table} (id int)", dbname="fresh")
 
     call("migrate", "contenttypes", "0001", verbosity=0)
 
-    assert len(list_snapshots(databases=["default"])) == len(tables)
+    assert len(list_snapshots()) == len(tables)
 
 
 @pytest.mark.parametrize("arguments", [("testapp",), ("testapp", "0001", "--plan")])
