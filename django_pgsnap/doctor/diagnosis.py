@@ -23,7 +23,7 @@ from ..safety import check_enabled
 from ..snapshots.context import Kind, ServerContext, describe_managed
 from ..snapshots.operation import open_operation
 from .findings import Diagnosis, Finding, Usage
-from .problems import describe_error, find_incomplete, find_problems
+from .problems import find_incomplete, find_problems, make_finding
 
 _SEVERITIES = ("error", "warning", "note")
 _USAGE: Final[dict[Kind, str]] = {
@@ -63,7 +63,8 @@ def diagnose(
     except (ConfigurationError, ServerUnavailableError) as error:
         if databases is not None:
             raise
-        return Diagnosis(findings=(describe_error("settings", "DATABASES", error),), usage=())
+        finding = make_finding("settings", "error", "DATABASES", error.message, error.hint)
+        return Diagnosis(findings=(finding,), usage=())
     everything = databases is None
     before = _examine(groups, everything=everything)
     if not fix or not any(finding.fixable for finding in before.findings):
@@ -81,7 +82,10 @@ def _examine(groups: Mapping[Server, Sequence[Target]], *, everything: bool) -> 
                 session = stack.enter_context(server.session("doctor"))
             except (MissingRightError, ServerUnavailableError) as error:
                 names = ", ".join(target.name for target in group)
-                found.append(describe_error("unavailable", names, error, server=str(server)))
+                cause, hint = error.message, error.hint
+                found.append(
+                    make_finding("unavailable", "error", names, cause, hint, server=str(server))
+                )
             else:
                 contexts.append(ServerContext.read(server, session, group))
         for context in contexts:

@@ -61,32 +61,35 @@ def find_problems(context: ServerContext) -> Iterator[Finding]:
 
 def find_incomplete(contexts: Sequence[ServerContext]) -> Iterator[Finding]:
     """Say which snapshots have lost a part."""
-    for snapshot in find_snapshots(contexts):
-        if snapshot.completeness != "part lost":
-            continue
-        first = snapshot.members[0]
-        yield Finding(
-            kind="incomplete",
-            severity="warning",
-            server=str(first.server),
-            object=snapshot.name,
-            cause=f"Only {len(snapshot.members)} of its {first.record.members} parts are there: "
-            f"{', '.join(snapshot.aliases)}.",
-            remedy="Restore what is there with --database, or delete the snapshot.",
-        )
+    remedy = "Restore what is there with --database, or delete the snapshot."
+    for each in find_snapshots(contexts):
+        if each.completeness == "part lost":
+            first, parts = each.members[0], len(each.members)
+            there = ", ".join(each.aliases)
+            cause = f"Only {parts} of its {first.record.members} parts are there: {there}."
+            server = str(first.server)
+            yield make_finding("incomplete", "warning", each.name, cause, remedy, server=server)
 
 
-def describe_error(
-    kind: str, about: str, error: PgsnapError, *, severity: Severity = "error", server: str = ""
+def make_finding(
+    kind: str,
+    severity: Severity,
+    about: str,
+    cause: str,
+    remedy: str,
+    *,
+    fixable: bool = False,
+    server: str = "",
 ) -> Finding:
-    """Return what an error says as a finding."""
+    """Return a finding, of a server that the caller may name later."""
     return Finding(
         kind=kind,
         severity=severity,
         server=server,
         object=about,
-        cause=error.message,
-        remedy=error.hint,
+        cause=cause,
+        remedy=remedy,
+        fixable=fixable,
     )
 
 
@@ -98,32 +101,23 @@ def _switched_off(context: ServerContext) -> Iterator[Finding]:
         check_enabled(context.targets)
         check_server_allowed(context.watcher, context.targets)
     except NotEnabledError as error:
-        yield describe_error("switched-off", "PGSNAP['ENABLED']", error, severity="note")
+        about = "PGSNAP['ENABLED']"
+        yield make_finding("switched-off", "note", about, error.message, error.hint)
 
 
 def _missing(context: ServerContext) -> Iterator[Finding]:
     for target in context.targets:
-        database = context.catalog.databases.get(target.name)
+        name, database = target.name, context.catalog.databases.get(target.name)
         if database is None:
-            known = any(copy.record.source == target.name for copy in context.copies())
-            yield Finding(
-                kind="live-missing",
-                severity="error",
-                object=target.name,
-                cause=f"The database of the alias {target.alias!r} does not exist.",
-                remedy="Restore a snapshot of it: ./manage.py pgsnap restore."
-                if known
-                else "Create it (createdb, then manage.py migrate).",
-            )
+            cause = f"The database of the alias {target.alias!r} does not exist."
+            remedy = "Create it (createdb, then manage.py migrate)."
+            if any(copy.record.source == name for copy in context.copies()):
+                remedy = "Restore a snapshot of it: ./manage.py pgsnap restore."
+            yield make_finding("live-missing", "error", name, cause, remedy)
         elif not database.is_valid:
-            yield Finding(
-                kind="live-half-dropped",
-                severity="error",
-                object=target.name,
-                cause="A DROP DATABASE of it was interrupted, so it cannot be used any more.",
-                remedy=f"Finish it with DROP DATABASE {_quoted(target.name)}; then restore a "
-                "snapshot of it.",
-            )
+            cause = "A DROP DATABASE of it was interrupted, so it cannot be used any more."
+            remedy = f"Finish it with DROP DATABASE {_quoted(name)}; then restore a snapshot of it."
+            yield make_finding("live-half-dropped", "error", name, cause, remedy)
 
 
 def _refused(context: ServerContext) -> Iterator[Finding]:
@@ -137,40 +131,29 @@ def _refused(context: ServerContext) -> Iterator[Finding]:
             try:
                 check(name)
             except PgsnapError as error:
-                yield describe_error(kind, name, error)
+                yield make_finding(kind, "error", name, error.message, error.hint)
 
 
 def _sessions_of_others(context: ServerContext) -> Iterator[Finding]:
-    lacking = {
+    causes = {
         "cannot-end-sessions": "It may not end the sessions of other roles, so a take or a "
         "restore fails while another role is connected.",
         "cannot-see-sessions": "It may not see what the sessions of other roles do, so it cannot "
         "tell which of them are idle.",
     }
     for me, kind, role in context.watcher.rows(_LACKING_PRIVILEGES):
-        yield Finding(
-            kind=kind,
-            severity="note",
-            object=me,
-            cause=lacking[kind],
-            remedy=f"If others use the database too, let a superuser run: GRANT {role} TO {me};",
-        )
+        remedy = f"If others use the database too, let a superuser run: GRANT {role} TO {me};"
+        yield make_finding(kind, "note", me, causes[kind], remedy)
 
 
 # Databases of ours, or that look like ours
 
 
 def _leftovers(context: ServerContext) -> Iterator[Finding]:
+    remedy = "Nothing: the next take or restore drops it, and doctor --fix does now."
     for database in context.leftovers():
         kind, cause = _describe_leftover(database)
-        yield Finding(
-            kind=kind,
-            severity="warning",
-            object=database.name,
-            cause=cause,
-            remedy="Nothing: the next take or restore drops it, and doctor --fix does now.",
-            fixable=True,
-        )
+        yield make_finding(kind, "warning", database.name, cause, remedy, fixable=True)
 
 
 def _describe_leftover(database: AnyDatabase) -> tuple[str, str]:
@@ -189,57 +172,44 @@ def _describe_leftover(database: AnyDatabase) -> tuple[str, str]:
 
 
 def _superfluous_templates(context: ServerContext) -> Iterator[Finding]:
+    kind = "superfluous-template"
+    remedy = "Nothing: the next test run that migrates drops it, and doctor --fix does now."
     for source in context.sources:
+        cause = f"It is a template for tests on {source!r}, and too old or one too many."
         for record in find_superfluous_templates(context.catalog, source):
-            yield Finding(
-                kind="superfluous-template",
-                severity="note",
-                object=record.database,
-                cause=f"It is a template for tests on {source!r}, and too old or one too many.",
-                remedy="Nothing: the next test run that migrates drops it, and doctor --fix does "
-                "now.",
-                fixable=True,
-            )
+            yield make_finding(kind, "note", record.database, cause, remedy, fixable=True)
 
 
 def _abandoned(context: ServerContext) -> Iterator[Finding]:
+    remedy = "Nothing: the next pgsnap run drops it, and pgsnap purge does now."
     for database in context.catalog.runs(context.sources):
         if not database.record.kept and not context.is_locked(database.name):
-            yield Finding(
-                kind="abandoned-clone",
-                severity="warning",
-                object=database.name,
-                cause=f"It is a clone of {database.record.name!r} for a pgsnap run that was "
-                "killed.",
-                remedy="Nothing: the next pgsnap run drops it, and pgsnap purge does now.",
-            )
+            name = database.record.name
+            cause = f"It is a clone of {name!r} for a pgsnap run that was killed."
+            yield make_finding("abandoned-clone", "warning", database.name, cause, remedy)
 
 
 def _open(context: ServerContext) -> Iterator[Finding]:
     catalog, sources = context.catalog, context.sources
+    cause = "It is open to clients, who can change what it holds."
+    shut = "ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0;"
     for database in [*catalog.copies(sources), *catalog.undos(sources)]:
         if not database.is_shut and not context.is_locked(database.name):
-            yield Finding(
-                kind="open-copy",
-                severity="warning",
-                object=database.name,
-                cause="It is open to clients, who can change what it holds.",
-                remedy=f"ALTER DATABASE {_quoted(database.name)} ALLOW_CONNECTIONS false "
-                "CONNECTION LIMIT 0;",
-            )
+            remedy = shut.format(_quoted(database.name))
+            yield make_finding("open-copy", "warning", database.name, cause, remedy)
 
 
 def _untrusted(context: ServerContext) -> Iterator[Finding]:
     for database in context.catalog.untrusted():
-        yield Finding(
-            kind="untrusted",
-            severity="warning",
-            object=database.name,
-            cause=f"It is called like one of ours, but belongs to the role {database.owner!r}, "
-            "which is neither yours nor the live database's owner. It is ignored.",
-            remedy="Ask that role what it is. If you know it to be what it says, give it to the "
-            f"live database's owner: ALTER DATABASE {_quoted(database.name)} OWNER TO …;",
+        cause = (
+            f"It is called like one of ours, but belongs to the role {database.owner!r}, which is "
+            "neither yours nor the live database's owner. It is ignored."
         )
+        remedy = (
+            "Ask that role what it is. If you know it to be what it says, give it to the live "
+            f"database's owner: ALTER DATABASE {_quoted(database.name)} OWNER TO …;"
+        )
+        yield make_finding("untrusted", "warning", database.name, cause, remedy)
 
 
 # The server as a whole: what copies stand in the way of, and what a crash left on disk
@@ -247,77 +217,63 @@ def _untrusted(context: ServerContext) -> Iterator[Finding]:
 
 def _orphans(context: ServerContext) -> Iterator[Finding]:
     if not can_read_data_directory(context.watcher):
-        yield Finding(
-            kind="orphaned-files-unknown",
-            severity="note",
-            object="data directory",
-            cause="Your role may not look for files that a crashed server left of unfinished "
-            "copies.",
-            remedy="Run doctor as a superuser once after a crash of the server.",
-        )
+        cause = "Your role may not look for files that a crashed server left of unfinished copies."
+        remedy = "Run doctor as a superuser once after a crash of the server."
+        yield make_finding("orphaned-files-unknown", "note", "data directory", cause, remedy)
         return
     for orphan in find_orphans(context.watcher):
-        yield Finding(
-            kind="orphaned-files",
-            severity="warning",
-            object=orphan.path,
-            cause=f"It holds {format_size(orphan.size_bytes)} of no database, last changed "
+        cause = (
+            f"It holds {format_size(orphan.size_bytes)} of no database, last changed "
             f"{orphan.modified}: CREATE DATABASE was filling it when the server crashed, or when "
-            "it was stopped twice in a row.",
-            remedy="SQL cannot remove it. On the server's machine, as the server's user: "
-            f"rm -r '{orphan.path}'",
+            "it was stopped twice in a row."
         )
+        remedy = (
+            "SQL cannot remove it. On the server's machine, as the server's user: "
+            f"rm -r '{orphan.path}'"
+        )
+        yield make_finding("orphaned-files", "warning", orphan.path, cause, remedy)
 
 
 def _upgrade(context: ServerContext) -> Iterator[Finding]:
     shut = [name for (name,) in context.watcher.rows(_SHUT, [_managed(context)])]
     if shut:
-        yield Finding(
-            kind="pg-upgrade",
-            severity="note",
-            object=_listed(shut),
-            cause=f"pg_upgrade refuses databases that nobody may connect to: {len(shut)} here.",
-            remedy="Before an upgrade run ./manage.py pgsnap purge, or open them (ALTER DATABASE "
+        cause = f"pg_upgrade refuses databases that nobody may connect to: {len(shut)} here."
+        remedy = (
+            "Before an upgrade run ./manage.py pgsnap purge, or open them (ALTER DATABASE "
             f"{_quoted(shut[0])} ALLOW_CONNECTIONS true; and so on); doctor says afterwards how "
-            "to shut them again.",
+            "to shut them again."
         )
+        yield make_finding("pg-upgrade", "note", _listed(shut), cause, remedy)
 
 
 def _kept_roles(context: ServerContext) -> Iterator[Finding]:
+    remedy = "Before dropping it, delete those snapshots or take them anew."
     for role, databases in context.watcher.rows(_KEPT_ROLES, [_managed(context)]):
-        yield Finding(
-            kind="kept-role",
-            severity="note",
-            object=role,
-            cause=f"DROP ROLE would fail only for what it has in {_listed(sorted(databases))}.",
-            remedy="Before dropping it, delete those snapshots or take them anew.",
-        )
+        cause = f"DROP ROLE would fail only for what it has in {_listed(sorted(databases))}."
+        yield make_finding("kept-role", "note", role, cause, remedy)
 
 
 def _unsafe_wal_log(context: ServerContext) -> Iterator[Finding]:
     if not is_wal_log_safe(context.watcher):
-        yield Finding(
-            kind="wal-log-unsafe",
-            severity="warning",
-            object=f"PostgreSQL {context.watcher.server_name}",
-            cause="Its strategy WAL_LOG can corrupt the database that it copies. It is not used "
-            "here, but by every other CREATE DATABASE.",
-            remedy="Upgrade to the latest minor release.",
+        server = f"PostgreSQL {context.watcher.server_name}"
+        cause = (
+            "Its strategy WAL_LOG can corrupt the database that it copies. It is not used here, "
+            "but by every other CREATE DATABASE."
         )
+        remedy = "Upgrade to the latest minor release."
+        yield make_finding("wal-log-unsafe", "warning", server, cause, remedy)
 
 
 def _too_large_for_spares(context: ServerContext) -> Iterator[Finding]:
     limit = config().spare_max_bytes
     largest = max(measure_databases(context.watcher, context.present).values(), default=0)
     if largest > limit:
-        yield Finding(
-            kind="no-spare",
-            severity="note",
-            object="PGSNAP['SPARE_MAX_BYTES']",
-            cause=f"The largest live database has {format_size(largest)}, above the limit of "
-            f"{format_size(limit)}, so restores copy it unless the file system shares blocks.",
-            remedy="Raise the limit if the disk has room for one more copy.",
+        cause = (
+            f"The largest live database has {format_size(largest)}, above the limit of "
+            f"{format_size(limit)}, so restores copy it unless the file system shares blocks."
         )
+        remedy = "Raise the limit if the disk has room for one more copy."
+        yield make_finding("no-spare", "note", "PGSNAP['SPARE_MAX_BYTES']", cause, remedy)
 
 
 def _managed(context: ServerContext) -> list[str]:
