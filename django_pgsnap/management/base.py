@@ -23,7 +23,7 @@ from ..snapshots.queries import Overview
 from ..snapshots.types import Undo
 from .arguments import SUBCOMMANDS
 from .completion import NAMES_DIRECTORY, remember_names
-from .facts import error_facts, usage_error_facts
+from .facts import error_facts
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -68,7 +68,7 @@ class SubcommandsBase(BaseCommand):
             try:
                 self.create_parser(argv[0], argv[1]).parse_args(argv[2:])
             except CommandError as error:  # as Django raises what argparse finds outside of a run
-                self._print_json(usage_error_facts(str(error).removeprefix("Error: ")))
+                self._print_json(error_facts("UsageError", str(error).removeprefix("Error: ")))
         super().run_from_argv(argv)
 
     def check(self, *arguments: Any, **options: Any) -> None:
@@ -97,7 +97,7 @@ class SubcommandsBase(BaseCommand):
             self.stdout.flush()
         except PgsnapError as error:
             if self._as_json:
-                self._print_json(error_facts(error))
+                self._print_json(error_facts(type(error).__name__, error.message, error.hint))
             raise CommandError(_printable_lines(str(error))) from error
         except KeyboardInterrupt:
             raise CommandError(
@@ -111,7 +111,7 @@ class SubcommandsBase(BaseCommand):
     def _refusal(self, text: str, *, status: int = _USAGE) -> CommandError:
         """Return the error for a command line that makes no sense, told as JSON where asked."""
         if self._as_json:
-            self._print_json(usage_error_facts(text))
+            self._print_json(error_facts("UsageError", text))
         return CommandError(text, returncode=status)
 
     @property

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from ..comparison.types import Diff, RowChange
+from ..comparison.types import Diff, RowChange, SchemaChange, TableDiff
 from ..doctor.findings import Diagnosis
-from ..errors import PgsnapError
 from ..snapshots.queries import Overview
 from ..snapshots.status import Status
 from ..snapshots.types import AnyMember, Drift, KnownMigrations, Snapshot, Undo
@@ -49,11 +48,12 @@ def undo_facts(undo: Undo) -> dict[str, Any]:
     }
 
 
-def overview_facts(overview: Overview, code: KnownMigrations) -> dict[str, Any]:
-    """Return what there is, with how the snapshots' migrations compare with this code's."""
+def overview_facts(overview: Overview, code: KnownMigrations | None = None) -> dict[str, Any]:
+    """Return what there is; with how migrations compare with this code's, if that is given."""
     return {
         "snapshots": [
-            snapshot_facts(each, code.drift(each.migrations)) for each in overview.snapshots
+            snapshot_facts(each, code.drift(each.migrations) if code else None)
+            for each in overview.snapshots
         ],
         "undos": [undo_facts(each) for each in overview.undos],
         "beside": [asdict(each) for each in overview.beside],
@@ -62,27 +62,17 @@ def overview_facts(overview: Overview, code: KnownMigrations) -> dict[str, Any]:
 
 
 def status_facts(status: Status) -> dict[str, Any]:
-    overview = status.overview
     return {
         "live": [
             {**asdict(each), "since": each.since and each.since.isoformat()} for each in status.live
         ],
-        "undos": [undo_facts(each) for each in overview.undos],
-        "snapshots": [snapshot_facts(each) for each in overview.snapshots],
-        "beside": [asdict(each) for each in overview.beside],
-        "underway": [asdict(each) for each in overview.underway],
-        "occupied_bytes": overview.occupied_bytes,
+        "underway": [asdict(each) for each in status.overview.underway],
+        **overview_facts(status.overview),
     }
 
 
-def error_facts(error: PgsnapError) -> dict[str, Any]:
-    """Return what went wrong, by its class, and what to do about it."""
-    facts = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-    return {"error": facts}
-
-
-def usage_error_facts(text: str) -> dict[str, Any]:
-    return {"error": {"kind": "UsageError", "message": text, "hint": ""}}
+def error_facts(kind: str, message: str, hint: str = "") -> dict[str, Any]:
+    return {"error": {"kind": kind, "message": message, "hint": hint}}
 
 
 def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -105,23 +95,11 @@ def diff_facts(found: Diff) -> Iterator[dict[str, object]]:
         "notes": list(found.notes),
     }
     for change in found.schema:
-        yield {
-            "type": "schema",
-            "database": change.alias,
-            "kind": change.kind,
-            "name": change.name,
-            "before": change.before,
-            "after": change.after,
-        }
+        yield _pick("schema", change, "kind", "name", "before", "after")
     for table in found.tables:
         yield {
-            "type": "table",
-            "database": table.alias,
-            "table": table.table,
+            **_pick("table", table, "table", "added", "removed", "changed"),
             "model": table.model or None,
-            "added": table.added,
-            "removed": table.removed,
-            "changed": table.changed,
             "changed_columns": dict(table.changed_columns),
             "compared_by": table.method,
         }
@@ -130,14 +108,15 @@ def diff_facts(found: Diff) -> Iterator[dict[str, object]]:
 def row_facts(row: RowChange) -> dict[str, object]:
     """Return one row change as plain values for JSON."""
     return {
-        "type": "row",
-        "database": row.alias,
-        "table": row.table,
+        **_pick("row", row, "table", "kind"),
         "model": row.model or None,
-        "kind": row.kind,
         "key": dict(row.key),
         "columns": {name: list(values) for name, values in row.columns.items()},
     }
+
+
+def _pick(kind: str, of: SchemaChange | TableDiff | RowChange, *names: str) -> dict[str, object]:
+    return {"type": kind, "database": of.alias, **{name: getattr(of, name) for name in names}}
 
 
 def _members(members: Iterable[AnyMember]) -> list[dict[str, Any]]:
