@@ -242,15 +242,5 @@ def migrations(row: Row) -> str:
 
 
 COLUMNS: Final = (age, size, note, aliases, code, drift, spare)
-_DETAILS: Final = (taken, size, copying, spare, code, identity)
-FACTS: Final = (*_DETAILS, databases, migrations, note)
-
-
-def describe_fieldsets(*, may_change: bool) -> Any:
-    """Return the parts of the form: what can be changed, and what is known."""
-    return [
-        (None, {"fields": ("name", *(("note", "pinned") if may_change else (note,)))}),
-        (_("Facts"), {"fields": _DETAILS}),
-        (_("Databases"), {"fields": (databases,)}),
-        (_("Migrations"), {"fields": (migrations,)}),
-    ]
+DETAILS: Final = (taken, size, copying, spare, code, identity)
+FACTS: Final = (*DETAILS, databases, migrations, note)

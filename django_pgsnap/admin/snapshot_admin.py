@@ -153,7 +153,15 @@ class SnapshotAdmin(ProgressPages):
         return super().changelist_view(request, {**facts, **(extra_context or {})})
 
     def get_fieldsets(self, request: HttpRequest, _obj: Any = None) -> Any:
-        return changelist.describe_fieldsets(may_change=self.has_change_permission(request))
+        changeable = (
+            ("note", "pinned") if self.has_change_permission(request) else (changelist.note,)
+        )
+        return [
+            (None, {"fields": ("name", *changeable)}),
+            (_("Facts"), {"fields": changelist.DETAILS}),
+            (_("Databases"), {"fields": (changelist.databases,)}),
+            (_("Migrations"), {"fields": (changelist.migrations,)}),
+        ]
 
     def get_form(  # type: ignore[override]
         self, request: HttpRequest, obj: Any = None, **options: Any

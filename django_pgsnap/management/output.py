@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Final, cast
 
 from django.core.management.base import OutputWrapper
@@ -339,7 +339,8 @@ def _title(table: TableDiff, *, several: bool) -> str:
 
 
 def _row_text(row: RowChange) -> Text:
-    text = Text(f"  {_SIGNS[row.kind]} {_key(row.key)}", style=_STYLES[row.kind])
+    key = ", ".join(f"{printable(name)}={_short(value)}" for name, value in row.key.items())
+    text = Text(f"  {_SIGNS[row.kind]} {key}", style=_STYLES[row.kind])
     values = [
         f"{printable(name)}: {_value(row, old, new)}"
         for name, (old, new) in row.columns.items()
@@ -348,10 +349,6 @@ def _row_text(row: RowChange) -> Text:
     if values:
         text.append(f"  {'; '.join(values)}")
     return text
-
-
-def _key(key: Mapping[str, str | None]) -> str:
-    return ", ".join(f"{printable(name)}={_short(value)}" for name, value in key.items())
 
 
 def _value(row: RowChange, old: str | None, new: str | None) -> str:

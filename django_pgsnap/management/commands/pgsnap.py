@@ -110,7 +110,11 @@ class Command(SubcommandsBase):
             self._purge_kinds({"undo"})
             return
         if only_list:
-            self._list_undos(options["databases"])
+            from ..output import print_undos
+
+            undos = queries.overview(databases=options["databases"]).undos
+            facts = [undo_facts(each) for each in undos]
+            self._print_facts(facts, lambda out: print_undos(out, undos))
             return
         with self._reporter() as reporter:
             undone = undo_restore(number, reporter=reporter, **options)
@@ -130,12 +134,6 @@ class Command(SubcommandsBase):
         self._print_facts(
             status_facts(status), lambda out: print_status(out, status, KnownMigrations())
         )
-
-    def _list_undos(self, databases: Sequence[str] | None) -> None:
-        from ..output import print_undos
-
-        undos = queries.overview(databases=databases).undos
-        self._print_facts([undo_facts(each) for each in undos], lambda out: print_undos(out, undos))
 
     def _diff(
         self,
