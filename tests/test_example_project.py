@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,8 +14,12 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
+from django.db import connections, models
+from django.test.utils import isolate_apps
 from psycopg import sql as pg
+from pytest_django import Settings
 
+from django_pgsnap.signals import post_restore, post_take, pre_restore, pre_take
 from tests.conftest import CHOICE, KEPT_DATABASES, RunSql
 from tests.project import ROOT
 from tests.servers import Server
@@ -280,6 +285,43 @@ def test_files_follow_the_database(example: Run, esign: Query, tmp_path: Path) -
         states.append(contents(tmp_path / "media"))
 
     assert states == [seeded, erased, seeded]
+
+
+@isolate_apps("tests.testapp")
+def test_files_that_stay(
+    lives: dict[str, str], tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another database names stays, and what was never kept: an upload that is under way."""
+
+    class Upload(models.Model):  # noqa: DJ008  # nobody looks at it
+        file = models.FileField(null=True)
+
+        class Meta:
+            app_label = "testapp"
+
+    monkeypatch.syspath_prepend(ROOT / "example_project/contracts")
+    media = import_module("media")
+    for signal in (pre_take, post_take, pre_restore):
+        signal.disconnect(media.keep_files)
+    post_restore.disconnect(media.put_files_back)
+    monkeypatch.setattr(media, "apps", Upload._meta.apps)
+    settings.MEDIA_ROOT, settings.KEPT_MEDIA_ROOT = tmp_path / "media", tmp_path / "kept"
+    settings.MEDIA_ROOT.mkdir()
+    for alias in lives:
+        with connections[alias].schema_editor() as editor:
+            editor.create_model(Upload)
+        Upload.objects.using(alias).bulk_create([Upload(file=f"{alias}.pdf"), Upload()])
+    for name in (*lives, "replaced"):
+        (settings.MEDIA_ROOT / f"{name}.pdf").touch()
+    media.keep_files()
+    (settings.MEDIA_ROOT / "upload.pdf").touch()
+    (settings.MEDIA_ROOT / "other.pdf").unlink()
+
+    for alias in lives:
+        media.put_files_back(using=alias)
+
+    assert contents(settings.MEDIA_ROOT).keys() == {"default.pdf", "other.pdf", "upload.pdf"}
+    assert "replaced.pdf" in contents(settings.KEPT_MEDIA_ROOT)
 
 
 def test_erased_signer_can_be_attested(seeded: Run, esign: Query) -> None:
