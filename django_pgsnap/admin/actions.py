@@ -32,7 +32,7 @@ from .text import (
     describe_snapshot,
     describe_undo,
     format_duration,
-    format_moment,
+    read_facts,
 )
 
 # At which field of the form an error stands.
@@ -100,10 +100,8 @@ class Take(Action):
 
     def describe_consequences(self) -> list[str]:
         size_bytes = self.preview.size_bytes
-        facts = {
-            "databases": ", ".join(live.alias for live in self.preview.databases),
-            "size": format_size(size_bytes),
-        }
+        databases = ", ".join(live.alias for live in self.preview.databases)
+        facts = {"databases": databases, "size": format_size(size_bytes)}
         lines = [_("Copied as of one moment: %(databases)s (%(size)s).") % facts]
         expected_s = expected_take_s(self._snapshots, size_bytes)
         if expected_s is not None:
@@ -121,11 +119,7 @@ class Take(Action):
             force=values["force"],
             reporter=out,
         )
-        facts = {
-            "name": snapshot.name,
-            "size": format_size(snapshot.size_bytes),
-            "seconds": format_duration(snapshot.seconds),
-        }
+        facts = {**read_facts(snapshot), "seconds": format_duration(snapshot.seconds)}
         out.tell("success", _("Took “%(name)s”: %(size)s in %(seconds)s.") % facts)
         _log(session, ADDITION, snapshot, _("taken"), out)
         return ""
@@ -159,10 +153,8 @@ class Restore(_Replacement):
         self.snapshot = snapshot
 
     def describe_consequences(self) -> list[str]:
-        facts = {
-            "databases": ", ".join(self.snapshot.aliases),
-            "snapshot": describe_snapshot(self.snapshot),
-        }
+        databases = ", ".join(self.snapshot.aliases)
+        facts = {"databases": databases, "snapshot": describe_snapshot(self.snapshot)}
         lost = _("What is live now is lost: the settings say that no replaced state is kept.")
         return [
             _("All that is in %(databases)s goes back to %(snapshot)s.") % facts,
@@ -174,38 +166,34 @@ class Restore(_Replacement):
 
     def _replace(self, **options: Any) -> tuple[Snapshot, str, str]:
         snapshot = restore(self.snapshot.name, **options)
-        facts = {"name": snapshot.name, "moment": format_moment(snapshot.taken_at)}
-        return snapshot, _("Restored “%(name)s” (%(moment)s).") % facts, _("restored")
+        told = _("Restored “%(name)s” (%(moment)s).") % read_facts(snapshot)
+        return snapshot, told, _("restored")
 
     def _describe_duration(self) -> str:
         if self.snapshot.spare == "ready":
             return _("A ready-made clone stands by, so that takes milliseconds.")
         if self.snapshot.spare == "building":
             return _("A clone of it is being made. The restore waits for that.")
-        facts = {
-            "size": format_size(self.snapshot.size_bytes),
-            "duration": describe_duration(self.snapshot.seconds),
-        }
+        size, duration = self.snapshot.size_bytes, describe_duration(self.snapshot.seconds)
+        facts = {"size": format_size(size), "duration": duration}
         return _("%(size)s are copied first, which takes %(duration)s.") % facts
 
     def _describe_drift(self) -> list[str]:
         drift = KnownMigrations().drift(self.snapshot.migrations)
-        lines = []
-        if count := len(drift.missing):
-            text = ngettext(
-                "It lacks %(count)d migration of this checkout: run migrate afterwards.",
-                "It lacks %(count)d migrations of this checkout: run migrate afterwards.",
-                count,
-            )
-            lines.append(text % {"count": count})
-        if count := len(drift.unknown):
-            text = ngettext(
-                "It has %(count)d migration that this checkout does not know.",
-                "It has %(count)d migrations that this checkout does not know.",
-                count,
-            )
-            lines.append(text % {"count": count})
-        return lines
+        missing, unknown = len(drift.missing), len(drift.unknown)
+        lacks = ngettext(
+            "It lacks %(count)d migration of this checkout: run migrate afterwards.",
+            "It lacks %(count)d migrations of this checkout: run migrate afterwards.",
+            missing,
+        )
+        has = ngettext(
+            "It has %(count)d migration that this checkout does not know.",
+            "It has %(count)d migrations that this checkout does not know.",
+            unknown,
+        )
+        return [
+            text % {"count": count} for text, count in ((lacks, missing), (has, unknown)) if count
+        ]
 
 
 class BringBack(_Replacement):

@@ -40,6 +40,12 @@ def format_duration(seconds: float) -> str:
     return f"{number_format(seconds, 2)} s"
 
 
+def read_facts(of: Snapshot | Undo) -> dict[str, str]:
+    """Return the name, the moment and the size, for sentences about it."""
+    moment, size = format_moment(of.taken_at), format_size(of.size_bytes)
+    return {"name": printable(of.name), "moment": moment, "size": size}
+
+
 def describe_error(error: PgsnapError) -> SafeString:
     """Return what is wrong and what to do about it, in the words of the admin's fields."""
     hint = translate(error.hint)
@@ -63,14 +69,12 @@ def describe_live(live: LiveState) -> str:
         return _("Live in %(alias)s: %(holds)s since %(moment)s, perhaps changed.") % facts
     if not live.rows_written:
         return _("Live in %(alias)s: %(holds)s since %(moment)s, unchanged.") % facts
-    return (
-        ngettext(
-            "Live in %(alias)s: %(holds)s since %(moment)s, %(count)d row written.",
-            "Live in %(alias)s: %(holds)s since %(moment)s, %(count)d rows written.",
-            live.rows_written,
-        )
-        % facts
+    text = ngettext(
+        "Live in %(alias)s: %(holds)s since %(moment)s, %(count)d row written.",
+        "Live in %(alias)s: %(holds)s since %(moment)s, %(count)d rows written.",
+        live.rows_written,
     )
+    return text % facts
 
 
 def describe_undo(undo: Undo) -> str:
@@ -79,12 +83,7 @@ def describe_undo(undo: Undo) -> str:
     if undo.based_on:
         text = _("“%s” as restored") if undo.is_unwritten else _("“%s” and your work since")
         holds = text % printable(undo.based_on)
-    facts = {
-        "holds": holds,
-        "name": printable(undo.name),
-        "moment": format_moment(undo.taken_at),
-        "size": format_size(undo.size_bytes),
-    }
+    facts = {"holds": holds, **read_facts(undo)}
     if undo.by_undo:
         return _("%(holds)s, until an undo on %(moment)s (%(size)s)") % facts
     return _("%(holds)s, until the restore of “%(name)s” on %(moment)s (%(size)s)") % facts
@@ -121,11 +120,6 @@ def describe_occupied(overview: Overview) -> str:
 
 def describe_snapshot(snapshot: Snapshot) -> str:
     """Return which snapshot it is, for whoever is to lose or restore it."""
-    facts = {
-        "name": snapshot.name,
-        "moment": format_moment(snapshot.taken_at),
-        "size": format_size(snapshot.size_bytes),
-    }
     if snapshot.pinned:
-        return _("“%(name)s” of %(moment)s (%(size)s, pinned)") % facts
-    return _("“%(name)s” of %(moment)s (%(size)s)") % facts
+        return _("“%(name)s” of %(moment)s (%(size)s, pinned)") % read_facts(snapshot)
+    return _("“%(name)s” of %(moment)s (%(size)s)") % read_facts(snapshot)
