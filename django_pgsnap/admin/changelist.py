@@ -28,7 +28,6 @@ from .text import format_duration, format_moment
 
 _SHORT_COMMIT: Final = 8
 
-
 Row = models.Snapshot
 
 # What can be sorted by, and how.
@@ -125,8 +124,11 @@ def _filter_by(name: str, title: Any, read_values: Callable[[Row], dict[str, Any
 
 
 def _drift_kinds(row: Row) -> dict[str, Any]:
-    kinds = {"behind": _("some not run")} if row.drift.missing else {}
-    kinds |= {"unknown": _("some not in this code")} if row.drift.unknown else {}
+    kinds = {}
+    if row.drift.missing:
+        kinds["behind"] = _("some not run")
+    if row.drift.unknown:
+        kinds["unknown"] = _("some not in this code")
     return kinds or {"current": _("as in this checkout")}
 
 
@@ -135,17 +137,19 @@ def _branches(row: Row) -> dict[str, Any]:
     return {branch or "-": printable(branch) or _("none")}
 
 
+def _pins(row: Row) -> dict[str, Any]:
+    return {"yes": _("Yes")} if row.snapshot.pinned else {"no": _("No")}
+
+
+def _aliases(row: Row) -> dict[str, Any]:
+    return {alias: printable(alias) for alias in row.snapshot.aliases}
+
+
 FILTERS: Final = (
-    _filter_by(
-        *("pinned", _("pinned")),
-        lambda row: {"yes": _("Yes")} if row.snapshot.pinned else {"no": _("No")},
-    ),
+    _filter_by("pinned", _("pinned"), _pins),
     _filter_by("drift", _("migrations"), _drift_kinds),
     _filter_by("branch", _("branch"), _branches),
-    _filter_by(
-        *("database", _("database")),
-        lambda row: {alias: printable(alias) for alias in row.snapshot.aliases},
-    ),
+    _filter_by("database", _("database"), _aliases),
 )
 
 

@@ -114,9 +114,9 @@ class SubcommandsBase(BaseCommand):
             self._print_json(error_facts("UsageError", text))
         return CommandError(text, returncode=status)
 
-    @property
-    def _tells_more(self) -> bool:
-        return self._verbosity > 0 and not self._as_json
+    def _tell_more(self, sentences: Iterable[str]) -> None:
+        if self._verbosity > 0 and not self._as_json:
+            self._print_sentences(sentences)
 
     def _print_sentences(self, sentences: Iterable[str]) -> None:
         for sentence in sentences:
@@ -244,9 +244,9 @@ def describe_next_undo(overview: Overview | None) -> Iterable[str]:
         yield f"Older states: {len(undos) - 1}, see ./manage.py pgsnap undo --list."
 
 
-def describe_occupied(overview: Overview) -> Iterable[str]:
-    """Yield what everything occupies together, if there is anything."""
-    if overview.occupied_bytes:
+def describe_occupied(overview: Overview | None) -> Iterable[str]:
+    """Yield what everything occupies together, if that is known and anything."""
+    if overview and overview.occupied_bytes:
         yield f"All copies together occupy {format_size(overview.occupied_bytes)}."
 
 

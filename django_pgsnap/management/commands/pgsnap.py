@@ -62,8 +62,7 @@ class Command(SubcommandsBase):
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
             snapshot_facts(snapshot),
         )
-        if reporter.overview and self._tells_more:
-            self._print_sentences(describe_occupied(reporter.overview))
+        self._tell_more(describe_occupied(reporter.overview))
 
     def _restore(
         self, *, name: str | None, undo: bool | None, migrate: bool, dry_run: bool, **options: Any
@@ -83,8 +82,8 @@ class Command(SubcommandsBase):
         )
         if migrate:
             self._migrate(snapshot)
-        elif self._tells_more:
-            self._print_sentences([*describe_drift(drift), *describe_next_undo(reporter.overview)])
+        else:
+            self._tell_more([*describe_drift(drift), *describe_next_undo(reporter.overview)])
 
     def _preview_restore(self, name: str | None, databases: Sequence[str] | None) -> None:
         snapshot = queries.get(name, databases=databases)
@@ -122,9 +121,8 @@ class Command(SubcommandsBase):
             f"Brought back what was live until {format_ago(undone.taken_at)}.",
             undo_facts(undone),
         )
-        if self._tells_more:
-            live = f"Live: {describe_kept_state(undone)}, brought back by undo."
-            self._print_sentences([live, *describe_next_undo(reporter.overview)])
+        live = f"Live: {describe_kept_state(undone)}, brought back by undo."
+        self._tell_more([live, *describe_next_undo(reporter.overview)])
 
     def _status(self, *, databases: Sequence[str] | None) -> None:
         from ..output import print_status
