@@ -54,9 +54,9 @@ class Command(SubcommandsBase):
 
     help = "Takes snapshots of the project's PostgreSQL databases, and restores them."
 
-    def _take(self, *, name: str | None, **options: Any) -> None:
+    def _take(self, **options: Any) -> None:
         with self._reporter() as reporter:
-            snapshot = take(name, reporter=reporter, **options)
+            snapshot = take(reporter=reporter, **options)
         self._print_result(
             f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
@@ -133,15 +133,7 @@ class Command(SubcommandsBase):
             status_facts(status), lambda out: print_status(out, status, KnownMigrations())
         )
 
-    def _diff(
-        self,
-        *,
-        name: str | None,
-        other: str | None,
-        models: Sequence[str] | None,
-        exit_code: bool,
-        **options: Any,
-    ) -> None:
+    def _diff(self, *, models: Sequence[str] | None, exit_code: bool, **options: Any) -> None:
         from ...comparison.diff import diff
         from ..output import print_diff
 
@@ -149,14 +141,8 @@ class Command(SubcommandsBase):
             self.stdout.write(json.dumps(facts))
 
         with self._reporter() as reporter:
-            found = diff(
-                name,
-                other,
-                models=models or (),
-                on_row=(lambda row: print_line(row_facts(row))) if self._as_json else None,
-                reporter=reporter,
-                **options,
-            )
+            on_row = (lambda row: print_line(row_facts(row))) if self._as_json else None
+            found = diff(models=models or (), on_row=on_row, reporter=reporter, **options)
         if self._as_json:
             for facts in diff_facts(found):
                 print_line(facts)
