@@ -57,6 +57,7 @@ class WaitForm(forms.Form):
 
     wait_s = forms.FloatField(
         label=_("Seconds to wait"),
+        initial=lambda: config().wait_s,
         required=False,
         min_value=0,
         max_value=24 * 60 * 60,
@@ -67,10 +68,6 @@ class WaitForm(forms.Form):
         required=False,
         help_text=_("What they have not committed is lost."),
     )
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.fields["wait_s"].initial = config().wait_s
 
 
 class RestoreForm(WaitForm):
@@ -131,14 +128,13 @@ class TakeForm(WaitForm, _SnapshotFields):
         super().clean()
         if self._existing is None or self.cleaned_data.get("replace"):
             return
-        facts = {"name": self._existing.name, "lost": describe_snapshot(self._existing)}
         text = gettext("There is a snapshot of this name already: %(lost)s. Choose another name.")
         if "replace" in self.fields:
             text = gettext(
                 "There is a snapshot of this name already: %(lost)s. Choose another name, or say "
                 "that it may be replaced."
             )
-        self.add_error("name", text % facts)
+        self.add_error("name", text % {"lost": describe_snapshot(self._existing)})
 
 
 class SnapshotForm(forms.ModelForm, _SnapshotFields):  # type: ignore[type-arg]
