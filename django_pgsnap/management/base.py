@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from django.core.checks import run_checks
@@ -85,6 +85,8 @@ class SubcommandsBase(BaseCommand):
         self._colour = not (options["no_color"] or os.environ.get("NO_COLOR"))
         if not self._colour:
             self.style = no_style()
+        if sys.stdin is None:  # whoever started us has closed it
+            sys.stdin = StringIO()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 # A note may hold what the output's encoding does not.

@@ -1,6 +1,7 @@
 """The management command: what it prints, asks and returns."""
 
 import json
+import os
 import re
 from io import StringIO
 from typing import Any
@@ -560,6 +561,15 @@ def test_delete_does_not_ask_when_told(live: str, manage: Manage) -> None:
 
     assert "[y/N]" not in terminal.text
     assert list_snapshots() == ()
+
+
+def test_delete_where_the_input_is_closed(live: str, manage: Manage) -> None:
+    """Whoever starts a command without any input is not asked."""
+    take("seeded", spare=False)
+
+    run = manage("pgsnap", "delete", "seeded", preexec_fn=lambda: os.close(0))
+
+    assert (run.returncode, run.stderr, list_snapshots()) == (0, "", ())
 
 
 def test_delete_of_an_unknown_name_asks_nothing(live: str, manage: Manage) -> None:
