@@ -15,8 +15,14 @@ from psycopg import sql
 
 from ...postgres.inspection import read_sequence_positions
 from ...postgres.session import Session
-from .catalogs import CatalogStates, are_unchanged, read_catalog_states, read_user_objects
-from .changes import Changes, TableCounters
+from .changes import (
+    CatalogStates,
+    Changes,
+    TableCounters,
+    are_catalogs_unchanged,
+    read_catalog_states,
+    read_user_objects,
+)
 
 # A sequence's last value, and whether that was given out.
 Position = tuple[int, bool]
@@ -29,18 +35,16 @@ _MAX_TOTAL_BYTES: Final = 32 * 1024**2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Baseline:
-    """A state that tests start from.
+    """A state that tests start from. What it knows of tables and sequences, it knows by their oids.
 
     Attributes:
         origin: Name of the shut database that clones are made of.
         clone_counters: What the server has counted in a clone that nobody has connected to.
-        changed_since_origin: Oids of the tables and sequences that differ from such a clone.
-        tables: Names of all tables, by oid.
-        rows: The rows of small tables that have any, as ``COPY`` gives them, by oid.
-        positions: Where the sequences are, by oid.
-        needs_full_clone: Oids of the tables that cannot be put back row by row.
-        catalogs: States of the system catalogs.
-        objects: Oids of its schemas, tables, functions and the like.
+        changed_since_origin: Tables and sequences that differ from such a clone.
+        rows: The rows of small tables that have any, as ``COPY`` gives them.
+        positions: Where the sequences are.
+        needs_full_clone: Tables that cannot be put back row by row.
+        objects: Its schemas, tables, functions and the like.
     """
 
     origin: str
@@ -53,11 +57,6 @@ class Baseline:
     catalogs: CatalogStates
     objects: frozenset[int]
 
-    def has_schema(self, inside: Session, written: frozenset[int]) -> bool:
-        """Tell whether system catalogs that were written to hold what they do in the baseline."""
-        expected = {oid: self.catalogs[oid] for oid in written if oid in self.catalogs}
-        return len(expected) == len(written) and are_unchanged(inside, expected)
-
     def find_differences(self, other: Baseline) -> frozenset[int]:
         """Return the oids of what another baseline of the same origin holds differently."""
         return frozenset(
@@ -69,13 +68,7 @@ class Baseline:
 
 
 def read_baseline(inside: Session, origin: str, counters: TableCounters) -> Baseline:
-    """Return the baseline that a test database is at.
-
-    Args:
-        inside: A session on it.
-        origin: Name of a shut database with the same contents.
-        counters: What the server has counted in it.
-    """
+    """Return the baseline that a test database is at, as a shut database, the origin, is, too."""
     tables = {oid: sql.Identifier(schema, name) for oid, schema, name in inside.rows(_TABLES)}
     rows, unread = _read_rows(inside, tables)
     return Baseline(
@@ -94,12 +87,11 @@ def read_baseline(inside: Session, origin: str, counters: TableCounters) -> Base
 def extend_baseline(inside: Session, below: Baseline, changes: Changes) -> Baseline | None:
     """Return the baseline that a test database is at, after rows were written on top of another.
 
-    Returns:
-        None if clones of that other one's origin cannot be brought there row by row.
+    It is None if clones of that other one's origin cannot be brought there row by row.
     """
     if changes.tables & below.needs_full_clone:
         return None
-    if changes.catalogs and not below.has_schema(inside, changes.catalogs):
+    if not are_catalogs_unchanged(inside, below.catalogs, changes.catalogs):
         return None
     rows, unread = _read_rows(inside, {oid: below.tables[oid] for oid in changes.tables})
     if unread:

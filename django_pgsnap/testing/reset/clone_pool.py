@@ -35,7 +35,6 @@ class ClonePool:
     """Makes clones ahead, on one server."""
 
     def __init__(self, server: Server) -> None:
-        """Begin with nothing."""
         self._server = server
         self._cloners = [_Worker(server, "test clones") for _ in range(_MAX_AHEAD)]
         self._droppers = [_Worker(server, "test clearing") for _ in range(_DROPPERS)]
@@ -63,8 +62,7 @@ class ClonePool:
         return name
 
     def order_clones(self, origin: str) -> None:
-        """Have clones made of a shut database, while tests run."""
-        self._discard_clones(but_of=origin)
+        """Have clones made of the shut database that one was taken of, while tests run."""
         for cloner in self._cloners[: self._ahead]:
             if not cloner.database:
                 name = unfinished_name(new_identity())
@@ -117,7 +115,6 @@ class _Worker:
 
     Attributes:
         database: Name of the database that the statement makes or drops; empty for none.
-        source: Name of the database that is cloned.
     """
 
     def __init__(self, server: Server, purpose: str) -> None:

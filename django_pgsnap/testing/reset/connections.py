@@ -39,12 +39,10 @@ _UID: Final = "django_pgsnap.testing.reset.connections"
 
 
 def watch_connections() -> None:
-    """Take note of all connections from now on."""
     connection_created.connect(_note_connection, dispatch_uid=_UID)
 
 
 def unwatch_connections() -> None:
-    """Take note no longer."""
     connection_created.disconnect(dispatch_uid=_UID)
     _wrappers.clear()
 
@@ -105,17 +103,12 @@ _OTHERS: Final = sql.SQL(
 
 
 class TestDatabaseConnections:
-    """The connections to one test database.
-
-    Attributes:
-        alias: The alias by which we work on it.
-    """
+    """The connections to one test database, which we work on by one of its aliases."""
 
     # So that pytest does not take it for a class of tests.
     __test__ = False
 
     def __init__(self, server: Server, alias: str, name: str) -> None:
-        """Take note; nothing is closed yet."""
         self._server = server
         self.alias = alias
         self.name = name
@@ -166,11 +159,7 @@ class TestDatabaseConnections:
     def clear_database(self, holder: Session, keep: Session | None = None) -> None:
         """Close Django's connections, and wait until nobody is connected to the test database.
 
-        Sessions that idle are ended, and prepared transactions rolled back.
-
-        Args:
-            holder: The session of this process that holds its locks.
-            keep: The one session on the test database that stays.
+        Sessions that idle are ended, but the one to keep, and prepared transactions rolled back.
 
         Raises:
             DatabaseBusyError: Somebody is still at work when the time to wait is over.
@@ -189,7 +178,7 @@ class TestDatabaseConnections:
             self.clear_database(holder)
 
     def _wait_until_alone(self, holder: Session, ours: list[int]) -> list[str]:
-        """Wait until nobody else is connected, and return what transactions are prepared."""
+        """Return what transactions are prepared, once nobody else is connected."""
         deadline = time.monotonic() + _ENDING_S
         while True:
             found = holder.rows(_OTHERS, [ours, self.name])
@@ -199,11 +188,10 @@ class TestDatabaseConnections:
             if time.monotonic() > deadline:
                 connections[self.alias].close()
                 close_idle_connections(self.aliases)
-                self._terminate_idle(holder)
+                self._terminate_idle_and_wait(holder)
             time.sleep(_POLL_S)
 
-    def _terminate_idle(self, holder: Session) -> None:
-        """End sessions that idle, and wait for those at work."""
+    def _terminate_idle_and_wait(self, holder: Session) -> None:
         terminator = BackendTerminator(holder, [self.name], wait_s=config().wait_s, force=False)
         while present := terminator.end_idle_backends():
             if terminator.is_overdue:

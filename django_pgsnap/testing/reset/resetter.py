@@ -39,8 +39,14 @@ from .baseline import (
     put_rows_back,
     read_baseline,
 )
-from .catalogs import drop_new_objects
-from .changes import TableCounters, are_sequences_unmoved, find_changes, read_table_counters
+from .changes import (
+    TableCounters,
+    are_catalogs_unchanged,
+    are_sequences_unmoved,
+    drop_new_objects,
+    find_changes,
+    read_table_counters,
+)
 from .clone_pool import ClonePool
 from .connections import TestDatabaseConnections
 
@@ -55,8 +61,6 @@ class _Measurement:
     """What a test database was measured at, when nobody but us was connected to it.
 
     Attributes:
-        counters: What the server had counted of its tables and sequences.
-        activity: What the server had counted of it as a whole.
         is_connection_used: Whether Django still uses the connection that took this measurement;
             nextval on it changes none of what ``activity`` counts.
         may_sequences_differ: Whether sequences were left where they are; they show in ``counters``.
@@ -83,7 +87,6 @@ class DatabaseResetter:
     _last: _Measurement
 
     def __init__(self, server: Server, own: OwnDatabase) -> None:
-        """Take the database as it is now for the baseline of the whole run."""
         self._server = server
         self.alias = own.alias
         self.name = own.name
@@ -100,7 +103,6 @@ class DatabaseResetter:
 
     @property
     def aliases(self) -> list[str]:
-        """All aliases that lead to the test database."""
         return self._connections.aliases
 
     @property
@@ -111,9 +113,7 @@ class DatabaseResetter:
     def start(self, baseline: Baseline | None = None, *, leave_sequences: bool = False) -> None:
         """Have tests start from a baseline from now on, by default from that of classes.
 
-        Args:
-            baseline: The baseline.
-            leave_sequences: Whether sequences may stay where nothing but they has changed.
+        With *leave_sequences*, sequences may stay where nothing but they has changed.
         """
         self.current = baseline or self.class_baseline
         self.disconnect_all()
@@ -184,7 +184,6 @@ class DatabaseResetter:
     def _restore_current(
         self, holder: Session, *, is_connected: bool = False, leave_sequences: bool = False
     ) -> None:
-        """Bring the test database to the current baseline, if it is not there."""
         activity = read_activity(holder, self.name)
         is_there = self._last.baseline is self.current and not is_connected
         if is_there and self._is_untouched(activity, leave_sequences=leave_sequences):
@@ -192,7 +191,7 @@ class DatabaseResetter:
         has_all_counts = has_counted(self._last.activity, activity)
         if not (has_all_counts and self._put_rows_back(activity, leave_sequences=leave_sequences)):
             self.disconnect_all()
-            self._replace()
+            self._replace_by_clone()
 
     def _put_rows_back(self, activity: ActivityCounters, *, leave_sequences: bool) -> bool:
         """Put back what was written, row by row, and tell whether that was possible."""
@@ -200,7 +199,7 @@ class DatabaseResetter:
             return False
         with self._connections.open_session() as inside:
             try:
-                if self._has_stayed(inside, activity, leave_sequences=leave_sequences):
+                if self._was_only_read(inside, activity, leave_sequences=leave_sequences):
                     self._last = replace(
                         self._last,
                         activity=activity,
@@ -213,10 +212,9 @@ class DatabaseResetter:
                 # Rights may be missing, or a test has left a lock.
                 return False
 
-    def _has_stayed(
+    def _was_only_read(
         self, inside: Session, activity: ActivityCounters, *, leave_sequences: bool
     ) -> bool:
-        """Tell whether it is certain that whoever was connected has only read."""
         return (
             self._last.baseline is self.current
             and not has_written(self._last.activity, activity)
@@ -226,25 +224,20 @@ class DatabaseResetter:
     def _put_back(
         self, inside: Session, activity: ActivityCounters, *, leave_sequences: bool
     ) -> bool:
-        """Put rows back, and take the measurement then; tell whether that takes no clone.
-
-        Args:
-            inside: A session on the test database.
-            activity: What the server has counted of it until now.
-            leave_sequences: Whether sequences stay where nothing else has changed.
-        """
+        """Put rows back, and take the measurement then; tell whether that takes no clone."""
         last, wanted = self._last, self.current
         counters = read_table_counters(inside, is_new=True)
         changes = find_changes(last.counters, counters)
         has_schema = not changes.catalogs or (
-            not changes.created and wanted.has_schema(inside, changes.catalogs)
+            not changes.created
+            and are_catalogs_unchanged(inside, wanted.catalogs, changes.catalogs)
         )
         if not has_schema:
             if not drop_new_objects(inside, wanted.objects):
                 return False
             counters = read_table_counters(inside)
             changes = find_changes(last.counters, counters)
-            if not wanted.has_schema(inside, changes.catalogs):
+            if not are_catalogs_unchanged(inside, wanted.catalogs, changes.catalogs):
                 return False
         differing = changes.relations | last.baseline.find_differences(wanted)
         left = changes.sequences if leave_sequences and last.baseline is wanted else frozenset()
@@ -265,8 +258,7 @@ class DatabaseResetter:
         self._measure(inside, wanted, {**counters, **read_table_counters(inside, differing)})
         return True
 
-    def _replace(self) -> None:
-        """Replace the test database by a clone of the current baseline."""
+    def _replace_by_clone(self) -> None:
         wanted = self.current
         self._swap(self._pool.take_clone(wanted.origin))
         self._pool.order_clones(wanted.origin)
@@ -286,7 +278,6 @@ class DatabaseResetter:
             self._pool.drop_later(outgoing)
 
     def _read_run_baseline(self, own: OwnDatabase) -> Baseline:
-        """Return the state that the test database is in at first, as a baseline."""
         if own.template and count_rows_written(self.session, self.name) == own.written:
             with self._connections.open_session() as inside:
                 counters = read_table_counters(inside)
@@ -296,7 +287,6 @@ class DatabaseResetter:
         return self._read_baseline(self.clone_state())
 
     def _read_baseline(self, origin: str) -> Baseline:
-        """Return the test database's state, which a shut database has too, as a baseline."""
         with self._connections.open_session() as inside:
             found = read_baseline(inside, origin, read_table_counters(inside))
             self._measure(inside, found, read_table_counters(inside))
@@ -304,14 +294,11 @@ class DatabaseResetter:
 
     def _read_extended_baseline(self) -> Baseline | None:
         """Return the test database's state as a baseline, None if that needs another origin."""
-        last = self._last
+        found: Baseline | None = self._last.baseline
         with self._connections.open_session() as inside:
-            counters = read_table_counters(inside)
-            changes = find_changes(last.counters, counters)
-            has_changed = changes.catalogs or changes.relations
-            found = (
-                extend_baseline(inside, last.baseline, changes) if has_changed else last.baseline
-            )
+            changes = find_changes(self._last.counters, read_table_counters(inside))
+            if changes.catalogs or changes.relations:
+                found = extend_baseline(inside, self._last.baseline, changes)
             if found is not None:
                 self._measure(inside, found, read_table_counters(inside))
         return found
@@ -351,15 +338,19 @@ def get_resetter(alias: str) -> DatabaseResetter | None:
         return None
     key = (os.getpid(), alias, own.name)
     if key not in _resetters:
-        _make_resetter(alias)
+        if multiprocessing.parent_process() is not None and not _of_this_process():
+            Finalize(None, close_resetters, exitpriority=_EARLY)
+        creator = _find_creator(alias)
+        with explain_errors("tests", alias):
+            resetter = DatabaseResetter(get_server(connections[creator.alias]), creator)
+        _resetters.update({(os.getpid(), each, own.name): resetter for each in resetter.aliases})
     return _resetters[key]
 
 
 def list_resetters(cls: Any = None) -> list[tuple[str, DatabaseResetter]]:
     """Return the resetters of all test databases, each with an alias that leads there.
 
-    Args:
-        cls: Only of those databases, and by those aliases, that this test class may use.
+    With a test class, they are those of the databases, and by the aliases, that it may use.
     """
     allowed = getattr(cls, "databases", ()) if cls else "__all__"
     found: dict[DatabaseResetter, str] = {}
@@ -388,32 +379,15 @@ def use_run_baselines() -> None:
 
 @contextmanager
 def explain_errors(who: str, alias: str) -> Iterator[None]:
-    """Have errors name the class or test that is to start, and the alias.
-
-    Raises:
-        PgsnapError: What went wrong.
-    """
+    """Have errors name the class or test that is to start, and the alias."""
     try:
-        try:
+        with server_errors():
             yield
-        except psycopg.Error:
-            with server_errors():
-                raise
     except PgsnapError as error:
         raise type(error)(
             f"The baseline for {who} could not be put back in alias {alias!r}: {error.message}",
             hint=error.hint,
         ) from error
-
-
-def _make_resetter(alias: str) -> None:
-    if multiprocessing.parent_process() is not None and not _of_this_process():
-        Finalize(None, close_resetters, exitpriority=_EARLY)
-    own = _find_creator(alias)
-    with explain_errors("tests", alias):
-        resetter = DatabaseResetter(get_server(connections[own.alias]), own)
-    for each in resetter.aliases:
-        _resetters[os.getpid(), each, own.name] = resetter
 
 
 def _find_creator(alias: str) -> OwnDatabase:
