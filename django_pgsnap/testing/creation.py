@@ -176,7 +176,7 @@ def keep_what_is_left() -> None:
     for wrapper in iter_postgresql_wrappers():
         own = own_databases.find_own_database(wrapper.alias)
         if own is not None and isinstance(wrapper.creation, SnapshotCreation):
-            setup.keep_database(wrapper, own.name)
+            give_up_database(wrapper, own.name, keep=True)
 
 
 def adopt() -> None:

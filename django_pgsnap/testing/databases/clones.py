@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -35,8 +34,7 @@ from .own_databases import is_own_name
 # 16 MB with 200 tables take 1.2 to 2.1 s, and 0.5 to 0.7 s by way of the write-ahead log.
 _WAL_LOG_MAX_BYTES: Final = 64 * 1024**2
 
-_OID: Final = sql.SQL("SELECT oid FROM pg_database WHERE datname = %s")
-_SET_UP: Final = sql.SQL(
+_SETUP: Final = sql.SQL(
     "SELECT datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
 )
 _ME: Final = sql.SQL("SELECT current_user::text, pg_database_size(%s)")
@@ -75,13 +73,12 @@ def plan_clone(session: Session, source: str, name: str) -> Clone:
 
 
 def copy_properties(session: Session, name: str, source: str) -> None:
-    """Give a clone the settings and privileges of its source."""
     wanted, present = read_properties(session, source, name)
     apply_properties(session, wanted, present, name)
 
 
 def make_test_database(session: Session, source: str, comment: TestDatabaseComment) -> None:
-    """Make a test database as a clone, shut until it is complete and marked."""
+    """Make a test database as a clone, which is shut until it is complete and marked."""
     turn_into_test_database(session, make_shut_clone(session, source), comment)
 
 
@@ -128,12 +125,8 @@ def drop_in_background(server: Server, name: str) -> None:
         wait_until_backends_gone(session, [name])
         to_drop = to_drop_name(new_identity())
         try_acquire_lock(session, to_drop)
-        away = [
-            transitions.rename_database(name, to_drop),
-            transitions.shut_database(to_drop, None),
-        ]
         try:
-            session.execute(transitions.join_statements(away))
+            session.execute(_shut_to_drop(name, to_drop))
         except psycopg.errors.InvalidCatalogName:
             return  # a test has dropped it
         except psycopg.errors.ObjectInUse as error:
@@ -202,50 +195,42 @@ def _busy(session: Session, name: str, done: str) -> DatabaseBusyError:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatabaseName:
-    """A name, with what whoever has it is set up with.
+def read_name_setup(session: Session, name: str) -> tuple[int, str | None]:
+    """Return a database's connection limit, and its comment, by which it is known as ours."""
+    connection_limit, comment = session.rows(_SETUP, [name])[0]
+    return connection_limit, comment
 
-    Attributes:
-        connection_limit: How many clients it takes, -1 for any number.
-        comment: Its comment, by which it is known as a test database of ours.
+
+def replace_test_database(
+    session: Session, name: str, incoming: str, setup: tuple[int, str | None]
+) -> str | None:
+    """Let a shut clone, whose lock the session holds, take the name of a test database.
+
+    Returns:
+        The new name of the database that had it, which is shut now and whose lock the session
+        holds; None if there was none.
     """
-
-    name: str
-    connection_limit: int
-    comment: str | None
-
-    @classmethod
-    def of(cls, session: Session, name: str) -> Self:
-        """Return the place that a database has."""
-        connection_limit, comment = session.rows(_SET_UP, [name])[0]
-        return cls(name=name, connection_limit=connection_limit, comment=comment)
-
-    def give_to(self, session: Session, incoming: str) -> str | None:
-        """Let a shut clone take the place, whose lock the session holds.
-
-        Returns:
-            The name of the database that had it, which is shut now and whose lock the session
-            holds; None if there was none.
-        """
-        outgoing = to_drop_name(new_identity())
-        statements: list[Query] = []
-        is_there = bool(session.rows(_OID, [self.name]))
-        if is_there:
-            try_acquire_lock(session, outgoing)
-            statements += [
-                transitions.rename_database(self.name, outgoing),
-                transitions.shut_database(outgoing, None),
-            ]
-        statements.append(
-            make_live(
-                incoming,
-                self.name,
-                connection_limit=self.connection_limit,
-                is_template=False,
-                user_comment=self.comment,
-            )
+    connection_limit, comment = setup
+    outgoing = to_drop_name(new_identity())
+    statements = []
+    if find_database(session, name) is not None:
+        try_acquire_lock(session, outgoing)
+        statements.append(_shut_to_drop(name, outgoing))
+    statements.append(
+        make_live(
+            incoming,
+            name,
+            connection_limit=connection_limit,
+            is_template=False,
+            user_comment=comment,
         )
-        session.execute(transitions.join_statements(statements))
-        release_lock(session, incoming)
-        return outgoing if is_there else None
+    )
+    session.execute(transitions.join_statements(statements))
+    release_lock(session, incoming)
+    return outgoing if len(statements) > 1 else None
+
+
+def _shut_to_drop(name: str, to_drop: str) -> Query:
+    return transitions.join_statements(
+        [transitions.rename_database(name, to_drop), transitions.shut_database(to_drop, None)]
+    )

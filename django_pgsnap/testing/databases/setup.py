@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...clones.records import TemplateRecord
 from ...clones.test_databases import (
     FoundDatabase,
     TestDatabaseComment,
@@ -31,11 +30,7 @@ from .templates import Tell, Wanted
 
 @dataclass(frozen=True, kw_only=True)
 class TestDatabaseSlot:
-    """A test database whose name this run has claimed, before it is made.
-
-    Attributes:
-        source: Name of the database that the alias leads to outside of tests.
-    """
+    """A test database whose name this run has claimed; the alias leads to *source* elsewhere."""
 
     connection: BaseDatabaseWrapper
     server: Server
@@ -44,20 +39,16 @@ class TestDatabaseSlot:
 
     @property
     def session(self) -> Session:
-        """The session that holds the lock."""
         return own_databases.get_lock_session(self.server)
 
     @property
     def alias(self) -> str:
-        """The alias."""
         return str(self.connection.alias)
 
     def find_present(self) -> FoundDatabase | None:
-        """Return the database that already has the name, None if there is none."""
         return find_database(self.session, self.name)
 
     def clear(self) -> None:
-        """Drop what an earlier run left under this name."""
         if self.find_present() is not None:
             clones.drop_test_database(self.session, self.name)
 
@@ -88,8 +79,6 @@ def claim_slot(
 
     Raises:
         DatabaseBusyError: Another run uses it, or sessions are on what an earlier one left.
-        ServerError: The server refused something.
-        ServerUnavailableError: The server cannot be reached or does not let us in.
     """
     server = get_server(connection)
     with server_errors():
@@ -131,20 +120,15 @@ def set_up_database(
         if template is None:
             _make(slot, wanted, migrate, tell, keep=keep)
             return False
-        recording = template.recording if keep else ""
-        _clone(session, template, slot.describe(recording=recording, kept=keep))
+        made = templates.obtain_template_spare(session, template)
+        clones.turn_into_test_database(
+            session,
+            made or clones.make_shut_clone(session, template.database),
+            slot.describe(recording=template.recording if keep else "", kept=keep),
+        )
         templates.note_use(session, template)
     slot.register(template.database)
     return True
-
-
-def _clone(session: Session, template: TemplateRecord, comment: TestDatabaseComment) -> None:
-    spare = templates.obtain_template_spare(session, template)
-    if spare is None:
-        clones.make_test_database(session, template.database, comment)
-    else:
-        clones.copy_properties(session, spare, template.database)
-        clones.turn_into_test_database(session, spare, comment)
 
 
 def _use_again(
@@ -215,29 +199,22 @@ def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase, *, keep: boo
 
 
 def give_up_database(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
-    """End the use of a test database, and have the server drop it unless it is to be kept."""
+    """End the use of a test database, which stays for a later run, or the server drops it."""
     server = get_server(connection)
     own = own_databases.get_own_database(connection.alias, name)
     _disconnect(connection)
     with server_errors():
+        session = own_databases.get_lock_session(server)
         if not keep:
-            remove_snapshots(own_databases.get_lock_session(server), name)
+            remove_snapshots(session, name)
+        elif (found := find_database(session, name)) is not None and found.comment is not None:
+            session.execute(write_comment(replace(found.comment, kept=True)))
         own_databases.forget_database(server, name)
         release_name(server, name)
         if not keep:
             drop_in_background(server, name)
         if own and own.template and not is_own_template(own.template):
             templates.order_template_spare(server, own.template)
-
-
-def keep_database(connection: BaseDatabaseWrapper, name: str) -> None:
-    """End the use of a test database that stays, for a later run to use or to replace."""
-    session = own_databases.get_lock_session(get_server(connection))
-    with server_errors():
-        found = find_database(session, name)
-        if found is not None and found.comment is not None:
-            session.execute(write_comment(replace(found.comment, kept=True)))
-    give_up_database(connection, name, keep=True)
 
 
 def _disconnect(connection: BaseDatabaseWrapper) -> None:

@@ -21,7 +21,7 @@ import django
 import psycopg
 from psycopg import sql
 
-from ...clones.catalog import AnyDatabase, load_catalog
+from ...clones.catalog import load_catalog
 from ...clones.names import new_identity, spare_name
 from ...clones.records import TemplateRecord
 from ...clones.spares import BackgroundStatements, wants_spare
@@ -62,7 +62,6 @@ class Wanted:
         source: Name of the database that the alias leads to outside of tests.
         name: `NEW`, or that of the snapshot that is migrated.
         snapshot: Identity of that snapshot's copy, or empty.
-        facts: What it depends on, beside what was recorded.
     """
 
     alias: str
@@ -105,7 +104,7 @@ def find_template(session: Session, wanted: Wanted, tell: Tell) -> TemplateRecor
             return record
         changes.append(change or "the template was dropped")
     why = changes[0] if changes else "there is no template yet"
-    is_news = bool(found) and found[0].used_at > (datetime.now(UTC) - _RECENT).isoformat()
+    is_news = found and found[0].used_at > (datetime.now(UTC) - _RECENT).isoformat()
     tell(f"Alias {wanted.alias!r}: made by migrating, because {why}.", 1 if is_news else 2)
     return None
 
@@ -207,7 +206,7 @@ def _current_run() -> str:
 
 
 def obtain_template_spare(session: Session, template: TemplateRecord) -> str | None:
-    """Return the name of a template's spare, whose lock we hold then, None if there is none.
+    """Return a template's spare as `make_shut_clone` returns clones, None if there is none.
 
     One that is being made is waited for, which is never slower than cloning afresh.
     """
@@ -216,6 +215,7 @@ def obtain_template_spare(session: Session, template: TemplateRecord) -> str | N
         return None
     spare = load_catalog(session).databases.get(name)
     if spare is not None and spare.trusted and spare.is_valid and spare.is_shut:
+        clones.copy_properties(session, name, template.database)
         return name
     release_lock(session, name)
     return None
@@ -228,20 +228,16 @@ def order_template_spare(server: Server, template: str) -> None:
     """
     with server.session("clearing up") as session:
         present = load_catalog(session)
-        found = _record(present.databases.get(template))
-        if found is None or not wants_spare(found):
+        found = present.databases.get(template)
+        record = found.record if found is not None and found.trusted else None
+        if not isinstance(record, TemplateRecord) or not wants_spare(record):
             return
-        name = spare_name(found.set_id)
+        name = spare_name(record.set_id)
         statements = BackgroundStatements(server, [session])
-        for other in present.templates([found.source]):
+        for other in present.templates([record.source]):
             spare = spare_name(other.record.set_id)
             if spare != name and spare in present.databases:
                 statements.drop(spare)
         if name not in present.databases:
             statements.make(clones.plan_clone(session, template, name))
         statements.send_all()
-
-
-def _record(found: AnyDatabase | None) -> TemplateRecord | None:
-    record = found.record if found is not None and found.trusted else None
-    return record if isinstance(record, TemplateRecord) else None

@@ -30,7 +30,7 @@ from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import aliases_sharing_database, get_server
 from ..databases import own_databases
-from ..databases.clones import DatabaseName, make_shut_clone
+from ..databases.clones import make_shut_clone, read_name_setup, replace_test_database
 from ..databases.own_databases import OwnDatabase
 from .baseline import (
     Baseline,
@@ -96,7 +96,7 @@ class DatabaseResetter:
         self.named_baselines: dict[str, Baseline] = {}
         self.has_failed = False
         self.disconnect_all()
-        self._place = DatabaseName.of(self.session, self.name)
+        self._setup = read_name_setup(self.session, self.name)
         self.run_baseline = self._read_run_baseline(own)
         self.class_baseline = self.current = self.run_baseline
         self._close_connection()
@@ -271,7 +271,7 @@ class DatabaseResetter:
 
     def _swap(self, incoming: str) -> None:
         """Give the test database's name to a shut clone, whose lock we hold."""
-        outgoing = self._place.give_to(self.session, incoming)
+        outgoing = replace_test_database(self.session, self.name, incoming, self._setup)
         for alias in self._connections.aliases:
             accept_silently(alias, self.name)
         if outgoing is not None:
