@@ -22,7 +22,7 @@ from django.db.migrations.state import ModelState
 from psycopg import sql
 
 from ...conf import test_config
-from ...postgres.inspection import rows_written
+from ...postgres.inspection import read_counters
 from ...postgres.session import Session
 from .stable_values import digest_result, digest_value
 
@@ -59,10 +59,6 @@ _ROLE: Final = sql.SQL(
     " LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = 0 AND s.setrole IN (0, r.oid)"
     " WHERE r.rolname = current_user ORDER BY 3, 4"
 )
-_COUNTERS: Final = sql.SQL(
-    "SELECT pg_catalog.pg_stat_get_db_sessions(oid), {} FROM pg_catalog.pg_database"
-    " WHERE datname = %s"
-).format(rows_written(sql.Identifier("oid")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +67,7 @@ class SourceCounters:
 
     A look inside would keep others from cloning it meanwhile, so the server's counters have to tell
     whether a client has written there (manual, pg_stat_database). Both must change: readers raise
-    only sessions, autovacuum raises only rows.
-
-    Attributes:
-        sessions: How many sessions it has had.
-        written: How many rows were ever written in it, catalogs included.
+    only sessions, autovacuum raises only rows, those of catalogs included.
     """
 
     sessions: int = 0
@@ -83,15 +75,10 @@ class SourceCounters:
 
     @classmethod
     def read(cls, session: Session, template_database: str | None) -> Self:
-        """Return what is counted now.
-
-        Args:
-            session: A maintenance session.
-            template_database: The name in ``TEST["TEMPLATE"]``, if there is one.
-        """
-        for sessions, rows in session.rows(_COUNTERS, [template_database or "template1"]):
-            return cls(sessions=sessions, written=rows)
-        return cls()
+        """Return what is counted now of the one in ``TEST["TEMPLATE"]``, or of the usual one."""
+        name = template_database or "template1"
+        found = read_counters(session, [name]).get(name)
+        return cls(sessions=found.sessions, written=found.rows) if found else cls()
 
     def show_no_writer_since(self, then: SourceCounters) -> bool:
         """Tell whether no client has written into it since the counters were those of *then*.
@@ -122,7 +109,8 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
         session: A maintenance session on its server, as the role that migrates.
         source: Name of the database that the alias leads to outside of tests.
     """
-    test = connection.settings_dict["TEST"]
+    given = connection.settings_dict
+    test = given["TEST"]
     is_migrated = {
         config.label: test["MIGRATE"] is not False and _has_migrations(config.label)
         for config in apps.get_app_configs()
@@ -132,11 +120,19 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
         "the alias": [connection.alias, source],
         **{f"the setting {name}": getattr(settings, name, None) for name in _SETTINGS},
         "TEST in DATABASES": [test.get(name) for name in _TEST_SETTINGS],
-        "the alias in DATABASES": _connection(connection),
+        "the alias in DATABASES": [
+            *(given["ENGINE"], given["TIME_ZONE"]),
+            {name: value for name, value in given["OPTIONS"].items() if name != "pool"},
+        ],
         "the apps with migrations": is_migrated,
-        "the caches in the database": list(_cache_tables()),
+        # What createcachetable makes.
+        "the caches in the database": [
+            (alias, cache.cache_model_class._meta.db_table)
+            for alias in settings.CACHES
+            if isinstance(cache := caches[alias], BaseDatabaseCache)
+        ],
         "PGSNAP['TEST']['FINGERPRINT']": test_config().fingerprint,
-        "the installed distributions": _distributions(),
+        "the installed distributions": _list_distributions(),
         "the version of Python": sys.version,
         "the server": session.rows(_SERVER),
         "the server's extensions": session.rows(_EXTENSIONS),
@@ -147,10 +143,10 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
     }
     models = digest_result(
         lambda: [
-            state
+            _describe_model(model)
             for config in apps.get_app_configs()
             if not is_migrated[config.label]
-            for state in _model_states(config)
+            for model in _list_models(config)
         ]
     )
     digests = {name: digest_value(value) for name, value in facts.items()}
@@ -176,34 +172,24 @@ def list_unmigrated_models() -> Iterator[Any]:
     """Yield the models whose tables Django may make without migrations."""
     for config in apps.get_app_configs():
         if not _has_migrations(config.label):
-            yield from config.get_models(include_auto_created=True, include_swapped=True)
+            yield from _list_models(config)
 
 
-def _model_states(config: AppConfig) -> Iterator[list[Any]]:
-    """Yield the state of an app's models, from which syncdb makes tables."""
-    for model in config.get_models(include_auto_created=True, include_swapped=True):
-        state = ModelState.from_model(model, exclude_rels=False)
-        yield [
-            *(state.app_label, state.name, state.options, list(state.bases)),
-            model._meta.db_table,
-            [(name, field.deconstruct()[1:]) for name, field in state.fields.items()],
-        ]
+def _list_models(config: AppConfig) -> Iterator[Any]:
+    return config.get_models(include_auto_created=True, include_swapped=True)
 
 
-def _connection(connection: BaseDatabaseWrapper) -> list[Any]:
-    given = connection.settings_dict
-    options = {name: value for name, value in given["OPTIONS"].items() if name != "pool"}
-    return [given["ENGINE"], given["TIME_ZONE"], options]
+def _describe_model(model: Any) -> list[Any]:
+    """Return the state from which syncdb makes a model's table."""
+    state = ModelState.from_model(model, exclude_rels=False)
+    return [
+        *(state.app_label, state.name, state.options, list(state.bases)),
+        model._meta.db_table,
+        [(name, field.deconstruct()[1:]) for name, field in state.fields.items()],
+    ]
 
 
-def _cache_tables() -> Iterator[tuple[str, str]]:
-    """Yield the tables that createcachetable makes."""
-    for alias in settings.CACHES:
-        if isinstance(cache := caches[alias], BaseDatabaseCache):
-            yield alias, cache.cache_model_class._meta.db_table
-
-
-def _distributions() -> list[str]:
+def _list_distributions() -> list[str]:
     """Return all installed distributions, by the directories that have version in their names.
 
     What lies in the project's own directory is no installation, but left by a build.

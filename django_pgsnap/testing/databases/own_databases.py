@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from django.db import connections
 
@@ -33,11 +33,8 @@ from ...postgres.targets import get_server
 from ...reporting import logger
 from ...safety import exempt_test_database
 
-# How long the server may take to notice that a killed run is gone, in seconds.
+# How long the server may take to notice that a killed run is gone.
 _GONE_S: Final = 5.0
-
-# What the environment says where tests run without test databases.
-_NONE: Final = "[]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +42,6 @@ class OwnDatabase:
     """A test database of this process.
 
     Attributes:
-        alias: The alias in ``DATABASES`` that leads to it.
         source: Name of the alias' database outside of tests.
         template: Name of the template that holds its migrated state, None if none was kept.
         written: How many rows had been written in it when it was in that state.
@@ -67,7 +63,7 @@ _sessions: dict[tuple[int, Server], Session] = {}
 
 def announce_tests() -> None:
     """Announce that tests run, so that nothing but test databases is worked on from now."""
-    os.environ.setdefault(TEST_DATABASES, _NONE)
+    os.environ.setdefault(TEST_DATABASES, "[]")
 
 
 def withdraw_announcement() -> None:
@@ -120,33 +116,27 @@ def forget_database(server: Server, name: str) -> None:
 
 
 def is_own_name(name: str) -> bool:
-    """Tell whether a test database of this process has this name."""
     return any(own.name == name for own in _own.values())
 
 
 def is_own_template(template: str) -> bool:
-    """Tell whether a test database of this process was cloned from this template."""
     return any(own.template == template for own in _own.values())
 
 
 def get_lock_session(server: Server) -> Session:
-    """Return the session of this process that holds the locks of its test databases.
-
-    Raises:
-        ServerUnavailableError: The server cannot be reached or does not let us in.
-    """
+    """Return the session of this process that holds the locks of its test databases."""
     key = (os.getpid(), server)
-    lost = key in _sessions and _sessions[key].broken
-    if key not in _sessions or lost:
-        _sessions[key] = server.session("tests", before_creating=bool)
-        # A server that crashes may forget the last names and marks: the next run sweeps the rest.
-        _sessions[key].configure({"synchronous_commit": "off"})
-        _sessions[key].prepare_repeated()
-    if lost:
-        for own in _own_on(server):
-            # A worker's may be held by its parent, whose session stands.
-            try_acquire_lock(_sessions[key], run_lock_key(own.name))
-    return _sessions[key]
+    before = _sessions.get(key)
+    if before is not None and not before.broken:
+        return before
+    _sessions[key] = session = server.session("tests", before_creating=bool)
+    # A server that crashes may forget the last names and marks: the next run sweeps the rest.
+    session.configure({"synchronous_commit": "off"})
+    session.prepare_repeated()
+    for own in _own_on(server) if before is not None else ():
+        # A worker's may be held by its parent, whose session stands.
+        try_acquire_lock(session, run_lock_key(own.name))
+    return session
 
 
 def claim_name(holder: Session, name: str) -> None:
@@ -186,11 +176,8 @@ def adopt_announced_databases() -> None:
         logger.warning(error.message)
         return
     for place, own in found:
-        if own.alias not in connections.settings:
-            continue
-        settings = connections[own.alias].settings_dict
-        if _place(settings) == place:
-            settings["NAME"] = own.name
+        if own.alias in connections.settings and _place(own.alias) == place:
+            connections[own.alias].settings_dict["NAME"] = own.name
             register_database(own, announced=True)
 
 
@@ -218,12 +205,13 @@ def _announce() -> None:
             "name": own.name,
             "source": own.source,
             "template": own.template,
-            "place": _place({**connections[own.alias].settings_dict, "NAME": own.source}),
+            "place": _place(own.alias, NAME=own.source),
         }
         for own in list_own_databases()
     ]
     os.environ[TEST_DATABASES] = json.dumps(found)
 
 
-def _place(settings: dict[str, Any]) -> list[str]:
+def _place(alias: str, **given: str) -> list[str]:
+    settings = {**connections[alias].settings_dict, **given}
     return [str(settings[key]) for key in ("HOST", "PORT", "NAME")]

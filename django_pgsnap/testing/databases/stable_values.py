@@ -37,7 +37,6 @@ _REPR: Final[object] = object.__repr__
 
 
 def digest_value(value: object) -> str:
-    """Return 20 hexadecimal digits that stand for a value; see `digest_result`."""
     return digest_result(lambda: value)
 
 
