@@ -7,9 +7,8 @@ keep their transactions. `SnapshotTestCase` starts from a development snapshot.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
-from unittest import SkipTest, mock
+from unittest import mock
 from unittest.util import strclass
 from weakref import WeakSet
 
@@ -21,8 +20,6 @@ from django.test.testcases import TestData  # type: ignore[attr-defined]
 
 from ..conf import test_config
 from ..connections.reconnect import clear_caches
-from ..errors import ConfigurationError
-from .databases import snapshot_source
 from .reset.baseline import Baseline
 from .reset.resetter import (
     DatabaseResetter,
@@ -30,6 +27,7 @@ from .reset.resetter import (
     get_resetter,
     list_resetters,
 )
+from .snapshot_source import start_from_snapshot
 
 
 class SnapshotTestCase(TransactionTestCase):
@@ -43,59 +41,9 @@ class SnapshotTestCase(TransactionTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Put the snapshot into the test databases.
-
-        Raises:
-            SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
-            SnapshotNotFoundError: There is none, and it is on.
-            ConfigurationError: The tests do not run on our test databases.
-        """
+        """Put the snapshot into the test databases, or skip the class where there is none."""
         start_from_snapshot(cls, cls.snapshot)
         super().setUpClass()
-
-
-def start_from_snapshot(cls: Any, snapshot: str) -> None:
-    """Have the tests of a class start from a development snapshot.
-
-    Raises:
-        SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
-        SnapshotNotFoundError: There is none, and it is on.
-        ConfigurationError: The tests do not run on our test databases.
-    """
-    resetters = dict(list_resetters(cls))
-    if not resetters:
-        raise ConfigurationError(
-            f"{strclass(cls)} cannot start from the snapshot {snapshot!r}, since its databases "
-            "were not made by django_pgsnap.",
-            hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
-        )
-    found = {
-        alias: snapshot_source.find_copy(resetter.session, alias, snapshot)
-        for alias, resetter in resetters.items()
-    }
-    if not any(found.values()):
-        alias, resetter = next(iter(resetters.items()))
-        error = snapshot_source.describe_missing_snapshot(resetter.session, alias, snapshot)
-        raise error if test_config().require_snapshots else SkipTest(str(error))
-    for alias, copy in found.items():
-        if copy is not None:
-            cls.addClassCleanup(resetters[alias].use_class_baseline)
-            with explain_errors(strclass(cls), alias):
-                migrate = partial(_migrate, alias, snapshot)
-                snapshot_source.start_from_copy(resetters[alias], copy, migrate)
-
-
-def _migrate(alias: str, snapshot: str) -> None:
-    if not connections.settings[alias]["TEST"]["MIGRATE"]:
-        return
-    try:
-        call_command("migrate", database=alias, verbosity=0, interactive=False, run_syncdb=True)
-    except Exception as error:
-        error.add_note(
-            f"So the snapshot {snapshot!r} cannot be brought to the state of the code, in alias "
-            f"{alias!r}.\nTake it again: ./manage.py pgsnap take {snapshot} --replace"
-        )
-        raise
 
 
 # Classes whose own data is in their baseline.

@@ -18,13 +18,13 @@ from .cases import (
     repeat_failed_resets,
     set_up_fixtures,
     start_class,
-    start_from_snapshot,
     starts_flushed,
     tear_down_fixtures,
 )
 from .reset.baseline import Baseline
 from .reset.connections import watch_connections
 from .reset.resetter import explain_errors, list_resetters
+from .snapshot_source import start_from_snapshot
 
 # The development snapshot that tests start from now, empty for none.
 _snapshot = ""

@@ -6,38 +6,66 @@ template, as long as the snapshot is the same and nothing changes that migrating
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
+from unittest import SkipTest
+from unittest.util import strclass
 
+from django.core.management import call_command
 from django.db import connections
 
-from ...clones.catalog import AnyDatabase, load_catalog
-from ...clones.names import nearest_names
-from ...clones.records import CopyRecord
-from ...errors import SnapshotNotFoundError
-from ...postgres.session import Session
-from ..reset.baseline import Baseline
-from ..reset.resetter import DatabaseResetter
-from . import own_databases, recording, templates
-from .facts import read_facts
-from .templates import Wanted
+from ..clones.catalog import Database, load_catalog
+from ..clones.names import nearest_names
+from ..clones.records import CopyRecord
+from ..conf import test_config
+from ..errors import ConfigurationError, SnapshotNotFoundError
+from .databases import own_databases, recording, templates
+from .databases.facts import read_facts
+from .reset.baseline import Baseline
+from .reset.resetter import DatabaseResetter, explain_errors, list_resetters
 
 
-def find_copy(session: Session, alias: str, snapshot: str) -> AnyDatabase | None:
-    """Return the copy that a snapshot has of an alias' database, None if it has none."""
+def start_from_snapshot(cls: Any, snapshot: str) -> None:
+    """Have the tests of a class start from a development snapshot.
+
+    Raises:
+        SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
+        SnapshotNotFoundError: There is none, and it is on.
+        ConfigurationError: The tests do not run on our test databases.
+    """
+    resetters = list_resetters(cls)
+    if not resetters:
+        raise ConfigurationError(
+            f"{strclass(cls)} cannot start from the snapshot {snapshot!r}, since its databases "
+            "were not made by django_pgsnap.",
+            hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
+        )
+    copies = {alias: _list_copies(alias, resetter) for alias, resetter in resetters}
+    if not any(snapshot in each for each in copies.values()):
+        error = _describe_missing(snapshot, *next(iter(copies.items())))
+        raise error if test_config().require_snapshots else SkipTest(str(error))
+    for alias, resetter in resetters:
+        if (copy := copies[alias].get(snapshot)) is not None:
+            cls.addClassCleanup(resetter.use_class_baseline)
+            with explain_errors(strclass(cls), alias):
+                known = resetter.named_baselines.get(copy.record.identity)
+                if known is not None:
+                    resetter.start(known)
+                else:
+                    made = _prepare(alias, resetter, copy)
+                    resetter.named_baselines[copy.record.identity] = made
+
+
+def _list_copies(alias: str, resetter: DatabaseResetter) -> dict[str, Database[CopyRecord]]:
     own = own_databases.find_own_database(alias)
-    copies = load_catalog(session).copies([own.source] if own else [])
-    for copy in copies:
-        if copy.record is not None and copy.record.name == snapshot:
-            return copy
-    return None
+    copies = load_catalog(resetter.session).copies([own.source] if own else [])
+    return {copy.record.name: copy for copy in reversed(copies)}
 
 
-def describe_missing_snapshot(session: Session, alias: str, snapshot: str) -> SnapshotNotFoundError:
-    """Return the error that says that there is no such snapshot."""
+def _describe_missing(
+    snapshot: str, alias: str, copies: dict[str, Database[CopyRecord]]
+) -> SnapshotNotFoundError:
     own = own_databases.find_own_database(alias)
-    copies = load_catalog(session).copies([own.source] if own else [])
-    known = {copy.record.name for copy in copies if copy.record is not None}
-    near = nearest_names(snapshot, known)
+    near = nearest_names(snapshot, copies)
     instead = f" There is {', '.join(map(repr, near))}." if near else ""
     return SnapshotNotFoundError(
         f"There is no snapshot {snapshot!r} of the database {own.source if own else alias!r}."
@@ -46,37 +74,15 @@ def describe_missing_snapshot(session: Session, alias: str, snapshot: str) -> Sn
     )
 
 
-def start_from_copy(
-    resetter: DatabaseResetter, copy: AnyDatabase, migrate: Callable[[], object]
-) -> None:
-    """Have tests start from a snapshot's copy, migrated.
-
-    Args:
-        resetter: Resets the test database.
-        copy: The copy.
-        migrate: Migrates the test database, which is a clone of the copy by then.
-    """
-    record = copy.record
-    if not isinstance(record, CopyRecord):
-        return
-    known = resetter.named_baselines.get(record.identity)
-    if known is not None:
-        resetter.start(known)
-        return
-    resetter.named_baselines[record.identity] = _prepare(resetter, copy.name, record, migrate)
-
-
-def _prepare(
-    resetter: DatabaseResetter, copy: str, record: CopyRecord, migrate: Callable[[], object]
-) -> Baseline:
+def _prepare(alias: str, resetter: DatabaseResetter, copy: Database[CopyRecord]) -> Baseline:
+    """Have tests start from a snapshot's copy, migrated."""
     session = resetter.session
-    connection = connections[resetter.alias]
-    facts = read_facts(connection, session, record.source)
-    wanted = Wanted(
+    facts = read_facts(connections[resetter.alias], session, copy.record.source)
+    wanted = templates.Wanted(
         alias=resetter.alias,
-        source=record.source,
-        name=record.name,
-        snapshot=record.identity,
+        source=copy.record.source,
+        name=copy.record.name,
+        snapshot=copy.record.identity,
         facts=facts,
     )
     with templates.lock_building(session, wanted, _tell_nobody):
@@ -84,9 +90,9 @@ def _prepare(
         if found is not None:
             templates.note_use(session, found)
             return resetter.start_from(found.database)
-        resetter.start_from(copy)
+        resetter.start_from(copy.name)
         with recording.record(facts) as recorded:
-            migrate()
+            _migrate(alias, copy.record.name)
         resetter.disconnect_all()
         sealed = templates.seal_or_tell(recorded, _tell_nobody)
         made = templates.publish_or_tell(session, resetter.name, wanted, sealed, _tell_nobody)
@@ -95,3 +101,16 @@ def _prepare(
 
 def _tell_nobody(_text: str, _verbosity: int) -> None:
     """Leave unsaid what a test would have to be told in the middle of a run."""
+
+
+def _migrate(alias: str, snapshot: str) -> None:
+    if not connections.settings[alias]["TEST"]["MIGRATE"]:
+        return
+    try:
+        call_command("migrate", database=alias, verbosity=0, interactive=False, run_syncdb=True)
+    except Exception as error:
+        error.add_note(
+            f"So the snapshot {snapshot!r} cannot be brought to the state of the code, in alias "
+            f"{alias!r}.\nTake it again: ./manage.py pgsnap take {snapshot} --replace"
+        )
+        raise
