@@ -21,20 +21,14 @@ from django.test.testcases import TestData  # type: ignore[attr-defined]
 from ..conf import test_config
 from ..connections.reconnect import clear_caches
 from .reset.baseline import Baseline
-from .reset.resetter import (
-    DatabaseResetter,
-    explain_errors,
-    get_resetter,
-    list_resetters,
-)
+from .reset.resetter import DatabaseResetter, explain_errors, get_resetter, list_resetters
 from .snapshot_source import start_from_snapshot
 
 
 class SnapshotTestCase(TransactionTestCase):
     """Tests that start from a development snapshot, migrated to the state of the code.
 
-    Attributes:
-        snapshot: The snapshot's name. Aliases that it has no copy of are as in other cases.
+    Aliases that it has no copy of are as in other cases.
     """
 
     snapshot: str
@@ -51,11 +45,7 @@ _with_data: WeakSet[type] = WeakSet()
 
 
 def start_class(cls: type) -> None:
-    """Put the databases that a test class may use to what it starts from.
-
-    Raises:
-        PgsnapError: That was not possible.
-    """
+    """Put the databases that a test class may use to what it starts from."""
     _with_data.discard(cls)
     for alias, resetter in list_resetters(cls):
         with explain_errors(strclass(cls), alias):
@@ -63,6 +53,23 @@ def start_class(cls: type) -> None:
             resetter.start(
                 _find_start(cls, alias, resetter), leave_sequences=issubclass(cls, TestCase)
             )
+
+
+def start_from_class_baselines(who: str) -> None:
+    """Put all databases to what classes start from by default."""
+    for alias, resetter in list_resetters():
+        with explain_errors(who, alias):
+            resetter.start()
+        clear_caches(alias)
+
+
+def adopt_states(who: str, cls: type | None = None) -> dict[str, Baseline]:
+    """Have classes start from what the databases are at now, and return it by alias."""
+    found = {}
+    for alias, resetter in list_resetters(cls):
+        with explain_errors(who, alias):
+            found[alias] = resetter.class_baseline = resetter.adopt_state()
+    return found
 
 
 def set_up_fixtures(cls: Any) -> None:
@@ -102,11 +109,7 @@ def tear_down_fixtures(self: Any) -> None:
 
 
 def repeat_failed_resets(cls: Any) -> None:
-    """Put back what could not be put back after the last test of a class.
-
-    Raises:
-        PgsnapError: It still cannot.
-    """
+    """Put back what could not be put back after the last test of a class."""
     for alias, resetter in list_resetters(cls):
         if resetter.has_failed:
             _reset(resetter, alias, strclass(cls))
@@ -164,7 +167,6 @@ def _find_start(cls: type, alias: str, resetter: DatabaseResetter) -> Baseline |
 
 
 def starts_flushed(cls: type) -> bool:
-    """Tell whether a class starts from what a flush leaves."""
     commits = issubclass(cls, TransactionTestCase) and not issubclass(cls, TestCase)
     return commits and not issubclass(cls, SnapshotTestCase) and test_config().baseline == "flushed"
 
@@ -201,11 +203,9 @@ def patch_method(owner: type, name: str, function: Any) -> None:
 
 
 def unpatch_methods() -> None:
-    """Give Django and unittest their own methods back."""
     _patches.close()
     _stock_methods.clear()
 
 
 def get_stock_method(owner: type, name: str) -> Any:
-    """Return the method that one of ours stands in for."""
     return _stock_methods[owner, name]

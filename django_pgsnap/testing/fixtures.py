@@ -16,38 +16,24 @@ class TestSnapshots:
     __test__ = False
 
     def __init__(self) -> None:
-        """Have taken none."""
         self._taken: list[str] = []
 
     def take(self, name: str | None = None) -> Snapshot:
-        """Take a snapshot; without a name it is ``snap1``, ``snap2``, ….
-
-        Raises:
-            PgsnapError: That was not possible.
-        """
+        """Take a snapshot; without a name it is ``snap1``, ``snap2``, …."""
         # No spare: a restore in the next moment would wait for it.
         snapshot = take(name, spare=False)
         self._taken.append(snapshot.name)
         return snapshot
 
     def restore(self, name: str | None = None) -> Snapshot:
-        """Put the test databases back to a snapshot, the latest by default.
-
-        Raises:
-            PgsnapError: That was not possible.
-        """
+        """Put the test databases back to a snapshot, the latest by default."""
         return restore(name)
 
     def undo(self) -> Undo:
-        """Bring back what the last restore replaced.
-
-        Raises:
-            PgsnapError: That was not possible.
-        """
+        """Bring back what the last restore replaced."""
         return undo()
 
     def end(self) -> None:
-        """Delete what was taken."""
         if self._taken:
             delete(*self._taken)
             self._taken.clear()

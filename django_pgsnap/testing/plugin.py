@@ -51,7 +51,6 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark."""
     config.addinivalue_line(
         "markers", "pgsnap(snapshot): have the test start from a development snapshot."
     )
@@ -191,11 +190,11 @@ def pgsnap_class(
     """
     if not _is_on():
         _fail("fixture pgsnap_class")
-    from . import pytest_hooks
+    from .cases import adopt_states
     from .pytest_hooks import restore_states
 
     with django_db_blocker.unblock():
-        before = pytest_hooks.adopt_states()
+        before = adopt_states("a class")
     yield django_db_blocker.unblock
     with django_db_blocker.unblock():
         restore_states(before)

@@ -11,19 +11,20 @@ from unittest.util import strclass
 
 from django.test import TransactionTestCase
 
-from ..connections.reconnect import clear_caches
 from .cases import (
+    adopt_states,
     has_own_start,
     patch_method,
     repeat_failed_resets,
     set_up_fixtures,
     start_class,
+    start_from_class_baselines,
     starts_flushed,
     tear_down_fixtures,
 )
 from .reset.baseline import Baseline
 from .reset.connections import watch_connections
-from .reset.resetter import explain_errors, list_resetters
+from .reset.resetter import list_resetters
 from .snapshot_source import start_from_snapshot
 
 # The development snapshot that tests start from now, empty for none.
@@ -37,48 +38,24 @@ def install() -> None:
     patch_method(TransactionTestCase, "_fixture_teardown", tear_down_fixtures)
 
 
-def adopt_states() -> dict[str, Baseline]:
-    """Have tests start from what the test databases are at now, and return it by alias.
-
-    Raises:
-        PgsnapError: That was not possible.
-    """
-    found = {}
-    for alias, resetter in list_resetters():
-        with explain_errors("a class", alias):
-            found[alias] = resetter.class_baseline = resetter.adopt_state()
-    return found
-
-
 def restore_states(before: dict[str, Baseline]) -> None:
-    """Put test databases back to what they were at.
-
-    Raises:
-        PgsnapError: That was not possible.
-    """
+    """Put test databases back to what they were at."""
     for alias, resetter in list_resetters():
         if alias in before:
             resetter.class_baseline = before[alias]
-    _start_from_class_baselines()
+    start_from_class_baselines("what comes next")
 
 
 def leave_class(cls: type) -> None:
-    """Put back what a class' tests started from, once the last of them is over.
-
-    Raises:
-        PgsnapError: That was not possible.
-    """
+    """Put back what a class' tests started from, once the last of them is over."""
     if has_own_start(cls):
-        _start_from_class_baselines()
+        start_from_class_baselines("what comes next")
 
 
 def start_from(snapshot: str, module: str = "", test: str = "") -> None:
-    """Have tests start from a development snapshot, or with an empty name no longer from any.
+    """Have the tests of a module, as this one, start from a development snapshot.
 
-    Args:
-        snapshot: Its name.
-        module: Name of the module of the test that needs it.
-        test: Name of that test.
+    With an empty name they no longer start from any.
 
     Raises:
         SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
@@ -88,7 +65,7 @@ def start_from(snapshot: str, module: str = "", test: str = "") -> None:
     if snapshot == _snapshot:
         return
     _snapshot = ""
-    _start_from_class_baselines()
+    start_from_class_baselines("what comes next")
     if snapshot:
         start_from_snapshot(type(test, (_Test,), {"__module__": module}), snapshot)
         _snapshot = snapshot
@@ -105,19 +82,9 @@ class _Test:
 
 
 def _set_up_fixtures(cls: Any) -> None:
-    """Stand in for ``TransactionTestCase._fixture_setup``."""
     repeat_failed_resets(cls)
     if not _snapshot and not has_own_start(cls):
-        for alias, resetter in list_resetters(cls):
-            with explain_errors(strclass(cls), alias):
-                resetter.class_baseline = resetter.adopt_state()
+        adopt_states(strclass(cls), cls)
         if starts_flushed(cls):
             start_class(cls)
     set_up_fixtures(cls)
-
-
-def _start_from_class_baselines() -> None:
-    for alias, resetter in list_resetters():
-        with explain_errors("what comes next", alias):
-            resetter.start()
-        clear_caches(alias)

@@ -16,15 +16,12 @@ from .databases.file_reads import file_reads
 
 
 class SnapshotRunnerMixin:
-    """Put before a runner's class, has its test databases cloned from templates."""
+    """Put before a runner's class, has its test databases cloned from templates.
+
+    What is wrong with them it says by a ``CommandError``.
+    """
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        """Make the test databases.
-
-        Raises:
-            CommandError: The app is not installed, a test database is in use by another run, or
-                the server refused something.
-        """
         try:
             _check_installed()
             with ExitStack() as undoing:
@@ -41,11 +38,6 @@ class SnapshotRunnerMixin:
         return old_config
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
-        """Have the test databases dropped, or keep them if that was asked for.
-
-        Raises:
-            CommandError: The server refused something.
-        """
         try:
             unittest_hooks.uninstall()
             super().teardown_databases(old_config, **kwargs)  # type: ignore[misc]

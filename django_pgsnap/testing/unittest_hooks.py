@@ -15,15 +15,17 @@ from unittest.util import strclass
 from django.test import TransactionTestCase
 
 from .cases import (
+    adopt_states,
     get_stock_method,
     patch_method,
     set_up_fixtures,
     start_class,
+    start_from_class_baselines,
     tear_down_fixtures,
     unpatch_methods,
 )
 from .reset.connections import unwatch_connections, watch_connections
-from .reset.resetter import close_resetters, explain_errors, list_resetters, use_run_baselines
+from .reset.resetter import close_resetters, use_run_baselines
 
 
 def _handle_class_set_up(self: Any, test: Any, result: Any) -> None:
@@ -43,34 +45,23 @@ def _handle_class_set_up(self: Any, test: Any, result: Any) -> None:
 def _handle_module_fixture(self: Any, test: Any, result: Any) -> None:
     """Have the classes of a module start from what its ``setUpModule`` makes."""
     name = type(test).__module__
+    who = "the module"
     is_next = name != self._get_previous_module(result)
     has_set_up = is_next and hasattr(sys.modules.get(name), "setUpModule")
     if is_next:
         use_run_baselines()
-    if has_set_up and not _succeeds(self, result, "setUpModule", name, _start_module):
+    if has_set_up and not _succeeds(
+        self, result, "setUpModule", name, lambda: start_from_class_baselines(who)
+    ):
         result._moduleSetUpFailed = True
         return
     get_stock_method(unittest.TestSuite, "_handleModuleFixture")(self, test, result)
     if (
         has_set_up
         and not result._moduleSetUpFailed
-        and not _succeeds(self, result, "setUpModule", name, _adopt_module)
+        and not _succeeds(self, result, "setUpModule", name, lambda: adopt_states(who))
     ):
         result._moduleSetUpFailed = True
-
-
-def _start_module() -> None:
-    """Put all databases to the baseline of the whole run, for a module to set them up."""
-    for alias, resetter in list_resetters():
-        with explain_errors("the module", alias):
-            resetter.start()
-
-
-def _adopt_module() -> None:
-    """Have the classes of a module start from what it has just set up."""
-    for alias, resetter in list_resetters():
-        with explain_errors("the module", alias):
-            resetter.class_baseline = resetter.adopt_state()
 
 
 def _succeeds(suite: Any, result: Any, method: str, owner: str, work: Callable[[], object]) -> bool:
