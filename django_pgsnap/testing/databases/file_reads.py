@@ -63,7 +63,6 @@ class FileReads:
     """
 
     def __init__(self) -> None:
-        """Have nothing noted yet."""
         self.files: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self.directories: defaultdict[str, set[str]] = defaultdict(set)
         self._written: set[str] = set()
@@ -92,7 +91,6 @@ class FileReads:
             self._unwrap()
 
     def note_file(self, path: str, reader: str = "") -> None:
-        """Note that a file is about to be read."""
         known = self.files[reader]
         if path not in known and path not in self._written and is_own_file(path):
             known[path] = digest_file(path)
@@ -111,10 +109,10 @@ class FileReads:
             # Of other modules that are imported later, what we wrap is in those they import.
             import sqlite3  # noqa: F401
         for module, names, tell in () if self._wrapped else _READING:
-            *outer, name = names.split(".")
+            outer, _, name = names.rpartition(".")
             owner: Any = sys.modules.get(module)
-            for each in outer:
-                owner = getattr(owner, each, None)
+            if outer:
+                owner = getattr(owner, outer, None)
             before = vars(owner).get(name) if owner is not None else None
             if isinstance(before, _Heard):  # what somebody had put over ours, and took away since
                 before = before.__wrapped__
@@ -135,7 +133,6 @@ class FileReads:
                 setattr(owner, name, before)
 
     def note_opened(self, reader: str, path: Any, *, writes: bool = False) -> None:
-        """Note that a file is about to be read, or written."""
         path = make_absolute(path)
         if not writes:
             self.note_file(path, reader)
@@ -156,31 +153,24 @@ class _Heard:
     __wrapped__: Any
 
     def __init__(self, function: Any, tell: _Tell) -> None:
-        """Look like the function."""
         update_wrapper(self, function)
         self._tell = tell
 
     def __call__(self, /, *arguments: Any, **named: Any) -> Any:
-        """Tell of the call, and do as the function does."""
         file_reads.hear(self._tell, sys._getframe(1), *arguments, **named)
         return self.__wrapped__(*arguments, **named)
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether it is the same function."""
         return bool(self.__wrapped__ == getattr(other, "__wrapped__", other))
 
     def __hash__(self) -> int:
-        """Return the function's."""
         return hash(self.__wrapped__)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Have the function copied, or pickled."""
         return getitem, ((self.__wrapped__,), 0)
 
 
 class _HeardMethod(_Heard):
-    """A method that Python reads by."""
-
     def __get__(self, instance: object, owner: object = None) -> Any:
         """Bind it, as whoever has wrapped it, too, does."""
         if instance is None:
@@ -245,11 +235,8 @@ _READING: Final[tuple[tuple[str, str, _Tell], ...]] = (
 def _find_reader(frame: FrameType, *, anybody: bool) -> str | None:
     """Return the project's file whose code reads; None for the import system, or for nobody's.
 
-    The import system looks everywhere, and what it finds shows when it runs.
-
-    Args:
-        frame: Where something is read.
-        anybody: Whether it counts, and as nobody's, whose code it is.
+    The import system looks everywhere, and what it finds shows when it runs. With *anybody*, all
+    other code counts, as nobody's.
     """
     place: FrameType | None = frame
     while place is not None:
@@ -265,7 +252,6 @@ def _find_reader(frame: FrameType, *, anybody: bool) -> str | None:
 
 
 def _list_named(program: Any, arguments: Any = (), directory: Any = None) -> Iterator[str]:
-    """Yield the files that a command line names."""
     given = [arguments] if isinstance(arguments, str | bytes | os.PathLike) else arguments or ()
     for words in (program, *given):
         for word in os.fsdecode(words or "").split():
@@ -277,7 +263,6 @@ def _list_named(program: Any, arguments: Any = (), directory: Any = None) -> Ite
 
 
 def make_absolute(path: str | bytes | os.PathLike[Any]) -> str:
-    """Return the absolute path of what may be none."""
     return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # the same
 
 

@@ -13,7 +13,9 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Final
 
@@ -59,7 +61,6 @@ class ImportReader:
     """Follows imports through the text of modules."""
 
     def __init__(self, executed: Mapping[str, set[int]]) -> None:
-        """Know which functions ran, by file and first line."""
         self._executed = executed
         self._modules = {
             str(module.__file__): (name, str(getattr(module, "__package__", None) or ""))
@@ -91,8 +92,7 @@ class ImportReader:
         return found
 
     def _count(self, found: Found) -> int:
-        known = (self._scopes, self._calls, self._getters, found["setting"])
-        return sum(map(len, known))
+        return sum(map(len, (self._scopes, self._calls, self._getters, found["setting"])))
 
     def _is_read(self, path: str) -> bool:
         name = self._modules.get(path, ("", ""))[0]
@@ -186,9 +186,9 @@ def _read_scopes(path: str, package: str) -> list[_Scope]:
             # Decorators and defaults are evaluated where the function is defined.
             waiting.extend((each, scope) for each in (*node.decorator_list, node.args))
             line = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-            decorators = [_dotted_name(each) for each in node.decorator_list]
-            scope.calls.update(name.rpartition(".")[2] for name in decorators)
-            scope = _Scope(name=node.name, line=line, is_cached="cache" in str(decorators).lower())
+            scope.calls.update(map(_name_of, node.decorator_list))
+            decorators = str([_dotted_name(each) for each in node.decorator_list]).lower()
+            scope = _Scope(name=node.name, line=line, is_cached="cache" in decorators)
             scopes.append(scope)
             waiting.extend((each, scope) for each in node.body)
         elif isinstance(node, ast.If) and _name_of(node.test) == "TYPE_CHECKING":
@@ -204,21 +204,21 @@ def _read_scopes(path: str, package: str) -> list[_Scope]:
 
 
 def _note(node: ast.AST, scope: _Scope, package: str) -> None:
-    """Note what a node of a syntax tree says by itself."""
     if isinstance(node, ast.Import):
         scope.imports.update(alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-        base = _absolute(package, node.level, node.module or "")
-        names = [alias.name for alias in node.names]
-        scope.imports.update((base, *(f"{base}.{name}" for name in names)))
-        scope.settings.update(names if base == settings.SETTINGS_MODULE else ())
+        with suppress(ImportError):  # relative, in a module that is not loaded
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            names = [alias.name for alias in node.names]
+            scope.imports.update((base, *(f"{base}.{name}" for name in names)))
+            scope.settings.update(names if base == settings.SETTINGS_MODULE else ())
     elif isinstance(node, ast.Attribute) and node.attr.isupper():
         scope.settings.add(node.attr)
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         if node.value.isupper() and node.value.isidentifier():
             scope.quoted.add(node.value)
     elif isinstance(node, ast.ClassDef):
-        scope.calls.update(_name_of(each) for each in node.decorator_list)
+        scope.calls.update(map(_name_of, node.decorator_list))
     elif isinstance(node, ast.Call):
         _note_call(node, scope, package)
     elif isinstance(node, ast.Subscript):
@@ -237,7 +237,6 @@ def _note_call(node: ast.Call, scope: _Scope, package: str) -> None:
 
 
 def _note_name(asked: str, name: ast.expr, scope: _Scope) -> None:
-    """Note the name that something is asked for, or that a scope asks the environment for it."""
     if isinstance(name, ast.Constant):
         if isinstance(name.value, str | bytes):
             scope.asked.add((asked, os.fsdecode(name.value)))
@@ -246,7 +245,6 @@ def _note_name(asked: str, name: ast.expr, scope: _Scope) -> None:
 
 
 def _name_of(node: ast.expr) -> str:
-    """Return a name, or that of an attribute."""
     return _dotted_name(node).rpartition(".")[2]
 
 
@@ -255,11 +253,3 @@ def _dotted_name(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return f"{_dotted_name(node.value)}.{node.attr}"
     return _dotted_name(node.func) if isinstance(node, ast.Call) else getattr(node, "id", "")
-
-
-def _absolute(package: str, level: int, module: str) -> str:
-    if not level:
-        return module
-    parts = package.split(".")
-    parts = parts[: len(parts) - level + 1]
-    return ".".join([*parts, module] if module else parts)
