@@ -30,7 +30,6 @@ class WorkerCreation(BaseDatabaseCreation):
     """Registers the test databases that workers and mirrors are led to."""
 
     def setup_worker_connection(self, _worker_id: int) -> None:
-        """Lead a worker's alias to its own clone."""
         before = str(self.connection.settings_dict["NAME"])
         super().setup_worker_connection(_worker_id)
         own_databases.register_worker_database(self.connection.alias, before)
@@ -38,7 +37,6 @@ class WorkerCreation(BaseDatabaseCreation):
         unittest_hooks.install()
 
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
-        """Lead an alias to the test database of another one."""
         source = str(self.connection.settings_dict["NAME"])
         super().set_as_test_mirror(primary_settings_dict)
         own_databases.register_mirror(self.connection.alias, source)
@@ -54,7 +52,6 @@ class SnapshotCreation(WorkerCreation):
         serialize: bool | None = _SERIALIZES,
         keepdb: bool = False,
     ) -> str:
-        """Make the test database, and lead the alias there."""
         name = str(self._get_test_db_name())  # type: ignore[attr-defined]
         with setup.claim_slot(self.connection, name, get_source(self.connection)) as slot:
             found = slot.find_present()
@@ -97,7 +94,6 @@ class SnapshotCreation(WorkerCreation):
     def clone_test_db(
         self, suffix: str, verbosity: int = 1, autoclobber: bool = False, keepdb: bool = False
     ) -> None:
-        """Make a worker's test database."""
         original = own_databases.find_own_database(self.connection.alias)
         if original is None:
             super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
@@ -116,7 +112,6 @@ class SnapshotCreation(WorkerCreation):
         keepdb: bool = False,
         suffix: str | None = None,
     ) -> None:
-        """Give a test database up."""
         given = self.connection.settings_dict if suffix is None else None
         name = str((given or self.get_test_db_clone_settings(str(suffix)))["NAME"])
         super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
@@ -149,8 +144,7 @@ class SnapshotCreation(WorkerCreation):
 def install(hear: Tell | None = None) -> None:
     """Have the PostgreSQL aliases' test databases made here from now on, in this thread.
 
-    Args:
-        hear: Is told what Django's own would print, for a runner that prints in its own way.
+    What Django's own would print *hear* is told instead, for a runner that prints in its own way.
     """
     global _hear  # noqa: PLW0603  # one process has one run
     _hear = hear
@@ -159,7 +153,6 @@ def install(hear: Tell | None = None) -> None:
 
 
 def uninstall() -> None:
-    """Leave test databases to Django again."""
     _put_back()
     own_databases.withdraw_announcement()
 

@@ -99,11 +99,7 @@ def turn_into_test_database(
 
 
 def drop_test_database(session: Session, name: str) -> None:
-    """Drop a test database whose lock is held, or that nobody else can know of.
-
-    Raises:
-        DatabaseBusyError: Somebody is connected to it.
-    """
+    """Drop a test database whose lock is held, or that nobody else can know of."""
     wait_until_backends_gone(session, [name])
     try:
         session.execute(drop_database(name))
@@ -115,9 +111,6 @@ def drop_in_background(server: Server, name: str) -> None:
     """Have the server drop a test database by itself, since that makes it write to the disk.
 
     Its name is free at once: a run that knows nothing of us may want it in the next moment.
-
-    Raises:
-        DatabaseBusyError: Somebody is connected to it.
     """
     with server.session("clearing up") as session:
         if not try_acquire_lock(session, run_lock_key(name)):

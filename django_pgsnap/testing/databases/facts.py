@@ -92,9 +92,8 @@ class SourceCounters:
 class Facts:
     """What a test database that is migrated now would depend on.
 
-    Attributes:
-        digests: A digest of each fact, by what it is called in messages.
-        counters: Those of the database that it is cloned from before it is migrated.
+    The digests are by what each fact is called in messages. The counters are those of the database
+    that it is cloned from before it is migrated.
     """
 
     digests: dict[str, str]

@@ -75,23 +75,16 @@ class SavedMeanwhileError(ConfigurationError):
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """What a template was made from.
+    """What a template was made from: digests of what was used, by kind and name.
 
-    Attributes:
-        uses: Digests of what was used, by kind and name.
-        counters: Those of the database that it was cloned from before it was migrated.
+    The counters are those of the database that it was cloned from before it was migrated.
     """
 
     uses: Mapping[tuple[str, str], str]
     counters: SourceCounters
 
     def find_change(self, facts: Facts, *, with_files: bool = True) -> str | None:
-        """Return what has changed since, None if nothing has.
-
-        Args:
-            facts: Those that count now.
-            with_files: Whether files are compared, too.
-        """
+        """Return what has changed since, None if nothing has."""
         if not facts.counters.show_no_writer_since(self.counters):
             return "somebody wrote into the database that new ones are cloned from"
         looks: dict[str, Callable[[str], str | None]] = {**_LOOKS, "fact": facts.digests.get}
@@ -166,7 +159,6 @@ def _mask(data: bytes, nonce: bytes) -> bytes:
 
 
 def _list_uses(facts: Facts, listening: list[_Listener]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield what was used, with the digest of each."""
     noted = observer.noted
     modules = set(noted["module"])
     if "ROOT_URLCONF" in noted["setting"]:
@@ -204,7 +196,6 @@ def _list_uses(facts: Facts, listening: list[_Listener]) -> Iterator[tuple[tuple
 
 
 def _fields_without_migrations() -> Iterator[Any]:
-    """Yield what tables of apps without migrations are made of."""
     for model in list_unmigrated_models():
         options = model._meta
         yield from (*options.local_fields, *options.indexes, *options.constraints)

@@ -180,7 +180,6 @@ def mark_unfinished(connection: BaseDatabaseWrapper, name: str) -> None:
 
 
 def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase, *, keep: bool) -> None:
-    """Make a worker's clone of a test database."""
     session = slot.session
     state = find_database(session, original.name)
     recording = state.comment.recording if state and state.comment else ""

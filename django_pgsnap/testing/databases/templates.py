@@ -136,17 +136,11 @@ def publish_or_tell(
 def publish_template(
     session: Session, database: str, wanted: Wanted, recording: str
 ) -> TemplateRecord:
-    """Keep the state of a migrated test database as a template.
+    """Keep the state of a migrated test database, which nobody is connected to, as a template.
 
     1. The test database is cloned, shut. If it stops here, the next run drops the clone.
     2. One transaction gives the clone its name and comment.
     3. What is too old, or beyond the number to keep, is dropped, unless it is in use.
-
-    Args:
-        session: The session of this process that holds the locks.
-        database: Name of the test database, which nobody is connected to.
-        wanted: What it is a template for.
-        recording: What it was made from, sealed.
     """
     unfinished = make_shut_clone(session, database)
     now = datetime.now(UTC)

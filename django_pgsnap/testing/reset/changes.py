@@ -60,12 +60,12 @@ TableCounters = Mapping[int, RelationCounter]
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What was written between two readings of the counters, and not rolled back.
+    """What was written between two readings of the counters, and not rolled back, by oids.
 
     Attributes:
-        catalogs: Oids of the system catalogs, which DDL and large objects write to.
-        created: Oids of the tables, views and sequences that were not there before.
-        sequences: Oids of the sequences that may have moved.
+        catalogs: System catalogs, which DDL and large objects write to.
+        created: Tables, views and sequences that were not there before.
+        sequences: Sequences that may have moved.
         rows: How many rows were written in the tables.
     """
 
@@ -220,11 +220,7 @@ def read_user_objects(inside: Session) -> frozenset[int]:
 
 
 def drop_new_objects(inside: Session, old: Collection[int]) -> bool:
-    """Drop objects that were not there before, and what depends on them; tell if there were any.
-
-    Raises:
-        psycopg.Error: Our role may not.
-    """
+    """Drop objects that were not there before, and what depends on them; tell if there were any."""
     found = inside.rows(_OBJECTS, [list(old)])
     inside.execute(
         sql.SQL("; ").join(

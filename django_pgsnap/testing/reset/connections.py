@@ -35,15 +35,13 @@ _wrappers: WeakValueDictionary[int, BaseDatabaseWrapper] = WeakValueDictionary()
 # A fork has its parent's connections, but not the threads: to close one would end the parent's.
 os.register_at_fork(after_in_child=_wrappers.clear)
 
-_UID: Final = "django_pgsnap.testing.reset.connections"
-
 
 def watch_connections() -> None:
-    connection_created.connect(_note_connection, dispatch_uid=_UID)
+    connection_created.connect(_note_connection)
 
 
 def unwatch_connections() -> None:
-    connection_created.disconnect(dispatch_uid=_UID)
+    connection_created.disconnect(_note_connection)
     _wrappers.clear()
 
 

@@ -77,7 +77,6 @@ class DatabaseResetter:
     """Puts one test database back to the baselines that tests start from.
 
     Attributes:
-        alias: The alias by which we work on it.
         run_baseline: What it was like when the run began.
         class_baseline: What classes start from by default.
         current: What tests start from now.
