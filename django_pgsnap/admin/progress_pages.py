@@ -49,6 +49,9 @@ _STATUSES: Final[Mapping[type[PgsnapError], HTTPStatus]] = {
     NotEnabledError: HTTPStatus.FORBIDDEN,
     ServerUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+# Such pages ask by themselves who is there: that may not need a database, and says why somebody is
+# there no more.
+_PUBLIC: Final = (csrf_exempt, login_not_required, never_cache)
 _LEVELS: Final = {name: level for level, name in messages.constants.DEFAULT_TAGS.items()}
 
 
@@ -115,7 +118,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         set_progress_cookie(response, job.token, page, secure=request.is_secure())
         return response
 
-    @method_decorator(require_safe)
+    @method_decorator([*_PUBLIC, require_safe])
     def progress_view(self, request: HttpRequest, token: str) -> HttpResponse:
         """Show how an operation is going, or how it ended.
 
@@ -141,7 +144,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
                 return response
         return self.admin_site.admin_view(self._watch)(request, token, progress)
 
-    @method_decorator(require_POST)
+    @method_decorator([*_PUBLIC, require_POST])
     def cancel_view(self, request: HttpRequest, token: str) -> HttpResponse:
         """Have whoever started an operation stop it."""
         if not has_progress_cookie(request, token):
@@ -189,10 +192,6 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
     def _show(self, request: HttpRequest, progress: Progress, token: str) -> TemplateResponse:
         cancelled = token if has_progress_cookie(request, token) else ""
         return self.render(request, "progress", progress.title, progress=progress, token=cancelled)
-
-
-def make_public(view: View) -> View:
-    return csrf_exempt(login_not_required(never_cache(view)))
 
 
 def _is_poll(request: HttpRequest) -> bool:

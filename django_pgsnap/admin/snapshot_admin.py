@@ -35,7 +35,7 @@ from .actions import ERROR_FIELDS, Action, BringBack, Delete, Restore, Take
 from .background import AdminError, release_connections
 from .changelist import SnapshotRows
 from .forms import SnapshotForm
-from .progress_pages import ProgressPages, View, make_public
+from .progress_pages import ProgressPages, View
 from .text import (
     describe_error,
     describe_live,
@@ -89,10 +89,8 @@ class SnapshotAdmin(ProgressPages):
             ("undo/<slug:set_id>/", "undo", self.admin_site.admin_view(self.undo_view)),
             ("<slug:set_id>/restore/", "restore", self.admin_site.admin_view(self.restore_view)),
             ("<slug:set_id>/diff/", "diff", self.admin_site.admin_view(self.diff_view)),
-            # These ask by themselves who is there: that may not need a database, and says why
-            # somebody is there no more.
-            ("progress/<slug:token>/", "progress", make_public(self.progress_view)),
-            ("progress/<slug:token>/cancel/", "cancel", make_public(self.cancel_view)),
+            ("progress/<slug:token>/", "progress", self.progress_view),
+            ("progress/<slug:token>/cancel/", "cancel", self.cancel_view),
         ]
         prefix = f"{self.opts.app_label}_{self.opts.model_name}"
         patterns = [path(route, view, name=f"{prefix}_{name}") for route, name, view in own]

@@ -81,9 +81,13 @@ def print_status(out: Console, status: Status, code: KnownMigrations) -> None:
     _say(out, describe_occupied(overview))
 
 
+def _add_row(table: Table, *cells: str) -> None:
+    # A plain str would be taken for markup.
+    table.add_row(*(Text(printable(cell)) for cell in cells))
+
+
 def _say(out: Console, sentences: Iterable[str], style: str = "") -> None:
     for sentence in sentences:
-        # A plain str would be taken for markup.
         out.print(Text(printable(sentence), style=style))
 
 
@@ -138,15 +142,10 @@ def print_undos(out: Console, undos: Sequence[Undo]) -> None:
     for heading in ("N", "Replaced", "By", "Holds", "Size", "Databases"):
         table.add_column(heading, no_wrap=heading != "Databases")
     for number, undo in enumerate(undos, 1):
-        cells = (
-            str(number),
-            format_ago(undo.taken_at),
-            "undo" if undo.by_undo else f"restore of {undo.name}",
-            describe_kept_state(undo),
-            format_size(undo.size_bytes),
-            ", ".join(undo.aliases),
-        )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        by = "undo" if undo.by_undo else f"restore of {undo.name}"
+        size, aliases = format_size(undo.size_bytes), ", ".join(undo.aliases)
+        ago, holds = format_ago(undo.taken_at), describe_kept_state(undo)
+        _add_row(table, str(number), ago, by, holds, size, aliases)
     out.print(table)
 
 
@@ -156,7 +155,7 @@ def print_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for label, value in _details(snapshot, drift):
-        grid.add_row(Text(label), Text(printable(value)))
+        _add_row(grid, label, value)
     out.print(grid)
 
 
@@ -225,7 +224,7 @@ def _table(out: Console, overview: Overview, code: KnownMigrations, *, everyone:
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(Text(printable(row[heading])) for heading in headings))
+        _add_row(table, *(row[heading] for heading in headings))
     return table
 
 
@@ -263,7 +262,7 @@ def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
         record, name = member.record, member.database.name
         copied = f"copied by {record.strategy or 'other means'} on PostgreSQL {record.postgresql}"
         where = f"{record.source}, {copied} to {name} ({format_size(record.size_bytes)})"
-        yield f"Alias {printable(member.alias)}", where
+        yield f"Alias {member.alias}", where
 
 
 def _paragraph(finding: Finding) -> str:
@@ -324,13 +323,8 @@ def _diff_table(found: Diff, *, several: bool) -> Table:
         table.add_column(heading, justify="right", style=style)
     table.add_column("Columns that changed", overflow="fold")
     for each in found.tables:
-        counts = (each.added, each.removed, each.changed)
-        columns = ", ".join(printable(name) for name in each.changed_columns)
-        table.add_row(
-            Text(_title(each, several=several)),
-            *(Text(f"{count:,}" if count else "") for count in counts),
-            Text(columns),
-        )
+        counts = (f"{n:,}" if n else "" for n in (each.added, each.removed, each.changed))
+        _add_row(table, _title(each, several=several), *counts, ", ".join(each.changed_columns))
     return table
 
 
