@@ -43,7 +43,7 @@ def format_duration(seconds: float) -> str:
 def read_facts(of: Snapshot | Undo) -> dict[str, str]:
     """Return the name, the moment and the size, for sentences about it."""
     moment, size = format_moment(of.taken_at), format_size(of.size_bytes)
-    return {"name": printable(of.name), "moment": moment, "size": size}
+    return {"name": of.name, "moment": moment, "size": size}
 
 
 def describe_error(error: PgsnapError) -> SafeString:
@@ -83,7 +83,7 @@ def describe_undo(undo: Undo) -> str:
     if undo.based_on:
         text = _("“%s” as restored") if undo.is_unwritten else _("“%s” and your work since")
         holds = text % printable(undo.based_on)
-    facts = {"holds": holds, **read_facts(undo)}
+    facts = {**read_facts(undo), "holds": holds, "name": printable(undo.name)}
     if undo.by_undo:
         return _("%(holds)s, until an undo on %(moment)s (%(size)s)") % facts
     return _("%(holds)s, until the restore of “%(name)s” on %(moment)s (%(size)s)") % facts
