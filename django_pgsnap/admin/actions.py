@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from django import forms
@@ -58,13 +58,13 @@ class Action:
     button: Any
     replaces_live: ClassVar[bool] = True
 
-    def __init__(self, title: str, aliases: Sequence[str] | None = None) -> None:
+    def __init__(self, title: str, aliases: Sequence[str] = ()) -> None:
         self.title, self.aliases = title, aliases
 
     @cached_property
     def preview(self) -> Preview:
         """What it would meet on the live databases."""
-        return preview(databases=self.aliases)
+        return preview(databases=self.aliases or None)
 
     def describe_consequences(self) -> list[str]:
         """Return what will happen, a sentence each."""
@@ -72,7 +72,7 @@ class Action:
 
     def build_form(self, data: Any = None) -> forms.Form:
         """Return the form, filled with these data."""
-        return RestoreForm(data)
+        return RestoreForm(data, restored=self.aliases)
 
     def perform(self, values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
         """Do it, and return why the visitor has to sign in again, empty where they need not."""
@@ -133,7 +133,7 @@ class _Replacement(Action):
         about, told, done = self._replace(
             wait_s=values["wait_s"], force=values["force"], reporter=out, last_look=session.look
         )
-        signed_out = session.arrive()
+        signed_out = session.arrive(about.aliases)
         out.tell("success", told)
         _log(session, CHANGE, about, done, out)
         return signed_out
@@ -161,7 +161,7 @@ class Restore(_Replacement):
             self._describe_duration(),
             _describe_kept() if config().undo else lost,
             *self._describe_drift(),
-            *_describe_logins(),
+            *_describe_logins(self.aliases),
         ]
 
     def _replace(self, **options: Any) -> tuple[Snapshot, str, str]:
@@ -210,7 +210,7 @@ class BringBack(_Replacement):
             _("This becomes live again: %s.") % describe_undo(self._undo),
             _("It takes milliseconds."),
             _describe_kept(),
-            *_describe_logins(),
+            *_describe_logins(self.aliases),
         ]
 
     def _replace(self, **options: Any) -> tuple[Undo, str, str]:
@@ -247,14 +247,14 @@ def _describe_kept() -> str:
     return text % {"count": count}
 
 
-def _describe_logins() -> list[str]:
+def _describe_logins(restored: Collection[str]) -> list[str]:
     lines = [
         _(
             "Users, passwords and permissions come back as they were then: whoever was a superuser "
             "is one again, and whoever came later is not there."
         )
     ]
-    if do_sessions_outlive_restores():
+    if do_sessions_outlive_restores(restored):
         lines.append(_("Others stay logged in where they are there with the same password."))
     elif config().keep_sessions:
         lines.append(_("Logins of others come back, too, also those that have ended since."))

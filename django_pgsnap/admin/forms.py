@@ -83,9 +83,10 @@ class RestoreForm(WaitForm):
         ),
     )
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if not do_sessions_outlive_restores():
+    def __init__(self, data: Any, *, restored: Collection[str]) -> None:
+        """Ask what matters where these aliases are restored."""
+        super().__init__(data)
+        if not do_sessions_outlive_restores(restored):
             del self.fields["keep_ids_unique"]
 
 

@@ -12,6 +12,7 @@ another user who is given the same id.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
@@ -30,6 +31,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ..conf import config
+from ..postgres.targets import aliases_sharing_database
 
 
 class SessionTransfer:
@@ -65,14 +67,20 @@ class SessionTransfer:
             if self._recognised(data) is not None:
                 self._data, self._holds = data, True
 
-    def arrive(self) -> str:
-        """Carry the session over to the database that is live now, or end it and return why."""
+    def arrive(self, restored: Collection[str]) -> str:
+        """Carry the session over to the databases that are live now, or end it and return why.
+
+        Args:
+            restored: The aliases that have been restored.
+        """
         if self._last_id is not None:
             go_on = f"SELECT pg_catalog.setval({_SEQUENCE}, GREATEST(%(last_id)s, {_LAST_ID}))"
             _ask_users(go_on, last_id=self._last_id)
-        if not config().keep_sessions and isinstance(self._session, DatabaseSession):
+        session = self._session
+        if not config().keep_sessions and isinstance(session, DatabaseSession):
             with suppress(Error):
-                _rows_of(self._session).exclude(pk=self._session.session_key).delete()
+                if _are_in(type(session), restored):
+                    _rows_of(session).exclude(pk=session.session_key).delete()
         self.user = None
         if not self._is_by_session:
             return ""
@@ -126,10 +134,17 @@ class _Copy(dict[str, Any]):
         """Keep the key: the session itself gets a new one at its next request."""
 
 
-def do_sessions_outlive_restores() -> bool:
-    """Tell whether sessions are kept elsewhere than in the database alone."""
+def do_sessions_outlive_restores(restored: Collection[str]) -> bool:
+    """Tell whether sessions are kept elsewhere than in databases that are restored alone."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
-    return not issubclass(store, DatabaseSession) or issubclass(store, CachedDatabaseSession)
+    return not _are_in(store, restored) or issubclass(store, CachedDatabaseSession)
+
+
+def _are_in(store: type[SessionBase], aliases: Collection[str]) -> bool:
+    """Tell whether sessions are kept in one of the databases that these aliases lead to."""
+    return issubclass(store, DatabaseSession) and router.db_for_write(
+        store.get_model_class()
+    ) in aliases_sharing_database(aliases)
 
 
 _SEQUENCE: Final = "%(sequence)s::pg_catalog.regclass"

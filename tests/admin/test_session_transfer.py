@@ -299,6 +299,21 @@ def test_only_the_own_session_is_carried_over(live: str) -> None:
     assert [user.username for user in User.objects.all()] == ["ada"]
 
 
+def test_sessions_in_a_database_that_is_not_restored(lives: dict[str, str]) -> None:
+    """A restore of another database ends nobody's session."""
+    client = visit(account("ada", is_superuser=True))
+    other = visit(account("bob", is_superuser=True))
+    connection.close()
+    snapshot = take(databases=["other"], spare=False)
+
+    page_says = text(client.get(of("restore", snapshot)))
+    confirm(client, of("restore", snapshot))
+
+    assert "Others stay logged in" in page_says
+    assert not is_at_login(client)
+    assert not is_at_login(other)
+
+
 def test_session_of_the_snapshot_becomes_the_present_one(live: str) -> None:
     """A session that was there at the take is brought up to date."""
     snapshot_with("ada")
