@@ -27,13 +27,7 @@ from ..snapshots.undo import undo
 from .background import ProgressReporter
 from .forms import RestoreForm, TakeForm
 from .session_transfer import SessionTransfer, do_sessions_outlive_restores
-from .text import (
-    describe_duration,
-    describe_snapshot,
-    describe_undo,
-    format_duration,
-    read_facts,
-)
+from .text import describe_duration, describe_snapshot, describe_undo, format_duration, read_facts
 
 # At which field of the form an error stands.
 ERROR_FIELDS: Final[Mapping[type[PgsnapError], str]] = {

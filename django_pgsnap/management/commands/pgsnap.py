@@ -118,8 +118,7 @@ class Command(SubcommandsBase):
         with self._reporter() as reporter:
             undone = undo_restore(number, reporter=reporter, **options)
         self._print_result(
-            f"Brought back what was live until {format_ago(undone.taken_at)}.",
-            undo_facts(undone),
+            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts(undone)
         )
         live = f"Live: {describe_kept_state(undone)}, brought back by undo."
         self._tell_more([live, *describe_next_undo(reporter.overview)])
