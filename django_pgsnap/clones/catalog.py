@@ -43,7 +43,6 @@ class Database(Generic[RecordT_co]):
             others can make our role one.
         is_shut: Whether no client may connect: neither allowed nor any slot left.
         is_valid: False after a ``DROP DATABASE`` that was interrupted.
-        record: What its comment says, None if it is not one of ours.
     """
 
     oid: int
@@ -98,7 +97,6 @@ class Catalog:
     """The databases of a server at one moment, and what they are to us.
 
     Attributes:
-        databases: All of them, by name.
         spares: Those that can be used, by the identity of the copy that each is a clone of.
     """
 
@@ -155,10 +153,6 @@ class Catalog:
 
         Whoever owns a database can imitate a record, but not the owner that is written down there.
         So each is a part of the sets whose other parts tell of their parts what it tells.
-
-        Args:
-            kind: Which sets are meant.
-            system: Identifier of this server.
         """
         return [
             database
@@ -183,11 +177,8 @@ class Catalog:
 
         That is: unfinished databases, those to drop, spares whose copy or template is gone,
         templates made of a snapshot that is gone, and what a ``DROP DATABASE`` was interrupted on.
-        Whoever drops one must hold its lock, which says that nobody is still at work on it.
-
-        Args:
-            sources: The live databases whose owners we trust, beside our own role.
-            live_names: Every name in ``DATABASES``; never among the result.
+        Beside our own role, only owners of the source databases are trusted. Whoever drops one must
+        hold its lock, which says that nobody is still at work on it.
         """
         owners = {self.databases[name].owner for name in sources if name in self.databases}
         spared = set(live_names)
@@ -219,7 +210,6 @@ class Catalog:
         )
 
     def _is_right(self, database: AnyDatabase) -> bool:
-        """Tell whether a database is what its name says, as far as can be seen."""
         if database.name in self._names.spares:
             original = self._original(database)
             return original is not None and self._is_right(original)

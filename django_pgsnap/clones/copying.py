@@ -55,11 +55,6 @@ def copy_databases(
     Sessions on the live databases are ended first, and kept away meanwhile. If a clone fails, the
     others are cancelled, and those that were complete are dropped.
 
-    Args:
-        jobs: The clones to make.
-        reporter: Who hears for whom it waits, and how far it is.
-        step: What to call it; empty for what is copied.
-
     Raises:
         DatabaseBusyError: Sessions stayed on a live database.
         CopyFailedError: The server gave up, for lack of disk space for instance.
@@ -79,8 +74,6 @@ def copy_databases(
 
 
 class _Attempt:
-    """One try at making all clones."""
-
     def __init__(self, jobs: Sequence[CopyJob], reporter: Reporter) -> None:
         self._jobs = jobs
         self._reporter = reporter
@@ -141,7 +134,6 @@ class _Attempt:
         )
 
     def _estimated_bytes(self) -> int | None:
-        """Return how much is copied by now, going by earlier copies; None where there were none."""
         if not all(job.bytes_per_s for job in self._jobs):
             return None
         self._copying_since = self._copying_since or time.monotonic()
@@ -263,12 +255,7 @@ class CopyBarrier:
         self.is_open = not self._jobs
 
     def __enter__(self) -> Self:
-        """Shut it.
-
-        Raises:
-            LockNotAvailable: Others have not committed what they changed of a database in time.
-            ServerUnavailableError: A server has no room for another session.
-        """
+        """Shut it."""
         with ExitStack() as stack:
             for server, jobs in self._jobs.items():
                 wait_s = max(_remaining_s(job) for job in jobs)
@@ -287,12 +274,7 @@ class CopyBarrier:
         self._stack.close()
 
     def open_if_still(self) -> None:
-        """Let the copies begin, if the databases are still.
-
-        Raises:
-            NotStillError: It is time to let the clients go on that queue meanwhile.
-            OperationalError: The session that holds a database is lost; its copy may have begun.
-        """
+        """Let the copies begin, if the databases are still."""
         nobody_can_come = all(_nobody_can_come(jobs) for jobs in self._jobs.values())
         # Looked at second: who has ended starting since is seen here.
         present = [each for jobs in self._jobs.values() for each in _present(jobs)]
@@ -307,11 +289,7 @@ class CopyBarrier:
             self._holders.pop().execute(sql.SQL("ROLLBACK"))
 
     def check(self, errors: Sequence[BaseException | None]) -> None:
-        """Refuse copies that were made though the barrier was shut.
-
-        Raises:
-            NotStillError: The session that held their databases was ended.
-        """
+        """Refuse copies that were made though the barrier was shut: its sessions were ended."""
         if not self.is_open and not any(errors):
             raise NotQuietError
 

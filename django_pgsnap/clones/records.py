@@ -179,12 +179,6 @@ class Record:
         set_id: What all parts of the same snapshot, or of the same undo, share.
         parts: What each of them is; the same in all of them.
         name: The snapshot's name; for an undo, that of the restore it belongs to.
-        alias: The alias in ``DATABASES`` at that time.
-        source: The live database's name.
-        taken_at: When, in UTC.
-        strategy: How it was copied, or empty.
-        seconds: How long copying took.
-        comment: The live database's own comment, None without one.
         connection_limit: The live database's connection limit, -1 for none.
     """
 
@@ -217,13 +211,9 @@ class CopyRecord(Record):
     """One database's part of a snapshot.
 
     Attributes:
-        pinned: Whether pruning must leave it.
         clone_rate: Bytes per second that the strategy ``clone`` last copied here; 0 for unknown.
         file_copy_rate: The same of the strategy ``file_copy``.
-        git_branch: Branch of the project's code, or empty.
-        git_commit: Commit of the project's code, or empty.
         migrations: Applied migrations as (app, name), sorted.
-        knows_migrations: Whether these could be read.
     """
 
     kind = "copy"
@@ -248,20 +238,15 @@ class CopyRecord(Record):
 class UndoRecord(Record):
     """One database's part of a state that a restore or an undo replaced.
 
+    What begins with ``successor_`` tells of the database that took its place, at that moment. -1
+    counts and an oid of 0 are unknown.
+
     Attributes:
-        by_undo: Whether an undo replaced it rather than a restore.
         based_on: The snapshot that it was restored from, or empty.
         clone_of: Identity of the copy that it is a clone of, where the server has counted no row
             that was written since, or empty.
         copy_of: The same, where it has counted no session and no transaction either.
-        successor_oid: Oid of the database that took its place, 0 for unknown.
-        successor_clone_of: What this one was a clone of; see ``clone_of``.
-        successor_copy_of: The same for ``copy_of``.
-        successor_based_on: The snapshot that this one was restored from, or empty.
         statistics_epoch: Since when the server has counted what happens in this one.
-        successor_sessions: How many sessions it had had by then, -1 for unknown.
-        successor_transactions: How many transactions.
-        successor_rows: How many rows had been written in it.
     """
 
     kind = "undo"
@@ -286,7 +271,6 @@ class TemplateRecord(Record):
 
     Attributes:
         snapshot: Identity of the snapshot's copy that it was made of, or empty.
-        used_at: When a test run last cloned it.
         used_by: The run of pytest-xdist that did, or empty.
         recording: What it was made from, sealed.
     """
@@ -301,11 +285,7 @@ class TemplateRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """A clone of a snapshot that ``pgsnap run`` made for a command.
-
-    Attributes:
-        kept: Whether it stays when the command is done.
-    """
+    """A clone of a snapshot that ``pgsnap run`` made for a command."""
 
     kind = "run"
 

@@ -80,14 +80,7 @@ def choose_strategy(
     *,
     relations: int = 0,
 ) -> Strategy:
-    """Return the quickest strategy that the server has for a database.
-
-    Args:
-        session: A maintenance session.
-        size_bytes: What there is to copy; None where that is not known.
-        rates: How fast the server copied files before.
-        relations: How many tables, indexes and sequences the database has.
-    """
+    """Return the quickest strategy that the server has for a database; its size may be unknown."""
     most = WAL_LOG_MAX_BYTES + max(relations - _OWN_RELATIONS, 0) * _BYTES_PER_RELATION
     if (
         size_bytes is not None

@@ -35,8 +35,6 @@ class TestDatabaseComment:
     Attributes:
         database: The database's name. A comment with another name came along with a rename.
         source: Name of the database that its alias leads to outside of tests.
-        complete: Whether it is migrated.
-        kept: Whether its run was told to keep it.
         recording: What it was made from, sealed; empty where it is not kept, or nothing was noted.
     """
 
@@ -55,7 +53,6 @@ class FoundDatabase:
     """A database that is there under a test database's name.
 
     Attributes:
-        comment: Its comment, None if it is not a test database of ours.
         broken: Whether a DROP of it was interrupted, after which it can only be dropped.
     """
 

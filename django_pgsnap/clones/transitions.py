@@ -61,9 +61,7 @@ class CopyJob:
     """A clone to make.
 
     Attributes:
-        size_bytes: How large the source is.
         session: The session that makes it, and holds the lock of its name.
-        watcher: Another session on the same server, to look at it meanwhile.
         terminator: Keeps the source empty; None where the source is shut anyway.
         bytes_per_s: How fast the server copied before, to estimate progress by; 0 for unknown.
     """
@@ -167,8 +165,6 @@ class Swap:
     """What is to happen to one live database.
 
     Attributes:
-        live: The database that has the name now, None where there is none.
-        incoming: The shut database that takes the name.
         properties: What the incoming one is opened with; the rest of them it has already.
         outgoing: What the live one is kept as; None to have it dropped later.
         drop_identity: Identity under which it then waits to be dropped.
@@ -268,16 +264,9 @@ def perform_swaps(
     3. If the server finds a session that came meanwhile, nothing has happened. It is ended, or
        waited for, and we begin again.
 
-    Args:
-        session: The maintenance session to send it from.
-        swaps: What is to happen.
-        terminator: Has emptied the live databases, and keeps them so, from a session of its own.
-        look: Called each time that nobody is left on them, right before the message goes out.
-
     Raises:
         DatabaseBusyError: Sessions stayed on a live database. Nothing has changed.
         ChangedMeanwhileError: Somebody else renamed one of the databases. Nothing has changed.
-        SetUpMeanwhileError: An incoming database lacks a property by now. Nothing has changed.
         MissingRightError: The role may not rename a database. Nothing has changed.
     """
     message = join_statements([statement for swap in swaps for statement in swap.statements()])
@@ -297,12 +286,7 @@ def perform_swaps(
 
 
 def _send(session: Session, message: Query, terminator: BackendTerminator, *, is_one: bool) -> None:
-    """Send the message, and keep the live databases empty until the server has done with it.
-
-    Raises:
-        ObjectInUse: Somebody is on a live database, and stays.
-        Error: Whatever else the server says.
-    """
+    """Send the message, and keep the live databases empty until the server has done with it."""
     blocked = BlockedTimer()
     gave_way = False
 

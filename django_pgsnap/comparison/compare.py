@@ -49,8 +49,6 @@ class Options:
         models: Labels of the only models, or names of the only tables, to compare; empty for all.
         rows: How many row changes of each table to keep as examples.
         mask: Parts of the names of columns whose values are not shown, in lower case.
-        on_row: Called with each row change, as it is found.
-        reporter: Hears which tables are compared, and how far that is.
     """
 
     models: frozenset[str] = frozenset()
@@ -113,16 +111,12 @@ _LEFT_OUT: Final = sql.SQL(
 
 @dataclass
 class _Tally:
-    """What was counted of a table so far."""
-
     kinds: Counter[ChangeKind] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)
     rows: list[RowChange] = field(default_factory=list)
 
 
 class _Comparison:
-    """Compares the rows of one database's tables."""
-
     def __init__(
         self, alias: str, before: Side, after: Side, options: Options, *, share_versions: bool
     ) -> None:
@@ -326,7 +320,6 @@ def _keys(side: Side, places: Places, shape: Shape) -> defaultdict[Values, list[
 
 
 def _rows(side: Side, places: Iterable[Place], shape: Shape) -> dict[Values, list[Values]]:
-    """Return the rows at some places by their keys."""
     by_table: defaultdict[Table, list[str]] = defaultdict(list)
     for table, place in places:
         by_table[table].append(place)
@@ -342,7 +335,6 @@ def _rows(side: Side, places: Iterable[Place], shape: Shape) -> dict[Values, lis
 
 
 def _natural_order(key: Values) -> list[tuple[bool, int, str]]:
-    """Order numbers by their value, and other texts as they are."""
     return [(each is None, len(each) if each and each.isdigit() else 0, each or "") for each in key]
 
 

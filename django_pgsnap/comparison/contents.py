@@ -30,7 +30,6 @@ class Shape:
     """What is read of a table on both sides.
 
     Attributes:
-        parts: The tables that hold the rows: itself, or its partitions.
         columns: The columns that both sides have.
         key: The primary key that both sides have; all columns without one.
         has_key: Whether these values tell rows apart.

@@ -79,10 +79,7 @@ class CopyState:
     def recall(self, maintenance: Session, ours: Session, row: tuple[Any, ...]) -> Remembered:
         """Return what is known of the copy, now that our session is on it and it is shut again.
 
-        Args:
-            maintenance: A session elsewhere.
-            ours: The only session on the copy.
-            row: What `read_row` gave in the transaction that shut the copy.
+        Its row is as `read_row` gave it in the transaction that shut the copy.
         """
         ours.rows(_FLUSH)
         now = read_counters(maintenance, [self.name]).get(self.name)

@@ -16,16 +16,12 @@ class Table:
     """One table with rows of its own; a partition belongs to the table that it is a part of.
 
     Attributes:
-        oid: Its object identifier, which clones share.
-        schema: Its schema.
-        name: Its name.
         root: Schema and name of the table at the top of its partitions, or its own.
         physical: What must be alike for two sides to share row versions: oid, file, and columns
             with their types and expressions. None where the server's own heap does not hold the
             rows: what ``ctid`` and ``xmin`` mean is up to each access method.
         columns: Its columns by name, with their types, in their order.
         key: Columns of its primary key in their order; empty without one.
-        blocks: How many blocks its file has.
     """
 
     oid: int

@@ -15,10 +15,6 @@ class RowChange:
     """One row that was added, removed or changed.
 
     Attributes:
-        alias: Alias of the database.
-        table: The table, as `TableDiff.table`.
-        model: The model, as `TableDiff.model`.
-        kind: What happened to the row.
         key: Its primary key, as text by column; the whole row where the table has none.
         columns: Old and new value by column, as text: None is NULL. Of a changed row only those
             columns that differ; of an added or removed row all of them, with None on the side

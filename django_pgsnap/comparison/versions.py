@@ -80,14 +80,6 @@ def find_different_versions(
 ) -> tuple[set[str], set[str]]:
     """Return the places of row versions that only the older, and only the newer side has.
 
-    Args:
-        before: The older side.
-        after: The newer side.
-        old: The table on the older side.
-        new: The same table on the newer side.
-        most: How many places to return at most.
-        on_blocks: Called with how many blocks more have been compared.
-
     Raises:
         TooManyError: There are more.
     """
@@ -110,8 +102,6 @@ def find_different_versions(
 
 @dataclass(frozen=True, kw_only=True)
 class _Search:
-    """The search for blocks of a table that are not the same on both sides."""
-
     before: Side
     after: Side
     old: Table
@@ -129,7 +119,6 @@ class _Search:
         yield from self._find_in([r for r in ranges if old[r] != new[r]], size)
 
     def _find_in(self, ranges: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-        """Yield the blocks that differ in ranges of so many blocks."""
         # Single blocks are read row by row.
         most = _BLOCKS_PER_QUERY if size == 1 else _RANGES_PER_QUERY
         for start in range(0, len(ranges), most):

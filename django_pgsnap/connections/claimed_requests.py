@@ -37,10 +37,6 @@ def is_claimed_at_start(
     """Tell whether a request that begins is claimed.
 
     Receivers are called in any order, so whoever asks first has it decided.
-
-    Args:
-        environ: What a WSGI server knows of it.
-        scope: What an ASGI server knows of it.
     """
     if environ is not None:
         cookies = environ.get("HTTP_COOKIE", "")

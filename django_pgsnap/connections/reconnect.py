@@ -98,11 +98,6 @@ def close_and_wait(aliases: Sequence[str], watcher: Session, databases: Sequence
     """Close this thread's connections, and wait until the server has noticed.
 
     What goes back to a pool stays there, and is ended like any other session.
-
-    Args:
-        aliases: The aliases to leave.
-        watcher: A maintenance session.
-        databases: Names of the databases behind them.
     """
     wrappers = [connections[alias] for alias in aliases]
     ours = {
@@ -254,7 +249,6 @@ def _handle_restore(arrival: DatabaseReplaced) -> None:
 
 
 def _send_post_restore(arrivals: Iterable[DatabaseReplaced]) -> list[str]:
-    """Tell all receivers, and return which of them failed."""
     return [
         f"The receiver {_name_receiver(receiver)} of post_restore failed for {arrival.alias!r}: "
         f"{type(outcome).__name__}: {outcome}"

@@ -162,16 +162,10 @@ def wait_for_lock(
     stranger_wait_s: float = math.inf,
     reporter: Reporter | None = None,
 ) -> bool:
-    """Take the lock of a database, however long it takes until it is free.
+    """Take a database's lock, however long that takes, and tell whether it was taken.
 
-    Args:
-        session: The session that is to hold it.
-        database: The database's name.
-        stranger_wait_s: How long to wait, in seconds, where the holder may be at no work at all.
-        reporter: Hears that the lock is waited for, and may end that.
-
-    Returns:
-        Whether it was taken.
+    A holder that may be at no work at all is waited for no longer than ``stranger_wait_s`` seconds.
+    The reporter may end the wait.
     """
     holder = read_lock_holder(session, database)
     is_stranger = holder is not None and holder.is_stranger
@@ -179,7 +173,6 @@ def wait_for_lock(
 
 
 def _wait(session: Session, database: str, wait_s: float, reporter: Reporter | None) -> bool:
-    """Take a lock within so many seconds, and tell whether that came about."""
     deadline = time.monotonic() + wait_s
     while True:
         # In short turns, between which the reporter can end it.

@@ -32,12 +32,10 @@ class Backend:
 
     Attributes:
         user: Its role; empty for a background process.
-        application: What the client calls itself.
         client: The client's address; empty for a socket.
         kind: ``client backend``, ``logical replication worker``, ….
         state: ``idle``, ``active``, ``idle in transaction``, …; None where we may not see it.
         seconds: How long its last statement or transaction has run; None where unknown.
-        endable: Whether our role may end it.
     """
 
     pid: int
@@ -128,9 +126,6 @@ def open_temporary_session(
     """Yield a session on a live database, and wait afterwards until its backend is gone.
 
     A backend is there for a moment after its client has closed, and is counted until then.
-
-    Raises:
-        ServerUnavailableError: The database does not let us in.
     """
     with server.session_on(database, purpose) as session:
         pid = session.pid
@@ -192,11 +187,7 @@ class BlockedTimer:
 
 
 class BackendTerminator:
-    """Ends idle backends on databases, and waits for busy ones.
-
-    Attributes:
-        ended: Process ids of the backends ended so far.
-    """
+    """Ends idle backends on databases, and waits for busy ones."""
 
     def __init__(
         self,
@@ -207,15 +198,7 @@ class BackendTerminator:
         force: bool,
         reporter: Reporter | None = None,
     ) -> None:
-        """Take note; nothing is ended yet.
-
-        Args:
-            session: The maintenance session to work from.
-            databases: Names of the live databases.
-            wait_s: How long to wait for busy backends.
-            force: Whether to end busy ones as well, at once.
-            reporter: Hears what is waited for.
-        """
+        """Take note; nothing is ended yet. With ``force``, busy backends are ended at once."""
         self._session = session
         self._databases = list(databases)
         self._deadline = time.monotonic() + wait_s
@@ -290,7 +273,6 @@ class BackendTerminator:
         )
 
     def _report_wait(self, waited_for: Sequence[Backend]) -> None:
-        """Tell for whom we wait, whenever that changes."""
         who = [backend.description for backend in waited_for]
         if who == self._reported:
             return
@@ -300,18 +282,15 @@ class BackendTerminator:
         self._reporter.wait(describe_wait(self._wait_s, join_messages("; ", named)))
 
     def _end_all(self, present: Sequence[Backend]) -> list[Backend]:
-        """End those that may be, and return the others."""
         return [
             backend for backend in present if not (self._may_end(backend) and self._end(backend))
         ]
 
     def _may_end(self, backend: Backend) -> bool:
-        """Tell whether a backend is idle, or force is asked for, and we have the right."""
         is_forced = self._force and backend.is_client
         return (backend.is_idle or backend.gives_way or is_forced) and backend.endable
 
     def _end(self, backend: Backend) -> bool:
-        """End a backend if that is right at this very moment, and tell whether it was ended."""
         if backend.pid not in self.ended:
             parameters = {"pid": backend.pid, "force": self._force or backend.gives_way}
             try:
@@ -323,7 +302,6 @@ class BackendTerminator:
         return True
 
     def _lasts(self, backend: Backend, now: float) -> bool:
-        """Tell whether a backend that may not be ended has been busy for long."""
         seen_for = now - self._first_seen.setdefault(backend.pid, now)
         # One that we cannot see or cannot end may be between two of many short transactions.
         known = backend.seconds if backend.endable else None

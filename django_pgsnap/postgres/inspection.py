@@ -53,11 +53,7 @@ _WORDS: Final = {
 
 
 def check_nothing_attached(session: Session, databases: Sequence[str]) -> None:
-    """Refuse to go on where something is attached to one of these live databases.
-
-    Raises:
-        ObstacleError: Names each subscription, logical slot and prepared transaction.
-    """
+    """Refuse to go on where something is attached to one of these live databases."""
     found = session.rows(_OBSTACLES, {"names": list(databases)})
     if not found:
         return
@@ -83,11 +79,7 @@ _COLLATION: Final = sql.SQL(
 
 
 def check_collation(session: Session, database: str) -> None:
-    """Refuse a source that the server would refuse, since its collation has changed.
-
-    Raises:
-        ObstacleError: The operating system's collation is newer than the database's indexes.
-    """
+    """Refuse a source that the server refuses, since its collation is older than the system's."""
     rows = session.rows(_COLLATION, [database])
     if rows:
         ((recorded, actual),) = rows
@@ -120,11 +112,7 @@ _HAS_SET_SINCE: Final = 160000
 
 
 def check_privileges(session: Session, databases: Sequence[str]) -> None:
-    """Refuse early where the role lacks a right that a copy or a swap needs.
-
-    Raises:
-        MissingRightError: Names the right, and the statement that grants it.
-    """
+    """Refuse early where the role lacks a right that a copy or a swap needs."""
     has_set = session.server_version >= _HAS_SET_SINCE
     parameters = {"names": list(databases), "has_set": has_set}
     for database, me, owner, may_create, may_act, may_become in session.rows(_RIGHTS, parameters):
@@ -325,7 +313,6 @@ class DatabaseCounters:
         epoch: Since when it counts. As long as it is the same, nothing was left out or forgotten.
         sessions: How many client sessions there were. No setting keeps one from being counted.
         transactions: How many transactions ended, those of background workers included.
-        rows: How many rows were written.
     """
 
     epoch: str

@@ -171,17 +171,8 @@ def apply_properties(
     """Make owner, privileges, settings and labels of a closed database those that are wanted.
 
     Connection limit, template flag and comment are left alone: they say what stage a copy is at,
-    and change in the transaction that opens it.
-
-    Args:
-        session: A maintenance session.
-        wanted: What is wanted.
-        present: What the database has.
-        database: Its name.
-        final_name: What it will be called when a superuser comes to read of it; None for the same.
-
-    Returns:
-        What our role may not set, with the statement that a superuser can run.
+    and change in the transaction that opens it. Returned is what our role may not set, for a
+    superuser who comes to read of it when the database has its final name.
     """
     unapplied: list[UnappliedProperty] = []
     final_name = final_name or database
@@ -208,14 +199,12 @@ def mask_setting(name: str, value: str) -> str:
 
 
 def _show_statement(statement: Query) -> str:
-    """Return a statement without the value of a custom setting."""
     return _CUSTOM_SETTING.sub(r"\1'…'", statement.as_string(None))
 
 
 def _run_each(
     session: Session, statements: Iterable[Query], told: Iterable[Query]
 ) -> list[UnappliedProperty]:
-    """Run statements, and return those that failed as they are to be told."""
     unapplied = []
     for statement, in_words in zip(statements, told, strict=True):
         try:

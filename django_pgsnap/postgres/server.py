@@ -53,16 +53,11 @@ _met: Final[dict[tuple[str, str, str], ServerIdentity]] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A PostgreSQL server as one role of ours sees it.
+    """A PostgreSQL server as one role of ours sees it; what is empty is libpq's default.
 
     Attributes:
         service: Name of a libpq service, or empty.
-        host: Host name, socket directory, or empty for libpq's default.
-        port: Port as text, or empty for libpq's default.
-        user: Role that connects, or empty for libpq's default.
         role: Role that is assumed after connecting (``OPTIONS["assume_role"]``), or empty.
-        maintenance: Name of the maintenance database.
-        wrapper: Class of Django's wrapper of the alias.
         settings: The alias' settings, with what ``PGSNAP["MAINTENANCE"]`` changes.
     """
 
@@ -127,19 +122,11 @@ class Server:
         return self._open_own(purpose, settings)
 
     def session_on(self, database: str, purpose: str) -> Session:
-        """Open a session on another database of the server, the live one for instance.
-
-        Raises:
-            ServerUnavailableError: The server cannot be reached or does not let us in.
-        """
+        """Open a session on another database of the server, the live one for instance."""
         return self._open(database, purpose)
 
     def identify(self, database: str) -> tuple[ServerIdentity, int]:
-        """Return which server a database is on, and its oid, without setting anything there.
-
-        Raises:
-            ServerUnavailableError: The server cannot be reached or does not let us in.
-        """
+        """Return which server a database is on, and its oid, without setting anything there."""
         # A pooler may keep its session on the database, which is then to be ended like any other.
         with Session(self._connect(database, "django_pgsnap, comparing servers")) as session:
             try:
@@ -250,11 +237,7 @@ _EXISTS: Final = sql.SQL("SELECT oid FROM pg_database WHERE datname = %s")
 
 
 def _create_maintenance_database(session: Session, name: str) -> None:
-    """Create a small database for maintenance sessions, unless somebody just did.
-
-    Raises:
-        MissingRightError: The role may not create databases.
-    """
+    """Create a small database for maintenance sessions, unless somebody just did."""
     try:
         session.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))

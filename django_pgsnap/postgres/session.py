@@ -110,7 +110,6 @@ class ServerIdentity(NamedTuple):
     Attributes:
         system: Identifier of the cluster; a standby's is that of its primary.
         started: When the server was started, in seconds since the epoch.
-        is_standby: Whether it is in recovery, and so read-only.
     """
 
     system: int
@@ -122,7 +121,6 @@ class Session:
     """One connection, in autocommit, used by one thread at a time.
 
     Attributes:
-        identity: The server that it is on.
         server_address: The IP address that the server was met at by its own account; empty by a
             socket.
         schemas: The search path of the database, as the role has it.

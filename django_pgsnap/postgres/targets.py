@@ -37,9 +37,8 @@ class Target:
 def list_targets(aliases: Sequence[str] | None = None) -> list[Target]:
     """Return the live databases to work on, in the order of ``DATABASES``.
 
-    Args:
-        aliases: Only these; None for ``PGSNAP["DATABASES"]`` or else every PostgreSQL alias that
-            is not a mirror. Where two aliases name the same database, the first one counts.
+    Without aliases, those are ``PGSNAP["DATABASES"]``, or else every PostgreSQL alias that is not a
+    mirror. Where two aliases name the same database, the first one counts.
 
     Raises:
         ConfigurationError: An alias is unknown, a mirror, or not PostgreSQL, or none is left.
@@ -55,11 +54,8 @@ def merge_servers(targets: Sequence[Target], *, are_named: bool) -> list[Target]
     """Return targets so that each database comes once, and each server with one address.
 
     Several addresses can lead to one server, and only the server can say so. One that cannot be
-    reached is taken for another one: whoever goes on with it will hear why.
-
-    Args:
-        targets: What to work on.
-        are_named: Whether somebody asked for just these; otherwise standbys are left out.
+    reached is taken for another one: whoever goes on with it will hear why. Standbys are left out
+    unless somebody has named these targets.
 
     Raises:
         ConfigurationError: ``PGSNAP["MAINTENANCE"]`` does not lead where Django connects to.
@@ -91,12 +87,7 @@ def merge_servers(targets: Sequence[Target], *, are_named: bool) -> list[Target]
 
 
 def check_server(session: Session, targets: Sequence[Target]) -> None:
-    """Refuse a standby, and maintenance sessions that meet another server than Django does.
-
-    Raises:
-        ConfigurationError: Names the alias, and both ways.
-        ServerUnavailableError: Django's way leads nowhere.
-    """
+    """Refuse a standby, and maintenance sessions that meet another server than Django does."""
     for target in targets:
         if session.identity.is_standby:
             raise ConfigurationError(
@@ -276,7 +267,6 @@ def _build_server(wrapper: BaseDatabaseWrapper, overrides: Mapping[str, Any]) ->
 
 
 def _overrides(alias: str) -> Mapping[str, Any]:
-    """Return what ``PGSNAP["MAINTENANCE"]`` says for an alias."""
     given = config().maintenance
     by_alias = any(isinstance(value, Mapping) for value in given.values())
     return given.get(alias, {}) if by_alias else given

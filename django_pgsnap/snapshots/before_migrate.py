@@ -32,11 +32,6 @@ def watch_migrations() -> None:
 
 
 def _take_before(*, using: str, **told: Any) -> None:
-    """Take the snapshot of a database that is about to be migrated, and say how to go back.
-
-    Raises:
-        CommandError: It could not be taken, so the migrations do not run either.
-    """
     plan = told.get("plan")
     if not plan or plan is _seen[0] or is_in_tests() or not config().before_migrate:
         return

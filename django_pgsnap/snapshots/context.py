@@ -289,10 +289,8 @@ def list_published(
 ) -> Iterator[Database[Record]]:
     """Yield the copies, kept states, templates and clones for commands that are ours to drop.
 
-    Args:
-        context: The server.
-        everyone: Whether to include those that our role has for other projects.
-        sources: Live databases to include, beside those that are asked about.
+    They are of the live databases that are asked about, of more sources, or those that our role has
+    for any project.
     """
     catalog, about = context.catalog, None if everyone else [*context.sources, *sources]
     copies, undos = catalog.copies(about), catalog.undos(about)

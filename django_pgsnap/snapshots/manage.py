@@ -101,18 +101,10 @@ def annotate(name: str, note: str) -> Snapshot:
 def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None) -> list[Snapshot]:
     """Delete snapshots, their spares and the templates made of them, and give their space back.
 
-    1. All names are looked up; if one is unknown or pinned, nothing happens.
+    1. All names are looked up; if one is unknown or, without ``force``, pinned, nothing happens.
     2. One transaction per server makes the snapshots none any more. If it stops after this, the
        next operation drops what is left of them.
     3. Their databases are dropped.
-
-    Args:
-        unwanted: Names of the snapshots.
-        force: Whether to delete pinned ones, too.
-        reporter: Who hears about progress.
-
-    Returns:
-        The snapshots that are gone.
 
     Raises:
         SnapshotNotFoundError: There is none of one of the names.
@@ -181,7 +173,6 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter
 
 
 def _drop_leftovers(context: ServerContext, names: Sequence[str]) -> None:
-    """Drop databases of these names, if they are leftovers of ours and nobody uses them."""
     left = {database.name for database in context.reloaded().leftovers()} if names else set()
     for name in names:
         if name in left and try_acquire_lock(context.main, name):
@@ -273,15 +264,9 @@ def refill(
     databases: Sequence[str] | None = None,
     reporter: Reporter | None = None,
 ) -> Snapshot:
-    """Make the spare of a snapshot, unless it is there; other spares are dropped.
+    """Make the spare of a snapshot, so that its next restore only has to rename; drop other spares.
 
-    Args:
-        name: The snapshot's name; None for the one last taken or restored.
-        databases: Aliases; None for all that the settings name.
-        reporter: Who hears about progress.
-
-    Returns:
-        The snapshot, whose next restore only has to rename.
+    Without a name it is the snapshot last taken or restored.
 
     Raises:
         SnapshotNotFoundError: There is none of that name.

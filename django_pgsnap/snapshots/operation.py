@@ -62,16 +62,10 @@ def open_operation(
 ) -> Iterator[list[ServerContext]]:
     """Hold the locks of live databases, and what the work on them needs.
 
-    All sessions are opened before anything is locked: clients that have to wait later on would
-    fill the server's connection slots. Locks are taken in the order of names, so that two
-    operations never wait for each other.
-
-    Args:
-        purpose: What others are told that it is about.
-        about: The live databases.
-        wait_s: How long to wait for another operation, in seconds.
-        disturbs_live: Whether sessions on the live databases will be ended, Django's own too.
-        reporter: Who hears for which other operation it waits.
+    All sessions are opened before anything is locked: clients that have to wait later on would fill
+    the server's connection slots. Locks are taken in the order of names, so that two operations
+    never wait for each other. If the operation disturbs the live databases, Django's own sessions
+    on them are closed.
 
     Raises:
         InsideTransactionError: It disturbs, and this thread is inside ``transaction.atomic``.
@@ -165,11 +159,6 @@ def _lock_holders(context: ServerContext) -> list[LockHolder]:
 
 
 def _check_ours(context: ServerContext) -> None:
-    """Refuse where ``DATABASES`` names what is ours to rename and drop.
-
-    Raises:
-        ConfigurationError: ``DATABASES`` names a copy, a spare or an undo.
-    """
     present = context.catalog
     named = live_database_names()
     for database in (
@@ -211,20 +200,12 @@ def finish_operation(
 ) -> list[ServerContext]:
     """Have spares made of the current copies, and have dropped what nobody needs.
 
-    The server finishes both by itself. Leftovers of interrupted operations go along. The
-    operation's sessions are used up, and with them its locks are given back. The operation itself
-    is done by now, so whatever goes wrong here is only reported.
+    The server finishes both by itself. Spares of other snapshots are dropped, but for as many as
+    ``SPARES`` says, and so are leftovers of interrupted operations. The operation's sessions are
+    used up, and with them its locks are given back. The operation itself is done by now, so
+    whatever goes wrong here is only reported.
 
-    Args:
-        contexts: The servers' parts of the operation.
-        current: The copies that are to have spares; those of other snapshots are dropped then,
-            but for as many as ``SPARES`` says.
-        drops: Databases that the operation has made superfluous.
-        reporter: Who hears what went wrong.
-        is_fresh: Whether the contexts show the servers as they are now.
-
-    Returns:
-        The servers as the operation leaves them; none if one could not be looked at.
+    Returned are the servers as the operation leaves them; none if one could not be looked at.
     """
     left = []
     for context in contexts:

@@ -42,15 +42,7 @@ from .types import Snapshot, Undo
 def list_managed_databases(
     kinds: Collection[Kind] = EVERYTHING, *, everyone: bool = False
 ) -> list[ManagedDatabase]:
-    """Return which databases of ours there are.
-
-    Args:
-        kinds: Which kinds to look for.
-        everyone: Whether to include those that our role has for other projects.
-
-    Raises:
-        PgsnapError: Snapshots are switched off, or a server cannot be reached.
-    """
+    """Return which databases of ours there are, or of our role in any project."""
     found: list[ManagedDatabase] = []
     for context in read_contexts("list", choose_targets(None)):
         found += describe_managed(context, kinds, everyone=everyone)
@@ -156,7 +148,6 @@ def _must_stay(
 
 
 def _claim_tests(context: ServerContext, reporter: Reporter, *, everyone: bool) -> list[str]:
-    """Return the test databases that no run uses, with their locks."""
     return [
         name
         for name in list_test_databases(context, everyone=everyone)
@@ -165,7 +156,6 @@ def _claim_tests(context: ServerContext, reporter: Reporter, *, everyone: bool) 
 
 
 def _claim(session: Session, lock: str, name: str, reporter: Reporter) -> bool:
-    """Take the lock that says that a database is in use, or say who holds it."""
     if try_acquire_lock(session, lock):
         return True
     holder = read_lock_holder(session, lock)

@@ -56,7 +56,6 @@ class RunningOperation:
     Attributes:
         purpose: What it does: ``take seeded``.
         who: User, machine and process that do it; may be cut short.
-        aliases: The aliases of the live databases that it holds.
         seconds: Since when its present step runs; None where our role may not see that.
     """
 
@@ -69,12 +68,7 @@ class RunningOperation:
 def find_running_operations(
     known: Sequence[Target], holders: Mapping[int, LockHolder]
 ) -> list[RunningOperation]:
-    """Return the operations that hold the lock of one of these live databases.
-
-    Args:
-        known: The live databases, of one server.
-        holders: Who holds which advisory lock there.
-    """
+    """Return the operations that hold the lock of one of these live databases."""
     groups: dict[str, list[tuple[Target, LockHolder]]] = {}
     for target in known:
         holder = holders.get(lock_key(target.name))
@@ -104,8 +98,6 @@ class CarriedProperties:
         privileges: Who may do what: ``reader: CONNECT``.
         settings: Its settings, for a role or for all: ``reader: work_mem = 64MB``. Values of
             custom settings are masked.
-        connection_limit: How many sessions it takes, -1 for any number.
-        comment: The user's own comment, None without one.
         labels: Its security labels: ``selinux: …``.
     """
 
@@ -175,11 +167,7 @@ def _privileges(given: frozenset[Privilege]) -> tuple[str, ...]:
 
 
 def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Snapshot:
-    """Return the snapshot that a name means among those of an operation's databases.
-
-    Args:
-        contexts: The servers' parts of the operation.
-        name: The snapshot's name; None for the newest.
+    """Return the snapshot of this name, or the newest one, among those of an operation's databases.
 
     Raises:
         SnapshotNotFoundError: There is none of that name, or it belongs to a stranger.
@@ -193,7 +181,6 @@ def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Sna
 
 
 def _check_strangers(context: ServerContext, name: str | None) -> None:
-    """Say so where what was looked for is there, but belongs to a role that we do not trust."""
     for database in _strangers(context):
         if name in (None, database.record.name):
             raise _not_trusted(context, database)
@@ -319,7 +306,6 @@ class Overview:
         undos: What restores replaced, newest first; usually one or none.
         occupied_bytes: What all of them occupy together, as far as the file system does not share
             blocks between them.
-        underway: Operations that are at work on the live databases.
         not_counted: Of databases that look like snapshots of these live ones and belong to a role
             that does not count: why, and how to adopt them.
         beside: What else there is: templates and clones for commands; test databases where one
@@ -336,15 +322,7 @@ class Overview:
 
 @server_errors()
 def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) -> Overview:
-    """Return what snapshots and undos there are.
-
-    Args:
-        databases: Aliases; None for all that the settings name.
-        everyone: Whether to include those of other projects on the same servers.
-
-    Raises:
-        PgsnapError: Snapshots are switched off, or a server cannot be reached.
-    """
+    """Return what snapshots and undos there are, those of other projects too for everyone."""
     contexts: list[ServerContext] = []
     tests: list[ManagedDatabase] = []
     for context in read_contexts("list", choose_targets(databases)):
@@ -397,11 +375,7 @@ def list_snapshots(
 
 
 def get(name: str | None = None, *, databases: Sequence[str] | None = None) -> Snapshot:
-    """Return one snapshot.
-
-    Args:
-        name: Its name; None for the newest.
-        databases: Aliases; None for all that the settings name.
+    """Return the snapshot of this name, or the newest one.
 
     Raises:
         SnapshotNotFoundError: There is none of that name.

@@ -219,9 +219,6 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
     The copy itself is swapped in, so nothing is copied twice and no snapshot stays behind. What
     the block did can be had back by `undo`.
 
-    Args:
-        databases: Aliases; None for all that the settings name.
-
     Raises:
         ObstacleError: Another thread or process is inside a checkpoint of one of the databases:
             two blocks that overlap cannot both be taken back.
@@ -265,11 +262,7 @@ def _only_block(about: Sequence[Target]) -> Iterator[None]:
 
 
 def _lock_block(stack: ExitStack, about: Sequence[Target]) -> None:
-    """Hold a lock of each database for as long as the block lasts, so that other processes see it.
-
-    Raises:
-        ObstacleError: Another process has one.
-    """
+    """Hold a lock of each database while the block lasts, so that other processes see it."""
     for server, group in group_by_server(about).items():
         check = partial(check_server_allowed, targets=group)
         with server_errors():

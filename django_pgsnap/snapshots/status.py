@@ -26,7 +26,6 @@ class LiveState:
         size_bytes: None where it is missing, or our role may not know.
         based_on: The snapshot that it was restored from; empty for none, or for unknown.
         since: When a restore or an undo put it in place; None where none did.
-        by_undo: Whether that was an undo.
         rows_written: How many rows the server counted since; None where it does not know. Those of
             sessions that are still open come up to some seconds later.
     """
@@ -42,11 +41,7 @@ class LiveState:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What is live, and what there is beside it.
-
-    Attributes:
-        overview: Snapshots, kept states and what they occupy.
-    """
+    """What is live, and what there is beside it."""
 
     live: tuple[LiveState, ...]
     overview: Overview
@@ -54,14 +49,7 @@ class Status:
 
 @server_errors()
 def read_status(*, databases: Sequence[str] | None = None) -> Status:
-    """Return what is live and what undo would bring back.
-
-    Args:
-        databases: Aliases; None for all that the settings name.
-
-    Raises:
-        PgsnapError: Snapshots are switched off, or a server cannot be reached.
-    """
+    """Return what is live and what undo would bring back."""
     live: list[LiveState] = []
     for context in read_contexts("status", choose_targets(databases)):
         sizes = measure_databases(context.watcher, context.sources)
@@ -97,11 +85,7 @@ def _read_live(
 
 @dataclass(frozen=True, kw_only=True)
 class LivePreview:
-    """A live database as it is now.
-
-    Attributes:
-        size_bytes: What it occupies; None where it is missing, or our role may not know.
-    """
+    """A live database as it is; its size is None where it is missing, or we may not know."""
 
     alias: str
     name: str
@@ -132,12 +116,6 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
     """Return what a take or a restore would meet.
 
     The connections of the thread that asks are left out: those an operation lets go by itself.
-
-    Args:
-        databases: Aliases; None for all that the settings name.
-
-    Raises:
-        PgsnapError: Snapshots are switched off, or a server cannot be reached.
     """
     found: list[LivePreview] = []
     idle: list[str] = []
@@ -154,14 +132,9 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
 
 
 def expected_take_s(earlier: Iterable[Snapshot], size_bytes: int) -> float | None:
-    """Return about how long a take will be, from how long the last one of such a size took.
+    """Return about how many seconds a take will be, from how long the last one of such a size took.
 
-    Args:
-        earlier: Snapshots, newest first.
-        size_bytes: How much there is to copy.
-
-    Returns:
-        Seconds; None where no earlier one is anything to go by.
+    Earlier snapshots are newest first. Without one to go by, None is returned.
     """
     for snapshot in earlier:
         if snapshot.size_bytes and 0.5 < size_bytes / snapshot.size_bytes < 2:  # noqa: PLR2004

@@ -211,7 +211,6 @@ def _take(
     replaced: Sequence[CopyMember],
     reporter: Reporter,
 ) -> str:
-    """Publish a snapshot, and return its set id."""
     for context in contexts:
         _check(context)
     parts = [part for context in contexts for part in plan_parts(context, request, reporter)]
@@ -301,7 +300,6 @@ def _take_back(made: Sequence[tuple[TakePart, CopyRecord]]) -> None:
 
 
 def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
-    """Run the statements, those of each server in one transaction."""
     by_server: dict[Server, tuple[Session, list[Query]]] = {}
     for context, statement in statements:
         by_server.setdefault(context.server, (context.main, []))[1].append(statement)

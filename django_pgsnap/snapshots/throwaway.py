@@ -44,7 +44,7 @@ def open_throwaway(
     databases: Sequence[str] | None = None,
     keep: bool = False,
 ) -> Iterator[dict[str, str]]:
-    """Yield the names of clones of a snapshot's copies by alias; they are dropped afterwards.
+    """Yield the names of clones of a snapshot's copies by alias; they are dropped unless kept.
 
     Every alias of a live database leads to its clone, also one that was not asked for.
 
@@ -52,11 +52,6 @@ def open_throwaway(
        operation drops the clones.
     2. They get their names, and are opened. If it stops here, the next throwaway does.
     3. Whatever the caller did, they are dropped, with the sessions that are left on them.
-
-    Args:
-        name: The snapshot's name; None for the newest.
-        databases: Aliases; None for all that the snapshot holds.
-        keep: Whether the clones stay until somebody drops them, or purges.
 
     Raises:
         SnapshotNotFoundError: There is none of that name.
@@ -104,7 +99,6 @@ def _open(
     *,
     keep: bool,
 ) -> str:
-    """Give a finished clone its name, what the copy is set up with, and open it."""
     unfinished = job.clone.name
     record = _record(member.record, context.watcher.server_name, kept=keep)
     name = record.database

@@ -24,9 +24,7 @@ class Member(Generic[RecordT_co]):
     """One database's part of a snapshot or of an undo.
 
     Attributes:
-        alias: The alias whose live database this is a copy of.
         database: The shut database that holds it.
-        spare: Whether a ready-made clone of it stands by.
     """
 
     alias: str
@@ -200,13 +198,7 @@ def snapshots_of(
     others: Iterable[CopyMember] = (),
     systems: Iterable[str] = (),
 ) -> list[Snapshot]:
-    """Group members into snapshots, newest first.
-
-    Args:
-        members: Those that are asked about.
-        others: Parts that there are on the same servers; those of other sets do no harm.
-        systems: Identifiers of these servers.
-    """
+    """Group members into snapshots, newest first; others are further parts on these systems."""
     return [
         Snapshot(members=group, outside=outside, unreachable=unreachable)
         for group, outside, unreachable in _grouped(members, others, systems)

@@ -34,17 +34,9 @@ def undo(
 ) -> Undo:
     """Swap back a state that a restore or an undo replaced; doing it again leads back.
 
-    Args:
-        number: Which of the kept states, counted from the newest.
-        set_id: Which of them by what no other has, whatever was restored meanwhile.
-        databases: Aliases; None for all that the settings name.
-        wait_s: As for `restore`.
-        force: As for `restore`.
-        reporter: As for `restore`.
-        last_look: As for `restore`.
-
-    Returns:
-        The state that became live.
+    The kept states are counted from the newest; one is also known by its set id, whatever was
+    restored meanwhile. ``wait_s``, ``force``, ``reporter`` and ``last_look`` are as for `restore`.
+    Returned is the state that became live.
 
     Raises:
         NothingToUndoError: No restore left one, or not so many are kept.
@@ -73,7 +65,6 @@ def undo(
 
 
 def _choose(contexts: Sequence[ServerContext], number: int, set_id: str | None) -> Undo:
-    """Return a kept state by its number, or by its set id."""
     found = find_undos(contexts)
     if not found:
         databases = ", ".join(repr(name) for context in contexts for name in context.sources)

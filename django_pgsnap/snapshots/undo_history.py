@@ -153,14 +153,8 @@ def settle_history(
 ) -> dict[Server, list[str]]:
     """Let go of the states that the rule does not keep, after a swap.
 
-    Args:
-        before: The servers as they were before the swap.
-        replaced: What the live databases have become; None where they are not kept.
-        successors: What is live now.
-        reporter: Hears which limit has bitten, and what went wrong.
-
-    Returns:
-        For each server, the databases that are to be dropped.
+    Told are the servers as they were before it, what the live databases have become if they are
+    kept, and what is live now. Returned is what is to be dropped on each server.
     """
     try:
         history = _History([context.reloaded() for context in before])
