@@ -13,8 +13,7 @@ from psycopg import sql
 from ..errors import ObstacleError
 from ..postgres.backends import read_backends
 from ..postgres.server import Server
-from ..postgres.session import DIFF_PURPOSE, Query, Session
-from ..snapshots.operation import start_in_thread
+from ..postgres.session import DIFF_PURPOSE, Query, Session, start_in_thread
 from .remembered import CopyState, Remembered, read_row
 
 Result = TypeVar("Result")

@@ -15,6 +15,7 @@ import hashlib
 import math
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +45,7 @@ class LockHolder:
         seconds: How long its statement or transaction has run; None where our role may not see.
         is_stranger: Whether its role is neither ours nor a superuser. Every role can hold every
             advisory lock, at work or not.
+        key: Of the advisory lock; 0 for another one.
     """
 
     pid: int
@@ -51,6 +53,7 @@ class LockHolder:
     application: str
     seconds: float | None
     is_stranger: bool = False
+    key: int = 0
 
     @property
     def description(self) -> Message:
@@ -68,10 +71,10 @@ class LockHolder:
 
 # An advisory lock's 64-bit key is split over two columns (manual, pg_locks).
 _HOLDERS: Final = sql.SQL(
-    "SELECT (l.classid::bigint << 32) | l.objid::bigint, a.pid, coalesce(a.usename, ''),"
-    " coalesce(a.application_name, ''),"
+    "SELECT a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''),"
     " extract(epoch FROM clock_timestamp() - a.query_start)::float,"
-    " a.usename <> current_user AND NOT coalesce(r.rolsuper, false)"
+    " coalesce(a.usename <> current_user, false) AND NOT coalesce(r.rolsuper, false),"
+    " (l.classid::bigint << 32) | l.objid::bigint"
     " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
     " LEFT JOIN pg_roles r ON r.oid = a.usesysid"
     " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted"
@@ -83,6 +86,7 @@ _IS_FREE_ELSEWHERE: Final = sql.SQL(
     " AND granted AND (classid::bigint << 32) | objid::bigint = %(key)s"
     " AND database <> (SELECT oid FROM pg_database WHERE datname = current_database()))"
 )
+_LOCK: Final = sql.SQL("SELECT set_config('lock_timeout', %s, true), pg_advisory_lock(%s)")
 # What a CASE has not come to is not evaluated: first it takes the lock, then it looks.
 _TRY: Final = sql.SQL("SELECT CASE WHEN pg_try_advisory_lock(%(key)s) THEN ({}) END").format(
     _IS_FREE_ELSEWHERE
@@ -132,11 +136,8 @@ def acquire_lock(
         return
     if wait_s:
         if reporter is not None and (other := read_lock_holder(session, database)):
-            reporter.wait(
-                describe_wait(
-                    wait_s, message("another operation: {holder}", holder=other.description)
-                )
-            )
+            who = message("another operation: {holder}", holder=other.description)
+            reporter.wait(describe_wait(wait_s, who))
         if _wait(session, database, wait_s, reporter):
             return
     raise OperationRunningError(
@@ -177,7 +178,9 @@ def _wait(session: Session, database: str, wait_s: float, reporter: Reporter | N
     while True:
         # In short turns, between which the reporter can end it.
         left_s = min(max(deadline - time.monotonic(), _MOMENT_S), _TURN_S)
-        if _lock_here(session, database, left_s):
+        with suppress(psycopg.errors.LockNotAvailable):
+            # The time-out is gone again when this one statement is over.
+            session.rows(_LOCK, [milliseconds(left_s), lock_key(database)])
             if session.value(_IS_FREE_ELSEWHERE, {"key": lock_key(database)}):
                 return True
             release_lock(session, database)
@@ -186,18 +189,6 @@ def _wait(session: Session, database: str, wait_s: float, reporter: Reporter | N
         if reporter is not None:
             reporter.still_waiting()
         time.sleep(_POLL_S)
-
-
-def _lock_here(session: Session, database: str, timeout_s: float) -> bool:
-    try:
-        # The time-out is gone again when this one statement is over.
-        session.rows(
-            sql.SQL("SELECT set_config('lock_timeout', %s, true), pg_advisory_lock(%s)"),
-            [milliseconds(timeout_s), lock_key(database)],
-        )
-    except psycopg.errors.LockNotAvailable:
-        return False
-    return True
 
 
 def release_lock(session: Session, database: str) -> None:
@@ -212,16 +203,7 @@ def release_other_locks(session: Session, database: str) -> None:
 
 def read_lock_holders(session: Session) -> dict[int, LockHolder]:
     """Return who holds which advisory lock, by its key."""
-    return {
-        key: LockHolder(
-            pid=pid,
-            user=user,
-            application=application,
-            seconds=seconds,
-            is_stranger=bool(is_stranger),
-        )
-        for key, pid, user, application, seconds, is_stranger in session.rows(_HOLDERS)
-    }
+    return {holder.key: holder for holder in session.values(LockHolder, _HOLDERS)}
 
 
 def wait_until_connectable(session: Session, database: str, wait_s: float) -> None:
@@ -241,12 +223,8 @@ def read_catalog_lock_holders(
     session: Session, databases: Collection[str], ours: Collection[int]
 ) -> list[LockHolder]:
     """Return who holds locks on databases' catalog entries, but for sessions with pids of ours."""
-    return [
-        LockHolder(pid=pid, user=user, application=application, seconds=seconds)
-        for pid, user, application, seconds in session.rows(
-            _CATALOG_HOLDERS, {"names": list(databases), "ours": [*ours, session.pid]}
-        )
-    ]
+    parameters = {"names": list(databases), "ours": [*ours, session.pid]}
+    return session.values(LockHolder, _CATALOG_HOLDERS, parameters)
 
 
 def describe_lock_holder(session: Session, database: str) -> Message:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
@@ -114,9 +114,7 @@ _BACKENDS: Final = sql.SQL(
 
 def read_backends(session: Session, databases: Iterable[str]) -> list[Backend]:
     """Return the processes on these databases that are in the way of a copy or a swap."""
-    names = [field.name for field in fields(Backend)]
-    rows = session.rows(_BACKENDS, [list(databases)])
-    return [Backend(**dict(zip(names, row, strict=True))) for row in rows]
+    return session.values(Backend, _BACKENDS, [list(databases)])
 
 
 @contextmanager
@@ -176,7 +174,6 @@ class BlockedTimer:
     """
 
     def __init__(self) -> None:
-        """Begin to wait."""
         self._empty_since = time.monotonic()
 
     def is_over(self, present: Collection[Backend]) -> bool:
@@ -277,8 +274,9 @@ class BackendTerminator:
         if who == self._reported:
             return
         self._reported = who
-        more = len(who) - _NAMED
-        named = [*who[:_NAMED], *([message("{count} more", count=more)] if more > 0 else [])]
+        named = who[:_NAMED]
+        if more := len(who[_NAMED:]):
+            named.append(message("{count} more", count=more))
         self._reporter.wait(describe_wait(self._wait_s, join_messages("; ", named)))
 
     def _end_all(self, present: Sequence[Backend]) -> list[Backend]:
@@ -291,15 +289,13 @@ class BackendTerminator:
         return (backend.is_idle or backend.gives_way or is_forced) and backend.endable
 
     def _end(self, backend: Backend) -> bool:
-        if backend.pid not in self.ended:
-            parameters = {"pid": backend.pid, "force": self._force or backend.gives_way}
-            try:
-                if not self._session.rows(_TERMINATE, parameters):
-                    return False
-            except psycopg.errors.InsufficientPrivilege:
-                return False
-            self.ended.add(backend.pid)
-        return True
+        if backend.pid in self.ended:
+            return True
+        parameters = {"pid": backend.pid, "force": self._force or backend.gives_way}
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            if self._session.rows(_TERMINATE, parameters):
+                self.ended.add(backend.pid)
+        return backend.pid in self.ended
 
     def _lasts(self, backend: Backend, now: float) -> bool:
         seen_for = now - self._first_seen.setdefault(backend.pid, now)

@@ -8,7 +8,6 @@ database under construction has no row in ``pg_database`` yet.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -76,18 +75,6 @@ def can_read_data_directory(session: Session) -> bool:
     return bool(session.value(_ALLOWED))
 
 
-def _list_parents(session: Session) -> list[str]:
-    return [path for (path,) in session.rows(_PARENTS)]
-
-
-def _find_without_row(session: Session, parents: Sequence[str]) -> list[str]:
-    return [path for (path,) in session.rows(_WITHOUT_ROW, [list(parents)])]
-
-
-def _measure(session: Session, directories: Sequence[str]) -> int:
-    return int(session.value(_BYTES, [list(directories)]))
-
-
 def find_orphans(session: Session) -> list[Orphan]:
     """Return the directories that a crash of the server left in the middle of a copy.
 
@@ -101,12 +88,14 @@ def find_orphans(session: Session) -> list[Orphan]:
        is nobody's.
     """
     try:
-        parents = _list_parents(session)
-        noted = _find_without_row(session, parents)
-        settled = {path for (path,) in session.rows(_UNTOUCHED_BY_WRITERS, [noted])}
-        left = sorted(settled.intersection(_find_without_row(session, parents)))
+        parents = session.column(_PARENTS)
+        noted = session.column(_WITHOUT_ROW, [parents])
+        settled = set(session.column(_UNTOUCHED_BY_WRITERS, [noted]))
+        left = sorted(settled.intersection(session.column(_WITHOUT_ROW, [parents])))
         return [
-            Orphan(path=path, modified=modified, size_bytes=_measure(session, [directory]))
+            Orphan(
+                path=path, modified=modified, size_bytes=int(session.value(_BYTES, [[directory]]))
+            )
             for directory, path, modified in session.rows(_WHEREABOUTS, [left])
         ]
     except psycopg.errors.UndefinedFile:  # a tablespace or a directory went away: look again
@@ -126,15 +115,16 @@ class DirectoryGrowth:
         self._parents: list[str] = []
         self._before: set[str] = set()
         if can_read_data_directory(session):
-            self._parents = _list_parents(session)
-            self._before = set(_find_without_row(session, self._parents))
+            self._parents = session.column(_PARENTS)
+            self._before = set(session.column(_WITHOUT_ROW, [self._parents]))
 
     def done_bytes(self) -> int | None:
         """Return how much has been copied, None where our role may not look."""
         if not self._parents:
             return None
-        present = _find_without_row(self._session, self._parents)
-        return _measure(self._session, [path for path in present if path not in self._before])
+        present = self._session.column(_WITHOUT_ROW, [self._parents])
+        made = [path for path in present if path not in self._before]
+        return int(self._session.value(_BYTES, [made]))
 
 
 _DATA_DIRECTORY: Final = sql.SQL(

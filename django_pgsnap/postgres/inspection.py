@@ -156,7 +156,7 @@ def read_contents(session: Session) -> Contents:
     """Return what the database that the session is on holds."""
     return Contents(
         migrations=read_migrations(session),
-        unlogged=tuple(name for (name,) in session.rows(_UNLOGGED, [list(session.schemas)])),
+        unlogged=tuple(session.column(_UNLOGGED, [list(session.schemas)])),
         relations=int(session.value(_RELATIONS)),
     )
 
@@ -248,6 +248,7 @@ def measure_databases(session: Session, names: Iterable[str]) -> dict[str, int]:
     return {name: int(size) for name, size in found if size is not None}
 
 
+# Which database it is, since when the server counts it, its sessions, and the rows written in it.
 ActivityCounters = tuple[Any, ...]
 
 _ROWS: Final = sql.SQL(
@@ -267,26 +268,29 @@ _EPOCH: Final = sql.SQL(
     "SELECT extract(epoch FROM stats_reset)::pg_catalog.text FROM pg_catalog.pg_stat_wal"
 )
 
-_ACTIVITY: Final = sql.SQL(
-    "SELECT oid, extract(epoch FROM pg_catalog.pg_stat_get_db_stat_reset_time(oid))"
-    "::pg_catalog.text,"
-    " CASE WHEN {} THEN ({}) ELSE pg_catalog.gen_random_uuid()::pg_catalog.text END,"
-    " pg_catalog.pg_stat_get_db_sessions(oid), {} FROM pg_catalog.pg_database"
-    " WHERE datname OPERATOR(pg_catalog.=) %s::pg_catalog.name"
+_COUNTERS: Final = sql.SQL(
+    "SELECT datname,"
+    " CASE WHEN {} THEN pg_catalog.concat(({}), '/',"
+    " extract(epoch FROM pg_catalog.pg_stat_get_db_stat_reset_time(oid)))"
+    " ELSE pg_catalog.gen_random_uuid()::pg_catalog.text END,"
+    " pg_catalog.pg_stat_get_db_sessions(oid),"
+    " pg_catalog.pg_stat_get_db_xact_commit(oid)"
+    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_xact_rollback(oid), {}, oid"
+    " FROM pg_catalog.pg_database"
+    " WHERE datname OPERATOR(pg_catalog.=) ANY(%s::pg_catalog.name[])"
 ).format(_ALL_ARE_COUNTED, _EPOCH, _ROWS.format(oid=sql.Identifier("oid")))
-# While the first of these values stand, the server has not lost count.
-_SAME: Final = 3
 
 
 def read_activity(session: Session, name: str) -> ActivityCounters:
     """Return what the server has counted of a database, nothing if it is not there."""
-    found = session.rows(_ACTIVITY, [name])
-    return found[0] if found else ()
+    for _, epoch, sessions, _, rows, oid in session.rows(_COUNTERS, [[name]]):
+        return oid, epoch, sessions, rows
+    return ()
 
 
 def has_counted(before: ActivityCounters, now: ActivityCounters) -> bool:
     """Tell whether it was the same database, and the server has not lost count of it since."""
-    return before[:_SAME] == now[:_SAME]
+    return before[:2] == now[:2]
 
 
 def has_written(before: ActivityCounters, now: ActivityCounters) -> bool:
@@ -326,22 +330,9 @@ class DatabaseCounters:
         return not (self.sessions or self.transactions or self.rows)
 
 
-_COUNTERS: Final = sql.SQL(
-    "SELECT datname,"
-    " CASE WHEN {} THEN pg_catalog.concat(({}), '/',"
-    " extract(epoch FROM pg_catalog.pg_stat_get_db_stat_reset_time(oid)))"
-    " ELSE pg_catalog.gen_random_uuid()::pg_catalog.text END,"
-    " pg_catalog.pg_stat_get_db_sessions(oid),"
-    " pg_catalog.pg_stat_get_db_xact_commit(oid)"
-    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_xact_rollback(oid), {}"
-    " FROM pg_catalog.pg_database"
-    " WHERE datname OPERATOR(pg_catalog.=) ANY(%s::pg_catalog.name[])"
-).format(_ALL_ARE_COUNTED, _EPOCH, _ROWS.format(oid=sql.Identifier("oid")))
-
-
 def read_counters(session: Session, databases: Iterable[str]) -> dict[str, DatabaseCounters]:
     """Return what the server has counted of databases, those that are there."""
     return {
         name: DatabaseCounters(epoch=epoch, sessions=sessions, transactions=ended, rows=rows)
-        for name, epoch, sessions, ended, rows in session.rows(_COUNTERS, [list(databases)])
+        for name, epoch, sessions, ended, rows, _ in session.rows(_COUNTERS, [list(databases)])
     }

@@ -7,12 +7,13 @@ killed.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import fields
 from select import select
-from selectors import EVENT_READ, DefaultSelector
-from typing import Any, Final, NamedTuple, Self
+from threading import Thread
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -23,6 +24,7 @@ from psycopg.rows import TupleRow
 
 Query = sql.SQL | sql.Composed
 Parameters = Sequence[Any] | Mapping[str, Any]
+Result = TypeVar("Result")
 
 # What each session of ours tells others of itself begins with this.
 APPLICATION_PREFIX: Final = "pgsnap "
@@ -44,8 +46,6 @@ _SETTINGS: Final = {
     "search_path": "pg_catalog",
 }
 _PREPARED_AFTER: Final = 5
-# A CREATE DATABASE that is stopped again while it removes its files leaves them.
-_CANCEL_AGAIN_S: Final = 2.0
 # The server ends a statement soon after the process that sent it has died.
 _STOP_WHEN_WE_DIE: Final = {"client_connection_check_interval": "500ms"}
 
@@ -159,11 +159,14 @@ class Session:
             self.execute(sql.SQL("SET ROLE NONE"))
 
     def _prepare(self, settings: Mapping[str, str], role: str) -> None:
-        values = {"pid": sql.Literal(self.pid), "role": sql.Literal(role)}
-        statement = _FIRST_STATEMENT.format(
-            identity=_IDENTITY, settings=_set_all(settings), **values
+        (found,) = self.rows(
+            _FIRST_STATEMENT.format(
+                identity=_IDENTITY,
+                settings=_set_all(settings),
+                pid=sql.Literal(self.pid),
+                role=sql.Literal(role),
+            )
         )
-        (found,) = self.rows(statement)
         is_ours, self._is_another_role, self.server_address, *others = found[3:]
         if not is_ours:
             raise PoolerError
@@ -218,6 +221,21 @@ class Session:
     def rows(self, query: Query, parameters: Parameters | None = None) -> list[TupleRow]:
         """Run a query and return all its rows."""
         return self._connection.execute(query, parameters).fetchall()
+
+    def column(self, query: Query, parameters: Parameters | None = None) -> list[Any]:
+        """Run a query and return the first column of all its rows."""
+        return [row[0] for row in self.rows(query, parameters)]
+
+    def values(
+        self, kind: type[Result], query: Query, parameters: Parameters | None = None
+    ) -> list[Result]:
+        """Run a query and return its rows as values of a dataclass, whose fields its columns are.
+
+        Fields that the query has no columns for are those at the end, which have defaults.
+        """
+        names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+        rows = self.rows(query, parameters)
+        return [kind(**dict(zip(names, row, strict=False))) for row in rows]
 
     def rows_of(
         self, queries: Sequence[Query], parameters: Parameters | None = None
@@ -365,89 +383,15 @@ def _set_all(values: Mapping[str, str]) -> sql.Composed:
     )
 
 
-def run_together(
-    work: Sequence[tuple[Session, Query]],
-    *,
-    meanwhile: Callable[[], float | None],
-    every_s: float,
-) -> list[BaseException | None]:
-    """Run one statement on each session, all at the same time.
+def start_in_thread(work: Callable[[], Result]) -> Future[Result]:
+    """Begin some work in a thread that keeps nobody from ending the process."""
+    future: Future[Result] = Future()
 
-    When one fails the others are cancelled, and so they are when ``meanwhile`` raises, or when
-    the user presses Ctrl-C. No statement is under way any more when this returns or raises.
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+            future.set_exception(error)
 
-    Args:
-        work: Sessions with their statements.
-        meanwhile: Called again and again while statements run. It must use other sessions. It may
-            return how long to wait from then on, in seconds.
-        every_s: How long to wait each time before it is called, in seconds.
-
-    Returns:
-        What each statement raised, None for those that succeeded, in the order of ``work``.
-    """
-    statements = _Statements(work)
-    try:
-        statements.send()
-        while not statements.are_settled(within_s=every_s):
-            every_s = meanwhile() or every_s
-        statements.cancel_the_rest()
-    except BaseException:
-        statements.cancel_the_rest()
-        raise
-    return statements.outcomes
-
-
-class _Statements:
-    # Ctrl-C may come between any two steps. So what is under way is not noted here: libpq knows.
-
-    def __init__(self, work: Sequence[tuple[Session, Query]]) -> None:
-        self._work = work
-        self._ended: dict[int, psycopg.Error | None] = {}
-        self._cancel_again_at: dict[Session, float] = {}
-
-    @property
-    def outcomes(self) -> list[BaseException | None]:
-        not_sent = psycopg.errors.QueryCanceled("another one failed before it was sent")
-        return [self._ended.get(number, not_sent) for number in range(len(self._work))]
-
-    def send(self) -> None:
-        for number, (session, statement) in enumerate(self._work):
-            try:
-                session.send(statement)
-            except psycopg.Error as error:
-                self._ended[number] = error
-                return
-
-    def are_settled(self, *, within_s: float) -> bool:
-        """Wait a little, and tell whether all have ended, or one has failed."""
-        self._wait(within_s)
-        return len(self._ended) == len(self._work) or any(self._ended.values())
-
-    def cancel_the_rest(self) -> None:
-        # A request to cancel that overtakes its statement is lost, so it is repeated.
-        while running := self._running():
-            now = time.monotonic()
-            for session in running:
-                # The end of one statement is no reason to ask for that of another again.
-                if self._cancel_again_at.get(session, 0.0) <= now:
-                    self._cancel_again_at[session] = now + _CANCEL_AGAIN_S
-                    with suppress(psycopg.Error):
-                        session.cancel()
-            self._wait(_CANCEL_AGAIN_S)
-
-    def _running(self) -> list[Session]:
-        return [session for session, _ in self._work if session.is_running]
-
-    def _wait(self, seconds: float) -> None:
-        with DefaultSelector() as selector:
-            for session in self._running():
-                selector.register(session, EVENT_READ)
-            selector.select(seconds)
-        for number, (session, _) in enumerate(self._work):
-            if number not in self._ended and (session.is_running or session.broken):
-                try:
-                    if not session.busy:
-                        session.finish()
-                        self._ended[number] = None
-                except psycopg.Error as error:
-                    self._ended[number] = error
+    Thread(target=run, daemon=True).start()
+    return future

@@ -6,11 +6,10 @@ finishes by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from threading import Thread
-from typing import Final, TypeVar
+from typing import Final
 
 import psycopg
 
@@ -34,7 +33,7 @@ from ..postgres.advisory_locks import (
 )
 from ..postgres.backends import BackendTerminator
 from ..postgres.server import Server, server_errors
-from ..postgres.session import Session
+from ..postgres.session import Session, start_in_thread
 from ..postgres.targets import (
     Target,
     aliases_sharing_database,
@@ -47,8 +46,6 @@ from .context import ServerContext
 from .types import (
     CopyMember,
 )
-
-Result = TypeVar("Result")
 
 
 @contextmanager
@@ -267,17 +264,3 @@ def _other_spares(now: ServerContext, kept: Sequence[CopyMember]) -> list[str]:
         by_snapshot.values(), key=lambda spares: max(each.oid for each in spares), reverse=True
     )
     return [spare.name for spares in ranked[config().spares - 1 :] for spare in spares]
-
-
-def start_in_thread(work: Callable[[], Result]) -> Future[Result]:
-    """Begin some work in a thread that keeps nobody from ending the process."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future

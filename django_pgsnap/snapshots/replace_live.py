@@ -29,10 +29,11 @@ from ..postgres.properties import (
     read_properties,
 )
 from ..postgres.server import Server
+from ..postgres.session import start_in_thread
 from ..postgres.targets import Target, aliases_sharing_database, group_by_server
 from ..reporting import Reporter
 from .context import ServerContext
-from .operation import report_terminated, start_in_thread
+from .operation import report_terminated
 from .types import AnyMember, MemberT, Snapshot
 from .undo_history import KeptSet, Place, Successor, settle_history
 

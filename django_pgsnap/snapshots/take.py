@@ -47,12 +47,12 @@ from ..postgres.inspection import (
 )
 from ..postgres.properties import Properties, apply_properties, read_properties
 from ..postgres.server import Server
-from ..postgres.session import Query, Session
+from ..postgres.session import Query, Session, start_in_thread
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from ..signals import post_take, pre_take
 from .context import ServerContext, choose_targets, group_copies
-from .operation import finish_operation, open_operation, report_terminated, start_in_thread
+from .operation import finish_operation, open_operation, report_terminated
 from .queries import report_finished
 from .types import CopyMember, Snapshot, snapshots_of
 

@@ -15,13 +15,13 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.postgres.session import Session, run_together
-from django_pgsnap.snapshots.operation import start_in_thread
+from django_pgsnap.clones.transitions import run_together
+from django_pgsnap.postgres.session import Session, start_in_thread
 from tests.conftest import RunSql, SessionAs
 from tests.watching import PATIENCE_S
 
 # Where Ctrl-C may find us while statements are under way.
-OURS = {"django_pgsnap.postgres.session", "selectors"}
+OURS = {"django_pgsnap.postgres.session", "django_pgsnap.clones.transitions", "selectors"}
 
 OFTEN_S = 0.005
 
