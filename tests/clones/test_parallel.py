@@ -108,7 +108,7 @@ def test_statements_run_at_the_same_time(three: list[Session]) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request to cancel that overtakes its statement is soon repeated: it has no files."""
-    monkeypatch.setattr("django_pgsnap.postgres.session._CANCEL_AGAIN_S", 0.1)
+    monkeypatch.setattr("django_pgsnap.clones.transitions._CANCEL_AGAIN_S", 0.1)
 
 
 def test_meanwhile_is_called_until_the_end(three: list[Session]) -> None:
