@@ -23,14 +23,20 @@ from psycopg import sql
 
 from ..errors import CopyFailedError, DatabaseBusyError
 from ..messages import join_messages, message
-from ..postgres.backends import BUSY_HINT, Backend, BackendTerminator, BlockedTimer, read_backends
+from ..postgres.backends import BUSY_HINT, BackendTerminator, BlockedTimer, read_backends
 from ..postgres.data_directory import DirectoryGrowth
-from ..postgres.session import Query, Session
+from ..postgres.session import Session
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
 from .records import Strategy
 from .strategy import is_refusal_to_share_blocks
-from .transitions import CopyJob, drop_database, run_together
+from .transitions import (
+    CopyJob,
+    comment_on_database,
+    drop_database,
+    join_statements,
+    run_together,
+)
 
 # An estimate never says that it is done.
 _MOST_ESTIMATED: Final = 0.95
@@ -63,7 +69,8 @@ def copy_databases(
     sources = ", ".join(job.clone.source for job in jobs)
     step = step or message("Copying {databases}", databases=sources)
     while True:
-        _clear_sources(jobs)
+        for terminator in list_terminators(jobs):
+            terminator.empty_databases()
         reporter.step(step)
         attempt = _Attempt(jobs, reporter)
         errors = attempt.run()
@@ -103,10 +110,8 @@ class _Attempt:
             self._seconds = time.monotonic() - started
 
     def results(self) -> list[CopyResult]:
-        return [
-            CopyResult(strategy=job.clone.strategy, seconds=round(self._seconds, 3))
-            for job in self._jobs
-        ]
+        seconds = round(self._seconds, 3)
+        return [CopyResult(strategy=job.clone.strategy, seconds=seconds) for job in self._jobs]
 
     def undo(self, errors: Sequence[BaseException | None]) -> None:
         """Drop what this try completed; what it did not complete is not there."""
@@ -116,7 +121,7 @@ class _Attempt:
 
     def _look(self) -> float:
         """Keep the sources empty, and return how long to wait until the next look."""
-        for terminator in _terminators(self._jobs):
+        for terminator in list_terminators(self._jobs):
             terminator.end_idle_backends()
         if not self._barrier.is_open:
             self._barrier.open_if_still()
@@ -144,38 +149,30 @@ class _Attempt:
         )
 
 
-def _clear_sources(jobs: Sequence[CopyJob]) -> None:
-    for terminator in _terminators(jobs):
-        terminator.empty_databases()
-
-
-def _terminators(jobs: Sequence[CopyJob]) -> Iterable[BackendTerminator]:
+def list_terminators(jobs: Sequence[CopyJob]) -> Iterable[BackendTerminator]:
     """Return each terminator once; the jobs of a server share one."""
     return {id(job.terminator): job.terminator for job in jobs if job.terminator}.values()
 
 
 def _revised(jobs: Sequence[CopyJob], errors: Sequence[BaseException | None]) -> list[CopyJob]:
     """Return what to try next after these errors, or raise what ends it."""
-    serious = [
-        (job, error)
-        for job, error in zip(jobs, errors, strict=True)
-        if error is not None and not isinstance(error, psycopg.errors.QueryCanceled)
-    ] or [(job, error) for job, error in zip(jobs, errors, strict=True) if error is not None]
-    for job, error in serious:
+    failed = [(job, error) for job, error in zip(jobs, errors, strict=True) if error is not None]
+    # When one fails, the others are cancelled.
+    causes = [each for each in failed if not isinstance(each[1], psycopg.errors.QueryCanceled)]
+    for job, error in causes or failed:
         if isinstance(error, psycopg.errors.ObjectInUse | NotQuietError):
             if job.terminator is None or job.terminator.is_overdue:
                 raise _busy_error(job) from error
         elif job.clone.strategy == "clone" and is_refusal_to_share_blocks(error):
-            return [_without_sharing(job) for job in jobs]
+            return [
+                replace(each, clone=replace(each.clone, strategy="file_copy"))
+                if each.clone.strategy == "clone"
+                else each
+                for each in jobs
+            ]
         else:
             raise _explain_error(job, error) from error
     return list(jobs)
-
-
-def _without_sharing(job: CopyJob) -> CopyJob:
-    if job.clone.strategy != "clone":
-        return job
-    return replace(job, clone=replace(job.clone, strategy="file_copy"))
 
 
 def _busy_error(job: CopyJob) -> DatabaseBusyError:
@@ -258,10 +255,12 @@ class CopyBarrier:
         """Shut it."""
         with ExitStack() as stack:
             for server, jobs in self._jobs.items():
-                wait_s = max(_remaining_s(job) for job in jobs)
+                wait_s = max(job.terminator.remaining_s for job in jobs if job.terminator)
                 holder = server.session("holding still", lock_timeout_s=wait_s)
                 self._holders.append(stack.enter_context(holder))
-                holder.execute(_hold_statement(_sources(jobs)))
+                # It is always rolled back.
+                comments = [comment_on_database(name, None) for name in _sources(jobs)]
+                holder.execute(join_statements([sql.SQL("BEGIN"), *comments]))
             self._stack = stack.pop_all()
         self._blocked = BlockedTimer()
         self._deadline = time.monotonic() + _LONGEST_S
@@ -275,9 +274,13 @@ class CopyBarrier:
 
     def open_if_still(self) -> None:
         """Let the copies begin, if the databases are still."""
-        nobody_can_come = all(_nobody_can_come(jobs) for jobs in self._jobs.values())
+        nobody_can_come = all(map(_nobody_can_come, self._jobs.values()))
         # Looked at second: who has ended starting since is seen here.
-        present = [each for jobs in self._jobs.values() for each in _present(jobs)]
+        present = [
+            backend
+            for jobs in self._jobs.values()
+            for backend in read_backends(jobs[0].watcher, _sources(jobs))
+        ]
         if nobody_can_come and not present:
             self._let_go()
             self.is_open = True
@@ -300,22 +303,6 @@ def _nobody_can_come(jobs: Sequence[CopyJob]) -> bool:
     return bool(jobs[0].watcher.value(_NOBODY_CAN_COME, parameters))
 
 
-def _present(jobs: Sequence[CopyJob]) -> list[Backend]:
-    """Return who is on these databases."""
-    return read_backends(jobs[0].watcher, _sources(jobs))
-
-
-def _hold_statement(databases: Sequence[str]) -> Query:
-    """Return what holds databases until it is rolled back, which it always is."""
-    comment = sql.SQL("COMMENT ON DATABASE {} IS NULL")
-    held = [comment.format(sql.Identifier(name)) for name in databases]
-    return sql.SQL("; ").join([sql.SQL("BEGIN"), *held])
-
-
 def _sources(jobs: Sequence[CopyJob]) -> list[str]:
     """Return the names of the databases to copy, in the order in which all take their locks."""
     return sorted(job.clone.source for job in jobs)
-
-
-def _remaining_s(job: CopyJob) -> float:
-    return job.terminator.remaining_s if job.terminator else 0.0

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 from psycopg import sql
 
-from ..clones.catalog import (
-    NO_DATABASES,
-    AnyDatabase,
-    Catalog,
-    Database,
-    RecordT,
-    load_catalog,
-)
+from ..clones.catalog import NO_DATABASES, AnyDatabase, Catalog, Database, RecordT, load_catalog
 from ..clones.names import spare_name
 from ..clones.records import CopyRecord, Part, Record, TemplateRecord, UndoRecord
 from ..clones.test_databases import list_comments
@@ -134,7 +127,8 @@ class ServerContext:
             ObstacleError: One of them can only be dropped.
         """
         for name in names:
-            if name in self.catalog.databases and not self.catalog.databases[name].is_valid:
+            database = self.catalog.databases.get(name)
+            if database is not None and not database.is_valid:
                 drop = sql.SQL("DROP DATABASE {};").format(sql.Identifier(name)).as_string(None)
                 raise ObstacleError(
                     "A DROP DATABASE of {name!r} was interrupted: part of it is gone, and "
@@ -205,11 +199,10 @@ class ServerContext:
         return "building" if self.holders and self.is_locked(spare_name(identity)) else "none"
 
 
-def find_snapshots(contexts: Iterable[ServerContext], *, everyone: bool = False) -> list[Snapshot]:
+def find_snapshots(contexts: Sequence[ServerContext], *, everyone: bool = False) -> list[Snapshot]:
     """Return the snapshots of the databases that are asked about, as wholes, newest first."""
-    there = list(contexts)
-    members = [copy for context in there for copy in context.copies(everyone=everyone)]
-    return group_copies(there, members)
+    members = [copy for context in contexts for copy in context.copies(everyone=everyone)]
+    return group_copies(contexts, members)
 
 
 def group_copies(
@@ -223,13 +216,12 @@ def group_copies(
     )
 
 
-def find_undos(contexts: Iterable[ServerContext], *, everyone: bool = False) -> list[Undo]:
+def find_undos(contexts: Sequence[ServerContext], *, everyone: bool = False) -> list[Undo]:
     """Return the kept states of the databases that are asked about, as wholes, newest first."""
-    there = list(contexts)
     return undos_of(
-        [undo for context in there for undo in context.undos(everyone=everyone)],
-        [part for context in there for part in context.parts(UndoRecord)],
-        [context.system for context in there],
+        [undo for context in contexts for undo in context.undos(everyone=everyone)],
+        [part for context in contexts for part in context.parts(UndoRecord)],
+        [context.system for context in contexts],
     )
 
 
@@ -262,9 +254,7 @@ def read_contexts(purpose: str, about: Sequence[Target]) -> Iterator[ServerConte
 
 Kind = Literal["copy", "undo", "template", "run", "test", "spare", "leftover"]
 
-EVERYTHING: Final[frozenset[Kind]] = frozenset(
-    {"copy", "undo", "template", "run", "test", "spare", "leftover"}
-)
+EVERYTHING: Final[frozenset[Kind]] = frozenset(get_args(Kind))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,17 +310,13 @@ def describe_managed(
     found: dict[str, tuple[Kind, str]] = {}
     tests = list_test_databases(context, everyone=everyone)
     for database in (*list_published(context, everyone=everyone, sources=tests), *more):
-        record = database.record
-        about = _about(record)
+        record, about = database.record, _about(database.record)
         found[database.name] = (record.kind, about)
+        if not isinstance(record, CopyRecord | TemplateRecord):
+            continue
         identity = record.set_id if isinstance(record, TemplateRecord) else record.identity
         spare = context.catalog.databases.get(spare_name(identity))
-        if (
-            isinstance(record, CopyRecord | TemplateRecord)
-            and spare is not None
-            and spare.owner == database.owner
-            and spare.is_shut
-        ):
+        if spare is not None and spare.owner == database.owner and spare.is_shut:
             found[spare.name] = ("spare", about)
     found.update({name: ("test", source) for name, source in tests.items()})
     for left in context.leftovers():

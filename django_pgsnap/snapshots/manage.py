@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ..clones import transitions
 from ..clones.copying import copy_databases
@@ -29,13 +30,13 @@ from ..errors import (
 )
 from ..messages import join_messages, message
 from ..postgres.advisory_locks import acquire_lock, try_acquire_lock
-from ..postgres.inspection import check_collation, check_privileges
+from ..postgres.inspection import check_privileges
 from ..reporting import Reporter
 from . import queries
-from .context import ServerContext, choose_targets, find_snapshots
-from .operation import finish_operation, open_operation
+from .context import ServerContext, choose_targets, find_snapshots, find_undos
+from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in, list_snapshots
-from .types import CopyMember, Snapshot, Undo, UndoMember, undos_of
+from .types import CopyMember, Snapshot, Undo, UndoMember
 
 
 def rename(old: str, new: str) -> Snapshot:
@@ -66,15 +67,9 @@ def rename(old: str, new: str) -> Snapshot:
 
 
 def _renamed(record: UndoRecord, old: str, new: str) -> UndoRecord:
-    def name(before: str) -> str:
-        return new if before == old else before
-
-    return replace(
-        record,
-        name=name(record.name),
-        based_on=name(record.based_on),
-        successor_based_on=name(record.successor_based_on),
-    )
+    facts = ("name", "based_on", "successor_based_on")
+    changed: dict[str, Any] = {each: new for each in facts if getattr(record, each) == old}
+    return replace(record, **changed)
 
 
 def pin(name: str, *, pinned: bool = True) -> Snapshot:
@@ -129,13 +124,11 @@ def delete_in(
     """Delete snapshots in the course of an operation."""
     members = [member for snapshot in to_drop for member in lock_all_parts(contexts, snapshot)]
     for context in contexts:
-        here = [member for member in members if member.server == context.server]
-        _delete_here(context, here, reporter)
+        if here := [member for member in members if member.server == context.server]:
+            _delete_here(context, here, reporter)
 
 
 def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter: Reporter) -> None:
-    if not members:
-        return
     for member in members:
         cancel_spare(context.watcher, member.record)
     context.main.execute(
@@ -248,14 +241,11 @@ def _found(purpose: str, name: str) -> Iterator[tuple[list[ServerContext], Snaps
         yield contexts, find_snapshot_in(contexts, name)
 
 
-@contextmanager
-def _operation(purpose: str, reporter: Reporter | None = None) -> Iterator[list[ServerContext]]:
+def _operation(
+    purpose: str, reporter: Reporter | None = None
+) -> AbstractContextManager[list[ServerContext]]:
     """Hold the locks of all the project's databases, without disturbing who uses them."""
-    about = choose_targets(None)
-    with open_operation(
-        purpose, about, wait_s=config().wait_s, disturbs_live=False, reporter=reporter
-    ) as contexts:
-        yield contexts
+    return open_operation(purpose, choose_targets(None), disturbs_live=False, reporter=reporter)
 
 
 def refill(
@@ -275,12 +265,8 @@ def refill(
     """
     reporter = reporter or Reporter()
     about = choose_targets(databases)
-    with open_operation(
-        "refill", about, wait_s=config().wait_s, disturbs_live=False, reporter=reporter
-    ) as contexts:
-        copies = [copy for context in contexts for copy in context.copies()]
-        undos = [undo for context in contexts for undo in context.undos()]
-        wanted = current_snapshot(copies, undos) if name is None else name
+    with open_operation("refill", about, disturbs_live=False, reporter=reporter) as contexts:
+        wanted = current_snapshot(contexts) if name is None else name
         snapshot = find_snapshot_in(contexts, wanted)
         jobs = [job for context in contexts for job in _jobs(context, snapshot, reporter)]
         if jobs:
@@ -294,40 +280,32 @@ def refill(
         return snapshot  # the spare is made, so it is no failure if that cannot be seen
 
 
-def current_snapshot(copies: Sequence[CopyMember], undos: Sequence[UndoMember]) -> str | None:
+def current_snapshot(contexts: Sequence[ServerContext]) -> str | None:
     """Return the name of the snapshot last restored, unless another was taken since."""
-    last = undos_of(undos)
-    if not last or any(copy.record.taken_at > last[0].taken_at for copy in copies):
+    copies = [copy.record for context in contexts for copy in context.copies()]
+    last = next(iter(find_undos(contexts)), None)
+    if last is None or any(copy.taken_at > last.taken_at for copy in copies):
         return None
-    restored = last[0].name
-    return restored if any(copy.record.name == restored for copy in copies) else None
+    return last.name if any(copy.name == last.name for copy in copies) else None
 
 
 def _jobs(context: ServerContext, snapshot: Snapshot, reporter: Reporter) -> list[CopyJob]:
     return [
-        _job(context, member)
+        _plan_spare(context, member)
         for member in snapshot.members
         if member.server == context.server
         and obtain_spare(context.worker(member), context.watcher, member.record, reporter) is None
     ]
 
 
-def _job(context: ServerContext, member: CopyMember) -> CopyJob:
+def _plan_spare(context: ServerContext, member: CopyMember) -> CopyJob:
     name = spare_name(member.record.identity)
     if taken := context.reloaded().catalog.databases.get(name):
         raise ObstacleError(
             describe_taken_name(member.record, taken),
             hint="Let that role drop or rename it. A restore works meanwhile, and copies afresh.",
         )
-    check_collation(context.watcher, member.database.name)
-    return CopyJob(
-        clone=plan_spare(member.database),
-        size_bytes=member.record.size_bytes,
-        session=context.worker(member),
-        watcher=context.watcher,
-        server=context.server,
-        terminator=None,
-    )
+    return plan_copy_job(context, member, plan_spare(member.database))
 
 
 def prune(
@@ -363,8 +341,7 @@ def prune(
     if dry_run:
         found = [each for each in list_snapshots() if not each.unreachable]
         return choose_to_prune(found, keep, older_than, max_bytes)
-    about = choose_targets(None)
-    with open_operation("prune", about, wait_s=config().wait_s, disturbs_live=False) as contexts:
+    with _operation("prune") as contexts:
         found = [each for each in find_snapshots(contexts) if not each.unreachable]
         unwanted = choose_to_prune(found, keep, older_than, max_bytes)
         delete_in(contexts, unwanted, reporter or Reporter())

@@ -13,17 +13,12 @@ from typing import Final
 
 import psycopg
 
-from ..clones.catalog import (
-    AnyDatabase,
-)
+from ..clones.catalog import AnyDatabase
 from ..clones.spares import BackgroundStatements, describe_taken_name, plan_spare, wants_spare
+from ..clones.transitions import Clone, CopyJob
 from ..conf import config
 from ..connections.reconnect import check_not_in_atomic, close_connections, repair_pools
-from ..errors import (
-    ConfigurationError,
-    DatabaseBusyError,
-    PgsnapError,
-)
+from ..errors import ConfigurationError, DatabaseBusyError, PgsnapError
 from ..messages import join_messages, message
 from ..postgres.advisory_locks import (
     HeldTooLongError,
@@ -32,6 +27,7 @@ from ..postgres.advisory_locks import (
     read_catalog_lock_holders,
 )
 from ..postgres.backends import BackendTerminator
+from ..postgres.inspection import check_collation
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session, start_in_thread
 from ..postgres.targets import (
@@ -43,9 +39,7 @@ from ..postgres.targets import (
 from ..reporting import Reporter
 from ..safety import check_server_allowed
 from .context import ServerContext
-from .types import (
-    CopyMember,
-)
+from .types import CopyMember
 
 
 @contextmanager
@@ -53,7 +47,7 @@ def open_operation(
     purpose: str,
     about: Sequence[Target],
     *,
-    wait_s: float,
+    wait_s: float | None = None,
     disturbs_live: bool = True,
     reporter: Reporter | None = None,
 ) -> Iterator[list[ServerContext]]:
@@ -70,6 +64,7 @@ def open_operation(
         OperationRunningError: Another operation is at work on one of the databases.
         ServerUnavailableError: A server cannot be reached.
     """
+    wait_s = config().wait_s if wait_s is None else wait_s
     with server_errors(), ExitStack() as stack:
         if disturbs_live:
             aliases = aliases_sharing_database(target.alias for target in about)
@@ -173,10 +168,7 @@ def _check_ours(context: ServerContext) -> None:
 
 def report_terminated(terminators: Iterable[BackendTerminator], reporter: Reporter) -> None:
     """Tell how many sessions were ended."""
-    count = sum(
-        len(terminator.ended) for terminator in {id(each): each for each in terminators}.values()
-    )
-    if count:
+    if count := sum(len(each.ended) for each in terminators):
         one = message("Ended 1 session on the live database.")
         several = message("Ended {count} sessions on the live database.", count=count)
         reporter.note(one if count == 1 else several)
@@ -248,6 +240,20 @@ def _send_off(
     for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
         background.drop(name)
     background.send_all()
+
+
+def plan_copy_job(context: ServerContext, member: CopyMember, clone: Clone) -> CopyJob:
+    """Return how a copy is cloned by the session that holds the lock of its live database."""
+    check_collation(context.watcher, clone.source)
+    return CopyJob(
+        clone=clone,
+        size_bytes=member.record.size_bytes,
+        session=context.worker(member),
+        watcher=context.watcher,
+        server=context.server,
+        terminator=None,
+        bytes_per_s=member.record.bytes_per_s,
+    )
 
 
 def _other_spares(now: ServerContext, kept: Sequence[CopyMember]) -> list[str]:

@@ -11,7 +11,6 @@ from ..clones.records import Record, RunRecord, TemplateRecord
 from ..clones.spares import cancel_spare, drop_leftovers
 from ..clones.test_databases import drop_template, run_lock_key
 from ..clones.transitions import drop_database, join_statements, unpublish
-from ..conf import config
 from ..errors import MissingRightError
 from ..messages import Message, message
 from ..postgres.advisory_locks import read_lock_holder, release_lock, try_acquire_lock
@@ -79,7 +78,7 @@ def purge(
     reporter = reporter or Reporter()
     about = choose_targets(None)
     gone: list[ManagedDatabase] = []
-    with open_operation("purge", about, wait_s=config().wait_s, disturbs_live=False) as contexts:
+    with open_operation("purge", about, disturbs_live=False) as contexts:
         sets = [] if everyone else _list_sets(contexts, kinds)
         kept = {each.set_id for each in sets if _must_stay(each, contexts, reporter)}
         for context in contexts:

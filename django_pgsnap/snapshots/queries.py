@@ -28,8 +28,7 @@ from ..messages import Message, message
 from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.properties import Privilege, Properties, mask_setting, read_properties
 from ..postgres.server import Server, server_errors
-from ..postgres.session import Session
-from ..postgres.targets import Target
+from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from .context import (
     ManagedDatabase,
@@ -41,7 +40,7 @@ from .context import (
     find_undos,
     read_contexts,
 )
-from .types import AnyMember, CopyMember, Snapshot, Undo
+from .types import CopyMember, Snapshot, Undo
 
 # As many as can be looked over in a line.
 _NAMES_SHOWN: Final = 10
@@ -71,13 +70,12 @@ def find_running_operations(
     """Return the operations that hold the lock of one of these live databases."""
     groups: dict[str, list[tuple[Target, LockHolder]]] = {}
     for target in known:
-        holder = holders.get(lock_key(target.name))
-        if holder is not None:
+        if holder := holders.get(lock_key(target.name)):
             groups.setdefault(holder.application, []).append((target, holder))
-    return [_of(group) for group in groups.values()]
+    return [_describe_operation(group) for group in groups.values()]
 
 
-def _of(group: Sequence[tuple[Target, LockHolder]]) -> RunningOperation:
+def _describe_operation(group: Sequence[tuple[Target, LockHolder]]) -> RunningOperation:
     _, first = group[0]
     # Whoever is not one of ours holds our lock all the same.
     match = _APPLICATION.fullmatch(first.application)
@@ -118,26 +116,22 @@ def read_carried_properties(snapshot: Snapshot) -> list[CarriedProperties]:
         PgsnapError: A server cannot be reached.
     """
     found: dict[str, CarriedProperties] = {}
-    for server in {member.server: None for member in snapshot.members}:
-        here = [member for member in snapshot.members if member.server == server]
-        with server_errors(), server.session("show") as session:
-            for member, each in zip(here, _read(session, snapshot, here), strict=True):
-                found[member.database.name] = _carried(member, each)
+    for server, here in group_by_server(snapshot.members).items():
+        names = [member.database.name for member in here]
+        try:
+            with server_errors(), server.session("show") as session:
+                carried = read_properties(session, *names)
+        except KeyError as error:
+            raise SnapshotNotFoundError(
+                "The snapshot {name!r} has just been deleted.",
+                hint="See which ones there are.",
+                name=snapshot.name,
+            ) from error
+        found |= dict(zip(names, map(_describe_carried, here, carried), strict=True))
     return [found[member.database.name] for member in snapshot.members]
 
 
-def _read(session: Session, snapshot: Snapshot, here: Sequence[CopyMember]) -> list[Properties]:
-    try:
-        return read_properties(session, *(member.database.name for member in here))
-    except KeyError as error:
-        raise SnapshotNotFoundError(
-            "The snapshot {name!r} has just been deleted.",
-            hint="See which ones there are.",
-            name=snapshot.name,
-        ) from error
-
-
-def _carried(member: CopyMember, each: Properties) -> CarriedProperties:
+def _describe_carried(member: CopyMember, each: Properties) -> CarriedProperties:
     return CarriedProperties(
         alias=member.alias,
         owner=each.owner,
@@ -176,14 +170,10 @@ def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Sna
         return choose_snapshot(find_snapshots(contexts), name)
     except SnapshotNotFoundError:
         for context in contexts:
-            _check_strangers(context, name)
+            for database in _strangers(context):
+                if name in (None, database.record.name):
+                    raise _not_trusted(context, database) from None
         raise
-
-
-def _check_strangers(context: ServerContext, name: str | None) -> None:
-    for database in _strangers(context):
-        if name in (None, database.record.name):
-            raise _not_trusted(context, database)
 
 
 def _strangers(context: ServerContext) -> list[Database[CopyRecord]]:
@@ -229,8 +219,8 @@ def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
     # Two of one name and owner exist only where a replacement across servers was interrupted. The
     # newest without a lost part is meant then. What is outside of the settings is not lost.
     matching = [snapshot for snapshot in found if name is None or snapshot.name == name]
-    whole = [snapshot for snapshot in matching if snapshot.completeness != "part lost"]
     if matching:
+        whole = [snapshot for snapshot in matching if snapshot.completeness != "part lost"]
         chosen = (whole or matching)[0]
         _check_one_owner([each for each in found if each.name == chosen.name])
         return chosen
@@ -348,11 +338,13 @@ def sum_up(
     beside = [*made, *tests]
     snapshots = find_snapshots(contexts, everyone=everyone)
     undos = find_undos(contexts, everyone=everyone)
-    occupied = sum(_occupied_bytes(each) for set_ in (*snapshots, *undos) for each in set_.members)
+    members = [each for whole in (*snapshots, *undos) for each in whole.members]
+    spared = [each for each in members if each.spare != "none"]
     return Overview(
         snapshots=tuple(snapshots),
         undos=tuple(undos),
-        occupied_bytes=occupied + sum(each.size_bytes for each in beside),
+        occupied_bytes=sum(each.record.size_bytes for each in (*members, *spared))
+        + sum(each.size_bytes for each in beside),
         underway=tuple(
             operation
             for context in contexts
@@ -381,7 +373,3 @@ def get(name: str | None = None, *, databases: Sequence[str] | None = None) -> S
         SnapshotNotFoundError: There is none of that name.
     """
     return choose_snapshot(list_snapshots(databases=databases), name)
-
-
-def _occupied_bytes(member: AnyMember) -> int:
-    return member.record.size_bytes * (1 if member.spare == "none" else 2)

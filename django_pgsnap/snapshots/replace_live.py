@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Final
 
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.names import new_identity
-from ..clones.records import Record
 from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
-from ..conf import config
 from ..connections.reconnect import DatabaseReplaced, close_and_wait
 from ..errors import ServerUnavailableError
 from ..postgres.advisory_locks import HeldTooLongError
@@ -40,36 +38,17 @@ from .undo_history import KeptSet, Place, Successor, settle_history
 
 @dataclass(frozen=True, kw_only=True)
 class IncomingDatabase:
-    """A shut database that is to take a live one's place.
-
-    Attributes:
-        record: The copy or undo that it stands for.
-        set_up_like: A database with the properties to use if the live one is missing.
-    """
+    """A shut database that is to take a live one's place: a member's own, or a clone of that."""
 
     context: ServerContext
     target: Target
+    member: AnyMember
     database: AnyDatabase
-    record: Record
-    set_up_like: str
 
     @property
     def server(self) -> Server:
         """The server it is on."""
         return self.context.server
-
-    @classmethod
-    def of(
-        cls, context: ServerContext, target: Target, member: AnyMember, database: AnyDatabase
-    ) -> Self:
-        """Return a database that stands for a member, that member itself or a clone of it."""
-        return cls(
-            context=context,
-            target=target,
-            database=database,
-            record=member.record,
-            set_up_like=member.database.name,
-        )
 
 
 def match_with_live(
@@ -104,30 +83,10 @@ class ReplaceRequest:
     """What the caller asked for; see `restore`."""
 
     keep_undo: bool
-    by_undo: bool
+    by_undo: bool = False
     wait_s: float
     force: bool
     last_look: Callable[[], None] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        keep_undo: bool | None,
-        by_undo: bool = False,
-        wait_s: float | None,
-        force: bool,
-        last_look: Callable[[], None] | None = None,
-    ) -> Self:
-        """Return a request where None stands for what the settings say."""
-        settings = config()
-        return cls(
-            keep_undo=settings.undo > 0 if keep_undo is None else keep_undo,
-            by_undo=by_undo,
-            wait_s=settings.wait_s if wait_s is None else wait_s,
-            force=force,
-            last_look=last_look,
-        )
 
 
 class Replacement:
@@ -168,14 +127,13 @@ class Replacement:
 
     def check(self) -> None:
         # Two sessions are asked at once: new ones have to fill their caches.
-        checking = start_in_thread(self._check)
+        checking = start_in_thread(self._check_and_measure)
         try:
             self._read_properties()
         finally:
             checking.result()
 
-    def _check(self) -> None:
-        """Look for what stands in the way, and at what a new undo tells of the live databases."""
+    def _check_and_measure(self) -> None:
         session = self.context.main
         self.context.check_whole(self._names)
         check_nothing_attached(session, self._names)
@@ -184,7 +142,7 @@ class Replacement:
         counters = read_counters(session, [each.database.name for each in self._incoming])
         self.successors = {
             (each.server, each.target.name): Successor.of(
-                each.database, each.record, counters.get(each.database.name)
+                each.database, each.member.record, counters.get(each.database.name)
             )
             for each in self._incoming
         }
@@ -266,13 +224,13 @@ class Replacement:
     def _properties_of(self, each: IncomingDatabase) -> tuple[Properties, Properties]:
         """Return what an incoming database shall be set up with, and what it is now."""
         is_there = each.target.name in self._names
-        like = each.target.name if is_there else each.set_up_like
+        like = each.target.name if is_there else each.member.database.name
         wanted, present = read_properties(self.context.watcher, like, each.database.name)
         if not is_there:
             wanted = replace(
                 wanted,
-                comment=each.record.comment,
-                connection_limit=each.record.connection_limit,
+                comment=each.member.record.comment,
+                connection_limit=each.member.record.connection_limit,
                 is_template=False,
             )
         return wanted, present
@@ -282,18 +240,14 @@ class Replacement:
         live, wanted = self.context.catalog.databases.get(name), self._properties[name][0]
         outgoing = None
         if live and self._kept:
-            outgoing = self.successors[each.server, name].noted_in(
-                replace(
-                    self._kept.record(
-                        self.context,
-                        each.target,
-                        each.record.name,
-                        size_bytes=self._sizes.get(name, 0),
-                    ),
-                    comment=wanted.comment,
-                    connection_limit=wanted.connection_limit,
-                )
+            kept = self._kept.record(
+                self.context,
+                each.target,
+                each.member.record.name,
+                size_bytes=self._sizes.get(name, 0),
             )
+            kept = replace(kept, comment=wanted.comment, connection_limit=wanted.connection_limit)
+            outgoing = self.successors[each.server, name].noted_in(kept)
         return Swap(
             live_name=name,
             live=live,
@@ -320,7 +274,8 @@ def replace_live(
     Raises:
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
-    contexts = [group[0].context for group in group_by_server(incoming).values()]
+    groups = list(group_by_server(incoming).values())
+    contexts = [group[0].context for group in groups]
     there = [each for each in incoming if each.target.name in each.context.catalog.databases]
     kept = None
     if request.keep_undo and there:
@@ -328,8 +283,8 @@ def replace_live(
         parts = tuple(each.context.part(each.target) for each in there)
         kept = KeptSet.of(contexts, parts, by_undo=request.by_undo)
     work = [
-        Replacement(group[0].context, group, request, kept, reporter)
-        for group in group_by_server(incoming).values()
+        Replacement(context, group, request, kept, reporter)
+        for context, group in zip(contexts, groups, strict=True)
     ]
     for replacement in work:
         replacement.check()
@@ -340,11 +295,9 @@ def replace_live(
     successors = {place: each for one in work for place, each in one.successors.items()}
     drops = settle_history(contexts, kept, successors, reporter)
     return {
-        replacement.context.server: [
-            *replacement.drops,
-            *drops.get(replacement.context.server, ()),
-        ]
+        server: [*replacement.drops, *drops.get(server, ())]
         for replacement in work
+        for server in [replacement.context.server]
     }
 
 

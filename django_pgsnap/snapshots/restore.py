@@ -19,7 +19,6 @@ from ..connections.reconnect import announce_restore, handle_announced_restore
 from ..errors import ObstacleError, PgsnapError
 from ..messages import Message, join_messages, message
 from ..postgres.advisory_locks import describe_lock_holder, release_lock, try_acquire_lock
-from ..postgres.inspection import check_collation
 from ..postgres.server import Server, server_errors
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
@@ -27,7 +26,7 @@ from ..safety import check_server_allowed
 from ..signals import pre_restore
 from .context import ServerContext, choose_targets
 from .manage import delete
-from .operation import finish_operation, open_operation
+from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in, report_finished
 from .replace_live import (
     IncomingDatabase,
@@ -77,7 +76,13 @@ def restore(
         SnapshotNotFoundError: There is none of that name.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
-    request = ReplaceRequest.of(keep_undo=undo, wait_s=wait_s, force=force, last_look=last_look)
+    settings = config()
+    request = ReplaceRequest(
+        keep_undo=settings.undo > 0 if undo is None else undo,
+        wait_s=settings.wait_s if wait_s is None else wait_s,
+        force=force,
+        last_look=last_look,
+    )
     return restore_as(name, databases, request, reporter or Reporter())
 
 
@@ -98,12 +103,14 @@ def restore_as(
         snapshot = find_snapshot_in(contexts, name)
         check_complete(snapshot, databases)
         matched = list(match_with_live(contexts, snapshot.members))
-        copies = [member.database for _, _, member in matched]
+        databases_in = (
+            [member.database for _, _, member in matched]
+            if consume
+            else _obtain_clones(matched, reporter)
+        )
         incoming = [
-            IncomingDatabase.of(context, target, member, database)
-            for (context, target, member), database in zip(
-                matched, copies if consume else _clones(matched, reporter), strict=True
-            )
+            IncomingDatabase(context=context, target=target, member=member, database=database)
+            for (context, target, member), database in zip(matched, databases_in, strict=True)
         ]
         replaced_databases = replacements_of(incoming, snapshot)
         announce_restore(replaced_databases)
@@ -149,7 +156,7 @@ def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
     )
 
 
-def _clones(
+def _obtain_clones(
     matched: Sequence[tuple[ServerContext, Target, CopyMember]], reporter: Reporter
 ) -> list[AnyDatabase]:
     """Return a spare of each copy, or else a clone made now."""
@@ -167,8 +174,8 @@ def _clones(
         reporter.note(
             message("Copied {name!r}, {reason}.", name=record.name, reason=_why_no_spare(record))
         )
-    made = iter(jobs)
-    return [spare or _made(next(made)) for spare in spares]
+    made = (load_catalog(job.watcher).databases[job.clone.name] for job in jobs)
+    return [spare or next(made) for spare in spares]
 
 
 def _why_no_spare(record: Record) -> Message:
@@ -184,28 +191,14 @@ def _why_no_spare(record: Record) -> Message:
 
 def plan_clone(context: ServerContext, member: CopyMember, *, owner: str) -> CopyJob:
     """Return how a copy is cloned under an unfinished name, and take the lock of that name."""
-    check_collation(context.watcher, member.database.name)
-    worker = context.worker(member)
     clone = Clone(
         source=member.database.name,
         name=unfinished_name(new_identity()),
         owner=owner,
         strategy=parse_strategy(member.record.strategy),
     )
-    try_acquire_lock(worker, clone.name)
-    return CopyJob(
-        clone=clone,
-        size_bytes=member.record.size_bytes,
-        session=worker,
-        watcher=context.watcher,
-        server=context.server,
-        terminator=None,
-        bytes_per_s=member.record.bytes_per_s,
-    )
-
-
-def _made(job: CopyJob) -> AnyDatabase:
-    return load_catalog(job.watcher).databases[job.clone.name]
+    try_acquire_lock(context.worker(member), clone.name)
+    return plan_copy_job(context, member, clone)
 
 
 # What checkpoints of this process are open: the database of each, and the thread, innermost last.
@@ -232,7 +225,8 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
         finally:
             # A process that ends inside the block has no threads any more to restore with.
             if not sys.is_finalizing():
-                request = ReplaceRequest.of(keep_undo=None, wait_s=None, force=False)
+                keep_undo, wait_s = config().undo > 0, config().wait_s
+                request = ReplaceRequest(keep_undo=keep_undo, wait_s=wait_s, force=False)
                 restore_as(snapshot.name, snapshot.aliases, request, Reporter(), consume=True)
 
 

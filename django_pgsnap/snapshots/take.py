@@ -11,7 +11,7 @@ import django
 import psycopg
 
 from ..clones.catalog import load_catalog
-from ..clones.copying import CopyResult, copy_databases
+from ..clones.copying import CopyResult, copy_databases, list_terminators
 from ..clones.names import (
     copy_name,
     first_free_name,
@@ -71,12 +71,7 @@ class TakeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TakePart:
-    """One live database's part of a take.
-
-    Attributes:
-        rates: How fast the server copied before.
-        terminator: What keeps it empty; the parts of a server share one.
-    """
+    """One live database's part of a take; ``rates`` are how fast the server copied before."""
 
     context: ServerContext
     target: Target
@@ -84,23 +79,12 @@ class TakePart:
     contents: Contents
     rates: CopyRates
     properties: Properties
-    terminator: BackendTerminator
     job: CopyJob
 
     def rates_after(self, how: CopyResult) -> CopyRates:
         """Return how fast the server copies, with what this copy has shown."""
         job = self.job
         return self.rates.tried(job.clone.strategy, how.strategy, job.size_bytes, how.seconds)
-
-    def put_properties(self, reporter: Reporter) -> None:
-        """Set the clone up like the live database, and report what our role may not set."""
-        watcher, name = self.context.watcher, self.job.clone.name
-        (present,) = read_properties(watcher, name)
-        shortfalls = apply_properties(
-            watcher, self.properties, present, name, final_name=copy_name(self.identity)
-        )
-        for shortfall in shortfalls:
-            reporter.warn(shortfall.description)
 
 
 def take(
@@ -155,10 +139,7 @@ def take(
         request = TakeRequest(
             name=name, note=note, pinned=pin, strategy=strategy, wait_s=wait_s, force=force
         )
-        set_id = _take(contexts, request, replaced, reporter)
-        now = [context.reloaded() for context in contexts]
-        copies = [copy for context in now for copy in context.copies()]
-        (snapshot,) = snapshots_of(copy for copy in copies if copy.record.set_id == set_id)
+        now, snapshot = _take(contexts, request, replaced, reporter)
         left = finish_operation(
             now,
             current=snapshot.members if spare else (),
@@ -210,21 +191,34 @@ def _take(
     request: TakeRequest,
     replaced: Sequence[CopyMember],
     reporter: Reporter,
-) -> str:
+) -> tuple[list[ServerContext], Snapshot]:
+    """Return the servers as they are now, and the snapshot that there is."""
     for context in contexts:
         _check(context)
     parts = [part for context in contexts for part in plan_parts(context, request, reporter)]
     taken_at = contexts[0].read_clock()
     # In a large working copy git takes as long as the server.
     code = start_in_thread(read_checkout)
-    copied = copy_databases([part.job for part in parts], reporter)
+    jobs = [part.job for part in parts]
+    copied = copy_databases(jobs, reporter)
     with _dropped_on_failure(parts):
         for part in parts:
-            part.put_properties(reporter)
+            _set_up(part, reporter)
         records = build_records(parts, copied, request, code.result(), taken_at)
         _publish(list(zip(parts, records, strict=True)), replaced)
-    report_terminated([part.terminator for part in parts], reporter)
-    return records[0].set_id
+    report_terminated(list_terminators(jobs), reporter)
+    now = [context.reloaded() for context in contexts]
+    copies = [copy for context in now for copy in context.copies()]
+    (snapshot,) = snapshots_of(copy for copy in copies if copy.record.set_id == records[0].set_id)
+    return now, snapshot
+
+
+def _set_up(part: TakePart, reporter: Reporter) -> None:
+    watcher, name = part.context.watcher, part.job.clone.name
+    (present,) = read_properties(watcher, name)
+    final_name = copy_name(part.identity)
+    for each in apply_properties(watcher, part.properties, present, name, final_name=final_name):
+        reporter.warn(each.description)
 
 
 def _check(context: ServerContext) -> None:
@@ -267,13 +261,13 @@ def _publish(made: Sequence[tuple[TakePart, CopyRecord]], replaced: Sequence[Cop
     unpublishing = [(contexts[each.server], unpublish(each.record)) for each in replaced]
     if len(contexts) == 1:
         _send(publishing + unpublishing)
-    else:
-        try:
-            _send(publishing)
-        except BaseException:
-            _take_back(made)
-            raise
-        _send(unpublishing)
+        return
+    try:
+        _send(publishing)
+    except BaseException:
+        _take_back(made)
+        raise
+    _send(unpublishing)
 
 
 def _take_back(made: Sequence[tuple[TakePart, CopyRecord]]) -> None:
@@ -345,7 +339,6 @@ def plan_parts(
             contents=contents,
             rates=rates,
             properties=present,
-            terminator=terminator,
             job=CopyJob(
                 clone=clone,
                 size_bytes=size or 0,

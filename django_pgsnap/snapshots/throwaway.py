@@ -21,7 +21,6 @@ from ..clones.copying import copy_databases
 from ..clones.names import new_identity
 from ..clones.records import CopyRecord, RunRecord
 from ..clones.transitions import CopyJob, join_statements, publish_copy
-from ..conf import config
 from ..errors import CopyFailedError
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.properties import apply_properties, read_properties
@@ -61,9 +60,7 @@ def open_throwaway(
     with server_errors(), ExitStack() as stack:
         holders: dict[Server, Session] = {}
         found: dict[str, str] = {}
-        with open_operation(
-            f"run {name or ''}", about, wait_s=config().wait_s, disturbs_live=False
-        ) as contexts:
+        with open_operation(f"run {name or ''}", about, disturbs_live=False) as contexts:
             snapshot = find_snapshot_in(contexts, name)
             check_complete(snapshot, databases)
             for context in contexts:

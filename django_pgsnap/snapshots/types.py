@@ -193,16 +193,16 @@ class Undo(_Set):
         return all(member.record.clone_of for member in self.members)
 
 
+SetT = TypeVar("SetT", bound=_Set)
+
+
 def snapshots_of(
     members: Iterable[CopyMember],
     others: Iterable[CopyMember] = (),
     systems: Iterable[str] = (),
 ) -> list[Snapshot]:
     """Group members into snapshots, newest first; others are further parts on these systems."""
-    return [
-        Snapshot(members=group, outside=outside, unreachable=unreachable)
-        for group, outside, unreachable in _grouped(members, others, systems)
-    ]
+    return _group(Snapshot, members, others, systems)
 
 
 def undos_of(
@@ -211,15 +211,15 @@ def undos_of(
     systems: Iterable[str] = (),
 ) -> list[Undo]:
     """Group members into undos, newest first; arguments as for `snapshots_of`."""
-    return [
-        Undo(members=group, outside=outside, unreachable=unreachable)
-        for group, outside, unreachable in _grouped(members, others, systems)
-    ]
+    return _group(Undo, members, others, systems)
 
 
-def _grouped(
-    members: Iterable[MemberT], others: Iterable[MemberT], systems: Iterable[str]
-) -> list[tuple[tuple[MemberT, ...], tuple[MemberT, ...], Parts]]:
+def _group(
+    kind: type[SetT],
+    members: Iterable[MemberT],
+    others: Iterable[MemberT],
+    systems: Iterable[str],
+) -> list[SetT]:
     reached = set(systems)
     elsewhere = _by_set(others)
     found = []
@@ -228,14 +228,15 @@ def _grouped(
             each for identity, each in elsewhere.get(key, {}).items() if identity not in here
         ]
         seen = {each.record.alias for each in (*here.values(), *outside)}
-        _, parts = key
-        unreachable = [
-            part for part in parts if part.alias not in seen and part.system not in reached
-        ]
-        # Copies are made at the same time, so the order that they are found in means nothing.
-        by_alias = sorted(here.values(), key=lambda member: member.alias)
-        found.append((tuple(by_alias), tuple(outside), tuple(unreachable)))
-    return sorted(found, key=lambda each: each[0][0].record.taken_at, reverse=True)
+        lacking = [part for part in key[1] if part.alias not in seen]
+        whole = kind(
+            # Copies are made at the same time, so the order that they are found in means nothing.
+            members=tuple(sorted(here.values(), key=lambda member: member.alias)),
+            outside=tuple(outside),
+            unreachable=tuple(part for part in lacking if part.system not in reached),
+        )
+        found.append(whole)
+    return sorted(found, key=lambda whole: whole.taken_at, reverse=True)
 
 
 def _by_set(members: Iterable[MemberT]) -> dict[tuple[str, Parts], dict[str, MemberT]]:

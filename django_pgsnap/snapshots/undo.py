@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..conf import config
 from ..connections.reconnect import announce_restore, handle_announced_restore
 from ..errors import NothingToUndoError, ObstacleError
 from ..messages import join_messages
@@ -44,7 +45,8 @@ def undo(
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
     about = choose_targets(databases)
-    request = ReplaceRequest.of(
+    wait_s = config().wait_s if wait_s is None else wait_s
+    request = ReplaceRequest(
         keep_undo=True, by_undo=True, wait_s=wait_s, force=force, last_look=last_look
     )
     reporter = reporter or Reporter()
@@ -52,7 +54,9 @@ def undo(
     with open_operation("undo", about, wait_s=request.wait_s, reporter=reporter) as contexts:
         chosen = _choose(contexts, number, set_id)
         incoming = [
-            IncomingDatabase.of(context, target, member, member.database)
+            IncomingDatabase(
+                context=context, target=target, member=member, database=member.database
+            )
             for context, target, member in match_with_live(contexts, chosen.members)
         ]
         replaced_databases = replacements_of(incoming, None)
