@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
@@ -115,13 +114,6 @@ def _lock(session: Session, copy: Record, reporter: Reporter) -> bool:
     return wait_for_lock(session, name, config().wait_s, reporter)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Statement:
-    session: Session
-    lock: str
-    query: Query
-
-
 class BackgroundStatements:
     """Statements to send off, each on a session of its own.
 
@@ -133,7 +125,7 @@ class BackgroundStatements:
         """Take over sessions whose work is done, with their locks."""
         self._server = server
         self._idle = list(sessions)
-        self._statements: list[_Statement] = []
+        self._statements: list[tuple[Session, str, Query]] = []
 
     def make(self, clone: Clone) -> None:
         """Have a clone made, unless somebody else is at it."""
@@ -147,19 +139,19 @@ class BackgroundStatements:
 
     def send_all(self) -> None:
         """Give the operation's locks back, and send everything off."""
-        for each in self._statements:
-            release_other_locks(each.session, each.lock)
+        for session, lock, _ in self._statements:
+            release_other_locks(session, lock)
         for session in self._idle:
             session.close()
-        for each in self._statements:
-            each.session.fire(each.query)
+        for session, _, query in self._statements:
+            session.fire(query)
 
     def _lock(self, database: str, query: Query) -> Session | None:
         session = self._idle.pop() if self._idle else self._server.session("clearing up")
         if not try_acquire_lock(session, database):
             self._idle.append(session)
             return None
-        self._statements.append(_Statement(session=session, lock=database, query=query))
+        self._statements.append((session, database, query))
         return session
 
 
@@ -169,14 +161,15 @@ def drop_leftovers(session: Session, leftovers: Iterable[AnyDatabase], reporter:
         if not try_acquire_lock(session, left.name):
             continue
         try:
-            session.execute(drop_database(left.name))
-        except psycopg.errors.ObjectInUse as error:
-            reporter.warn(
-                message(
-                    "Not dropped: {name!r}, since {reason}.",
-                    name=left.name,
-                    reason=error.diag.message_detail,
-                )
-            )
+            drop_unless_in_use(session, left.name, reporter)
         finally:
             release_lock(session, left.name)
+
+
+def drop_unless_in_use(session: Session, name: str, reporter: Reporter) -> None:
+    """Drop a database whose lock is held, or tell why it stays: somebody is on it."""
+    try:
+        session.execute(drop_database(name))
+    except psycopg.errors.ObjectInUse as error:
+        reason = error.diag.message_detail
+        reporter.warn(message("Not dropped: {name!r}, since {reason}.", name=name, reason=reason))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import psycopg
-
 from ..clones.catalog import Database
 from ..clones.records import Record, RunRecord, TemplateRecord
-from ..clones.spares import cancel_spare, drop_leftovers
+from ..clones.spares import cancel_spare, drop_leftovers, drop_unless_in_use
 from ..clones.test_databases import drop_template, run_lock_key
-from ..clones.transitions import drop_database, join_statements, unpublish
+from ..clones.transitions import join_statements, unpublish
 from ..errors import MissingRightError
 from ..messages import Message, message
 from ..postgres.advisory_locks import read_lock_holder, release_lock, try_acquire_lock
@@ -79,28 +77,15 @@ def purge(
     about = choose_targets(None)
     gone: list[ManagedDatabase] = []
     with open_operation("purge", about, disturbs_live=False) as contexts:
-        sets = [] if everyone else _list_sets(contexts, kinds)
+        copies = find_snapshots(contexts) if "copy" in kinds and not everyone else []
+        undos = find_undos(contexts) if "undo" in kinds and not everyone else []
+        sets: list[Snapshot | Undo] = [*copies, *undos]
         kept = {each.set_id for each in sets if _must_stay(each, contexts, reporter)}
+        outside = group_by_server(member for each in sets for member in each.outside)
         for context in contexts:
-            outside = [
-                member.database
-                for each in sets
-                for member in each.outside
-                if member.server == context.server
-            ]
-            before = describe_managed(context, more=outside, everyone=everyone)
-            tests = _claim_tests(context, reporter, everyone=everyone) if "test" in kinds else []
-            ours = list_published(context, sources=tests, everyone=everyone)
-            unwanted = [
-                each
-                for each in (*ours, *outside)
-                if each.record.kind in kinds and each.record.set_id not in kept
-            ]
-            _drop_reusable(context, unwanted, reporter)
-            _unpublish(context, unwanted, reporter)
-            drop_leftovers(context.main, context.reloaded().leftovers(), reporter)
-            for name in tests:
-                _drop_test(context, name, reporter)
+            more = [member.database for member in outside.get(context.server, ())]
+            before = describe_managed(context, more=more, everyone=everyone)
+            _purge_server(context, kinds, kept, more, reporter, everyone=everyone)
             left = context.reloaded().catalog.databases
             gone += [each for each in before if each.name not in left]
     if set(kinds) >= EVERYTHING:
@@ -110,11 +95,30 @@ def purge(
     return gone
 
 
-def _list_sets(contexts: Sequence[ServerContext], kinds: Collection[Kind]) -> list[Snapshot | Undo]:
-    return [
-        *(find_snapshots(contexts) if "copy" in kinds else ()),
-        *(find_undos(contexts) if "undo" in kinds else ()),
+def _purge_server(
+    context: ServerContext,
+    kinds: Collection[Kind],
+    kept: Collection[str],
+    outside: Sequence[Database[Record]],
+    reporter: Reporter,
+    *,
+    everyone: bool,
+) -> None:
+    session = context.main
+    tests = list_test_databases(context, everyone=everyone) if "test" in kinds else ()
+    unused = [name for name in tests if _claim(session, run_lock_key(name), name, reporter)]
+    ours = list_published(context, sources=unused, everyone=everyone)
+    unwanted = [
+        each
+        for each in (*ours, *outside)
+        if each.record.kind in kinds and each.record.set_id not in kept
     ]
+    _drop_reusable(session, unwanted, reporter)
+    _unpublish(context, unwanted, reporter)
+    drop_leftovers(session, context.reloaded().leftovers(), reporter)
+    for name in unused:
+        drop_unless_in_use(session, name, reporter)
+        release_lock(session, run_lock_key(name))
 
 
 def _must_stay(
@@ -122,11 +126,8 @@ def _must_stay(
 ) -> bool:
     """Tell whether a part of it is out of reach, or another role's to drop; if so, say so."""
     why: Message | None = None
-    if whole.unreachable:
-        why = message(
-            "a part of it is out of reach of these settings: {parts}",
-            parts="; ".join(map(str, whole.unreachable)),
-        )
+    if parts := "; ".join(map(str, whole.unreachable)):
+        why = message("a part of it is out of reach of these settings: {parts}", parts=parts)
     try:
         check_parts_outside(contexts, whole)
     except MissingRightError as error:
@@ -146,14 +147,6 @@ def _must_stay(
     return True
 
 
-def _claim_tests(context: ServerContext, reporter: Reporter, *, everyone: bool) -> list[str]:
-    return [
-        name
-        for name in list_test_databases(context, everyone=everyone)
-        if _claim(context.main, run_lock_key(name), name, reporter)
-    ]
-
-
 def _claim(session: Session, lock: str, name: str, reporter: Reporter) -> bool:
     if try_acquire_lock(session, lock):
         return True
@@ -165,25 +158,10 @@ def _claim(session: Session, lock: str, name: str, reporter: Reporter) -> bool:
     return False
 
 
-def _drop_test(context: ServerContext, name: str, reporter: Reporter) -> None:
-    try:
-        context.main.execute(drop_database(name))
-    except psycopg.errors.ObjectInUse as error:
-        reporter.warn(
-            message(
-                "Not dropped: {name!r}, since {reason}.",
-                name=name,
-                reason=error.diag.message_detail,
-            )
-        )
-    release_lock(context.main, run_lock_key(name))
-
-
 def _drop_reusable(
-    context: ServerContext, unwanted: Sequence[Database[Record]], reporter: Reporter
+    session: Session, unwanted: Sequence[Database[Record]], reporter: Reporter
 ) -> None:
     """Drop templates and throwaway clones, each by itself, unless somebody uses them."""
-    session = context.main
     for database in unwanted:
         record, name = database.record, database.name
         if isinstance(record, TemplateRecord) and not drop_template(session, record):
@@ -209,12 +187,8 @@ def _unpublish(
     try:
         for record in parts:
             if record.set_id in busy:
-                reporter.warn(
-                    message(
-                        "Not dropped: {name!r}, since an operation is at work on it.",
-                        name=record.database,
-                    )
-                )
+                text = "Not dropped: {name!r}, since an operation is at work on it."
+                reporter.warn(message(text, name=record.database))
             else:
                 cancel_spare(context.watcher, record)
         free = [unpublish(record) for record in parts if record.set_id not in busy]

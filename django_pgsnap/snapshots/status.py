@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db import connections
 
-from ..postgres.backends import Backend, read_backends
+from ..postgres.backends import read_backends
 from ..postgres.inspection import DatabaseCounters, measure_databases, read_counters
 from ..postgres.server import server_errors
 from ..postgres.targets import Target
@@ -69,27 +69,17 @@ def _read_live(
 ) -> LiveState:
     newest = newest_of(context.undos()).get((context.server, target.name))
     present = context.catalog.databases.get(target.name)
+    state = LiveState(alias=target.alias, database=target.name, size_bytes=size_bytes)
     if newest is None or present is None or newest.successor_oid != present.oid:
-        return LiveState(alias=target.alias, database=target.name, size_bytes=size_bytes)
+        return state
     known = counters is not None and counters.epoch == newest.statistics_epoch
-    return LiveState(
-        alias=target.alias,
-        database=target.name,
-        size_bytes=size_bytes,
+    return replace(
+        state,
         based_on=newest.successor_based_on,
         since=newest.taken_at,
         by_undo=newest.by_undo,
         rows_written=counters.rows - newest.successor_rows if counters and known else None,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LivePreview:
-    """A live database as it is; its size is None where it is missing, or we may not know."""
-
-    alias: str
-    name: str
-    size_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +91,7 @@ class Preview:
         busy: Sessions that would be waited for, in words.
     """
 
-    databases: tuple[LivePreview, ...]
+    databases: tuple[LiveState, ...]
     idle: tuple[str, ...]
     busy: tuple[str, ...]
 
@@ -117,16 +107,24 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
 
     The connections of the thread that asks are left out: those an operation lets go by itself.
     """
-    found: list[LivePreview] = []
+    found: list[LiveState] = []
     idle: list[str] = []
     busy: list[str] = []
     for context in read_contexts("preview", choose_targets(databases)):
         sizes = measure_databases(context.watcher, context.sources)
         found += [
-            LivePreview(alias=target.alias, name=target.name, size_bytes=sizes.get(target.name))
+            LiveState(alias=target.alias, database=target.name, size_bytes=sizes.get(target.name))
             for target in context.targets
         ]
-        for backend in _others(context):
+        # Where pids of several servers are mixed, one too many may be left out, without harm.
+        ours = {
+            wrapper.connection.info.backend_pid
+            for wrapper in connections.all(initialized_only=True)
+            if wrapper.vendor == "postgresql" and wrapper.connection is not None
+        }
+        for backend in read_backends(context.watcher, context.sources):
+            if backend.pid in ours:
+                continue
             (idle if backend.is_idle and backend.endable else busy).append(backend.full_description)
     return Preview(databases=tuple(found), idle=tuple(idle), busy=tuple(busy))
 
@@ -140,18 +138,3 @@ def expected_take_s(earlier: Iterable[Snapshot], size_bytes: int) -> float | Non
         if snapshot.size_bytes and 0.5 < size_bytes / snapshot.size_bytes < 2:  # noqa: PLR2004
             return snapshot.seconds * size_bytes / snapshot.size_bytes
     return None
-
-
-def _others(context: ServerContext) -> list[Backend]:
-    # Where pids of several servers are mixed, one too many may be left out, which does no harm.
-    ours = _pids_of_this_thread()
-    present = read_backends(context.watcher, context.sources)
-    return [backend for backend in present if backend.pid not in ours]
-
-
-def _pids_of_this_thread() -> set[int]:
-    return {
-        wrapper.connection.info.backend_pid
-        for wrapper in connections.all(initialized_only=True)
-        if wrapper.vendor == "postgresql" and wrapper.connection is not None
-    }

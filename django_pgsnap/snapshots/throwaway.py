@@ -19,7 +19,7 @@ from psycopg import sql
 from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity
-from ..clones.records import CopyRecord, RunRecord
+from ..clones.records import RunRecord
 from ..clones.transitions import CopyJob, join_statements, publish_copy
 from ..errors import CopyFailedError
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
@@ -67,8 +67,10 @@ def open_throwaway(
                 holders[context.server] = stack.enter_context(context.server.session("run"))
                 drop_abandoned_runs(holders[context.server])
             matched = list(match_with_live(contexts, snapshot.members))
+            # Only its owner can drop a clone, or a superuser.
+            me = sql.SQL("SELECT current_user")
             jobs = [
-                plan_clone(context, member, owner=_own_role(context))
+                plan_clone(context, member, owner=str(context.watcher.value(me)))
                 for context, _, member in matched
             ]
             copy_databases(jobs, Reporter(), step=f"Cloning {snapshot.name}")
@@ -83,11 +85,6 @@ def open_throwaway(
         yield found
 
 
-def _own_role(context: ServerContext) -> str:
-    """Return our role, which has to own a clone to drop it."""
-    return str(context.watcher.value(sql.SQL("SELECT current_user")))
-
-
 def _open(
     session: Session,
     context: ServerContext,
@@ -97,32 +94,8 @@ def _open(
     keep: bool,
 ) -> str:
     unfinished = job.clone.name
-    record = _record(member.record, context.watcher.server_name, kept=keep)
-    name = record.database
-    if not try_acquire_lock(session, name):
-        raise CopyFailedError(
-            f"Somebody holds the lock of the new name {name!r}.", hint="Try again."
-        )
-    wanted, present = read_properties(context.watcher, member.database.name, unfinished)
-    wanted = replace(wanted, owner=present.owner)
-    for each in apply_properties(context.watcher, wanted, present, unfinished):
-        Reporter().note(each.description)
-    session.execute(
-        join_statements(
-            [
-                publish_copy(unfinished, record),
-                sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(
-                    sql.Identifier(name)
-                ),
-            ]
-        )
-    )
-    release_lock(context.worker(member), unfinished)
-    return name
-
-
-def _record(copy: CopyRecord, postgresql: str, *, kept: bool) -> RunRecord:
-    return RunRecord(
+    copy = member.record
+    record = RunRecord(
         identity=new_identity(),
         set_id=new_identity(),
         members=1,
@@ -132,9 +105,23 @@ def _record(copy: CopyRecord, postgresql: str, *, kept: bool) -> RunRecord:
         taken_at=datetime.now(UTC),
         size_bytes=copy.size_bytes,
         django=django.get_version(),
-        postgresql=postgresql,
-        kept=kept,
+        postgresql=context.watcher.server_name,
+        kept=keep,
     )
+    name = record.database
+    if not try_acquire_lock(session, name):
+        raise CopyFailedError(
+            f"Somebody holds the lock of the new name {name!r}.", hint="Try again."
+        )
+    wanted, present = read_properties(context.watcher, member.database.name, unfinished)
+    wanted = replace(wanted, owner=present.owner)
+    for each in apply_properties(context.watcher, wanted, present, unfinished):
+        Reporter().note(each.description)
+    opening = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1")
+    statements = [publish_copy(unfinished, record), opening.format(sql.Identifier(name))]
+    session.execute(join_statements(statements))
+    release_lock(context.worker(member), unfinished)
+    return name
 
 
 def drop_abandoned_runs(session: Session) -> None:
@@ -148,10 +135,9 @@ def drop_run(session: Session, name: str) -> None:
     """Drop a clone whose lock is held, with the sessions that are left on it."""
     if session.broken:
         return  # the next run drops it
+    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
     try:
-        session.execute(
-            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-        )
+        session.execute(drop.format(sql.Identifier(name)))
     except psycopg.errors.InsufficientPrivilege:
         # Somebody whom we may not end is on it; when they have left, the next run drops it.
         return

@@ -16,7 +16,7 @@ about anything a state counts as written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
@@ -142,7 +142,7 @@ class KeptSet:
 def newest_of(kept: Iterable[UndoMember]) -> dict[Place, UndoRecord]:
     """Return the newest kept state of each live database, which knows what is live now."""
     oldest_first = sorted(kept, key=lambda member: member.record.taken_at)
-    return {(member.server, member.record.source): member.record for member in oldest_first}
+    return {_place(member): member.record for member in oldest_first}
 
 
 def settle_history(
@@ -190,8 +190,7 @@ class _History:
         if state is None:
             return
         judged = [
-            self._judged(member, replaced.newest.get((member.server, member.record.source)))
-            for member in state.members
+            self._judged(member, replaced.newest.get(_place(member))) for member in state.members
         ]
         if not replaced.by_undo and all(record.copy_of for record in judged):
             self._let_go(state)
@@ -203,14 +202,13 @@ class _History:
     def _judged(self, member: UndoMember, known: UndoRecord | None) -> UndoRecord:
         context, record = self._contexts[member.server], member.record
         found = read_counters(context.main, [member.database.name]).get(member.database.name)
-        unwritten = (
-            known is not None
-            and found is not None
-            and known.successor_oid == member.database.oid
-            and (known.statistics_epoch, known.successor_rows) == (found.epoch, found.rows)
-        )
-        if known is None or found is None or not unwritten:
-            return record
+        if (
+            known is None
+            or found is None
+            or known.successor_oid != member.database.oid
+            or (known.statistics_epoch, known.successor_rows) != (found.epoch, found.rows)
+        ):
+            return record  # somebody has written, or may have
         untouched = (known.successor_sessions, known.successor_transactions) == (
             found.sessions,
             found.transactions,
@@ -224,21 +222,13 @@ class _History:
 
     def note_successors(self, successors: Mapping[Place, Successor]) -> None:
         """Have the newest state of each database know what is live instead."""
-        for (server, source), successor in successors.items():
-            newest = next(
-                (
-                    member
-                    for state in self._states
-                    for member in state.members
-                    if (member.server, member.record.source) == (server, source)
-                ),
-                None,
-            )
-            if newest is not None:
-                _, record = self._changed.get(newest.record.database, (server, newest.record))
-                noted = successor.noted_in(record)
-                if noted != newest.record:
-                    self._changed[noted.database] = (server, noted)
+        members = [member for state in reversed(self._states) for member in state.members]
+        newest = {_place(member): member for member in members}
+        for place in successors.keys() & newest.keys():
+            member = newest[place]
+            noted = successors[place].noted_in(self._now(member))
+            if noted != member.record:
+                self._changed[noted.database] = (member.server, noted)
 
     def trim(self, reporter: Reporter) -> None:
         """Let states go until the settings' limits are kept."""
@@ -247,7 +237,9 @@ class _History:
         while state := self._superfluous(most):
             self._let_go(state)
         kept = len(self._states)
-        while self._occupied() > settings.undo_max_bytes and (state := self._superfluous(1)):
+        while sum(each.size_bytes for each in self._states) > settings.undo_max_bytes:
+            if not (state := self._superfluous(1)):
+                break
             self._let_go(state)
         if len(self._states) < kept:
             reporter.note(
@@ -260,17 +252,14 @@ class _History:
                 )
             )
 
-    def _occupied(self) -> int:
-        return sum(state.size_bytes for state in self._states)
-
     def _superfluous(self, most: int) -> Undo | None:
         """Return the state to let go first where more than so many are kept, None to keep all."""
-        depth = Counter(place for state in self._states for place in _places(state))
+        depth = Counter(_place(each) for state in self._states for each in state.members)
         newer: Counter[Place] = Counter()
         clones: list[Undo] = []
         oldest: list[Undo] = []
         for state in self._states:
-            places = list(_places(state))
+            places = [_place(member) for member in state.members]
             # A state is one whole: it goes where nothing of it is out of reach, or the newest.
             if self._reaches(state) and all(newer[place] for place in places):
                 if all(depth[place] > most for place in places) and self._is_clone(state):
@@ -282,15 +271,15 @@ class _History:
 
     def _is_clone(self, state: Undo) -> bool:
         # One whose copy is gone holds what no other database does.
-        return all(record.clone_of in self._copies for record in self._now(state))
+        return all(self._now(each).clone_of in self._copies for each in state.members)
 
     def _reaches(self, state: Undo) -> bool:
-        sources = {(c.server, name) for c in self._contexts.values() for name in c.sources}
-        return state.completeness != "partly outside" and set(_places(state)) <= sources
+        here = {(c.server, name) for c in self._contexts.values() for name in c.sources}
+        is_here = here.issuperset(map(_place, state.members))
+        return is_here and state.completeness != "partly outside"
 
-    def _now(self, state: Undo) -> Iterator[UndoRecord]:
-        for member in state.members:
-            yield self._changed.get(member.record.database, (member.server, member.record))[1]
+    def _now(self, member: UndoMember) -> UndoRecord:
+        return self._changed.get(member.record.database, (member.server, member.record))[1]
 
     def _let_go(self, state: Undo) -> None:
         self._states.remove(state)
@@ -315,5 +304,5 @@ class _History:
         return drops
 
 
-def _places(state: Undo) -> Iterable[Place]:
-    return ((member.server, member.record.source) for member in state.members)
+def _place(member: UndoMember) -> Place:
+    return member.server, member.record.source

@@ -24,7 +24,7 @@ def test_nobody_is_connected(live: str) -> None:
     seen = preview()
 
     (database,) = seen.databases
-    assert (database.alias, database.name) == ("default", live)
+    assert (database.alias, database.database) == ("default", live)
     assert seen.size_bytes == database.size_bytes
     assert seen.size_bytes > 1_000_000
     assert (seen.idle, seen.busy) == ((), ())
