@@ -7,8 +7,8 @@ must also belong to a role that we trust, since anyone who owns a database can i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Final, Generic, TypeVar
 
 from psycopg import sql
@@ -76,20 +76,10 @@ def load_catalog(session: Session) -> Catalog:
     """Return the server's databases as they are now."""
     limits = {"longest": MAX_CHARACTERS, "foreign": MAX_FOREIGN_CHARACTERS}
     rows = session.rows(_DATABASES, {"invalid": _INVALID, **limits})
+    names = [each.name for each in fields(Database)]
     return Catalog(
-        [
-            Database(
-                oid=oid,
-                name=name,
-                owner=owner,
-                owner_oid=owner_oid,
-                trusted=trusted,
-                is_shut=is_shut,
-                is_valid=is_valid,
-                record=comment and decode_record(comment),
-            )
-            for oid, name, owner, owner_oid, trusted, is_shut, is_valid, comment in rows
-        ]
+        Database(**dict(zip(names, (*facts, decode_record(comment)), strict=True)))
+        for *facts, comment in rows
     )
 
 
@@ -172,7 +162,7 @@ class Catalog:
             if not (database := self.databases[name]).trusted and not self._is_right(database)
         ]
 
-    def leftovers(self, sources: Sequence[str], live_names: Iterable[str]) -> list[AnyDatabase]:
+    def leftovers(self, sources: Iterable[str], live_names: Collection[str]) -> list[AnyDatabase]:
         """Return what interrupted operations left, and nobody can need any more.
 
         That is: unfinished databases, those to drop, spares whose copy or template is gone,
@@ -181,11 +171,10 @@ class Catalog:
         hold its lock, which says that nobody is still at work on it.
         """
         owners = {self.databases[name].owner for name in sources if name in self.databases}
-        spared = set(live_names)
         return [
             database
             for database in self.databases.values()
-            if database.name not in spared
+            if database.name not in live_names
             and (database.trusted or database.owner in owners)
             and database.is_shut
             and self._is_leftover(database)
@@ -194,28 +183,20 @@ class Catalog:
     def _original(self, spare: AnyDatabase) -> AnyDatabase | None:
         """Return the copy or template of the same owner that a spare is one of."""
         identity, name = self._names.spares[spare.name]
-        copy = self.databases.get(name)
-        if copy is not None and copy.owner == spare.owner:
-            return copy
-        # The spare of a template is named after what the template was published with.
-        return next(
-            (
-                database
-                for database in self.databases.values()
-                if isinstance(record := database.record, TemplateRecord)
-                and record.set_id == identity
-                and database.owner == spare.owner
-            ),
-            None,
-        )
+        for database in self.databases.values():
+            record = database.record
+            # The spare of a template is named after what the template was published with.
+            is_template = isinstance(record, TemplateRecord) and record.set_id == identity
+            if (database.name == name or is_template) and database.owner == spare.owner:
+                return database
+        return None
 
     def _is_right(self, database: AnyDatabase) -> bool:
         if database.name in self._names.spares:
             original = self._original(database)
             return original is not None and self._is_right(original)
-        record = database.record
-        return (
-            record is not None
+        return bool(
+            (record := database.record)
             and self._is_published(database, record)
             and self._is_trusted(database, record)
         )

@@ -7,6 +7,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Final, NamedTuple
 
 from ..errors import InvalidNameError
@@ -43,15 +44,13 @@ def validate_name(name: str) -> str:
     """
     if not is_valid_name(name):
         similar = _UNUSABLE.sub("-", name).strip("._-/")[:_MAX_LENGTH]
-        suggestion = (
-            message(" For example: {name!r}.", name=similar) if is_valid_name(similar) else ""
-        )
+        example = message(" For example: {name!r}.", name=similar)
         raise InvalidNameError(
             "A snapshot cannot be called {name!r}.",
             hint="Use 1-100 letters (A-Z, a-z), digits, '.', '_', '-' or '/', starting with a "
             "letter or digit.{suggestion}",
             name=name,
-            suggestion=suggestion,
+            suggestion=example if is_valid_name(similar) else "",
         )
     if name in SUBCOMMAND_NAMES:
         raise InvalidNameError(
@@ -65,10 +64,7 @@ def validate_name(name: str) -> str:
 def first_free_name(taken: Iterable[str]) -> str:
     """Return ``snap1``, or the first of ``snap2``, ``snap3``, … that is not taken."""
     used = set(taken)
-    number = 1
-    while f"snap{number}" in used:
-        number += 1
-    return f"snap{number}"
+    return next(name for name in map("snap{}".format, count(1)) if name not in used)
 
 
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:

@@ -8,114 +8,16 @@ trusted to be well-formed. There are no secrets in it, since every role of the s
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args
+from functools import cached_property, lru_cache, partial
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, get_args
 
 from ..errors import ConfigurationError
 from ..messages import Message, message
 from ..postgres.inspection import Migrations
 from .names import copy_name, is_identity, is_valid_name, run_name, template_name, undo_name
-
-_INTEGERS_END: Final = 2**63
-
-
-def parse_json(document: str) -> Any:
-    """Return what JSON says.
-
-    Raises:
-        ValueError: It is none, or has what only Python takes for JSON, such as ``NaN``.
-        RecursionError: It is nested too deeply.
-    """
-    return json.loads(document, parse_constant=_refuse)
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(constant)
-
-
-def read_text(value: object) -> str:
-    """Return a text that can be sent anywhere."""
-    if type(value) is not str:
-        raise TypeError
-    value.encode()  # JSON can spell lone surrogates, which no terminal or server takes
-    return value
-
-
-def read_optional_text(value: object) -> str | None:
-    """Return a text, or None."""
-    return None if value is None else read_text(value)
-
-
-def read_integer(value: object) -> int:
-    """Return a number of something, or -1."""
-    if type(value) is not int:
-        raise TypeError
-    if not -1 <= value < _INTEGERS_END:
-        raise ValueError(value)
-    return value
-
-
-def read_number(value: object) -> float:
-    """Return a finite number that is not negative."""
-    if type(value) is not float and type(value) is not int:
-        raise TypeError
-    read = float(value)
-    if not 0 <= read < _INTEGERS_END:
-        raise ValueError(value)
-    return read
-
-
-def read_flag(value: object) -> bool:
-    """Return yes or no."""
-    if type(value) is not bool:
-        raise TypeError
-    return value
-
-
-def read_moment(value: object) -> datetime:
-    """Return a moment in UTC; without a time zone it is none."""
-    read = datetime.fromisoformat(read_text(value))
-    if read.utcoffset() is None:
-        raise ValueError(value)
-    return read.astimezone(UTC)
-
-
-def read_groups(value: object) -> tuple[tuple[str, str], ...]:
-    """Return what an object maps to lists of texts, as one pair for each of these, sorted."""
-    return tuple(
-        sorted(
-            (read_text(key), read_text(each))
-            for key, several in _mapping(value).items()
-            for each in _listing(several)
-        )
-    )
-
-
-def read_parts(value: object) -> Parts:
-    """Return where the parts of a set are."""
-    found = []
-    for each in _listing(value):
-        *texts, last = _listing(each)
-        # An earlier version told the server's address instead, and the owner not at all.
-        system, owner = (texts.pop(), last) if type(last) is int else (last, 0)
-        alias, database, *_ = map(read_text, texts)
-        found.append(Part(alias, database, read_text(system), read_integer(owner)))
-    return tuple(found)
-
-
-def _mapping(value: object) -> dict[object, object]:
-    if type(value) is not dict:
-        raise TypeError
-    return value
-
-
-def _listing(value: object) -> list[object]:
-    if type(value) is not list:
-        raise TypeError
-    return value
-
 
 VERSION: Final = 1
 _VERSION_KEY: Final = "pgsnap"
@@ -128,15 +30,13 @@ _MAX_NOTE_CHARACTERS: Final = 10_000
 
 Kind = Literal["copy", "undo", "template", "run"]
 Strategy = Literal["wal_log", "file_copy", "clone"]
+Value = TypeVar("Value")
 STRATEGIES: Final[tuple[Strategy, ...]] = get_args(Strategy)
 
 
 def parse_strategy(name: str) -> Strategy:
     """Return the strategy of that name; plain copying, which always works, for any other name."""
-    for strategy in STRATEGIES:
-        if strategy == name:
-            return strategy
-    return "file_copy"
+    return next((strategy for strategy in STRATEGIES if strategy == name), "file_copy")
 
 
 class Part(NamedTuple):
@@ -292,12 +192,7 @@ class RunRecord(Record):
     kept: bool = False
 
 
-_NAMES: Final = {
-    "copy": copy_name,
-    "undo": undo_name,
-    "template": template_name,
-    "run": run_name,
-}
+_NAMES: Final = {"copy": copy_name, "undo": undo_name, "template": template_name, "run": run_name}
 _KINDS: Final[dict[str, type[Record]]] = {
     each.kind: each for each in (CopyRecord, UndoRecord, TemplateRecord, RunRecord)
 }
@@ -365,44 +260,98 @@ def decode_record(comment: str | None) -> Record | None:
 
 def _decode(comment: str) -> Record | None:
     try:
-        data = parse_json(comment)
-        if type(data[_VERSION_KEY]) is not int or data[_VERSION_KEY] != VERSION:
+        # Only Python takes NaN and such for JSON.
+        data = json.loads(comment, parse_constant=_refuse)
+        if _exactly(int, data[_VERSION_KEY]) != VERSION:
             return None
-        record = _read_record(_KINDS[data["kind"]], data)
-        _check_record(record)
+        kind = _KINDS[data["kind"]]
+        known = [each for each in fields(kind) if each.name in data]
+        record = kind(**{each.name: _READERS[str(each.type)](data[each.name]) for each in known})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    return record
+    is_sound = (
+        is_identity(record.identity)
+        and is_identity(record.set_id)
+        and is_valid_name(record.name)
+        and record.members > 0
+    )
+    return record if is_sound else None
 
 
 _decode_again: Final = lru_cache(maxsize=1024)(_decode)
 
 
-def _read_record(kind: type[Record], data: dict[str, Any]) -> Record:
-    values: dict[str, Any] = {
-        each.name: _READERS[str(each.type)](data[each.name])
-        for each in fields(kind)
-        if each.name in data
-    }
-    return kind(**values)
+def _refuse(constant: str) -> float:
+    raise ValueError(constant)
 
 
-def _check_record(record: Record) -> None:
-    if not (is_identity(record.identity) and is_identity(record.set_id)):
-        raise ValueError("not an identity")
-    if not is_valid_name(record.name):
-        raise ValueError("not a snapshot's name")
-    if record.members < 1:
-        raise ValueError("not a number of members")
+_INTEGERS_END: Final = 2**63
 
 
-_READERS: Final = {
-    "str": read_text,
-    "str | None": read_optional_text,
-    "int": read_integer,
-    "float": read_number,
-    "bool": read_flag,
-    "datetime": read_moment,
-    "Migrations": read_groups,
-    "Parts": read_parts,
+def _exactly(kind: type[Value], value: object) -> Value:
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def _read_text(value: object) -> str:
+    text = _exactly(str, value)
+    text.encode()  # JSON can spell lone surrogates, which no terminal or server takes
+    return text
+
+
+def _read_integer(value: object) -> int:
+    """Return a number of something, or -1."""
+    number = _exactly(int, value)
+    if not -1 <= number < _INTEGERS_END:
+        raise ValueError(number)
+    return number
+
+
+def _read_number(value: object) -> float:
+    """Return a finite number that is not negative."""
+    number = value if type(value) is float else float(_exactly(int, value))
+    if not 0 <= number < _INTEGERS_END:
+        raise ValueError(number)
+    return number
+
+
+def _read_moment(value: object) -> datetime:
+    """Return a moment in UTC; without a time zone it is none."""
+    moment = datetime.fromisoformat(_read_text(value))
+    if moment.utcoffset() is None:
+        raise ValueError(value)
+    return moment.astimezone(UTC)
+
+
+def _read_migrations(value: object) -> Migrations:
+    return tuple(
+        sorted(
+            (_read_text(app), _read_text(name))
+            for app, names in _exactly(dict, value).items()
+            for name in _exactly(list, names)
+        )
+    )
+
+
+def _read_parts(value: object) -> Parts:
+    found = []
+    for each in _exactly(list, value):
+        *texts, last = _exactly(list, each)
+        # An earlier version told the server's address instead, and the owner not at all.
+        system, owner = (texts.pop(), last) if type(last) is int else (last, 0)
+        alias, database, *_ = map(_read_text, texts)
+        found.append(Part(alias, database, _read_text(system), _read_integer(owner)))
+    return tuple(found)
+
+
+_READERS: Final[dict[str, Callable[[object], Any]]] = {
+    "str": _read_text,
+    "str | None": lambda value: None if value is None else _read_text(value),
+    "int": _read_integer,
+    "float": _read_number,
+    "bool": partial(_exactly, bool),
+    "datetime": _read_moment,
+    "Migrations": _read_migrations,
+    "Parts": _read_parts,
 }

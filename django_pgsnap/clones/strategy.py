@@ -128,16 +128,14 @@ def is_wal_log_safe(session: Session) -> bool:
     return session.server_version >= _WAL_LOG_SAFE_SINCE
 
 
+_HAS_CLONE: Final = sql.SQL(
+    "SELECT count(*) FROM pg_settings WHERE name = 'file_copy_method' AND 'clone' = ANY(enumvals)"
+)
+
+
 def can_share_blocks(session: Session) -> bool:
     """Tell whether the server can have the file system share blocks, on this platform."""
-    return bool(
-        session.value(
-            sql.SQL(
-                "SELECT count(*) FROM pg_settings"
-                " WHERE name = 'file_copy_method' AND 'clone' = ANY(enumvals)"
-            )
-        )
-    )
+    return bool(session.value(_HAS_CLONE))
 
 
 def is_refusal_to_share_blocks(error: BaseException | None) -> bool:

@@ -88,8 +88,7 @@ def find_database(session: Session, name: str) -> FoundDatabase | None:
 
 def list_comments(session: Session) -> list[TestDatabaseComment]:
     """Return the comments on all test databases of our role."""
-    rows = session.rows(_DATABASES, [None])
-    found = [_decode(name, comment) for name, comment, _ in rows]
+    found = [_decode(name, text) for name, text, _ in session.rows(_DATABASES, [None])]
     return [comment for comment in found if comment is not None]
 
 

@@ -213,11 +213,13 @@ class Swap:
         statements: list[Query] = []
         if self.live:
             comment = encode_record(self.outgoing) if self.outgoing else None
-            statements += [
-                rename_database(self.live_name, self.outgoing_name),
-                *self._check_of_properties(),
-                shut_database(self.outgoing_name, comment),
-            ]
+            statements.append(rename_database(self.live_name, self.outgoing_name))
+            if self.properties.digest is not None:
+                # The rename has waited for whoever had not committed a GRANT, an ALTER DATABASE or
+                # such, and from here on nobody can.
+                unchanged = self.properties.is_still_that_of(self.outgoing_name)
+                statements.append(_raise_unless(unchanged, _PROPERTIES))
+            statements.append(shut_database(self.outgoing_name, comment))
         statements.append(
             make_live(
                 self.incoming.name,
@@ -229,27 +231,15 @@ class Swap:
         )
         return [*statements, *self._checks()]
 
-    def _check_of_properties(self) -> list[Query]:
-        # The rename has waited for whoever had not committed a GRANT, an ALTER DATABASE or such,
-        # and from here on nobody can.
-        if self.properties.digest is None:
-            return []
-        unchanged = self.properties.is_still_that_of(self.outgoing_name)
-        return [_raise_unless(unchanged, _PROPERTIES)]
-
     def _checks(self) -> list[Query]:
         # Names are checked after the renames: by then they are locked, so nobody can have slipped
         # another database under one of them.
         expected = [(self.live_name, self.incoming.oid)]
         if self.live:
             expected.append((self.outgoing_name, self.live.oid))
+        is_there = sql.SQL("EXISTS (SELECT FROM pg_database WHERE datname = {} AND oid = {})")
         return [
-            _raise_unless(
-                sql.SQL("EXISTS (SELECT FROM pg_database WHERE datname = {} AND oid = {})").format(
-                    sql.Literal(name), sql.Literal(oid)
-                ),
-                _CHANGED,
-            )
+            _raise_unless(is_there.format(sql.Literal(name), sql.Literal(oid)), _CHANGED)
             for name, oid in expected
         ]
 
@@ -315,16 +305,13 @@ def _raise_unless(condition: Query, code: str) -> Query:
     return sql.SQL("DO {}").format(sql.Literal(block.as_string(None)))
 
 
-def _is_overtaken(error: BaseException) -> bool:
-    """Tell whether somebody else's change was committed while the rename waited for it."""
-    # An internal error, which the server does not translate.
-    return isinstance(error, psycopg.errors.InternalError_) and "tuple concurrently" in str(error)
-
-
 def _explain_error(error: BaseException, swaps: Sequence[Swap]) -> BaseException:
     databases = ", ".join(repr(swap.live_name) for swap in swaps)
     code = getattr(error, "sqlstate", None)
-    if code == _PROPERTIES or _is_overtaken(error):
+    # Somebody's change was committed while the rename waited for it. That is an internal error,
+    # which the server does not translate.
+    is_overtaken = code == "XX000" and "tuple concurrently" in str(error)
+    if code == _PROPERTIES or is_overtaken:
         return PropertiesChangedError()
     if code in (_CHANGED, "3D000", "42P04"):
         return ChangedMeanwhileError(
@@ -359,25 +346,18 @@ def run_together(
     When one fails the others are cancelled, and so they are when ``meanwhile`` raises, or when
     the user presses Ctrl-C. No statement is under way any more when this returns or raises.
 
-    Args:
-        work: Sessions with their statements.
-        meanwhile: Called again and again while statements run. It must use other sessions. It may
-            return how long to wait from then on, in seconds.
-        every_s: How long to wait each time before it is called, in seconds.
-
-    Returns:
-        What each statement raised, None for those that succeeded, in the order of ``work``.
+    While they run, ``meanwhile`` is called again and again, which must use other sessions: each
+    time after so many seconds, or what it has returned. Returned is what each statement raised,
+    None for those that succeeded.
     """
     statements = _Statements(work)
     try:
         statements.send()
         while not statements.are_settled(within_s=every_s):
             every_s = meanwhile() or every_s
+    finally:
         statements.cancel_the_rest()
-    except BaseException:
-        statements.cancel_the_rest()
-        raise
-    return statements.outcomes
+    return statements.outcomes()
 
 
 class _Statements:
@@ -388,7 +368,6 @@ class _Statements:
         self._ended: dict[int, psycopg.Error | None] = {}
         self._cancel_again_at: dict[Session, float] = {}
 
-    @property
     def outcomes(self) -> list[BaseException | None]:
         not_sent = psycopg.errors.QueryCanceled("another one failed before it was sent")
         return [self._ended.get(number, not_sent) for number in range(len(self._work))]
