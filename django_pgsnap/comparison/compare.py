@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Final
 
 from django.apps import apps
@@ -14,7 +15,7 @@ from ..messages import message
 from ..postgres.inspection import Migrations, read_migrations
 from ..reporting import Reporter
 from .contents import Pair, Shape, Values, compare_contents, have_same_contents, texts_of
-from .schema import compare_schemas, read_schema
+from .schema import Objects, compare_schemas, read_schema
 from .sides import Side, ask_both
 from .tables import Table, read_tables, read_types
 from .types import ChangeKind, Method, RowChange, SchemaChange, TableDiff
@@ -76,9 +77,9 @@ class DatabaseDiff:
 
 def compare_databases(alias: str, before: Side, after: Side, options: Options) -> DatabaseDiff:
     """Return what changed from one side to the other."""
-    old_schema, new_schema = ask_both(before, after, *[lambda s: read_schema(s.session)] * 2)
-    old_types, new_types = ask_both(before, after, *[lambda s: read_types(s.session)] * 2)
-    olds, news = ask_both(before, after, *[lambda s: read_tables(s.session)] * 2)
+    (old_schema, old_types, olds), (new_schema, new_types, news) = ask_both(
+        before, after, _read_definitions, _read_definitions
+    )
     old_steps, new_steps = [set(read_migrations(side.session) or ()) for side in (before, after)]
     share_versions = old_types == new_types and not before.has_wrapped
     comparison = _Comparison(alias, before, after, options, share_versions=share_versions)
@@ -91,6 +92,10 @@ def compare_databases(alias: str, before: Side, after: Side, options: Options) -
         notes=tuple(_notes(alias, after, news)),
         known=comparison.known_names(olds, news),
     )
+
+
+def _read_definitions(side: Side) -> tuple[Objects, str, Tables]:
+    return read_schema(side.session), read_types(side.session), read_tables(side.session)
 
 
 def _notes(alias: str, side: Side, tables: Tables) -> Iterator[str]:
@@ -107,13 +112,6 @@ def _notes(alias: str, side: Side, tables: Tables) -> Iterator[str]:
 _LEFT_OUT: Final = sql.SQL(
     "SELECT EXISTS (SELECT FROM pg_largeobject_metadata), EXISTS (SELECT FROM pg_foreign_table)"
 )
-
-
-@dataclass
-class _Tally:
-    kinds: Counter[ChangeKind] = field(default_factory=Counter)
-    columns: Counter[str] = field(default_factory=Counter)
-    rows: list[RowChange] = field(default_factory=list)
 
 
 class _Comparison:
@@ -215,26 +213,28 @@ class _Comparison:
     def _counted(
         self, group: _Group, shape: Shape, pairs: Iterable[Pair], method: Method
     ) -> TableDiff | None:
-        tally = _Tally()
+        kinds: Counter[ChangeKind] = Counter()
+        changed_columns: Counter[str] = Counter()
+        rows: list[RowChange] = []
         for key, old, new in pairs:
             change = self._change(group, shape, key, old, new)
-            tally.kinds[change.kind] += 1
+            kinds[change.kind] += 1
             if change.kind == "changed":
-                tally.columns.update(change.columns.keys())
-            if len(tally.rows) < self._options.rows:
-                tally.rows.append(change)
+                changed_columns.update(change.columns.keys())
+            if len(rows) < self._options.rows:
+                rows.append(change)
             self._options.on_row(change)
-        if not tally.kinds:
+        if not kinds:
             return None
         return TableDiff(
             alias=self._alias,
             table=self._name(group.root),
             model=self._model(group.root),
-            added=tally.kinds["added"],
-            removed=tally.kinds["removed"],
-            changed=tally.kinds["changed"],
-            changed_columns=dict(tally.columns),
-            rows=tuple(tally.rows),
+            added=kinds["added"],
+            removed=kinds["removed"],
+            changed=kinds["changed"],
+            changed_columns=dict(changed_columns),
+            rows=tuple(rows),
             method=method,
         )
 
@@ -243,15 +243,14 @@ class _Comparison:
     ) -> RowChange:
         nothing: Values = (None,) * len(shape.columns)
         kind: ChangeKind = "added" if old is None else "removed" if new is None else "changed"
+        keys = zip(shape.key, key, strict=True)
         both = zip(shape.columns, old or nothing, new or nothing, strict=True)
         return RowChange(
             alias=self._alias,
             table=self._name(group.root),
             model=self._model(group.root),
             kind=kind,
-            key={
-                name: self._shown(name, value) for name, value in zip(shape.key, key, strict=True)
-            },
+            key={name: self._shown(name, value) for name, value in keys},
             columns={
                 name: (self._shown(name, before), self._shown(name, after))
                 for name, before, after in both
@@ -271,9 +270,6 @@ class _Group:
     root: tuple[str, str]
     olds: tuple[Table, ...]
     news: tuple[Table, ...]
-
-    def __hash__(self) -> int:
-        return hash(self.root)
 
     @property
     def blocks(self) -> int:
@@ -347,9 +343,5 @@ def _paired(
         for same in [row for row in old if row in new]:
             old.remove(same)
             new.remove(same)
-        for number in range(max(len(old), len(new))):
-            yield (
-                key,
-                old[number] if number < len(old) else None,
-                new[number] if number < len(new) else None,
-            )
+        for was, now in zip_longest(old, new):
+            yield key, was, now

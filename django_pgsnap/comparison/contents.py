@@ -59,12 +59,8 @@ class Shape:
 
 def have_same_contents(before: Side, after: Side, shape: Shape) -> bool:
     """Tell whether all rows are the same, by their number and sums of their hashes."""
-    old, new = ask_both(
-        before,
-        after,
-        lambda side: side.rows(_sum(shape.old_parts, shape.columns)),
-        lambda side: side.rows(_sum(shape.new_parts, shape.columns)),
-    )
+    olds, news = _sum(shape.old_parts, shape.columns), _sum(shape.new_parts, shape.columns)
+    old, new = ask_both(before, after, lambda side: side.rows(olds), lambda side: side.rows(news))
     return old == new
 
 
@@ -105,15 +101,12 @@ def _ordered(side: Side, parts: Sequence[Table], shape: Shape) -> Iterator[Row]:
     if not parts:
         return
     cursor = sql.Identifier(f"pgsnap_{id(shape):x}")
+    select = sql.SQL(
+        "SELECT convert_to(ROW({0})::text, 'UTF8') AS key, ARRAY[{0}]::text[], ARRAY[{1}]::text[]"
+        " FROM {2}"
+    )
     selects = [
-        sql.SQL(
-            "SELECT convert_to(ROW({key})::text, 'UTF8') AS key, ARRAY[{key}]::text[],"
-            " ARRAY[{values}]::text[] FROM {table}"
-        ).format(
-            key=texts_of(part, shape.key),
-            values=texts_of(part, shape.columns),
-            table=part.identifier,
-        )
+        select.format(texts_of(part, shape.key), texts_of(part, shape.columns), part.identifier)
         for part in parts
     ]
     declare = sql.SQL("DECLARE {} NO SCROLL CURSOR FOR SELECT * FROM ({}) r ORDER BY key").format(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import psycopg
 
@@ -13,7 +14,7 @@ from ..clones.names import nearest_names
 from ..conf import diff_mask
 from ..errors import ConfigurationError, DatabaseBusyError, MissingRightError, NothingToUndoError
 from ..messages import message
-from ..postgres.server import Server, server_errors
+from ..postgres.server import server_errors
 from ..postgres.session import DIFF_PURPOSE
 from ..reporting import Reporter
 from ..snapshots.queries import choose_snapshot, overview
@@ -26,13 +27,9 @@ LIVE = "live"
 UNDO = "undo"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pair:
+class _Pair(NamedTuple):
     """One database on both sides: an older copy, and a newer copy or an open database."""
 
-    alias: str
-    server: Server
-    source: str
     before: AnyMember
     after: str
     is_open: bool
@@ -96,8 +93,17 @@ def diff(
     with server_errors():
         parts = [_compare(pair, options) for pair in pairs]
     _check_known(models, parts)
+    return _join(before, after, parts, notes)
+
+
+def _join(
+    before: Snapshot | Undo,
+    after: Snapshot | None,
+    parts: Sequence[DatabaseDiff],
+    notes: Sequence[str],
+) -> Diff:
     return Diff(
-        before=UNDO if undo else before.name,
+        before=UNDO if isinstance(before, Undo) else before.name,
         after=LIVE if after is None else after.name,
         schema=tuple(change for part in parts for change in part.schema),
         migrations_applied=tuple(sorted({key for part in parts for key in part.applied})),
@@ -112,14 +118,14 @@ def _check_known(models: Sequence[str], parts: Sequence[DatabaseDiff]) -> None:
     known = {name for part in parts for name in part.known if name}
     for name in models:
         if name not in known:
-            similar = nearest_names(name, known)
+            similar = " or ".join(map(repr, nearest_names(name, known)))
             raise ConfigurationError(
                 "There is no model or table {name!r} in what was compared.",
                 hint="Did you mean {similar}?"
                 if similar
                 else "Name models as in contracts.Signer.",
                 name=name,
-                similar=" or ".join(map(repr, similar)),
+                similar=similar,
             )
 
 
@@ -139,20 +145,14 @@ def _pairs(
 ) -> tuple[list[_Pair], list[str]]:
     """Return the databases that both states have, and say which only one has."""
     copies = {} if after is None else {(m.server, m.record.source): m for m in after.members}
-    pairs = [
-        _Pair(
-            alias=member.alias,
-            server=member.server,
-            source=member.record.source,
-            before=member,
-            after=copy.database.name if copy else clones.get(member.alias, member.record.source),
-            is_open=copy is None,
-        )
-        for member in before.members
-        for copy in [copies.get((member.server, member.record.source))]
-        if copy is not None or after is None
-    ]
-    compared = {pair.alias for pair in pairs}
+    pairs = []
+    for member in before.members:
+        source = member.record.source
+        if after is None:
+            pairs.append(_Pair(member, clones.get(member.alias, source), is_open=True))
+        elif copy := copies.get((member.server, source)):
+            pairs.append(_Pair(member, copy.database.name, is_open=False))
+    compared = {pair.before.alias for pair in pairs}
     members = (*before.members, *(after.members if after else ()))
     alone = sorted({member.alias for member in members} - compared)
     return pairs, [
@@ -161,39 +161,41 @@ def _pairs(
 
 
 def _compare(pair: _Pair, options: Options) -> DatabaseDiff:
+    source = pair.before.record.source
     try:
         with _sides(pair) as (before, after):
-            return compare_databases(pair.alias, before, after, options)
+            return compare_databases(pair.before.alias, before, after, options)
     except (psycopg.errors.AdminShutdown, psycopg.errors.IdleInTransactionSessionTimeout) as error:
         raise DatabaseBusyError(
             "Another operation needed {source!r} or its copy, so the comparison was ended.",
             hint="Nothing has changed; compare again when that operation is done.",
-            source=pair.source,
+            source=source,
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise MissingRightError(
             "Our role may not read all rows of {source!r}: {cause}.",
             hint="Compare as a superuser, or grant SELECT and BYPASSRLS to the role. "
             "--model compares only what it may read.",
-            source=pair.source,
+            source=source,
             cause=error.diag.message_primary,
         ) from error
 
 
 @contextmanager
 def _sides(pair: _Pair) -> Iterator[tuple[Side, Side]]:
+    server = pair.before.server
     with ExitStack() as stack:
-        older, known = stack.enter_context(open_copy(pair.server, pair.before.database.name))
+        older, known = stack.enter_context(open_copy(server, pair.before.database.name))
         before = replace(Side.begin(older, known.key), sums=known.sums)
         if not pair.is_open:
-            newer, _ = stack.enter_context(open_copy(pair.server, pair.after))
+            newer, _ = stack.enter_context(open_copy(server, pair.after))
             yield before, Side.begin(newer, known.key)
             return
-        newer = stack.enter_context(pair.server.session_on(pair.after, DIFF_PURPOSE))
+        newer = stack.enter_context(server.session_on(pair.after, DIFF_PURPOSE))
 
         @cache
         def open_twin() -> Side:
-            twin = stack.enter_context(pair.server.session_on(pair.after, DIFF_PURPOSE))
+            twin = stack.enter_context(server.session_on(pair.after, DIFF_PURPOSE))
             return Side.begin(twin, known.key, like=newer)
 
         yield before, replace(Side.begin(newer, known.key), twin=open_twin)

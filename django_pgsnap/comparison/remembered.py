@@ -84,11 +84,14 @@ class CopyState:
         ours.rows(_FLUSH)
         now = read_counters(maintenance, [self.name]).get(self.name)
         before = self.counters
-        if now is None or before is None or now.epoch != before.epoch:
+        if (
+            now is None
+            or before is None
+            or (now.epoch, now.sessions) != (before.epoch, before.sessions + 1)
+        ):
             return Remembered()
-        if now.sessions != before.sessions + 1:
-            return Remembered()
-        path = _directory() / f"sums-{ours.identity.system}-{row[0]}"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "django-pgsnap"
+        path = cache / f"sums-{ours.identity.system}-{row[0]}"
         known = _load(path)
         state = [*row, now.epoch]
         if known.get("state") != [*self.row, now.epoch]:
@@ -107,7 +110,3 @@ def _load(path: Path) -> Mapping[str, Any]:
         if isinstance(found, dict):
             return found
     return {}
-
-
-def _directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "django-pgsnap"
