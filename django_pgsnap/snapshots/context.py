@@ -15,6 +15,7 @@ from ..clones.records import CopyRecord, Part, Record, TemplateRecord, UndoRecor
 from ..clones.test_databases import list_comments
 from ..errors import DatabaseMissingError, ObstacleError
 from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
+from ..postgres.backends import BackendTerminator
 from ..postgres.inspection import measure_databases
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
@@ -25,6 +26,7 @@ from ..postgres.targets import (
     live_database_names,
     merge_servers,
 )
+from ..reporting import Reporter
 from ..safety import check_enabled, check_server_allowed, prefer_test_databases
 from .types import (
     AnyMember,
@@ -55,6 +57,8 @@ class ServerContext:
         workers: In an operation, a session per alias that holds the lock of its live database.
         catalog: The server's databases; in an operation as they are once the locks are held.
         holders: Who holds which advisory lock; in an operation nobody is looked for.
+        reporter: Who hears about progress and warnings.
+        wait_s: How long an operation waits for others, in seconds.
     """
 
     server: Server
@@ -63,6 +67,8 @@ class ServerContext:
     workers: Mapping[str, Session] = field(default_factory=dict)
     catalog: Catalog = NO_DATABASES
     holders: Mapping[int, LockHolder] = field(default_factory=dict)
+    reporter: Reporter = field(default_factory=Reporter)
+    wait_s: float = 0.0
 
     @classmethod
     def read(cls, server: Server, watcher: Session, targets: Iterable[Target]) -> Self:
@@ -101,6 +107,12 @@ class ServerContext:
         """Return the session that holds the lock of a member's live database."""
         (alias,) = (each.alias for each in self.targets if each.name == member.record.source)
         return self.workers[alias]
+
+    def terminator(self, databases: Iterable[str], *, force: bool) -> BackendTerminator:
+        """Return what ends idle backends on databases, and waits for busy ones."""
+        return BackendTerminator(
+            self.watcher, databases, wait_s=self.wait_s, force=force, reporter=self.reporter
+        )
 
     def live(self, target: Target) -> AnyDatabase:
         """Return a live database's catalog row.

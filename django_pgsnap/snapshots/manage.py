@@ -20,7 +20,6 @@ from ..clones.spares import (
     wait_for_spare,
 )
 from ..clones.transitions import CopyJob, drop_database, join_statements, rewrite_comment
-from ..conf import config
 from ..errors import (
     ConfigurationError,
     ObstacleError,
@@ -114,21 +113,19 @@ def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None
                 hint="Unpin it first, or delete it all the same with --force.",
                 names=", ".join(pinned),
             )
-        delete_in(contexts, to_drop, reporter or Reporter())
+        delete_in(contexts, to_drop)
     return to_drop
 
 
-def delete_in(
-    contexts: Sequence[ServerContext], to_drop: Sequence[Snapshot], reporter: Reporter
-) -> None:
+def delete_in(contexts: Sequence[ServerContext], to_drop: Sequence[Snapshot]) -> None:
     """Delete snapshots in the course of an operation."""
     members = [member for snapshot in to_drop for member in lock_all_parts(contexts, snapshot)]
     for context in contexts:
         if here := [member for member in members if member.server == context.server]:
-            _delete_here(context, here, reporter)
+            _delete_here(context, here)
 
 
-def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter: Reporter) -> None:
+def _delete_here(context: ServerContext, members: Sequence[CopyMember]) -> None:
     for member in members:
         cancel_spare(context.watcher, member.record)
     context.main.execute(
@@ -141,7 +138,7 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter
         if template.record.snapshot in identities
     ]
     for member in members:
-        reporter.step(
+        context.reporter.step(
             message(
                 "Dropping the copy of {source} in {name}",
                 source=member.record.source,
@@ -155,7 +152,7 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember], reporter
     left = context.reloaded().catalog.databases
     for record in templates:
         if record.database in left:
-            reporter.warn(
+            context.reporter.warn(
                 message(
                     "The template {database!r}, made of {name!r}, is in use by a test run. The "
                     "next operation after that run drops it.",
@@ -219,7 +216,7 @@ def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tup
     check_parts_outside(contexts, snapshot)
     for member in snapshot.outside:
         (context,) = (each for each in contexts if each.server == member.server)
-        acquire_lock(context.main, member.record.source, config().wait_s)
+        acquire_lock(context.main, member.record.source, context.wait_s)
     return (*snapshot.members, *snapshot.outside)
 
 
@@ -263,17 +260,15 @@ def refill(
         CopyFailedError: The server could not make the spare.
         ObstacleError: Another database has the spare's name.
     """
-    reporter = reporter or Reporter()
     about = choose_targets(databases)
     with open_operation("refill", about, disturbs_live=False, reporter=reporter) as contexts:
         wanted = current_snapshot(contexts) if name is None else name
         snapshot = find_snapshot_in(contexts, wanted)
-        jobs = [job for context in contexts for job in _jobs(context, snapshot, reporter)]
+        jobs = [job for context in contexts for job in _plan_spares(context, snapshot)]
         if jobs:
-            copy_databases(
-                jobs, reporter, step=message("Making the spare of {name}", name=snapshot.name)
-            )
-        finish_operation(contexts, current=snapshot.members, drops={}, reporter=reporter)
+            step = message("Making the spare of {name}", name=snapshot.name)
+            copy_databases(jobs, contexts[0].reporter, step=step)
+        finish_operation(contexts, current=snapshot.members, drops={})
     try:
         return queries.get(snapshot.name, databases=databases)
     except PgsnapError:
@@ -289,23 +284,20 @@ def current_snapshot(contexts: Sequence[ServerContext]) -> str | None:
     return last.name if any(copy.name == last.name for copy in copies) else None
 
 
-def _jobs(context: ServerContext, snapshot: Snapshot, reporter: Reporter) -> list[CopyJob]:
-    return [
-        _plan_spare(context, member)
-        for member in snapshot.members
-        if member.server == context.server
-        and obtain_spare(context.worker(member), context.watcher, member.record, reporter) is None
-    ]
-
-
-def _plan_spare(context: ServerContext, member: CopyMember) -> CopyJob:
-    name = spare_name(member.record.identity)
-    if taken := context.reloaded().catalog.databases.get(name):
-        raise ObstacleError(
-            describe_taken_name(member.record, taken),
-            hint="Let that role drop or rename it. A restore works meanwhile, and copies afresh.",
-        )
-    return plan_copy_job(context, member, plan_spare(member.database))
+def _plan_spares(context: ServerContext, snapshot: Snapshot) -> Iterator[CopyJob]:
+    for member in snapshot.members:
+        if member.server != context.server:
+            continue
+        worker, copy = context.worker(member), member.record
+        if obtain_spare(worker, context.watcher, copy, context.reporter):
+            continue
+        if taken := context.reloaded().catalog.databases.get(spare_name(copy.identity)):
+            raise ObstacleError(
+                describe_taken_name(copy, taken),
+                hint="Let that role drop or rename it. A restore works meanwhile, and copies "
+                "afresh.",
+            )
+        yield plan_copy_job(context, member, plan_spare(member.database))
 
 
 def prune(
@@ -341,10 +333,10 @@ def prune(
     if dry_run:
         found = [each for each in list_snapshots() if not each.unreachable]
         return choose_to_prune(found, keep, older_than, max_bytes)
-    with _operation("prune") as contexts:
+    with _operation("prune", reporter) as contexts:
         found = [each for each in find_snapshots(contexts) if not each.unreachable]
         unwanted = choose_to_prune(found, keep, older_than, max_bytes)
-        delete_in(contexts, unwanted, reporter or Reporter())
+        delete_in(contexts, unwanted)
     return unwanted
 
 

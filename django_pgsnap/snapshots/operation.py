@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Final
 
 import psycopg
@@ -72,10 +73,14 @@ def open_operation(
             close_connections(aliases)
             stack.callback(repair_pools, aliases)
         opened = [
-            _open(stack, purpose, server, group, wait_s, may_create=disturbs_live)
+            replace(
+                _open(stack, purpose, server, group, wait_s, may_create=disturbs_live),
+                reporter=reporter or Reporter(),
+                wait_s=wait_s,
+            )
             for server, group in group_by_server(about).items()
         ]
-        _lock(opened, wait_s, reporter)
+        _lock(opened)
         with _lock_errors(opened):
             contexts = [context.reloaded() for context in opened]
             for context in contexts:
@@ -115,14 +120,14 @@ def _close(opening: Future[Session]) -> None:
         opening.result().close()
 
 
-def _lock(opened: Sequence[ServerContext], wait_s: float, reporter: Reporter | None) -> None:
+def _lock(opened: Sequence[ServerContext]) -> None:
     wanted = [
-        (target.name, str(context.server), context.workers[target.alias])
+        (target.name, str(context.server), context, target)
         for context in opened
         for target in context.targets
     ]
-    for name, _, worker in sorted(wanted, key=lambda each: each[:2]):
-        acquire_lock(worker, name, wait_s, reporter)
+    for name, _, context, target in sorted(wanted, key=lambda each: each[:2]):
+        acquire_lock(context.workers[target.alias], name, context.wait_s, context.reporter)
 
 
 @contextmanager
@@ -184,7 +189,6 @@ def finish_operation(
     *,
     current: Sequence[CopyMember] = (),
     drops: Mapping[Server, Sequence[str]],
-    reporter: Reporter,
     is_fresh: bool = False,
 ) -> list[ServerContext]:
     """Have spares made of the current copies, and have dropped what nobody needs.
@@ -201,10 +205,10 @@ def finish_operation(
         here = [member for member in current if member.server == context.server]
         try:
             now = context if is_fresh else context.reloaded()
-            _send_off(now, here, drops.get(context.server, ()), reporter)
+            _send_off(now, here, drops.get(context.server, ()))
             left.append(now)
         except (PgsnapError, psycopg.Error) as error:
-            reporter.warn(
+            context.reporter.warn(
                 message(
                     "Done, but the server could not be told to make the spare or to drop what "
                     "is left over: {cause} The next operation makes up for it.",
@@ -214,12 +218,7 @@ def finish_operation(
     return left if len(left) == len(contexts) else []
 
 
-def _send_off(
-    now: ServerContext,
-    current: Sequence[CopyMember],
-    drops: Sequence[str],
-    reporter: Reporter,
-) -> None:
+def _send_off(now: ServerContext, current: Sequence[CopyMember], drops: Sequence[str]) -> None:
     wanted = [member for member in current if wants_spare(member.record)]
     superfluous = [
         *drops,
@@ -234,7 +233,7 @@ def _send_off(
             continue
         clone = plan_spare(member.database)
         if taken := now.catalog.databases.get(clone.name):
-            reporter.warn(describe_taken_name(member.record, taken))
+            now.reporter.warn(describe_taken_name(member.record, taken))
         else:
             background.make(clone)
     for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:

@@ -13,7 +13,6 @@ from ..errors import MissingRightError
 from ..messages import Message, message
 from ..postgres.advisory_locks import read_lock_holder, release_lock, try_acquire_lock
 from ..postgres.server import drop_maintenance_database, server_errors
-from ..postgres.session import Session
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
 from .context import (
@@ -73,19 +72,18 @@ def purge(
     Raises:
         PgsnapError: Snapshots are switched off, or another operation is at work.
     """
-    reporter = reporter or Reporter()
     about = choose_targets(None)
     gone: list[ManagedDatabase] = []
-    with open_operation("purge", about, disturbs_live=False) as contexts:
+    with open_operation("purge", about, disturbs_live=False, reporter=reporter) as contexts:
         copies = find_snapshots(contexts) if "copy" in kinds and not everyone else []
         undos = find_undos(contexts) if "undo" in kinds and not everyone else []
         sets: list[Snapshot | Undo] = [*copies, *undos]
-        kept = {each.set_id for each in sets if _must_stay(each, contexts, reporter)}
+        kept = {each.set_id for each in sets if _must_stay(each, contexts)}
         outside = group_by_server(member for each in sets for member in each.outside)
         for context in contexts:
             more = [member.database for member in outside.get(context.server, ())]
             before = describe_managed(context, more=more, everyone=everyone)
-            _purge_server(context, kinds, kept, more, reporter, everyone=everyone)
+            _purge_server(context, kinds, kept, more, everyone=everyone)
             left = context.reloaded().catalog.databases
             gone += [each for each in before if each.name not in left]
     if set(kinds) >= EVERYTHING:
@@ -100,30 +98,27 @@ def _purge_server(
     kinds: Collection[Kind],
     kept: Collection[str],
     outside: Sequence[Database[Record]],
-    reporter: Reporter,
     *,
     everyone: bool,
 ) -> None:
     session = context.main
     tests = list_test_databases(context, everyone=everyone) if "test" in kinds else ()
-    unused = [name for name in tests if _claim(session, run_lock_key(name), name, reporter)]
+    unused = [name for name in tests if _claim(context, run_lock_key(name), name)]
     ours = list_published(context, sources=unused, everyone=everyone)
     unwanted = [
         each
         for each in (*ours, *outside)
         if each.record.kind in kinds and each.record.set_id not in kept
     ]
-    _drop_reusable(session, unwanted, reporter)
-    _unpublish(context, unwanted, reporter)
-    drop_leftovers(session, context.reloaded().leftovers(), reporter)
+    _drop_reusable(context, unwanted)
+    _unpublish(context, unwanted)
+    drop_leftovers(session, context.reloaded().leftovers(), context.reporter)
     for name in unused:
-        drop_unless_in_use(session, name, reporter)
+        drop_unless_in_use(session, name, context.reporter)
         release_lock(session, run_lock_key(name))
 
 
-def _must_stay(
-    whole: Snapshot | Undo, contexts: Sequence[ServerContext], reporter: Reporter
-) -> bool:
+def _must_stay(whole: Snapshot | Undo, contexts: Sequence[ServerContext]) -> bool:
     """Tell whether a part of it is out of reach, or another role's to drop; if so, say so."""
     why: Message | None = None
     if parts := "; ".join(map(str, whole.unreachable)):
@@ -134,47 +129,40 @@ def _must_stay(
         why = error.message
     if why is None:
         return False
-    reporter.warn(
+    is_undo = isinstance(whole, Undo)
+    contexts[0].reporter.warn(
         message(
             "Not dropped: {what}. {why}. Purge with settings that name all its databases, or with "
             "--all-projects.",
-            what=message("a kept state")
-            if isinstance(whole, Undo)
-            else message("the snapshot {name!r}", name=whole.name),
+            what=message("a kept state" if is_undo else "the snapshot {name!r}", name=whole.name),
             why=why,
         )
     )
     return True
 
 
-def _claim(session: Session, lock: str, name: str, reporter: Reporter) -> bool:
-    if try_acquire_lock(session, lock):
+def _claim(context: ServerContext, lock: str, name: str) -> bool:
+    if try_acquire_lock(context.main, lock):
         return True
-    holder = read_lock_holder(session, lock)
+    holder = read_lock_holder(context.main, lock)
     user = holder.description if holder else message("somebody who has just left")
-    reporter.warn(
-        message("Not dropped: {name!r}, which is in use by {user}.", name=name, user=user)
-    )
+    why = message("Not dropped: {name!r}, which is in use by {user}.", name=name, user=user)
+    context.reporter.warn(why)
     return False
 
 
-def _drop_reusable(
-    session: Session, unwanted: Sequence[Database[Record]], reporter: Reporter
-) -> None:
+def _drop_reusable(context: ServerContext, unwanted: Sequence[Database[Record]]) -> None:
     """Drop templates and throwaway clones, each by itself, unless somebody uses them."""
     for database in unwanted:
         record, name = database.record, database.name
-        if isinstance(record, TemplateRecord) and not drop_template(session, record):
-            reporter.warn(
-                message("Not dropped: the template {name!r}, which a test run uses.", name=name)
-            )
-        if isinstance(record, RunRecord) and _claim(session, name, name, reporter):
-            drop_run(session, name)
+        if isinstance(record, TemplateRecord) and not drop_template(context.main, record):
+            why = message("Not dropped: the template {name!r}, which a test run uses.", name=name)
+            context.reporter.warn(why)
+        if isinstance(record, RunRecord) and _claim(context, name, name):
+            drop_run(context.main, name)
 
 
-def _unpublish(
-    context: ServerContext, unwanted: Sequence[Database[Record]], reporter: Reporter
-) -> None:
+def _unpublish(context: ServerContext, unwanted: Sequence[Database[Record]]) -> None:
     """Make parts of sets ones that nobody needs, but for sets that somebody is at work on."""
     session = context.main
     parts = [
@@ -187,8 +175,12 @@ def _unpublish(
     try:
         for record in parts:
             if record.set_id in busy:
-                text = "Not dropped: {name!r}, since an operation is at work on it."
-                reporter.warn(message(text, name=record.database))
+                context.reporter.warn(
+                    message(
+                        "Not dropped: {name!r}, since an operation is at work on it.",
+                        name=record.database,
+                    )
+                )
             else:
                 cancel_spare(context.watcher, record)
         free = [unpublish(record) for record in parts if record.set_id not in busy]

@@ -13,7 +13,7 @@ from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
 from ..connections.reconnect import DatabaseReplaced, close_and_wait
 from ..errors import ServerUnavailableError
 from ..postgres.advisory_locks import HeldTooLongError
-from ..postgres.backends import BackendTerminator, end_diffs
+from ..postgres.backends import end_diffs
 from ..postgres.inspection import (
     check_nothing_attached,
     check_privileges,
@@ -29,7 +29,6 @@ from ..postgres.properties import (
 from ..postgres.server import Server
 from ..postgres.session import start_in_thread
 from ..postgres.targets import Target, aliases_sharing_database, group_by_server
-from ..reporting import Reporter
 from .context import ServerContext
 from .operation import report_terminated
 from .types import AnyMember, MemberT, Snapshot
@@ -84,7 +83,7 @@ class ReplaceRequest:
 
     keep_undo: bool
     by_undo: bool = False
-    wait_s: float
+    wait_s: float | None
     force: bool
     last_look: Callable[[], None] | None = None
 
@@ -98,23 +97,15 @@ class Replacement:
         incoming: Sequence[IncomingDatabase],
         request: ReplaceRequest,
         kept: KeptSet | None,
-        reporter: Reporter,
     ) -> None:
         self.context = context
         self._incoming = incoming
         self._request = request
         self._kept = kept
-        self._reporter = reporter
         self._names = [
             each.target.name for each in incoming if each.target.name in context.catalog.databases
         ]
-        self.terminator = BackendTerminator(
-            context.watcher,
-            self._names,
-            wait_s=request.wait_s,
-            force=request.force,
-            reporter=reporter,
-        )
+        self.terminator = context.terminator(self._names, force=request.force)
         self._properties: dict[str, tuple[Properties, Properties]] = {}
         self._sizes: dict[str, int] = {}
         self.successors: dict[Place, Successor] = {}
@@ -166,7 +157,7 @@ class Replacement:
                 final_name=each.target.name,
             )
             for shortfall in shortfalls:
-                self._reporter.warn(shortfall.description)
+                self.context.reporter.warn(shortfall.description)
 
     def perform(self, *, first: bool) -> None:
         """Swap. Only the first looks before: later, what was live elsewhere is live no more."""
@@ -205,11 +196,9 @@ class Replacement:
         swaps = [back for swap in self._swaps if (back := swap.reversed()) is not None]
         if not swaps:
             return
-        server, request = self.context.server, self._request
+        server, force = self.context.server, self._request.force
         with server.session("swapping back") as session, server.session("swapping back") as other:
-            terminator = BackendTerminator(
-                other, self._names, wait_s=request.wait_s, force=request.force
-            )
+            terminator = replace(self.context, watcher=other).terminator(self._names, force=force)
             terminator.empty_databases()
             perform_swaps(session, swaps, terminator)
 
@@ -259,7 +248,7 @@ class Replacement:
 
 
 def replace_live(
-    incoming: Sequence[IncomingDatabase], request: ReplaceRequest, reporter: Reporter
+    incoming: Sequence[IncomingDatabase], request: ReplaceRequest
 ) -> dict[Server, list[str]]:
     """Put databases in the place of the live ones.
 
@@ -283,7 +272,7 @@ def replace_live(
         parts = tuple(each.context.part(each.target) for each in there)
         kept = KeptSet.of(contexts, parts, by_undo=request.by_undo)
     work = [
-        Replacement(context, group, request, kept, reporter)
+        Replacement(context, group, request, kept)
         for context, group in zip(contexts, groups, strict=True)
     ]
     for replacement in work:
@@ -291,9 +280,9 @@ def replace_live(
     for replacement in work:
         replacement.prepare()
     _perform_all(work)
-    report_terminated([replacement.terminator for replacement in work], reporter)
+    report_terminated([each.terminator for each in work], contexts[0].reporter)
     successors = {place: each for one in work for place, each in one.successors.items()}
-    drops = settle_history(contexts, kept, successors, reporter)
+    drops = settle_history(contexts, kept, successors)
     return {
         server: [*replacement.drops, *drops.get(server, ())]
         for replacement in work

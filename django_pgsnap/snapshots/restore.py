@@ -76,13 +76,8 @@ def restore(
         SnapshotNotFoundError: There is none of that name.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
-    settings = config()
-    request = ReplaceRequest(
-        keep_undo=settings.undo > 0 if undo is None else undo,
-        wait_s=settings.wait_s if wait_s is None else wait_s,
-        force=force,
-        last_look=last_look,
-    )
+    keep_undo = config().undo > 0 if undo is None else undo
+    request = ReplaceRequest(keep_undo=keep_undo, wait_s=wait_s, force=force, last_look=last_look)
     return restore_as(name, databases, request, reporter or Reporter())
 
 
@@ -104,9 +99,7 @@ def restore_as(
         check_complete(snapshot, databases)
         matched = list(match_with_live(contexts, snapshot.members))
         databases_in = (
-            [member.database for _, _, member in matched]
-            if consume
-            else _obtain_clones(matched, reporter)
+            [member.database for _, _, member in matched] if consume else _obtain_clones(matched)
         )
         incoming = [
             IncomingDatabase(context=context, target=target, member=member, database=database)
@@ -114,15 +107,11 @@ def restore_as(
         ]
         replaced_databases = replacements_of(incoming, snapshot)
         announce_restore(replaced_databases)
-        drops = replace_live(incoming, request, reporter)
+        drops = replace_live(incoming, request)
         for context, target, member in matched:
             release_lock(context.workers[target.alias], spare_name(member.record.identity))
-        left = finish_operation(
-            contexts,
-            current=() if consume else snapshot.members,
-            drops=drops,
-            reporter=reporter,
-        )
+        current = () if consume else snapshot.members
+        left = finish_operation(contexts, current=current, drops=drops)
     handle_announced_restore(replaced_databases, reporter)
     report_finished(left, reporter)
     return snapshot
@@ -157,12 +146,13 @@ def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
 
 
 def _obtain_clones(
-    matched: Sequence[tuple[ServerContext, Target, CopyMember]], reporter: Reporter
+    matched: Sequence[tuple[ServerContext, Target, CopyMember]],
 ) -> list[AnyDatabase]:
     """Return a spare of each copy, or else a clone made now."""
+    reporter = matched[0][0].reporter
     spares = [
-        obtain_spare(context.workers[target.alias], context.watcher, member.record, reporter)
-        for context, target, member in matched
+        obtain_spare(context.worker(member), context.watcher, member.record, reporter)
+        for context, _, member in matched
     ]
     lacking = [each for each, spare in zip(matched, spares, strict=True) if spare is None]
     jobs = [
@@ -225,8 +215,8 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
         finally:
             # A process that ends inside the block has no threads any more to restore with.
             if not sys.is_finalizing():
-                keep_undo, wait_s = config().undo > 0, config().wait_s
-                request = ReplaceRequest(keep_undo=keep_undo, wait_s=wait_s, force=False)
+                keep_undo = config().undo > 0
+                request = ReplaceRequest(keep_undo=keep_undo, wait_s=None, force=False)
                 restore_as(snapshot.name, snapshot.aliases, request, Reporter(), consume=True)
 
 

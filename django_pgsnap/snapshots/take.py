@@ -31,12 +31,11 @@ from ..clones.transitions import (
     publish_copy,
     unpublish,
 )
-from ..conf import config
 from ..errors import ServerUnavailableError, SnapshotExistsError
 from ..git import Checkout, read_checkout
 from ..messages import message
 from ..postgres.advisory_locks import acquire_lock, wait_until_connectable
-from ..postgres.backends import BackendTerminator, open_temporary_session
+from ..postgres.backends import open_temporary_session
 from ..postgres.inspection import (
     Contents,
     check_collation,
@@ -65,7 +64,6 @@ class TakeRequest:
     note: str
     pinned: bool
     strategy: Strategy | None
-    wait_s: float
     force: bool
 
 
@@ -131,15 +129,12 @@ def take(
     about = choose_targets(databases)
     name = None if name is None else validate_name(name)
     validate_note(note)
-    wait_s = config().wait_s if wait_s is None else wait_s
     reporter = reporter or Reporter()
     pre_take.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
     with open_operation(f"take {name or ''}", about, wait_s=wait_s, reporter=reporter) as contexts:
         name, replaced = _settle_name(contexts, name, replace=replace)
-        request = TakeRequest(
-            name=name, note=note, pinned=pin, strategy=strategy, wait_s=wait_s, force=force
-        )
-        now, snapshot = _take(contexts, request, replaced, reporter)
+        request = TakeRequest(name=name, note=note, pinned=pin, strategy=strategy, force=force)
+        now, snapshot = _take(contexts, request, replaced)
         left = finish_operation(
             now,
             current=snapshot.members if spare else (),
@@ -147,7 +142,6 @@ def take(
                 server: [to_drop_name(member.record.identity) for member in members]
                 for server, members in group_by_server(replaced).items()
             },
-            reporter=reporter,
             is_fresh=True,
         )
     report_finished(left, reporter)
@@ -187,23 +181,21 @@ def _settle_name(
 
 
 def _take(
-    contexts: Sequence[ServerContext],
-    request: TakeRequest,
-    replaced: Sequence[CopyMember],
-    reporter: Reporter,
+    contexts: Sequence[ServerContext], request: TakeRequest, replaced: Sequence[CopyMember]
 ) -> tuple[list[ServerContext], Snapshot]:
     """Return the servers as they are now, and the snapshot that there is."""
     for context in contexts:
         _check(context)
-    parts = [part for context in contexts for part in plan_parts(context, request, reporter)]
+    parts = [part for context in contexts for part in _plan_parts(context, request)]
     taken_at = contexts[0].read_clock()
     # In a large working copy git takes as long as the server.
     code = start_in_thread(read_checkout)
     jobs = [part.job for part in parts]
+    reporter = contexts[0].reporter
     copied = copy_databases(jobs, reporter)
     with _dropped_on_failure(parts):
         for part in parts:
-            _set_up(part, reporter)
+            _set_up(part)
         records = build_records(parts, copied, request, code.result(), taken_at)
         _publish(list(zip(parts, records, strict=True)), replaced)
     report_terminated(list_terminators(jobs), reporter)
@@ -213,12 +205,12 @@ def _take(
     return now, snapshot
 
 
-def _set_up(part: TakePart, reporter: Reporter) -> None:
+def _set_up(part: TakePart) -> None:
     watcher, name = part.context.watcher, part.job.clone.name
     (present,) = read_properties(watcher, name)
     final_name = copy_name(part.identity)
     for each in apply_properties(watcher, part.properties, present, name, final_name=final_name):
-        reporter.warn(each.description)
+        part.context.reporter.warn(each.description)
 
 
 def _check(context: ServerContext) -> None:
@@ -301,17 +293,8 @@ def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
         session.execute(join_statements(group))
 
 
-def plan_parts(
-    context: ServerContext, request: TakeRequest, reporter: Reporter
-) -> Iterator[TakePart]:
-    """Look at each live database of a server, and decide how it is copied."""
-    terminator = BackendTerminator(
-        context.watcher,
-        context.sources,
-        wait_s=request.wait_s,
-        force=request.force,
-        reporter=reporter,
-    )
+def _plan_parts(context: ServerContext, request: TakeRequest) -> Iterator[TakePart]:
+    terminator = context.terminator(context.sources, force=request.force)
     newest = _newest_copy(context)
     rates = CopyRates()
     if newest:
@@ -321,7 +304,7 @@ def plan_parts(
         identity = new_identity()
         size = sizes.get(target.name)
         (present,) = read_properties(context.watcher, target.name)
-        contents = _inspect(context, target, request.wait_s, reporter)
+        contents = _inspect(context, target)
         clone = Clone(
             source=target.name,
             name=unfinished_name(identity),
@@ -331,7 +314,7 @@ def plan_parts(
         )
         check_strategy(context.watcher, clone.strategy)
         # Whoever sweeps leftovers sees by this lock that the clone is not one.
-        acquire_lock(context.workers[target.alias], clone.name, request.wait_s)
+        acquire_lock(context.workers[target.alias], clone.name, context.wait_s)
         yield TakePart(
             context=context,
             target=target,
@@ -362,18 +345,19 @@ def _newest_copy(context: ServerContext) -> CopyRecord | None:
     return max(records, key=lambda record: record.taken_at, default=None)
 
 
-def _inspect(context: ServerContext, target: Target, wait_s: float, reporter: Reporter) -> Contents:
-    wait_until_connectable(context.watcher, target.name, wait_s)
+def _inspect(context: ServerContext, target: Target) -> Contents:
+    wait_until_connectable(context.watcher, target.name, context.wait_s)
     try:
         with open_temporary_session(
             context.server, context.watcher, target.name, "looking inside"
         ) as inside:
             contents = read_contents(inside)
     except ServerUnavailableError as error:
-        reporter.warn(message("Taken without its list of migrations: {cause}", cause=error.message))
+        why = message("Taken without its list of migrations: {cause}", cause=error.message)
+        context.reporter.warn(why)
         return Contents(migrations=None, unlogged=())
     if contents.unlogged:
-        reporter.warn(
+        context.reporter.warn(
             message(
                 "Unlogged tables of {name!r} come back empty if the server crashes after the "
                 "take: {tables}.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..conf import config
 from ..connections.reconnect import announce_restore, handle_announced_restore
 from ..errors import NothingToUndoError, ObstacleError
 from ..messages import join_messages
@@ -45,7 +44,6 @@ def undo(
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
     about = choose_targets(databases)
-    wait_s = config().wait_s if wait_s is None else wait_s
     request = ReplaceRequest(
         keep_undo=True, by_undo=True, wait_s=wait_s, force=force, last_look=last_look
     )
@@ -61,8 +59,8 @@ def undo(
         ]
         replaced_databases = replacements_of(incoming, None)
         announce_restore(replaced_databases)
-        drops = replace_live(incoming, request, reporter)
-        left = finish_operation(contexts, drops=drops, reporter=reporter)
+        drops = replace_live(incoming, request)
+        left = finish_operation(contexts, drops=drops)
     handle_announced_restore(replaced_databases, reporter)
     report_finished(left, reporter)
     return chosen

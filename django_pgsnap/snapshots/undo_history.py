@@ -149,7 +149,6 @@ def settle_history(
     before: Sequence[ServerContext],
     replaced: KeptSet | None,
     successors: Mapping[Place, Successor],
-    reporter: Reporter,
 ) -> dict[Server, list[str]]:
     """Let go of the states that the rule does not keep, after a swap.
 
@@ -161,10 +160,10 @@ def settle_history(
         if replaced is not None:
             history.judge(replaced)
         history.note_successors(successors)
-        history.trim(reporter)
+        history.trim(before[0].reporter)
         return history.write()
     except psycopg.Error as error:
-        reporter.warn(
+        before[0].reporter.warn(
             message(
                 "Done, but more replaced states are kept than need be: {cause}. The next "
                 "restore makes up for it.",
