@@ -36,8 +36,7 @@ from .types import (
     SpareState,
     Undo,
     UndoMember,
-    snapshots_of,
-    undos_of,
+    group_members,
 )
 
 # As a number, since a role may have settings of its own for how a date is written.
@@ -221,7 +220,8 @@ def group_copies(
     contexts: Sequence[ServerContext], members: Iterable[CopyMember]
 ) -> list[Snapshot]:
     """Return the snapshots that these copies are of, with what else there is of them."""
-    return snapshots_of(
+    return group_members(
+        Snapshot,
         members,
         [part for context in contexts for part in context.parts(CopyRecord)],
         [context.system for context in contexts],
@@ -230,7 +230,8 @@ def group_copies(
 
 def find_undos(contexts: Sequence[ServerContext], *, everyone: bool = False) -> list[Undo]:
     """Return the kept states of the databases that are asked about, as wholes, newest first."""
-    return undos_of(
+    return group_members(
+        Undo,
         [undo for context in contexts for undo in context.undos(everyone=everyone)],
         [part for context in contexts for part in context.parts(UndoRecord)],
         [context.system for context in contexts],

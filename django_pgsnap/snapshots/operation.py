@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -72,13 +72,10 @@ def open_operation(
             check_not_in_atomic(aliases)
             close_connections(aliases)
             stack.callback(repair_pools, aliases)
+        reporter = reporter or Reporter()
         opened = [
-            replace(
-                _open(stack, purpose, server, group, wait_s, may_create=disturbs_live),
-                reporter=reporter or Reporter(),
-                wait_s=wait_s,
-            )
-            for server, group in group_by_server(about).items()
+            _open(stack, purpose, group, wait_s, reporter, may_create=disturbs_live)
+            for group in group_by_server(about).values()
         ]
         _lock(opened)
         with _lock_errors(opened):
@@ -91,28 +88,32 @@ def open_operation(
 def _open(
     stack: ExitStack,
     purpose: str,
-    server: Server,
     group: Sequence[Target],
     wait_s: float,
+    reporter: Reporter,
     *,
     may_create: bool,
 ) -> ServerContext:
     """Open the sessions on one server at the same time; that is much of what a restore takes."""
-
-    def check(session: Session) -> None:
-        check_server_allowed(session, group)
-
-    def session() -> Session:
-        before_creating = check if may_create else None
-        return server.session(purpose, lock_timeout_s=wait_s, before_creating=before_creating)
-
-    others = [start_in_thread(session) for _ in group]
+    server = group[0].server
+    check = partial(check_server_allowed, targets=group)
+    before_creating = check if may_create else None
+    open_session = partial(
+        server.session, purpose, lock_timeout_s=wait_s, before_creating=before_creating
+    )
+    others = [start_in_thread(open_session) for _ in group]
     for each in others:
         stack.callback(each.add_done_callback, _close)
-    watcher = stack.enter_context(session())
+    watcher = stack.enter_context(open_session())
     check(watcher)
-    workers = {target.alias: each.result() for target, each in zip(group, others, strict=True)}
-    return ServerContext(server=server, targets=tuple(group), watcher=watcher, workers=workers)
+    return ServerContext(
+        server=server,
+        targets=tuple(group),
+        watcher=watcher,
+        workers={target.alias: each.result() for target, each in zip(group, others, strict=True)},
+        reporter=reporter,
+        wait_s=wait_s,
+    )
 
 
 def _close(opening: Future[Session]) -> None:
@@ -150,19 +151,15 @@ def _lock_holders(context: ServerContext) -> list[LockHolder]:
     now = context.reloaded()
     members = (*now.copies(), *now.undos())
     names = [*now.sources, *(member.database.name for member in members)]
-    return read_catalog_lock_holders(
-        now.watcher, names, [worker.pid for worker in now.workers.values()]
-    )
+    ours = [worker.pid for worker in now.workers.values()]
+    return read_catalog_lock_holders(now.watcher, names, ours)
 
 
 def _check_ours(context: ServerContext) -> None:
-    present = context.catalog
     named = live_database_names()
-    for database in (
-        *present.copies(context.sources),
-        *present.undos(context.sources),
-        *present.spares.values(),
-    ):
+    members = (*context.copies(), *context.undos())
+    spares = context.catalog.spares.values()
+    for database in (*(member.database for member in members), *spares):
         if database.name in named:
             raise ConfigurationError(
                 "DATABASES names {name!r}, which holds a snapshot, a spare or a replaced state.",

@@ -53,7 +53,7 @@ from ..signals import post_take, pre_take
 from .context import ServerContext, choose_targets, group_copies
 from .operation import finish_operation, open_operation, report_terminated
 from .queries import report_finished
-from .types import CopyMember, Snapshot, snapshots_of
+from .types import CopyMember, Snapshot, group_members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +201,8 @@ def _take(
     report_terminated(list_terminators(jobs), reporter)
     now = [context.reloaded() for context in contexts]
     copies = [copy for context in now for copy in context.copies()]
-    (snapshot,) = snapshots_of(copy for copy in copies if copy.record.set_id == records[0].set_id)
+    made = [copy for copy in copies if copy.record.set_id == records[0].set_id]
+    (snapshot,) = group_members(Snapshot, made)
     return now, snapshot
 
 
@@ -276,11 +277,9 @@ def _take_back(made: Sequence[tuple[TakePart, CopyRecord]]) -> None:
                 published.append((server, record))
     if len(published) == len(made):
         return
+    lost = (psycopg.Error, ServerUnavailableError)
     for server, record in published:
-        with (
-            suppress(psycopg.Error, ServerUnavailableError),
-            server.session("take back") as session,
-        ):
+        with suppress(*lost), server.session("take back") as session:
             session.execute(unpublish(record))
             session.execute(drop_database(to_drop_name(record.identity)))
 

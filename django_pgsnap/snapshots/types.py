@@ -196,30 +196,13 @@ class Undo(_Set):
 SetT = TypeVar("SetT", bound=_Set)
 
 
-def snapshots_of(
-    members: Iterable[CopyMember],
-    others: Iterable[CopyMember] = (),
-    systems: Iterable[str] = (),
-) -> list[Snapshot]:
-    """Group members into snapshots, newest first; others are further parts on these systems."""
-    return _group(Snapshot, members, others, systems)
-
-
-def undos_of(
-    members: Iterable[UndoMember],
-    others: Iterable[UndoMember] = (),
-    systems: Iterable[str] = (),
-) -> list[Undo]:
-    """Group members into undos, newest first; arguments as for `snapshots_of`."""
-    return _group(Undo, members, others, systems)
-
-
-def _group(
+def group_members(
     kind: type[SetT],
     members: Iterable[MemberT],
-    others: Iterable[MemberT],
-    systems: Iterable[str],
+    others: Iterable[MemberT] = (),
+    systems: Iterable[str] = (),
 ) -> list[SetT]:
+    """Group members into wholes, newest first; others are further parts on these systems."""
     reached = set(systems)
     elsewhere = _by_set(others)
     found = []

@@ -12,7 +12,7 @@ from django_pgsnap.snapshots.manage import delete, rename
 from django_pgsnap.snapshots.queries import get, list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.types import snapshots_of
+from django_pgsnap.snapshots.types import Snapshot, group_members
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import Call, MakeLive, MakeRole, RunSql
 from tests.project import point
@@ -197,6 +197,6 @@ def test_parts_are_in_order(lives: dict[str, str]) -> None:
     """The parts of a snapshot are in the order of their aliases, whichever copy was first."""
     snapshot = take("both", spare=False)
 
-    (found,) = snapshots_of(reversed(snapshot.members))
+    (found,) = group_members(Snapshot, reversed(snapshot.members))
 
     assert found.aliases == ("default", "other")
