@@ -8,6 +8,7 @@ that moment.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -68,29 +69,28 @@ def read_properties(session: Session, *databases: str) -> list[Properties]:
     """Return what databases are set up with, in their order; each must exist."""
     # With the digest first, no change can escape it.
     found, *lists = session.rows_of([_DATABASE, _PRIVILEGES, _SETTINGS, _LABELS], [list(databases)])
-    basics = {row[0]: row[1:] for row in found}
+    basics = {name: facts for name, *facts in found}
     privileges, settings, labels = map(_by_database, lists)
     return [
         Properties(
-            owner=basics[name][0],
-            connection_limit=basics[name][1],
-            is_template=basics[name][2],
-            comment=basics[name][3],
+            owner=owner,
+            connection_limit=connection_limit,
+            is_template=is_template,
+            comment=comment,
             privileges=frozenset(
-                Privilege(
-                    grantor=grantor, grantee=grantee, privilege=privilege, grantable=grantable
-                )
-                for grantor, grantee, privilege, grantable in privileges.get(name, ())
+                Privilege(grantor=grantor, grantee=grantee, privilege=kind, grantable=grantable)
+                for grantor, grantee, kind, grantable in privileges[name]
             ),
             settings={
                 (role, key): value
-                for role, setting in settings.get(name, ())
+                for role, setting in settings[name]
                 for key, _, value in [setting.partition("=")]
             },
-            labels=dict(labels.get(name, ())),
-            digest=basics[name][4],
+            labels=dict(labels[name]),
+            digest=digest,
         )
         for name in databases
+        for owner, connection_limit, is_template, comment, digest in [basics[name]]
     ]
 
 
@@ -99,10 +99,10 @@ def are_settings_committed(session: Session) -> bool:
     return bool(session.value(sql.SQL("SELECT {}").format(_NOBODY_IS_SETTING)))
 
 
-def _by_database(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]]:
-    groups: dict[str, list[tuple[Any, ...]]] = {}
+def _by_database(rows: Iterable[tuple[Any, ...]]) -> Mapping[str, list[tuple[Any, ...]]]:
+    groups: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for name, *rest in rows:
-        groups.setdefault(name, []).append(tuple(rest))
+        groups[name].append(tuple(rest))
     return groups
 
 
@@ -198,10 +198,6 @@ def mask_setting(name: str, value: str) -> str:
     return "…" if "." in name else value
 
 
-def _show_statement(statement: Query) -> str:
-    return _CUSTOM_SETTING.sub(r"\1'…'", statement.as_string(None))
-
-
 def _run_each(
     session: Session, statements: Iterable[Query], told: Iterable[Query]
 ) -> list[UnappliedProperty]:
@@ -213,7 +209,8 @@ def _run_each(
             if session.broken:
                 raise
             cause = error.diag.message_primary or str(error)
-            unapplied.append(UnappliedProperty(statement=_show_statement(in_words), cause=cause))
+            shown = _CUSTOM_SETTING.sub(r"\1'…'", in_words.as_string(None))
+            unapplied.append(UnappliedProperty(statement=shown, cause=cause))
     return unapplied
 
 
@@ -238,24 +235,19 @@ def _property_changes(present: Properties, wanted: Properties, database: str) ->
 
 def _grant(privilege: Privilege, database: str) -> Query:
     option = " WITH GRANT OPTION" if privilege.grantable else ""
-    return sql.SQL("GRANT {} ON DATABASE {} TO {}{}").format(
-        sql.SQL(_PRIVILEGE_NAMES[privilege.privilege]),
-        sql.Identifier(database),
-        _grantee(privilege),
-        sql.SQL(option),
-    )
+    grant = sql.SQL("GRANT {} ON DATABASE {} TO {}{}")
+    return grant.format(*_privilege_parts(privilege, database), sql.SQL(option))
 
 
 def _revoke(privilege: Privilege, database: str) -> Query:
-    return sql.SQL("REVOKE {} ON DATABASE {} FROM {} CASCADE").format(
-        sql.SQL(_PRIVILEGE_NAMES[privilege.privilege]),
-        sql.Identifier(database),
-        _grantee(privilege),
-    )
+    revoke = sql.SQL("REVOKE {} ON DATABASE {} FROM {} CASCADE")
+    return revoke.format(*_privilege_parts(privilege, database))
 
 
-def _grantee(privilege: Privilege) -> sql.Composable:
-    return sql.SQL("PUBLIC") if privilege.grantee is None else sql.Identifier(privilege.grantee)
+def _privilege_parts(privilege: Privilege, database: str) -> Iterator[sql.Composable]:
+    yield sql.SQL(_PRIVILEGE_NAMES[privilege.privilege])
+    yield sql.Identifier(database)
+    yield sql.SQL("PUBLIC") if privilege.grantee is None else sql.Identifier(privilege.grantee)
 
 
 def _as_grantor(privilege: Privilege, properties: Properties, statement: Query) -> Query:
@@ -305,16 +297,10 @@ def _set_label(provider: str, label: str | None, database: str) -> Query:
 # Settings whose elements the server stores quoted as identifiers. They must be given back one by
 # one: a whole list as one literal would become a single element (pg_dump has the same table, in
 # variable_is_guc_list_quote).
-_QUOTED_LISTS: Final = frozenset(
-    {
-        "local_preload_libraries",
-        "search_path",
-        "session_preload_libraries",
-        "shared_preload_libraries",
-        "temp_tablespaces",
-        "unix_socket_directories",
-    }
-)
+_QUOTED_LISTS: Final = {
+    *("local_preload_libraries", "session_preload_libraries", "shared_preload_libraries"),
+    *("search_path", "temp_tablespaces", "unix_socket_directories"),
+}
 _CUSTOM_SETTING: Final = re.compile(r'( SET "[^"]*\.[^"]*" TO ).*', re.DOTALL)
 _QUOTED_ITEM: Final = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
 

@@ -279,15 +279,12 @@ def drop_maintenance_database(server: Server) -> bool:
 def _application_name(purpose: str) -> str:
     # PostgreSQL keeps 63 bytes, and turns what is not printable ASCII into question marks or such.
     # Some of that would not even reach it, nor would it let in who says much more.
-    name = f"{APPLICATION_PREFIX}{purpose} ({_user()}@{socket.gethostname()}:{os.getpid()})"
-    return "".join(character if " " <= character <= "~" else "?" for character in name[:63])
-
-
-def _user() -> str:
     try:
-        return getpass.getuser()
+        user = getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name
-        return str(os.getuid())
+        user = str(os.getuid())
+    name = f"{APPLICATION_PREFIX}{purpose} ({user}@{socket.gethostname()}:{os.getpid()})"
+    return "".join(character if " " <= character <= "~" else "?" for character in name[:63])
 
 
 def _without_frames(error: Exception) -> Exception:

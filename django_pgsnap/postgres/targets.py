@@ -124,8 +124,7 @@ class OnServer(Protocol):
     """What is on one server."""
 
     @property
-    def server(self) -> Server:
-        """The server."""
+    def server(self) -> Server: ...
 
 
 OnServerT = TypeVar("OnServerT", bound=OnServer)
@@ -153,19 +152,17 @@ def live_database_names() -> set[str]:
 
 def _chosen_aliases(aliases: Sequence[str] | None) -> list[str]:
     wanted = config().databases if aliases is None else aliases
-    if wanted is None:
-        wanted = [
-            wrapper.alias for wrapper in iter_postgresql_wrappers() if not _is_mirror(wrapper)
-        ]
-        if not wanted:
-            raise ConfigurationError(
-                "No alias in DATABASES is PostgreSQL.",
-                hint="Snapshots need ENGINE 'django.db.backends.postgresql'.",
-            )
-        return wanted
-    for alias in wanted:
-        _check_alias(alias)
-    return [alias for alias in connections if alias in set(wanted)]
+    if wanted is not None:
+        for alias in wanted:
+            _check_alias(alias)
+        return [alias for alias in connections if alias in wanted]
+    found = [each.alias for each in iter_postgresql_wrappers() if not _is_mirror(each)]
+    if not found:
+        raise ConfigurationError(
+            "No alias in DATABASES is PostgreSQL.",
+            hint="Snapshots need ENGINE 'django.db.backends.postgresql'.",
+        )
+    return found
 
 
 def _check_alias(alias: str) -> None:
@@ -226,7 +223,10 @@ def get_server(wrapper: BaseDatabaseWrapper) -> Server:
 def aliases_sharing_database(aliases: Iterable[str]) -> list[str]:
     """Return every alias, mirrors included, that leads to the live database of one of these."""
     wanted = set(aliases)
-    places = {wrapper.alias: _place(wrapper) for wrapper in iter_postgresql_wrappers()}
+    places = {
+        wrapper.alias: (get_server(wrapper).address, str(wrapper.settings_dict["NAME"]))
+        for wrapper in iter_postgresql_wrappers()
+    }
     leading = [place for alias, place in places.items() if alias in wanted]
     return [
         alias
@@ -244,10 +244,6 @@ def meet_servers(names: Collection[str]) -> None:
         if _database_name(wrapper.settings_dict) in names:
             with suppress(MissingRightError, ServerUnavailableError):
                 get_server(wrapper).session("comparing servers").close()
-
-
-def _place(wrapper: BaseDatabaseWrapper) -> tuple[tuple[str, str, str], str]:
-    return get_server(wrapper).address, str(wrapper.settings_dict["NAME"])
 
 
 def _build_server(wrapper: BaseDatabaseWrapper, overrides: Mapping[str, Any]) -> Server:
