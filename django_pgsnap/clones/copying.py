@@ -30,13 +30,7 @@ from ..postgres.targets import group_by_server
 from ..reporting import Reporter
 from .records import Strategy
 from .strategy import is_refusal_to_share_blocks
-from .transitions import (
-    CopyJob,
-    comment_on_database,
-    drop_database,
-    join_statements,
-    run_together,
-)
+from .transitions import CopyJob, comment_on_database, drop_database, join_statements, run_together
 
 # An estimate never says that it is done.
 _MOST_ESTIMATED: Final = 0.95

@@ -102,12 +102,7 @@ def rewrite_comment(record: Record) -> Query:
 
 
 def make_live(
-    database: str,
-    live: str,
-    *,
-    connection_limit: int,
-    is_template: bool,
-    user_comment: str | None,
+    database: str, live: str, *, connection_limit: int, is_template: bool, user_comment: str | None
 ) -> Query:
     """Give a shut database the live database's name, and open it to clients."""
     return join_statements(
@@ -336,10 +331,7 @@ _CANCEL_AGAIN_S: Final = 2.0
 
 
 def run_together(
-    work: Sequence[tuple[Session, Query]],
-    *,
-    meanwhile: Callable[[], float | None],
-    every_s: float,
+    work: Sequence[tuple[Session, Query]], *, meanwhile: Callable[[], float | None], every_s: float
 ) -> list[BaseException | None]:
     """Run one statement on each session, all at the same time.
 

@@ -341,10 +341,7 @@ def prune(
 
 
 def choose_to_prune(
-    found: Sequence[Snapshot],
-    keep: int | None,
-    older_than: timedelta | None,
-    max_bytes: int | None,
+    found: Sequence[Snapshot], keep: int | None, older_than: timedelta | None, max_bytes: int | None
 ) -> list[Snapshot]:
     """Return which of these snapshots, newest first, shall go; arguments as for `prune`."""
     loose = [snapshot for snapshot in found if not snapshot.pinned][keep or 0 :]

@@ -38,10 +38,7 @@ from .types import CopyMember
 
 @contextmanager
 def open_throwaway(
-    name: str | None,
-    *,
-    databases: Sequence[str] | None = None,
-    keep: bool = False,
+    name: str | None, *, databases: Sequence[str] | None = None, keep: bool = False
 ) -> Iterator[dict[str, str]]:
     """Yield the names of clones of a snapshot's copies by alias; they are dropped unless kept.
 
@@ -86,12 +83,7 @@ def open_throwaway(
 
 
 def _open(
-    session: Session,
-    context: ServerContext,
-    member: CopyMember,
-    job: CopyJob,
-    *,
-    keep: bool,
+    session: Session, context: ServerContext, member: CopyMember, job: CopyJob, *, keep: bool
 ) -> str:
     unfinished = job.clone.name
     copy = member.record

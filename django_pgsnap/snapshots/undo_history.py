@@ -146,9 +146,7 @@ def newest_of(kept: Iterable[UndoMember]) -> dict[Place, UndoRecord]:
 
 
 def settle_history(
-    before: Sequence[ServerContext],
-    replaced: KeptSet | None,
-    successors: Mapping[Place, Successor],
+    before: Sequence[ServerContext], replaced: KeptSet | None, successors: Mapping[Place, Successor]
 ) -> dict[Server, list[str]]:
     """Let go of the states that the rule does not keep, after a swap.
 
