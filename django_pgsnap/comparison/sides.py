@@ -1,10 +1,21 @@
-"""The two sides of a comparison: sessions on databases, each as of one moment."""
+"""The two sides of a comparison: sessions on databases, each as of one moment.
+
+Sums of copies are kept in files of the user: nobody writes to a copy, so they stay true. They count
+only as long as nobody can have written. Opening and shutting a database writes its row in
+``pg_database`` anew, which the row's ``xmin`` tells; and while we had it open, the server counted
+no session but ours.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -12,9 +23,9 @@ from psycopg import sql
 
 from ..errors import ObstacleError
 from ..postgres.backends import read_backends
+from ..postgres.inspection import DatabaseCounters, read_counters
 from ..postgres.server import Server
 from ..postgres.session import DIFF_PURPOSE, Query, Session, start_in_thread
-from .remembered import CopyState, Remembered, read_row
 
 Result = TypeVar("Result")
 
@@ -101,6 +112,45 @@ def ask_both(
     return future.result(), mine
 
 
+# A copy's row, and what the server has counted of it.
+_CopyState = tuple[tuple[Any, ...], DatabaseCounters | None]
+
+_KEPT_S: Final = 30 * 24 * 60 * 60.0
+_ROW: Final = sql.SQL("SELECT oid::bigint, xmin::text FROM pg_database WHERE datname = %s")
+_FLUSH: Final = sql.SQL("SELECT pg_stat_force_next_flush()")
+
+
+@dataclass
+class Remembered:
+    """What is known of a copy.
+
+    Attributes:
+        key: What hashes of row versions begin with.
+        sums: Sums of the ranges of tables, by whatever tells table and ranges.
+    """
+
+    path: Path | None = None
+    state: object = None
+    key: int = field(default_factory=lambda: secrets.randbits(62))
+    sums: dict[str, list[int]] = field(default_factory=dict)
+
+    def save(self) -> None:
+        """Write the file, and remove those that were not written for long."""
+        if self.path is None or not self.sums:
+            return
+        facts = {"state": self.state, "key": self.key, "sums": self.sums}
+        # Without a place for files all is read again next time.
+        with suppress(OSError):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new = self.path.with_suffix(f".{os.getpid()}")
+            new.touch(mode=0o600)
+            new.write_text(json.dumps(facts))
+            new.replace(self.path)
+            for each in self.path.parent.glob("sums-*"):
+                if each.stat().st_mtime < time.time() - _KEPT_S:
+                    each.unlink()
+
+
 @contextmanager
 def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remembered]]:
     """Open a copy for one session of ours, and shut it again before anybody else can come.
@@ -116,7 +166,7 @@ def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remember
         ObstacleError: Somebody else uses the copy, to clone it for instance, or came in, too.
     """
     with server.session(DIFF_PURPOSE) as maintenance:
-        before = CopyState.read(maintenance, database)
+        before = _read_state(maintenance, database)
         try:
             _open(maintenance, database)
             try:
@@ -131,9 +181,33 @@ def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remember
             ) from error
         with session:
             _check_alone(maintenance, database, session)
-            known = before.recall(maintenance, session, row)
+            session.rows(_FLUSH)
+            _, counters = _read_state(maintenance, database)
+            known = _recall(session.identity.system, before, (row, counters))
             yield session, known
         known.save()
+
+
+def _read_state(maintenance: Session, name: str) -> _CopyState:
+    rows = maintenance.rows(_ROW, [name])
+    return tuple(*rows), read_counters(maintenance, [name]).get(name)
+
+
+def _recall(system: int, before: _CopyState, now: _CopyState) -> Remembered:
+    """Return what is known of a copy, given its state before and since our session is on it.
+
+    Its row is as it was in the transaction that shut it again.
+    """
+    (old_row, old), (row, new) = before, now
+    if old is None or new is None or (new.epoch, new.sessions) != (old.epoch, old.sessions + 1):
+        return Remembered()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "django-pgsnap"
+    path, state = cache / f"sums-{system}-{row[0]}", [*row, new.epoch]
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(path.read_text())
+        if known["state"] == [*old_row, new.epoch]:
+            return Remembered(path=path, state=state, key=known["key"], sums=known["sums"])
+    return Remembered(path=path, state=state)
 
 
 def _check_alone(maintenance: Session, database: str, ours: Session) -> None:
@@ -165,4 +239,4 @@ def _shut(maintenance: Session, database: str) -> tuple[Any, ...]:
     statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0")
     with maintenance.transaction():
         maintenance.execute(statement.format(sql.Identifier(database)))
-        return read_row(maintenance, database)
+        return tuple(*maintenance.rows(_ROW, [database]))

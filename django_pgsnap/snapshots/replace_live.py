@@ -102,9 +102,8 @@ class Replacement:
         self._incoming = incoming
         self._request = request
         self._kept = kept
-        self._names = [
-            each.target.name for each in incoming if each.target.name in context.catalog.databases
-        ]
+        names = [each.target.name for each in incoming]
+        self._names = [name for name in names if name in context.catalog.databases]
         self.terminator = context.terminator(self._names, force=request.force)
         self._properties: dict[str, tuple[Properties, Properties]] = {}
         self._sizes: dict[str, int] = {}
@@ -126,11 +125,12 @@ class Replacement:
 
     def _check_and_measure(self) -> None:
         session = self.context.main
+        coming = [each.database.name for each in self._incoming]
         self.context.check_whole(self._names)
         check_nothing_attached(session, self._names)
-        check_privileges(session, [*self._names, *(each.database.name for each in self._incoming)])
+        check_privileges(session, [*self._names, *coming])
         self._sizes = measure_databases(session, self._names)
-        counters = read_counters(session, [each.database.name for each in self._incoming])
+        counters = read_counters(session, coming)
         self.successors = {
             (each.server, each.target.name): Successor.of(
                 each.database, each.member.record, counters.get(each.database.name)
@@ -149,14 +149,11 @@ class Replacement:
     def _set_up(self) -> None:
         for each in self._incoming:
             wanted, present = self._properties[each.target.name]
-            shortfalls = apply_properties(
-                self.context.watcher,
-                wanted,
-                present,
-                each.database.name,
-                final_name=each.target.name,
-            )
-            for shortfall in shortfalls:
+            name, final_name = each.database.name, each.target.name
+            watcher = self.context.watcher
+            for shortfall in apply_properties(
+                watcher, wanted, present, name, final_name=final_name
+            ):
                 self.context.reporter.warn(shortfall.description)
 
     def perform(self, *, first: bool) -> None:
@@ -229,11 +226,9 @@ class Replacement:
         live, wanted = self.context.catalog.databases.get(name), self._properties[name][0]
         outgoing = None
         if live and self._kept:
+            size_bytes = self._sizes.get(name, 0)
             kept = self._kept.record(
-                self.context,
-                each.target,
-                each.member.record.name,
-                size_bytes=self._sizes.get(name, 0),
+                self.context, each.target, each.member.record.name, size_bytes=size_bytes
             )
             kept = replace(kept, comment=wanted.comment, connection_limit=wanted.connection_limit)
             outgoing = self.successors[each.server, name].noted_in(kept)
@@ -266,11 +261,10 @@ def replace_live(
     groups = list(group_by_server(incoming).values())
     contexts = [group[0].context for group in groups]
     there = [each for each in incoming if each.target.name in each.context.catalog.databases]
-    kept = None
-    if request.keep_undo and there:
-        # What is replaced on all servers is one state.
-        parts = tuple(each.context.part(each.target) for each in there)
-        kept = KeptSet.of(contexts, parts, by_undo=request.by_undo)
+    # What is replaced on all servers is one state.
+    parts = tuple(each.context.part(each.target) for each in there)
+    keeps = request.keep_undo and there
+    kept = KeptSet.of(contexts, parts, by_undo=request.by_undo) if keeps else None
     work = [
         Replacement(context, group, request, kept)
         for context, group in zip(contexts, groups, strict=True)
