@@ -199,11 +199,7 @@ _KINDS: Final[dict[str, type[Record]]] = {
 
 
 def validate_note(note: str) -> str:
-    """Return the note.
-
-    Raises:
-        ConfigurationError: It is too long, or has halves of characters, which cannot be stored.
-    """
+    """Return the note, or refuse one that is too long or cannot be stored."""
     if len(note) > _MAX_NOTE_CHARACTERS:
         raise ConfigurationError(
             "The note has {count:,} characters.",
@@ -224,11 +220,7 @@ def validate_note(note: str) -> str:
 
 
 def encode_record(record: Record) -> str:
-    """Return the comment that says what the record says.
-
-    Raises:
-        ConfigurationError: It could not be read again.
-    """
+    """Return the comment that says what the record says, or refuse what could not be read again."""
     data = {_VERSION_KEY: VERSION, "kind": record.kind, **asdict(record)}
     data["taken_at"] = record.taken_at.isoformat()
     if "migrations" in data:

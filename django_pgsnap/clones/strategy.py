@@ -103,11 +103,7 @@ def _has_room_for_log(session: Session, size_bytes: int) -> bool:
 
 
 def check_strategy(session: Session, strategy: Strategy) -> None:
-    """Refuse a strategy that the server has not, or should not use.
-
-    Raises:
-        ConfigurationError: It needs another version of PostgreSQL.
-    """
+    """Refuse a strategy that the server has not, or should not use."""
     if strategy == "wal_log" and not is_wal_log_safe(session):
         raise ConfigurationError(
             "The strategy wal_log can corrupt the database that it copies on PostgreSQL "

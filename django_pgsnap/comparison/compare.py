@@ -48,7 +48,6 @@ class Options:
 
     Attributes:
         models: Labels of the only models, or names of the only tables, to compare; empty for all.
-        rows: How many row changes of each table to keep as examples.
         mask: Parts of the names of columns whose values are not shown, in lower case.
     """
 
@@ -61,11 +60,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseDiff:
-    """What changed in one database; the parts of a `Diff`.
-
-    Attributes:
-        known: Labels of all its models, and names of all its tables.
-    """
+    """What changed in one database; the parts of a `Diff`."""
 
     schema: tuple[SchemaChange, ...]
     applied: Migrations

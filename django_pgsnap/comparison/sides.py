@@ -58,7 +58,6 @@ class Side:
     """One database, as of one moment.
 
     Attributes:
-        session: A session inside a transaction that sees that moment.
         schema: The schema whose tables are named without it.
         next_xid: The transaction id that the server gives next, modulo 2**32.
         has_wrapped: Whether transaction ids have begun again from the start.

@@ -65,7 +65,6 @@ class SchemaChange:
         kind: ``table``, ``column``, ``index``, ``constraint``, ``view``, ``function``,
             ``trigger``, ``sequence``, ``type`` or ``extension``.
         before: How it was defined; None where it was not there.
-        after: How it is defined; None where it is gone.
     """
 
     alias: str

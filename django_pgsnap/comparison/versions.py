@@ -80,8 +80,7 @@ def find_different_versions(
 ) -> tuple[set[str], set[str]]:
     """Return the places of row versions that only the older, and only the newer side has.
 
-    Raises:
-        TooManyError: There are more.
+    More than so many are too many. Heard is how many blocks more have been compared.
     """
     only_old: set[str] = set()
     only_new: set[str] = set()

@@ -44,12 +44,7 @@ from .claimed_requests import is_claimed_at_start
 
 
 def check_not_in_atomic(aliases: Iterable[str]) -> None:
-    """Refuse inside a transaction: closing the connection would lose what it has done so far.
-
-    Raises:
-        InsideTransactionError: This thread is inside ``transaction.atomic`` on an alias, or has a
-            transaction open there without autocommit.
-    """
+    """Refuse inside transactions of this thread, which a closed connection would lose."""
     for alias in aliases:
         if connections[alias].in_atomic_block:
             raise InsideTransactionError(

@@ -127,11 +127,7 @@ _RELEASE_OTHERS: Final = sql.SQL(
 def acquire_lock(
     session: Session, database: str, wait_s: float, reporter: Reporter | None = None
 ) -> None:
-    """Take the lock of a live database, waiting for another operation for so many seconds.
-
-    Raises:
-        OperationRunningError: It is still held after ``wait_s`` seconds.
-    """
+    """Take the lock of a live database, or refuse once another operation held it for so long."""
     if try_acquire_lock(session, database):
         return
     if wait_s:
@@ -207,11 +203,7 @@ def read_lock_holders(session: Session) -> dict[int, LockHolder]:
 
 
 def wait_until_connectable(session: Session, database: str, wait_s: float) -> None:
-    """Wait until clients can connect to a database that somebody is copying.
-
-    Raises:
-        HeldTooLongError: The copy is not finished after ``wait_s`` seconds.
-    """
+    """Wait for so many seconds until clients can connect to a database that somebody is copying."""
     deadline = time.monotonic() + wait_s
     while session.value(_KEEPS_CLIENTS_OUT, [database]):
         if time.monotonic() >= deadline:

@@ -236,11 +236,7 @@ class BackendTerminator:
         return True
 
     def end_idle_backends(self) -> list[Backend]:
-        """End what may be ended now, and return what is still there.
-
-        Raises:
-            DatabaseBusyError: The time is over for those that stayed.
-        """
+        """End what may be ended now, and return what is still there."""
         present = read_backends(self._session, self._databases)
         waiting_for = self._end_all(present)
         if waiting_for and self.is_overdue:

@@ -164,9 +164,7 @@ def read_contents(session: Session) -> Contents:
 def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:
     """Return where all sequences are: oid, last value, and whether that was given out.
 
-    Raises:
-        psycopg.errors.InsufficientPrivilege: Our role may not read one.
-        psycopg.errors.UndefinedTable: One was dropped meanwhile.
+    The server's error tells of one that our role may not read, or that was dropped meanwhile.
     """
     sequences = session.rows(_LIST_SEQUENCES)
     found = []

@@ -89,12 +89,9 @@ class Server:
     ) -> Session:
         """Open a maintenance session.
 
-        Args:
-            purpose: What it is for, shown to others in ``pg_stat_activity``.
-            lock_timeout_s: How long a statement may wait for a lock, in seconds; None for ever.
-                At least a moment, for many locks are held for less.
-            before_creating: Is given a session, and may refuse, before the maintenance database is
-                created. Without it none is, and where it is missing the session is on ``postgres``.
+        Before the maintenance database is created, ``before_creating`` is given a session, and may
+        refuse. Without it none is, and where it is missing the session is on ``postgres``. A
+        statement waits for a lock at least a moment, for many locks are held for less.
 
         Raises:
             MissingRightError: The maintenance database is somebody else's, or cannot be created.

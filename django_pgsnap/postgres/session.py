@@ -137,11 +137,7 @@ class Session:
         self._connection = connection
 
     def prepare(self, settings: Mapping[str, str], role: str) -> None:
-        """Put aside what would get in our way, set parameters, and assume a role if it is named.
-
-        Raises:
-            PoolerError: The session is not ours alone.
-        """
+        """Put aside what would get in our way, set parameters, and assume a role if it is named."""
         # Names, comments and settings of others are in whatever encoding their writer had.
         for name in ("text", "name", "varchar"):
             self._connection.adapters.register_loader(name, _AnyTextLoader)
@@ -296,11 +292,7 @@ class Session:
         return bool(pgconn.is_busy())
 
     def finish(self) -> None:
-        """Wait for the end of what was sent.
-
-        Raises:
-            psycopg.Error: It failed.
-        """
+        """Wait for the end of what was sent, and raise what it failed with."""
         failed: psycopg.Error | None = None
         # get_result() alone would keep other threads waiting, and Ctrl-C.
         with suppress(psycopg.OperationalError):

@@ -56,9 +56,6 @@ def merge_servers(targets: Sequence[Target], *, are_named: bool) -> list[Target]
     Several addresses can lead to one server, and only the server can say so. One that cannot be
     reached is taken for another one: whoever goes on with it will hear why. Standbys are left out
     unless somebody has named these targets.
-
-    Raises:
-        ConfigurationError: ``PGSNAP["MAINTENANCE"]`` does not lead where Django connects to.
     """
     if len({target.usual_server.address for target in targets}) == 1:
         return list(targets)

@@ -114,11 +114,7 @@ class ServerContext:
         )
 
     def live(self, target: Target) -> AnyDatabase:
-        """Return a live database's catalog row.
-
-        Raises:
-            DatabaseMissingError: It does not exist.
-        """
+        """Return a live database's catalog row, or refuse where it does not exist."""
         database = self.catalog.databases.get(target.name)
         if database is None:
             raise DatabaseMissingError(
@@ -132,11 +128,7 @@ class ServerContext:
         return database
 
     def check_whole(self, names: Iterable[str]) -> None:
-        """Refuse live databases on which a DROP DATABASE was interrupted.
-
-        Raises:
-            ObstacleError: One of them can only be dropped.
-        """
+        """Refuse live databases on which a DROP DATABASE was interrupted."""
         for name in names:
             database = self.catalog.databases.get(name)
             if database is not None and not database.is_valid:
@@ -239,12 +231,7 @@ def find_undos(contexts: Sequence[ServerContext], *, everyone: bool = False) -> 
 
 
 def choose_targets(aliases: Sequence[str] | None) -> list[Target]:
-    """Return the targets of an operation, if it is allowed here at all.
-
-    Raises:
-        ConfigurationError: An alias cannot be used.
-        NotEnabledError: The settings switch snapshots off.
-    """
+    """Return the targets of an operation, if it is allowed here at all."""
     found = list_targets(aliases)
     if aliases is None:
         found = prefer_test_databases(found)
@@ -253,12 +240,7 @@ def choose_targets(aliases: Sequence[str] | None) -> list[Target]:
 
 
 def read_contexts(purpose: str, about: Sequence[Target]) -> Iterator[ServerContext]:
-    """Yield one server after the other as it is now, without anybody's locks.
-
-    Raises:
-        NotEnabledError: A server is at a public address.
-        ServerUnavailableError: A server cannot be reached.
-    """
+    """Yield one server after the other as it is now, without anybody's locks."""
     for server, group in group_by_server(about).items():
         with server_errors(), server.session(purpose) as session:
             check_server_allowed(session, group)

@@ -200,10 +200,7 @@ def _rewritten(
 def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tuple[CopyMember, ...]:
     """Return all parts of a snapshot, those of databases outside of the settings locked too.
 
-    Raises:
-        ObstacleError: A part is on a server that the settings do not name.
-        MissingRightError: A part outside belongs to a role that ours cannot act for.
-        OperationRunningError: Another operation is at work on a database outside.
+    Refused is a part that is out of reach, another role's, or that another operation works on.
     """
     if snapshot.unreachable:
         raise ObstacleError(
@@ -221,11 +218,7 @@ def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tup
 
 
 def check_parts_outside(contexts: Sequence[ServerContext], whole: Snapshot | Undo) -> None:
-    """Refuse to change a whole that has a part which is another role's to change.
-
-    Raises:
-        MissingRightError: Names the role, and the statement that grants the right.
-    """
+    """Refuse to change a whole that has a part which is another role's to change."""
     for context in contexts:
         names = [each.database.name for each in whole.outside if each.server == context.server]
         if names:

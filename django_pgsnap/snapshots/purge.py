@@ -51,26 +51,15 @@ def purge(
     everyone: bool = False,
     reporter: Reporter | None = None,
 ) -> list[ManagedDatabase]:
-    """Drop all databases of ours that are of these kinds; live databases are not among them.
+    """Drop all databases of ours that are of these kinds, never a live one, and return which.
 
-    Snapshots and kept states go as wholes: one that has a part on a server that the settings do
-    not name stays, unless everyone's go.
+    Snapshots and kept states go as wholes: one that has a part on a server that the settings do not
+    name stays, unless everyone's go. The spares of what goes, and leftovers, go in any case.
 
     1. One transaction per server makes the parts of sets ones that nobody needs; others go by
        themselves. If it stops after this, the next operation drops them.
     2. They are dropped, with the spares of those that are gone.
     3. If everything was to go, the small database that we work from goes, too.
-
-    Args:
-        kinds: Which kinds to drop; the spares of what goes, and leftovers, go in any case.
-        everyone: Whether to include those that our role has for other projects.
-        reporter: Who hears about progress, and what is in use and stays.
-
-    Returns:
-        The databases that are gone.
-
-    Raises:
-        PgsnapError: Snapshots are switched off, or another operation is at work.
     """
     about = choose_targets(None)
     gone: list[ManagedDatabase] = []

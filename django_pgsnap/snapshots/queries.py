@@ -1,13 +1,7 @@
-"""Under way: which operations are at work on live databases, in whatever process they run.
+"""Looking: which snapshots there are, which one a name means, and which operations are at work.
 
 An operation holds the lock of each live database that it is about, in a session whose name says
 what it does. So everybody can see it, and nothing is left of it when it is gone.
-
-What a snapshot carries beside the data: the properties that its copies are set up with.
-
-Choosing: which snapshot a name means, and why there may be none.
-
-Looking: which snapshots there are, and what they occupy.
 """
 
 from __future__ import annotations
@@ -109,12 +103,7 @@ class CarriedProperties:
 
 
 def read_carried_properties(snapshot: Snapshot) -> list[CarriedProperties]:
-    """Return what each copy of a snapshot carries, in the order of its members.
-
-    Raises:
-        SnapshotNotFoundError: A copy has gone meanwhile.
-        PgsnapError: A server cannot be reached.
-    """
+    """Return what each copy of a snapshot carries, in the order of its members."""
     found: dict[str, CarriedProperties] = {}
     for server, here in group_by_server(snapshot.members).items():
         names = [member.database.name for member in here]
@@ -161,11 +150,7 @@ def _privileges(given: frozenset[Privilege]) -> tuple[str, ...]:
 
 
 def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Snapshot:
-    """Return the snapshot of this name, or the newest one, among those of an operation's databases.
-
-    Raises:
-        SnapshotNotFoundError: There is none of that name, or it belongs to a stranger.
-    """
+    """Return the snapshot of this name, or the newest, among those of an operation's databases."""
     try:
         return choose_snapshot(find_snapshots(contexts), name)
     except SnapshotNotFoundError:
@@ -210,12 +195,7 @@ def _not_trusted(context: ServerContext, database: Database[CopyRecord]) -> Snap
 
 
 def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
-    """Return the snapshot that a name means among these, which are newest first.
-
-    Raises:
-        ObstacleError: Several roles have one of that name.
-        SnapshotNotFoundError: There is none of that name.
-    """
+    """Return the snapshot that a name means among these, newest first, if one role has it."""
     # Two of one name and owner exist only where a replacement across servers was interrupted. The
     # newest without a lost part is meant then. What is outside of the settings is not lost.
     matching = [snapshot for snapshot in found if name is None or snapshot.name == name]
@@ -237,11 +217,7 @@ def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
 
 
 def select_snapshots(*patterns: str) -> list[Snapshot]:
-    """Return the snapshots that names and patterns such as ``snap*`` mean, each once.
-
-    Raises:
-        SnapshotNotFoundError: Nothing has one of the names, or is like one of the patterns.
-    """
+    """Return the snapshots that names and patterns such as ``snap*`` mean, each once."""
     found = list_snapshots()
     selected: dict[str, Snapshot] = {}
     for pattern in patterns:

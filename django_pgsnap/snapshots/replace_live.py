@@ -200,7 +200,7 @@ class Replacement:
             perform_swaps(session, swaps, terminator)
 
     def _look(self) -> None:
-        """Let the caller look at the live databases, and see that nothing of it stays there."""
+        """Let the caller look, and see that nothing of that stays on the live databases."""
         if self._request.last_look is None:
             return
         aliases = aliases_sharing_database(each.target.alias for each in self._incoming)
@@ -245,18 +245,12 @@ class Replacement:
 def replace_live(
     incoming: Sequence[IncomingDatabase], request: ReplaceRequest
 ) -> dict[Server, list[str]]:
-    """Put databases in the place of the live ones.
+    """Put databases in the place of the live ones, and return what nobody needs any more.
 
     1. The incoming databases are set up like the live ones. If it stops here, nothing has changed.
     2. Sessions that idle on the live databases are ended, those that work waited for.
     3. One transaction per server swaps. If a later server fails, the earlier ones swap back.
     4. Kept states that the rule of `undo_history` lets go are kept states no more.
-
-    Returns:
-        For each server, the databases that nobody needs any more.
-
-    Raises:
-        PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
     groups = list(group_by_server(incoming).values())
     contexts = [group[0].context for group in groups]

@@ -118,11 +118,7 @@ def restore_as(
 
 
 def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
-    """Refuse to work with a part of a snapshot that nobody has asked for as such.
-
-    Raises:
-        ObstacleError: Other parts are outside of the settings, or lost.
-    """
+    """Refuse to work with a part of a snapshot that nobody has asked for as such."""
     if databases is not None or snapshot.is_complete:
         return
     here = ", ".join(snapshot.aliases)

@@ -84,12 +84,7 @@ def _read_live(
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What an operation on live databases would meet.
-
-    Attributes:
-        idle: Sessions that have nothing to lose and would be ended, in words.
-        busy: Sessions that would be waited for, in words.
-    """
+    """What an operation on live databases would meet: sessions that it would end or wait for."""
 
     databases: tuple[LiveState, ...]
     idle: tuple[str, ...]

@@ -334,7 +334,6 @@ def _plan_parts(context: ServerContext, request: TakeRequest) -> Iterator[TakePa
 
 
 def _newest_copy(context: ServerContext) -> CopyRecord | None:
-    """Return what our newest copy on the server knows of itself, also how fast it was made."""
     records = [
         copy.record
         for copy in context.catalog.copies()

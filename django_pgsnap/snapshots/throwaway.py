@@ -48,10 +48,6 @@ def open_throwaway(
        operation drops the clones.
     2. They get their names, and are opened. If it stops here, the next throwaway does.
     3. Whatever the caller did, they are dropped, with the sessions that are left on them.
-
-    Raises:
-        SnapshotNotFoundError: There is none of that name.
-        PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
     about = choose_targets(databases)
     with server_errors(), ExitStack() as stack:

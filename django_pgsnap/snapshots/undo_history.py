@@ -90,17 +90,13 @@ class Successor:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptSet:
-    """What the parts of a state that is about to be replaced have in common.
-
-    Attributes:
-        newest: The newest kept state of each live database.
-    """
+    """What the parts of a state that is about to be replaced have in common."""
 
     set_id: str
     parts: Parts
     taken_at: datetime
     by_undo: bool
-    newest: Mapping[Place, UndoRecord]
+    newest: Mapping[Place, UndoRecord]  # of what was kept before
 
     @classmethod
     def of(cls, contexts: Sequence[ServerContext], parts: Parts, *, by_undo: bool) -> Self:
@@ -172,8 +168,6 @@ def settle_history(
 
 
 class _History:
-    """The kept states of an operation's databases, and what is to change about them."""
-
     def __init__(self, contexts: Sequence[ServerContext]) -> None:
         self._contexts = {context.server: context for context in contexts}
         self._states = find_undos(contexts)
