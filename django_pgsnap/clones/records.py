@@ -105,6 +105,11 @@ class Record:
         """Name of the database that holds this part."""
         return _NAMES[self.kind](self.identity)
 
+    @property
+    def bytes_per_s(self) -> float:
+        """How fast the server made it; 0 for unknown."""
+        return self.size_bytes / self.seconds if self.seconds else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class CopyRecord(Record):
@@ -127,11 +132,6 @@ class CopyRecord(Record):
     git_dirty: bool = False
     migrations: Migrations = field(default=(), repr=False)
     knows_migrations: bool = True
-
-    @property
-    def bytes_per_s(self) -> float:
-        """How fast the server made it; 0 for unknown."""
-        return self.size_bytes / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

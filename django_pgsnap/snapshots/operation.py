@@ -40,7 +40,7 @@ from ..postgres.targets import (
 from ..reporting import Reporter
 from ..safety import check_server_allowed
 from .context import ServerContext
-from .types import CopyMember
+from .types import AnyMember, CopyMember
 
 
 @contextmanager
@@ -238,7 +238,7 @@ def _send_off(now: ServerContext, current: Sequence[CopyMember], drops: Sequence
     background.send_all()
 
 
-def plan_copy_job(context: ServerContext, member: CopyMember, clone: Clone) -> CopyJob:
+def plan_copy_job(context: ServerContext, member: AnyMember, clone: Clone) -> CopyJob:
     """Return how a copy is cloned by the session that holds the lock of its live database."""
     check_collation(context.watcher, clone.source)
     return CopyJob(

@@ -23,7 +23,6 @@ from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.properties import Privilege, Properties, mask_setting, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.targets import Target, group_by_server
-from ..reporting import Reporter
 from .context import (
     ManagedDatabase,
     ServerContext,
@@ -297,10 +296,10 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     return sum_up(contexts, everyone=everyone, tests=tests)
 
 
-def report_finished(contexts: Sequence[ServerContext], reporter: Reporter) -> None:
+def report_finished(contexts: Sequence[ServerContext]) -> None:
     """Tell what there is when an operation has ended, if that could be looked at."""
     if contexts:
-        reporter.finished(sum_up(contexts))
+        contexts[0].reporter.finished(sum_up(contexts))
 
 
 def sum_up(

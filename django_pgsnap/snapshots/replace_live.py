@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.names import new_identity
 from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
-from ..connections.reconnect import DatabaseReplaced, close_and_wait
+from ..connections.reconnect import DatabaseReplaced, announce_restore, close_and_wait
 from ..errors import ServerUnavailableError
 from ..postgres.advisory_locks import HeldTooLongError
 from ..postgres.backends import end_diffs
@@ -31,7 +31,7 @@ from ..postgres.session import start_in_thread
 from ..postgres.targets import Target, aliases_sharing_database, group_by_server
 from .context import ServerContext
 from .operation import report_terminated
-from .types import AnyMember, MemberT, Snapshot
+from .types import AnyMember, Snapshot
 from .undo_history import KeptSet, Place, Successor, settle_history
 
 
@@ -51,26 +51,15 @@ class IncomingDatabase:
 
 
 def match_with_live(
-    contexts: Sequence[ServerContext], members: Sequence[MemberT]
-) -> Iterator[tuple[ServerContext, Target, MemberT]]:
-    """Yield each member with the live database whose place it is about."""
-    for member in members:
-        for context in contexts:
-            for target in context.targets:
-                if context.server == member.server and target.name == member.record.source:
-                    yield context, target, member
-
-
-def replacements_of(
-    incoming: Sequence[IncomingDatabase], snapshot: Snapshot | None
-) -> list[DatabaseReplaced]:
-    """Return what Django will meet behind which aliases."""
+    contexts: Sequence[ServerContext], members: Sequence[AnyMember]
+) -> list[IncomingDatabase]:
+    """Return each member with the live database whose place it is about."""
     return [
-        DatabaseReplaced(
-            alias=alias, name=each.target.name, oid=each.database.oid, snapshot=snapshot
-        )
-        for each in incoming
-        for alias in aliases_sharing_database([each.target.alias])
+        IncomingDatabase(context=context, target=target, member=member, database=member.database)
+        for member in members
+        for context in contexts
+        for target in context.targets
+        if context.server == member.server and target.name == member.record.source
     ]
 
 
@@ -243,15 +232,27 @@ class Replacement:
 
 
 def replace_live(
-    incoming: Sequence[IncomingDatabase], request: ReplaceRequest
-) -> dict[Server, list[str]]:
-    """Put databases in the place of the live ones, and return what nobody needs any more.
+    incoming: Sequence[IncomingDatabase],
+    request: ReplaceRequest,
+    snapshot: Snapshot | None = None,
+) -> tuple[list[DatabaseReplaced], dict[Server, list[str]]]:
+    """Put databases in the place of the live ones.
 
     1. The incoming databases are set up like the live ones. If it stops here, nothing has changed.
     2. Sessions that idle on the live databases are ended, those that work waited for.
     3. One transaction per server swaps. If a later server fails, the earlier ones swap back.
     4. Kept states that the rule of `undo_history` lets go are kept states no more.
+
+    Returned is what Django will meet behind which aliases, and what nobody needs any more.
     """
+    replaced = [
+        DatabaseReplaced(
+            alias=alias, name=each.target.name, oid=each.database.oid, snapshot=snapshot
+        )
+        for each in incoming
+        for alias in aliases_sharing_database([each.target.alias])
+    ]
+    announce_restore(replaced)
     groups = list(group_by_server(incoming).values())
     contexts = [group[0].context for group in groups]
     there = [each for each in incoming if each.target.name in each.context.catalog.databases]
@@ -271,7 +272,7 @@ def replace_live(
     report_terminated([each.terminator for each in work], contexts[0].reporter)
     successors = {place: each for one in work for place, each in one.successors.items()}
     drops = settle_history(contexts, kept, successors)
-    return {
+    return replaced, {
         server: [*replacement.drops, *drops.get(server, ())]
         for replacement in work
         for server in [replacement.context.server]

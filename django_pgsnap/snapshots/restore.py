@@ -6,16 +6,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
-from ..clones.catalog import AnyDatabase, load_catalog
+from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity, spare_name, unfinished_name
 from ..clones.records import Record, parse_strategy
 from ..clones.spares import obtain_spare, wants_spare
 from ..clones.transitions import Clone, CopyJob
 from ..conf import config
-from ..connections.reconnect import announce_restore, handle_announced_restore
+from ..connections.reconnect import handle_announced_restore
 from ..errors import ObstacleError, PgsnapError
 from ..messages import Message, join_messages, message
 from ..postgres.advisory_locks import describe_lock_holder, release_lock, try_acquire_lock
@@ -28,15 +29,9 @@ from .context import ServerContext, choose_targets
 from .manage import delete
 from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in, report_finished
-from .replace_live import (
-    IncomingDatabase,
-    ReplaceRequest,
-    match_with_live,
-    replace_live,
-    replacements_of,
-)
+from .replace_live import IncomingDatabase, ReplaceRequest, match_with_live, replace_live
 from .take import take
-from .types import CopyMember, Snapshot
+from .types import AnyMember, Snapshot
 
 
 def restore(
@@ -78,14 +73,14 @@ def restore(
     """
     keep_undo = config().undo > 0 if undo is None else undo
     request = ReplaceRequest(keep_undo=keep_undo, wait_s=wait_s, force=force, last_look=last_look)
-    return restore_as(name, databases, request, reporter or Reporter())
+    return restore_as(name, databases, request, reporter)
 
 
 def restore_as(
     name: str | None,
     databases: Sequence[str] | None,
     request: ReplaceRequest,
-    reporter: Reporter,
+    reporter: Reporter | None = None,
     *,
     consume: bool = False,
 ) -> Snapshot:
@@ -97,23 +92,15 @@ def restore_as(
     ) as contexts:
         snapshot = find_snapshot_in(contexts, name)
         check_complete(snapshot, databases)
-        matched = list(match_with_live(contexts, snapshot.members))
-        databases_in = (
-            [member.database for _, _, member in matched] if consume else _obtain_clones(matched)
-        )
-        incoming = [
-            IncomingDatabase(context=context, target=target, member=member, database=database)
-            for (context, target, member), database in zip(matched, databases_in, strict=True)
-        ]
-        replaced_databases = replacements_of(incoming, snapshot)
-        announce_restore(replaced_databases)
-        drops = replace_live(incoming, request)
-        for context, target, member in matched:
-            release_lock(context.workers[target.alias], spare_name(member.record.identity))
+        copies = match_with_live(contexts, snapshot.members)
+        incoming = copies if consume else _obtain_clones(copies)
+        replaced, drops = replace_live(incoming, request, snapshot)
+        for each in copies:
+            release_lock(each.context.worker(each.member), spare_name(each.member.record.identity))
         current = () if consume else snapshot.members
         left = finish_operation(contexts, current=current, drops=drops)
-    handle_announced_restore(replaced_databases, reporter)
-    report_finished(left, reporter)
+    handle_announced_restore(replaced, contexts[0].reporter)
+    report_finished(left)
     return snapshot
 
 
@@ -141,27 +128,28 @@ def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
     )
 
 
-def _obtain_clones(
-    matched: Sequence[tuple[ServerContext, Target, CopyMember]],
-) -> list[AnyDatabase]:
-    """Return a spare of each copy, or else a clone made now."""
-    reporter = matched[0][0].reporter
+def _obtain_clones(copies: Sequence[IncomingDatabase]) -> list[IncomingDatabase]:
+    """Return a spare in the place of each copy, or else a clone made now."""
+    reporter = copies[0].context.reporter
     spares = [
-        obtain_spare(context.worker(member), context.watcher, member.record, reporter)
-        for context, _, member in matched
+        obtain_spare(
+            each.context.worker(each.member), each.context.watcher, each.member.record, reporter
+        )
+        for each in copies
     ]
-    lacking = [each for each, spare in zip(matched, spares, strict=True) if spare is None]
-    jobs = [
-        plan_clone(context, member, owner=member.database.owner) for context, _, member in lacking
-    ]
+    lacking = [each for each, spare in zip(copies, spares, strict=True) if spare is None]
+    jobs = [plan_clone(each.context, each.member, owner=each.database.owner) for each in lacking]
     if jobs:
         copy_databases(jobs, reporter)
-        record = lacking[0][2].record
+        record = lacking[0].member.record
         reporter.note(
             message("Copied {name!r}, {reason}.", name=record.name, reason=_why_no_spare(record))
         )
     made = (load_catalog(job.watcher).databases[job.clone.name] for job in jobs)
-    return [spare or next(made) for spare in spares]
+    return [
+        replace(each, database=spare or next(made))
+        for each, spare in zip(copies, spares, strict=True)
+    ]
 
 
 def _why_no_spare(record: Record) -> Message:
@@ -175,7 +163,7 @@ def _why_no_spare(record: Record) -> Message:
     )
 
 
-def plan_clone(context: ServerContext, member: CopyMember, *, owner: str) -> CopyJob:
+def plan_clone(context: ServerContext, member: AnyMember, *, owner: str) -> CopyJob:
     """Return how a copy is cloned under an unfinished name, and take the lock of that name."""
     clone = Clone(
         source=member.database.name,
@@ -213,7 +201,7 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
             if not sys.is_finalizing():
                 keep_undo = config().undo > 0
                 request = ReplaceRequest(keep_undo=keep_undo, wait_s=None, force=False)
-                restore_as(snapshot.name, snapshot.aliases, request, Reporter(), consume=True)
+                restore_as(snapshot.name, snapshot.aliases, request, consume=True)
 
 
 @contextmanager

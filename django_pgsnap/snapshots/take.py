@@ -129,7 +129,6 @@ def take(
     about = choose_targets(databases)
     name = None if name is None else validate_name(name)
     validate_note(note)
-    reporter = reporter or Reporter()
     pre_take.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
     with open_operation(f"take {name or ''}", about, wait_s=wait_s, reporter=reporter) as contexts:
         name, replaced = _settle_name(contexts, name, replace=replace)
@@ -144,7 +143,7 @@ def take(
             },
             is_fresh=True,
         )
-    report_finished(left, reporter)
+    report_finished(left)
     post_take.send(sender=Snapshot, snapshot=snapshot)
     return snapshot
 

@@ -33,7 +33,7 @@ from .operation import open_operation
 from .queries import find_snapshot_in
 from .replace_live import match_with_live
 from .restore import check_complete, plan_clone
-from .types import CopyMember
+from .types import AnyMember
 
 
 @contextmanager
@@ -59,19 +59,19 @@ def open_throwaway(
             for context in contexts:
                 holders[context.server] = stack.enter_context(context.server.session("run"))
                 drop_abandoned_runs(holders[context.server])
-            matched = list(match_with_live(contexts, snapshot.members))
+            matched = match_with_live(contexts, snapshot.members)
             # Only its owner can drop a clone, or a superuser.
             me = sql.SQL("SELECT current_user")
             jobs = [
-                plan_clone(context, member, owner=str(context.watcher.value(me)))
-                for context, _, member in matched
+                plan_clone(each.context, each.member, owner=str(each.context.watcher.value(me)))
+                for each in matched
             ]
             copy_databases(jobs, Reporter(), step=f"Cloning {snapshot.name}")
-            for (context, target, member), job in zip(matched, jobs, strict=True):
-                session = holders[context.server]
-                found[target.alias] = _open(session, context, member, job, keep=keep)
+            for each, job in zip(matched, jobs, strict=True):
+                session, alias = holders[each.server], each.target.alias
+                found[alias] = _open(session, each.context, each.member, job, keep=keep)
                 if not keep:
-                    stack.callback(drop_run, session, found[target.alias])
+                    stack.callback(drop_run, session, found[alias])
         meet_servers({target.name for target in about})
         for alias, clone in list(found.items()):
             found |= dict.fromkeys(aliases_sharing_database([alias]), clone)
@@ -79,7 +79,7 @@ def open_throwaway(
 
 
 def _open(
-    session: Session, context: ServerContext, member: CopyMember, job: CopyJob, *, keep: bool
+    session: Session, context: ServerContext, member: AnyMember, job: CopyJob, *, keep: bool
 ) -> str:
     unfinished = job.clone.name
     copy = member.record

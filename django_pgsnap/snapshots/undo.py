@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..connections.reconnect import announce_restore, handle_announced_restore
+from ..connections.reconnect import handle_announced_restore
 from ..errors import NothingToUndoError, ObstacleError
 from ..messages import join_messages
 from ..reporting import Reporter
@@ -12,13 +12,7 @@ from ..signals import pre_restore
 from .context import ServerContext, choose_targets, find_undos
 from .operation import finish_operation, open_operation
 from .queries import report_finished
-from .replace_live import (
-    IncomingDatabase,
-    ReplaceRequest,
-    match_with_live,
-    replace_live,
-    replacements_of,
-)
+from .replace_live import ReplaceRequest, match_with_live, replace_live
 from .types import Snapshot, Undo
 
 
@@ -47,22 +41,13 @@ def undo(
     request = ReplaceRequest(
         keep_undo=True, by_undo=True, wait_s=wait_s, force=force, last_look=last_look
     )
-    reporter = reporter or Reporter()
     pre_restore.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=None)
     with open_operation("undo", about, wait_s=request.wait_s, reporter=reporter) as contexts:
         chosen = _choose(contexts, number, set_id)
-        incoming = [
-            IncomingDatabase(
-                context=context, target=target, member=member, database=member.database
-            )
-            for context, target, member in match_with_live(contexts, chosen.members)
-        ]
-        replaced_databases = replacements_of(incoming, None)
-        announce_restore(replaced_databases)
-        drops = replace_live(incoming, request)
+        replaced, drops = replace_live(match_with_live(contexts, chosen.members), request)
         left = finish_operation(contexts, drops=drops)
-    handle_announced_restore(replaced_databases, reporter)
-    report_finished(left, reporter)
+    handle_announced_restore(replaced, contexts[0].reporter)
+    report_finished(left)
     return chosen
 
 
