@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from psycopg import sql
 
 from ..postgres.session import Session
-from .names import copy_name, sort_names
+from .names import copy_name, parse_database_name
 from .records import (
     MAX_CHARACTERS,
     MAX_FOREIGN_CHARACTERS,
@@ -92,13 +92,16 @@ class Catalog:
 
     def __init__(self, databases: Iterable[AnyDatabase]) -> None:
         self.databases: Mapping[str, AnyDatabase] = {each.name: each for each in databases}
-        self._names = sort_names(self.databases)
+        self._names = {
+            name: parsed for name in self.databases if (parsed := parse_database_name(name))
+        }
         self.spares: Mapping[str, AnyDatabase] = {
             identity: spare
-            for name, (identity, copy) in self._names.spares.items()
-            if (spare := self.databases[name]).is_valid
+            for name, (kind, identity) in self._names.items()
+            if kind == "spare"
+            and (spare := self.databases[name]).is_valid
             and spare.is_shut
-            and (original := self.databases.get(copy)) is not None
+            and (original := self.databases.get(copy_name(identity))) is not None
             and spare.owner == original.owner
         }
 
@@ -158,7 +161,7 @@ class Catalog:
         """Return databases under names of ours that belong to a role that we do not trust."""
         return [
             database
-            for name in self._names.managed
+            for name in self._names
             if not (database := self.databases[name]).trusted and not self._is_right(database)
         ]
 
@@ -182,17 +185,21 @@ class Catalog:
 
     def _original(self, spare: AnyDatabase) -> AnyDatabase | None:
         """Return the copy or template of the same owner that a spare is one of."""
-        identity, name = self._names.spares[spare.name]
+        _, identity = self._names[spare.name]
         for database in self.databases.values():
             record = database.record
             # The spare of a template is named after what the template was published with.
             is_template = isinstance(record, TemplateRecord) and record.set_id == identity
-            if (database.name == name or is_template) and database.owner == spare.owner:
+            is_copy = database.name == copy_name(identity)
+            if (is_copy or is_template) and database.owner == spare.owner:
                 return database
         return None
 
+    def _kind(self, database: AnyDatabase) -> str:
+        return self._names.get(database.name, ("", ""))[0]
+
     def _is_right(self, database: AnyDatabase) -> bool:
-        if database.name in self._names.spares:
+        if self._kind(database) == "spare":
             original = self._original(database)
             return original is not None and self._is_right(original)
         return bool(
@@ -202,9 +209,10 @@ class Catalog:
         )
 
     def _is_leftover(self, database: AnyDatabase) -> bool:
-        if database.name in self._names.unpublished:
+        kind = self._kind(database)
+        if kind in ("new", "drop"):
             return True
-        if database.name in self._names.spares:
+        if kind == "spare":
             return not database.is_valid or self._original(database) is None
         record = database.record
         if record is None or record.database != database.name:

@@ -6,9 +6,9 @@ import difflib
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..errors import InvalidNameError
 from ..messages import message
@@ -131,30 +131,11 @@ def to_drop_name(identity: str) -> str:
     return f"pgsnap_drop_{digest.hexdigest()}"
 
 
-class ManagedNames(NamedTuple):
-    """Those of a server's databases whose names are exactly as ours are.
+def parse_database_name(name: str) -> tuple[str, str] | None:
+    """Return kind and identity of a database of ours, None if it is not called exactly like one.
 
-    Attributes:
-        unpublished: Of unfinished databases, and of those to drop.
-        spares: For each spare's, the identity and the name of the copy that it belongs to.
+    The kind is that of its record, or ``spare``, or ``new`` and ``drop`` for an unfinished one and
+    one that waits to be dropped.
     """
-
-    managed: frozenset[str]
-    unpublished: frozenset[str]
-    spares: Mapping[str, tuple[str, str]]
-
-
-def sort_names(databases: Iterable[str]) -> ManagedNames:
-    """Tell what names of databases say."""
-    managed = {name: match for name in databases if (match := _MANAGED.fullmatch(name))}
-    return ManagedNames(
-        managed=frozenset(managed),
-        unpublished=frozenset(
-            name for name, match in managed.items() if match["kind"] in ("new", "drop")
-        ),
-        spares={
-            name: (match["identity"], copy_name(match["identity"]))
-            for name, match in managed.items()
-            if match["kind"] == "spare"
-        },
-    )
+    match = _MANAGED.fullmatch(name)
+    return match and (match["kind"] or "copy", match["identity"])

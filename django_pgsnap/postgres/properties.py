@@ -8,10 +8,9 @@ that moment.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -67,10 +66,7 @@ class Properties:
 
 def read_properties(session: Session, *databases: str) -> list[Properties]:
     """Return what databases are set up with, in their order; each must exist."""
-    # With the digest first, no change can escape it.
-    found, *lists = session.rows_of([_DATABASE, _PRIVILEGES, _SETTINGS, _LABELS], [list(databases)])
-    basics = {name: facts for name, *facts in found}
-    privileges, settings, labels = map(_by_database, lists)
+    found = {name: facts for name, *facts in session.rows(_PROPERTIES, [list(databases)])}
     return [
         Properties(
             owner=owner,
@@ -78,32 +74,28 @@ def read_properties(session: Session, *databases: str) -> list[Properties]:
             is_template=is_template,
             comment=comment,
             privileges=frozenset(
-                Privilege(grantor=grantor, grantee=grantee, privilege=kind, grantable=grantable)
-                for grantor, grantee, kind, grantable in privileges[name]
+                Privilege(
+                    grantor=grantor, grantee=grantee, privilege=kind, grantable=option == "true"
+                )
+                for grantor, grantee, kind, option in privileges or ()
             ),
             settings={
                 (role, key): value
-                for role, setting in settings[name]
+                for role, setting in settings or ()
                 for key, _, value in [setting.partition("=")]
             },
-            labels=dict(labels[name]),
+            labels=dict(labels or ()),
             digest=digest,
         )
         for name in databases
-        for owner, connection_limit, is_template, comment, digest in [basics[name]]
+        for owner, connection_limit, is_template, comment, digest, *lists in [found[name]]
+        for privileges, settings, labels in [lists]
     ]
 
 
 def are_settings_committed(session: Session) -> bool:
     """Tell whether no open transaction of another session has changed settings of a database."""
     return bool(session.value(sql.SQL("SELECT {}").format(_NOBODY_IS_SETTING)))
-
-
-def _by_database(rows: Iterable[tuple[Any, ...]]) -> Mapping[str, list[tuple[Any, ...]]]:
-    groups: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
-    for name, *rest in rows:
-        groups[name].append(tuple(rest))
-    return groups
 
 
 _DIGEST: Final = sql.SQL(
@@ -120,27 +112,19 @@ _NOBODY_IS_SETTING: Final = sql.SQL(
     " AND relation = 'pg_db_role_setting'::regclass AND mode = 'RowExclusiveLock'"
     " AND pid <> pg_backend_pid())"
 )
-_DATABASE: Final = sql.SQL(
-    "SELECT datname, pg_get_userbyid(datdba), datconnlimit, datistemplate,"
-    " shobj_description(oid, 'pg_database'), {} FROM pg_database d WHERE datname = ANY(%s)"
+_PROPERTIES: Final = sql.SQL(
+    "SELECT d.datname, pg_get_userbyid(d.datdba), d.datconnlimit, d.datistemplate,"
+    " shobj_description(d.oid, 'pg_database'), {},"
+    " (SELECT array_agg(ARRAY[pg_get_userbyid(a.grantor)::text,"
+    "   CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee)::text END,"
+    "   a.privilege_type, a.is_grantable::text])"
+    "  FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a),"
+    " (SELECT array_agg(ARRAY[CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole)::text END,"
+    "   c]) FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setdatabase = d.oid),"
+    " (SELECT array_agg(ARRAY[l.provider, l.label]) FROM pg_shseclabel l"
+    "  WHERE l.objoid = d.oid AND l.classoid = 'pg_database'::regclass)"
+    " FROM pg_database d WHERE d.datname = ANY(%s)"
 ).format(_DIGEST)
-_PRIVILEGES: Final = sql.SQL(
-    "SELECT d.datname, pg_get_userbyid(a.grantor),"
-    " CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,"
-    " a.privilege_type, a.is_grantable"
-    " FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a"
-    " WHERE d.datname = ANY(%s)"
-)
-_SETTINGS: Final = sql.SQL(
-    "SELECT d.datname, CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END, c"
-    " FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c"
-    " WHERE d.datname = ANY(%s)"
-)
-_LABELS: Final = sql.SQL(
-    "SELECT d.datname, l.provider, l.label FROM pg_shseclabel l"
-    " JOIN pg_database d ON d.oid = l.objoid"
-    " WHERE l.classoid = 'pg_database'::regclass AND d.datname = ANY(%s)"
-)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import fields
 from select import select
 from threading import Thread
@@ -232,18 +232,6 @@ class Session:
         names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
         rows = self.rows(query, parameters)
         return [kind(**dict(zip(names, row, strict=False))) for row in rows]
-
-    def rows_of(
-        self, queries: Sequence[Query], parameters: Parameters | None = None
-    ) -> list[list[TupleRow]]:
-        """Run queries with the same parameters in one round trip, and return the rows of each.
-
-        With libpq before 14 each takes a round trip (manual, "Pipeline Mode").
-        """
-        one_trip = psycopg.Pipeline.is_supported()
-        with self._connection.pipeline() if one_trip else nullcontext():
-            cursors = [self._connection.execute(query, parameters) for query in queries]
-            return [cursor.fetchall() for cursor in cursors]
 
     def value(self, query: Query, parameters: Parameters | None = None) -> Any:
         """Run a query and return the first column of its first row, None without rows."""

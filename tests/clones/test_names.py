@@ -15,7 +15,7 @@ from django_pgsnap.clones.names import (
     is_valid_name,
     nearest_names,
     new_identity,
-    sort_names,
+    parse_database_name,
     spare_name,
     template_name,
     to_drop_name,
@@ -32,13 +32,14 @@ ALLOWED = FIRST + "._-/"
 MAX_IDENTIFIER_BYTES = 63
 
 identities = st.text("0123456789abcdef", min_size=16, max_size=16)
-NAMERS = [
-    copy_name,
-    undo_name,
-    spare_name,
-    unfinished_name,
-    to_drop_name,
-]
+KINDS: dict[Callable[[str], str], str] = {
+    copy_name: "copy",
+    undo_name: "undo",
+    spare_name: "spare",
+    unfinished_name: "new",
+    to_drop_name: "drop",
+}
+NAMERS = list(KINDS)
 
 
 @given(st.builds(str.__add__, st.sampled_from(FIRST), st.text(ALLOWED, max_size=99)))
@@ -154,11 +155,12 @@ def test_stage_is_told_from_the_whole_name(namer: Callable[[str], str]) -> None:
     identity = "0123456789abcdef"
     name = namer(identity)
 
-    found = sort_names(["live", name, name + "0", name[:-1], "x" + name, name.upper(), name + "\n"])
+    kind, found = parse_database_name(name) or ("", "")
 
-    assert found.managed == {name}
-    assert found.unpublished == ({name} if namer in {unfinished_name, to_drop_name} else set())
-    assert found.spares == ({name: (identity, copy_name(identity))} if namer == spare_name else {})
+    assert kind == KINDS[namer]
+    assert found == (to_drop_name(identity).rpartition("_")[2] if kind == "drop" else identity)
+    for other in ("live", name + "0", name[:-1], "x" + name, name.upper(), name + "\n"):
+        assert parse_database_name(other) is None
 
 
 @given(st.text())

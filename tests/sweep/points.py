@@ -76,7 +76,7 @@ class Trap:
 
     def set(self) -> None:
         """Have every statement of this process pass through here from now on."""
-        for method in ("rows", "rows_of", "value", "execute", "send", "fire", "cancel", "close"):
+        for method in ("rows", "value", "execute", "send", "fire", "cancel", "close"):
             setattr(Session, method, self._watched(method, getattr(Session, method)))
         prepare = Session.prepare
 
