@@ -87,29 +87,19 @@ def is_identity(text: str) -> bool:
 # with what the catalog says, and never taken apart to learn a snapshot's name or age.
 
 
+def record_name(kind: str, identity: str) -> str:
+    """Name of the database that holds a record of this kind, by its identity."""
+    return copy_name(identity) if kind == "copy" else f"pgsnap_{kind}_{identity}"
+
+
 def copy_name(identity: str) -> str:
     """Name of the database that holds a published copy."""
     return f"pgsnap_{identity}"
 
 
-def undo_name(identity: str) -> str:
-    """Name of the database that holds what a restore replaced."""
-    return f"pgsnap_undo_{identity}"
-
-
 def spare_name(identity: str) -> str:
     """Name of the ready-made clone of the copy with this identity."""
     return f"pgsnap_spare_{identity}"
-
-
-def template_name(identity: str) -> str:
-    """Name of the template of test databases with this identity."""
-    return f"pgsnap_template_{identity}"
-
-
-def run_name(identity: str) -> str:
-    """Name of the clone that ``pgsnap run`` leads a command to."""
-    return f"pgsnap_run_{identity}"
 
 
 def unfinished_name(identity: str) -> str:

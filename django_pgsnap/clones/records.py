@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, get_args
 from ..errors import ConfigurationError
 from ..messages import Message, message
 from ..postgres.inspection import Migrations
-from .names import copy_name, is_identity, is_valid_name, run_name, template_name, undo_name
+from .names import is_identity, is_valid_name, record_name
 
 VERSION: Final = 1
 _VERSION_KEY: Final = "pgsnap"
@@ -103,7 +103,7 @@ class Record:
     @cached_property
     def database(self) -> str:
         """Name of the database that holds this part."""
-        return _NAMES[self.kind](self.identity)
+        return record_name(self.kind, self.identity)
 
     @property
     def bytes_per_s(self) -> float:
@@ -192,7 +192,6 @@ class RunRecord(Record):
     kept: bool = False
 
 
-_NAMES: Final = {"copy": copy_name, "undo": undo_name, "template": template_name, "run": run_name}
 _KINDS: Final[dict[str, type[Record]]] = {
     each.kind: each for each in (CopyRecord, UndoRecord, TemplateRecord, RunRecord)
 }

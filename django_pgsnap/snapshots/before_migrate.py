@@ -15,7 +15,6 @@ from ..safety import is_in_tests
 from .manage import delete
 from .queries import list_snapshots
 from .take import take
-from .types import Snapshot
 
 _PREFIX: Final = "before-migrate-"
 # How many of these snapshots stay; those that are pinned do not count.
@@ -55,15 +54,13 @@ def _take_before(*, using: str, **told: Any) -> None:
 
 
 def _rotate(using: str) -> None:
-    taken = [each for each in list_snapshots(databases=[using]) if _is_automatic(each, using)]
-    if old := [each.name for each in taken[_KEPT:]]:
+    taken = [
+        each.name
+        for each in list_snapshots(databases=[using])
+        if each.name.startswith(_PREFIX)
+        and each.note == _NOTE
+        and each.aliases == (using,)
+        and not each.pinned
+    ]
+    if old := taken[_KEPT:]:
         delete(*old)
-
-
-def _is_automatic(snapshot: Snapshot, using: str) -> bool:
-    return (
-        snapshot.name.startswith(_PREFIX)
-        and snapshot.note == _NOTE
-        and snapshot.aliases == (using,)
-        and not snapshot.pinned
-    )

@@ -2,6 +2,7 @@
 
 import string
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import example, given
@@ -16,10 +17,9 @@ from django_pgsnap.clones.names import (
     nearest_names,
     new_identity,
     parse_database_name,
+    record_name,
     spare_name,
-    template_name,
     to_drop_name,
-    undo_name,
     unfinished_name,
     validate_name,
 )
@@ -34,7 +34,9 @@ MAX_IDENTIFIER_BYTES = 63
 identities = st.text("0123456789abcdef", min_size=16, max_size=16)
 KINDS: dict[Callable[[str], str], str] = {
     copy_name: "copy",
-    undo_name: "undo",
+    partial(record_name, "undo"): "undo",
+    partial(record_name, "template"): "template",
+    partial(record_name, "run"): "run",
     spare_name: "spare",
     unfinished_name: "new",
     to_drop_name: "drop",
@@ -149,7 +151,7 @@ def test_database_names_differ(identity: str) -> None:
     assert all(len(name.encode()) <= MAX_IDENTIFIER_BYTES for name in made)
 
 
-@pytest.mark.parametrize("namer", [*NAMERS, template_name])
+@pytest.mark.parametrize("namer", NAMERS)
 def test_stage_is_told_from_the_whole_name(namer: Callable[[str], str]) -> None:
     """Names of ours are told from all others, and what they say from the whole of them."""
     identity = "0123456789abcdef"

@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.clones.catalog import load_catalog
-from django_pgsnap.clones.names import to_drop_name, undo_name
+from django_pgsnap.clones.names import record_name, to_drop_name
 from django_pgsnap.clones.records import encode_record
 from django_pgsnap.clones.transitions import PropertiesChangedError, Swap, perform_swaps
 from django_pgsnap.errors import ChangedMeanwhileError, DatabaseBusyError, MissingRightError
@@ -103,8 +103,8 @@ def test_swaps(name: str, prepare: Prepare, run: Run, databases: ListDatabases) 
     run(swap)
 
     found = {database.name: database for database in databases()}
-    assert found.keys() == {name, undo_name(IDENTITY)}
-    live, undo = found[name], found[undo_name(IDENTITY)]
+    assert found.keys() == {name, record_name("undo", IDENTITY)}
+    live, undo = found[name], found[record_name("undo", IDENTITY)]
     assert (live.oid, undo.oid) == (swap.incoming.oid, swap.live.oid)
     assert (live.allows_connections, live.connection_limit, live.comment) == (True, -1, None)
     assert (undo.allows_connections, undo.connection_limit) == (False, 0)
@@ -215,7 +215,7 @@ def test_name_that_is_taken(
 ) -> None:
     """A database that stands where the undo should go is noticed, and nothing happens."""
     swap = prepare()
-    make_database(undo_name(IDENTITY))
+    make_database(record_name("undo", IDENTITY))
     before = names_of(databases)
 
     with pytest.raises(ChangedMeanwhileError):

@@ -11,7 +11,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql as pg
 from pytest_django import Settings
 
-from django_pgsnap.clones.names import spare_name, undo_name
+from django_pgsnap.clones.names import record_name, spare_name
 from django_pgsnap.errors import DatabaseBusyError, ObstacleError, SnapshotNotFoundError
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.queries import list_snapshots, overview
@@ -172,7 +172,7 @@ def test_undo_holds_what_was_replaced(live: str, server: Server) -> None:
 
     (undo,) = overview().undos
     present = {database.name: database for database in settle(server)}
-    kept = present[undo_name(undo.members[0].record.identity)]
+    kept = present[record_name("undo", undo.members[0].record.identity)]
     assert kept.oid == before[live]
     assert (kept.allows_connections, kept.connection_limit) == (False, 0)
     assert undo.name == "seeded"
