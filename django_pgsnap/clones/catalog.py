@@ -34,24 +34,17 @@ RecordT_co = TypeVar("RecordT_co", bound=Record | None, covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Database(Generic[RecordT_co]):
-    """A row of ``pg_database``.
+    """A row of ``pg_database``."""
 
-    Attributes:
-        oid: Its object identifier, which stays through a rename.
-        owner_oid: That role's oid, which no later role of the same name has.
-        trusted: Whether our own role owns it. Being a member of its owner is not enough, since
-            others can make our role one.
-        is_shut: Whether no client may connect: neither allowed nor any slot left.
-        is_valid: False after a ``DROP DATABASE`` that was interrupted.
-    """
-
-    oid: int
+    oid: int  # its object identifier, which stays through a rename
     name: str
     owner: str
-    owner_oid: int
+    owner_oid: int  # that role's oid, which no later role of the same name has
+    # Whether our own role owns it. Being a member of its owner is not enough, since others can make
+    # our role one.
     trusted: bool
-    is_shut: bool
-    is_valid: bool
+    is_shut: bool  # whether no client may connect: neither allowed nor any slot left
+    is_valid: bool  # false after a ``DROP DATABASE`` that was interrupted
     record: RecordT_co
 
 

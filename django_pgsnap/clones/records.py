@@ -40,17 +40,12 @@ def parse_strategy(name: str) -> Strategy:
 
 
 class Part(NamedTuple):
-    """One database's part of a set, as its live database was when the set was made.
-
-    Attributes:
-        system: Identifier of the server; empty for one that is in reach.
-        owner: Oid of the role that the live database belonged to; 0 where it does not matter.
-    """
+    """One database's part of a set, as its live database was when the set was made."""
 
     alias: str
     database: str
-    system: str = ""
-    owner: int = 0
+    system: str = ""  # identifier of the server; empty for one that is in reach
+    owner: int = 0  # oid of the role that the live database belonged to; 0 where it does not matter
 
     def __str__(self) -> str:
         return self.description
@@ -72,22 +67,14 @@ Parts = tuple[Part, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a copy, an undo and a template have in common.
-
-    Attributes:
-        identity: 16 hexadecimal digits that no other has; part of the database's name.
-        set_id: What all parts of the same snapshot, or of the same undo, share.
-        parts: What each of them is; the same in all of them.
-        name: The snapshot's name; for an undo, that of the restore it belongs to.
-        connection_limit: The live database's connection limit, -1 for none.
-    """
+    """What a copy, an undo and a template have in common."""
 
     kind: ClassVar[Kind]
 
-    identity: str
-    set_id: str
+    identity: str  # 16 hexadecimal digits that no other has; part of the database's name
+    set_id: str  # what all parts of the same snapshot, or of the same undo, share
     members: int
-    name: str
+    name: str  # the snapshot's name; for an undo, that of the restore it belongs to
     alias: str
     source: str
     taken_at: datetime
@@ -97,8 +84,8 @@ class Record:
     django: str = ""
     postgresql: str = ""
     comment: str | None = None
-    connection_limit: int = -1
-    parts: Parts = ()
+    connection_limit: int = -1  # the live database's connection limit, -1 for none
+    parts: Parts = ()  # what each of them is; the same in all of them
 
     @cached_property
     def database(self) -> str:
@@ -113,23 +100,19 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyRecord(Record):
-    """One database's part of a snapshot.
-
-    Attributes:
-        clone_rate: Bytes per second that the strategy ``clone`` last copied here; 0 for unknown.
-        file_copy_rate: The same of the strategy ``file_copy``.
-        migrations: Applied migrations as (app, name), sorted.
-    """
+    """One database's part of a snapshot."""
 
     kind = "copy"
 
     note: str = ""
     pinned: bool = False
+    # Bytes per second that the strategy ``clone`` last copied here; 0 for unknown.
     clone_rate: float = 0.0
-    file_copy_rate: float = 0.0
+    file_copy_rate: float = 0.0  # the same of the strategy ``file_copy``
     git_branch: str = ""
     git_commit: str = ""
     git_dirty: bool = False
+    # Applied migrations as (app, name), sorted.
     migrations: Migrations = field(default=(), repr=False)
     knows_migrations: bool = True
 
@@ -140,26 +123,21 @@ class UndoRecord(Record):
 
     What begins with ``successor_`` tells of the database that took its place, at that moment. -1
     counts and an oid of 0 are unknown.
-
-    Attributes:
-        based_on: The snapshot that it was restored from, or empty.
-        clone_of: Identity of the copy that it is a clone of, where the server has counted no row
-            that was written since, or empty.
-        copy_of: The same, where it has counted no session and no transaction either.
-        statistics_epoch: Since when the server has counted what happens in this one.
     """
 
     kind = "undo"
 
     by_undo: bool = False
-    based_on: str = ""
+    based_on: str = ""  # the snapshot that it was restored from, or empty
+    # Identity of the copy that it is a clone of, where the server has counted no row that was
+    # written since, or empty.
     clone_of: str = ""
-    copy_of: str = ""
+    copy_of: str = ""  # the same, where it has counted no session and no transaction either
     successor_oid: int = 0
     successor_clone_of: str = ""
     successor_copy_of: str = ""
     successor_based_on: str = ""
-    statistics_epoch: str = ""
+    statistics_epoch: str = ""  # since when the server has counted what happens in this one
     successor_sessions: int = -1
     successor_transactions: int = -1
     successor_rows: int = -1
@@ -167,20 +145,14 @@ class UndoRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateRecord(Record):
-    """A migrated test database that others are cloned from.
-
-    Attributes:
-        snapshot: Identity of the snapshot's copy that it was made of, or empty.
-        used_by: The run of pytest-xdist that did, or empty.
-        recording: What it was made from, sealed.
-    """
+    """A migrated test database that others are cloned from."""
 
     kind = "template"
 
-    snapshot: str = ""
+    snapshot: str = ""  # identity of the snapshot's copy that it was made of, or empty
     used_at: str = ""
-    used_by: str = ""
-    recording: str = field(default="", repr=False)
+    used_by: str = ""  # the run of pytest-xdist that did, or empty
+    recording: str = field(default="", repr=False)  # what it was made from, sealed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,18 +30,13 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, kw_only=True)
 class TestDatabaseComment:
-    """What the comment on a test database says.
+    """What the comment on a test database says."""
 
-    Attributes:
-        database: The database's name. A comment with another name came along with a rename.
-        source: Name of the database that its alias leads to outside of tests.
-        recording: What it was made from, sealed; empty where it is not kept, or nothing was noted.
-    """
-
-    database: str
-    source: str
+    database: str  # the database's name. A comment with another name came along with a rename.
+    source: str  # name of the database that its alias leads to outside of tests
     complete: bool
     kept: bool
+    # What it was made from, sealed; empty where it is not kept, or nothing was noted.
     recording: str = ""
 
     # pytest takes classes for tests by their names.
@@ -50,15 +45,11 @@ class TestDatabaseComment:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundDatabase:
-    """A database that is there under a test database's name.
-
-    Attributes:
-        broken: Whether a DROP of it was interrupted, after which it can only be dropped.
-    """
+    """A database that is there under a test database's name."""
 
     name: str
     comment: TestDatabaseComment | None
-    broken: bool
+    broken: bool  # whether a DROP of it was interrupted, after which it can only be dropped
 
 
 _DATABASES: Final = sql.SQL(

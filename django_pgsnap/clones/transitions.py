@@ -61,20 +61,16 @@ class Clone:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyJob:
-    """A clone to make.
-
-    Attributes:
-        session: The session that makes it, and holds the lock of its name.
-        terminator: Keeps the source empty; None where the source is shut anyway.
-        bytes_per_s: How fast the server copied before, to estimate progress by; 0 for unknown.
-    """
+    """A clone to make."""
 
     clone: Clone
     size_bytes: int
-    session: Session
+    session: Session  # the session that makes it, and holds the lock of its name
     watcher: Session
     server: Server
+    # Keeps the source empty; None where the source is shut anyway.
     terminator: BackendTerminator | None
+    # How fast the server copied before, to estimate progress by; 0 for unknown.
     bytes_per_s: float = 0.0
 
 
@@ -160,20 +156,14 @@ class PropertiesChangedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Swap:
-    """What is to happen to one live database.
-
-    Attributes:
-        properties: What the incoming one is opened with; the rest of them it has already.
-        outgoing: What the live one is kept as; None to have it dropped later.
-        drop_identity: Identity under which it then waits to be dropped.
-    """
+    """What is to happen to one live database."""
 
     live_name: str
     live: AnyDatabase | None
     incoming: AnyDatabase
-    properties: Properties
-    outgoing: Record | None
-    drop_identity: str
+    properties: Properties  # what the incoming one is opened with; the rest of them it has already
+    outgoing: Record | None  # what the live one is kept as; None to have it dropped later
+    drop_identity: str  # identity under which it then waits to be dropped
 
     @property
     def outgoing_name(self) -> str:

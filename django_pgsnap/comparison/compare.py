@@ -44,15 +44,12 @@ OnRow = Callable[[RowChange], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is wanted of a comparison.
+    """What is wanted of a comparison."""
 
-    Attributes:
-        models: Labels of the only models, or names of the only tables, to compare; empty for all.
-        mask: Parts of the names of columns whose values are not shown, in lower case.
-    """
-
+    # Labels of the only models, or names of the only tables, to compare; empty for all.
     models: frozenset[str] = frozenset()
     rows: int = 0
+    # Parts of the names of columns whose values are not shown, in lower case.
     mask: tuple[str, ...] = ()
     on_row: OnRow = lambda _: None
     reporter: Reporter = field(default_factory=Reporter)

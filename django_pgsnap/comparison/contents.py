@@ -27,19 +27,13 @@ _BLOCK: Final = 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What is read of a table on both sides.
-
-    Attributes:
-        columns: The columns that both sides have.
-        key: The primary key that both sides have; all columns without one.
-        has_key: Whether these values tell rows apart.
-    """
+    """What is read of a table on both sides."""
 
     old_parts: tuple[Table, ...]
     new_parts: tuple[Table, ...]
-    columns: tuple[str, ...]
-    key: tuple[str, ...]
-    has_key: bool
+    columns: tuple[str, ...]  # the columns that both sides have
+    key: tuple[str, ...]  # the primary key that both sides have; all columns without one
+    has_key: bool  # whether these values tell rows apart
 
     @classmethod
     def of(cls, old_parts: Sequence[Table], new_parts: Sequence[Table]) -> Shape:

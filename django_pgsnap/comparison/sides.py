@@ -55,23 +55,16 @@ _TRANSACTION_IDS: Final = sql.SQL(
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One database, as of one moment.
-
-    Attributes:
-        schema: The schema whose tables are named without it.
-        next_xid: The transaction id that the server gives next, modulo 2**32.
-        has_wrapped: Whether transaction ids have begun again from the start.
-        key: What hashes of row versions begin with, the same number on both sides.
-        sums: What is known, and will be, of the tables of a copy; None of an open database.
-        twin: Gives another session as of the same moment; None on a copy.
-    """
+    """One database, as of one moment."""
 
     session: Session
-    schema: str
-    next_xid: int
-    has_wrapped: bool
-    key: int
+    schema: str  # the schema whose tables are named without it
+    next_xid: int  # the transaction id that the server gives next, modulo 2**32
+    has_wrapped: bool  # whether transaction ids have begun again from the start
+    key: int  # what hashes of row versions begin with, the same number on both sides
+    # What is known, and will be, of the tables of a copy; None of an open database.
     sums: dict[str, list[int]] | None = None
+    # Gives another session as of the same moment; None on a copy.
     twin: Callable[[], Side] | None = None
 
     @classmethod
@@ -121,16 +114,13 @@ _FLUSH: Final = sql.SQL("SELECT pg_stat_force_next_flush()")
 
 @dataclass
 class Remembered:
-    """What is known of a copy.
-
-    Attributes:
-        key: What hashes of row versions begin with.
-        sums: Sums of the ranges of tables, by whatever tells table and ranges.
-    """
+    """What is known of a copy."""
 
     path: Path | None = None
     state: object = None
+    # What hashes of row versions begin with.
     key: int = field(default_factory=lambda: secrets.randbits(62))
+    # Sums of the ranges of tables, by whatever tells table and ranges.
     sums: dict[str, list[int]] = field(default_factory=dict)
 
     def save(self) -> None:

@@ -13,24 +13,18 @@ from ..postgres.session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table with rows of its own; a partition belongs to the table that it is a part of.
-
-    Attributes:
-        root: Schema and name of the table at the top of its partitions, or its own.
-        physical: What must be alike for two sides to share row versions: oid, file, and columns
-            with their types and expressions. None where the server's own heap does not hold the
-            rows: what ``ctid`` and ``xmin`` mean is up to each access method.
-        columns: Its columns by name, with their types, in their order.
-        key: Columns of its primary key in their order; empty without one.
-    """
+    """One table with rows of its own; a partition belongs to the table that it is a part of."""
 
     oid: int
     schema: str
     name: str
-    root: tuple[str, str]
+    root: tuple[str, str]  # schema and name of the table at the top of its partitions, or its own
+    # What must be alike for two sides to share row versions: oid, file, and columns with their
+    # types and expressions. None where the server's own heap does not hold the rows: what ``ctid``
+    # and ``xmin`` mean is up to each access method.
     physical: str | None
-    columns: Mapping[str, str]
-    key: tuple[str, ...]
+    columns: Mapping[str, str]  # its columns by name, with their types, in their order
+    key: tuple[str, ...]  # columns of its primary key in their order; empty without one
     blocks: int
 
     def __hash__(self) -> int:

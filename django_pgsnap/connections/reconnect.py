@@ -128,18 +128,12 @@ def get_open_pool(wrapper: BaseDatabaseWrapper) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseReplaced:
-    """A database that takes the place behind an alias.
-
-    Attributes:
-        name: The database's name, which is that of the one before.
-        oid: Its oid, which is not.
-        snapshot: The snapshot that was restored, None where that is not known.
-    """
+    """A database that takes the place behind an alias."""
 
     alias: str
-    name: str
-    oid: int
-    snapshot: object = None
+    name: str  # the database's name, which is that of the one before
+    oid: int  # its oid, which is not
+    snapshot: object = None  # the snapshot that was restored, None where that is not known
 
     @property
     def place(self) -> tuple[str, str]:

@@ -39,21 +39,17 @@ class HeldTooLongError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class LockHolder:
-    """The session that holds a lock.
-
-    Attributes:
-        seconds: How long its statement or transaction has run; None where our role may not see.
-        is_stranger: Whether its role is neither ours nor a superuser. Every role can hold every
-            advisory lock, at work or not.
-        key: Of the advisory lock; 0 for another one.
-    """
+    """The session that holds a lock."""
 
     pid: int
     user: str
     application: str
+    # How long its statement or transaction has run; None where our role may not see.
     seconds: float | None
+    # Whether its role is neither ours nor a superuser. Every role can hold every advisory lock, at
+    # work or not.
     is_stranger: bool = False
-    key: int = 0
+    key: int = 0  # of the advisory lock; 0 for another one
 
     @property
     def description(self) -> Message:

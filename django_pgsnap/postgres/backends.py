@@ -28,24 +28,17 @@ _LEAVING_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """A server process on a live database.
-
-    Attributes:
-        user: Its role; empty for a background process.
-        client: The client's address; empty for a socket.
-        kind: ``client backend``, ``logical replication worker``, ….
-        state: ``idle``, ``active``, ``idle in transaction``, …; None where we may not see it.
-        seconds: How long its last statement or transaction has run; None where unknown.
-    """
+    """A server process on a live database."""
 
     pid: int
     database: str
-    user: str
+    user: str  # its role; empty for a background process
     application: str
-    client: str
-    kind: str
+    client: str  # the client's address; empty for a socket
+    kind: str  # ``client backend``, ``logical replication worker``, …
+    # ``idle``, ``active``, ``idle in transaction``, …; None where we may not see it.
     state: str | None
-    seconds: float | None
+    seconds: float | None  # how long its last statement or transaction has run; None where unknown
     endable: bool
 
     @property

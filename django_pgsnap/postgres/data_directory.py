@@ -58,15 +58,10 @@ _WHEREABOUTS: Final = sql.SQL(
 
 @dataclass(frozen=True, kw_only=True)
 class Orphan:
-    """A directory that belongs to no database, and never will.
+    """A directory that belongs to no database, and never will."""
 
-    Attributes:
-        path: Relative to the data directory where our role may not see where that is.
-        modified: When the server last made a file in it, as the server writes a time.
-    """
-
-    path: str
-    modified: str
+    path: str  # relative to the data directory where our role may not see where that is
+    modified: str  # when the server last made a file in it, as the server writes a time
     size_bytes: int
 
 

@@ -140,16 +140,12 @@ def check_privileges(session: Session, databases: Sequence[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a snapshot records of a live database.
+    """What a snapshot records of a live database."""
 
-    Attributes:
-        migrations: Applied migrations as (app, name), sorted; None where they may not be read.
-        relations: How many tables, indexes and sequences there are, which have a file each.
-    """
-
+    # Applied migrations as (app, name), sorted; None where they may not be read.
     migrations: Migrations | None
     unlogged: tuple[str, ...]
-    relations: int = 0
+    relations: int = 0  # how many tables, indexes and sequences there are, which have a file each
 
 
 def read_contents(session: Session) -> Contents:
@@ -309,17 +305,12 @@ def count_rows_written(session: Session, database: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseCounters:
-    """What the server has counted of a database that nobody is on.
+    """What the server has counted of a database that nobody is on."""
 
-    Attributes:
-        epoch: Since when it counts. As long as it is the same, nothing was left out or forgotten.
-        sessions: How many client sessions there were. No setting keeps one from being counted.
-        transactions: How many transactions ended, those of background workers included.
-    """
-
+    # Since when it counts. As long as it is the same, nothing was left out or forgotten.
     epoch: str
-    sessions: int
-    transactions: int
+    sessions: int  # how many client sessions there were. No setting keeps one from being counted.
+    transactions: int  # how many transactions ended, those of background workers included
     rows: int
 
     @property

@@ -34,24 +34,17 @@ class Privilege:
 
 @dataclass(frozen=True, kw_only=True)
 class Properties:
-    """What a database is set up with.
-
-    Attributes:
-        privileges: The access control list, defaults included.
-        settings: Values by role and name, as ``ALTER DATABASE`` and ``ALTER ROLE … IN DATABASE``
-            set them.
-        connection_limit: How many sessions it takes, -1 for any number.
-        labels: Security labels by provider.
-        digest: Changes whenever any of these changes on the server; None if not known.
-    """
+    """What a database is set up with."""
 
     owner: str
-    privileges: frozenset[Privilege]
+    privileges: frozenset[Privilege]  # the access control list, defaults included
+    # Values by role and name, as ``ALTER DATABASE`` and ``ALTER ROLE … IN DATABASE`` set them.
     settings: Mapping[Setting, str]
-    connection_limit: int
+    connection_limit: int  # how many sessions it takes, -1 for any number
     is_template: bool
     comment: str | None
-    labels: Mapping[str, str]
+    labels: Mapping[str, str]  # security labels by provider
+    # Changes whenever any of these changes on the server; None if not known.
     digest: int | None = field(default=None, compare=False)
 
     def is_still_that_of(self, database: str) -> Query:

@@ -53,21 +53,16 @@ _met: Final[dict[tuple[str, str, str], ServerIdentity]] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A PostgreSQL server as one role of ours sees it; what is empty is libpq's default.
+    """A PostgreSQL server as one role of ours sees it; what is empty is libpq's default."""
 
-    Attributes:
-        service: Name of a libpq service, or empty.
-        role: Role that is assumed after connecting (``OPTIONS["assume_role"]``), or empty.
-        settings: The alias' settings, with what ``PGSNAP["MAINTENANCE"]`` changes.
-    """
-
-    service: str = ""
+    service: str = ""  # name of a libpq service, or empty
     host: str
     port: str
     user: str
-    role: str
+    role: str  # role that is assumed after connecting (``OPTIONS["assume_role"]``), or empty
     maintenance: str
     wrapper: type[BaseDatabaseWrapper] = field(compare=False, repr=False)
+    # The alias' settings, with what ``PGSNAP["MAINTENANCE"]`` changes.
     settings: Mapping[str, Any] = field(compare=False, repr=False)
 
     def __str__(self) -> str:

@@ -105,15 +105,10 @@ class PoolerError(Exception):
 
 
 class ServerIdentity(NamedTuple):
-    """Which server a session has met, whatever the address by which it came.
+    """Which server a session has met, whatever the address by which it came."""
 
-    Attributes:
-        system: Identifier of the cluster; a standby's is that of its primary.
-        started: When the server was started, in seconds since the epoch.
-    """
-
-    system: int
-    started: str
+    system: int  # identifier of the cluster; a standby's is that of its primary
+    started: str  # when the server was started, in seconds since the epoch
     is_standby: bool
 
 

@@ -21,17 +21,12 @@ from .session import ServerIdentity, Session
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A live database: the one that an alias in ``DATABASES`` names.
-
-    Attributes:
-        server: Its server, by the way that maintenance sessions take.
-        usual_server: The same by the way that Django takes.
-    """
+    """A live database: the one that an alias in ``DATABASES`` names."""
 
     alias: str
     name: str
-    server: Server
-    usual_server: Server = field(compare=False, repr=False)
+    server: Server  # its server, by the way that maintenance sessions take
+    usual_server: Server = field(compare=False, repr=False)  # the same by the way that Django takes
 
 
 def list_targets(aliases: Sequence[str] | None = None) -> list[Target]:

@@ -49,25 +49,19 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class ServerContext:
-    """One server: our sessions on it, the live databases that we ask about, and what is ours.
-
-    Attributes:
-        watcher: A maintenance session that looks on and ends others.
-        workers: In an operation, a session per alias that holds the lock of its live database.
-        catalog: The server's databases; in an operation as they are once the locks are held.
-        holders: Who holds which advisory lock; in an operation nobody is looked for.
-        reporter: Who hears about progress and warnings.
-        wait_s: How long an operation waits for others, in seconds.
-    """
+    """One server: our sessions on it, the live databases that we ask about, and what is ours."""
 
     server: Server
     targets: tuple[Target, ...]
-    watcher: Session
+    watcher: Session  # a maintenance session that looks on and ends others
+    # In an operation, a session per alias that holds the lock of its live database.
     workers: Mapping[str, Session] = field(default_factory=dict)
+    # The server's databases; in an operation as they are once the locks are held.
     catalog: Catalog = NO_DATABASES
+    # Who holds which advisory lock; in an operation nobody is looked for.
     holders: Mapping[int, LockHolder] = field(default_factory=dict)
-    reporter: Reporter = field(default_factory=Reporter)
-    wait_s: float = 0.0
+    reporter: Reporter = field(default_factory=Reporter)  # who hears about progress and warnings
+    wait_s: float = 0.0  # how long an operation waits for others, in seconds
 
     @classmethod
     def read(cls, server: Server, watcher: Session, targets: Iterable[Target]) -> Self:
@@ -254,19 +248,14 @@ EVERYTHING: Final[frozenset[Kind]] = frozenset(get_args(Kind))
 
 @dataclass(frozen=True, kw_only=True)
 class ManagedDatabase:
-    """A database of ours.
-
-    Attributes:
-        kind: ``run`` for the clone of a ``pgsnap run``, ``test`` for a test database that is kept,
-            in use, or left by a killed run; the others as they are called everywhere.
-        size_bytes: 0 where our role may not know.
-        about: The snapshot that it is about, or the live database where it is about none.
-    """
+    """A database of ours."""
 
     name: str
+    # ``run`` for the clone of a ``pgsnap run``, ``test`` for a test database that is kept, in use,
+    # or left by a killed run; the others as they are called everywhere.
     kind: Kind
-    size_bytes: int
-    about: str
+    size_bytes: int  # 0 where our role may not know
+    about: str  # the snapshot that it is about, or the live database where it is about none
 
 
 def list_published(

@@ -43,18 +43,12 @@ _APPLICATION: Final = re.compile(r"pgsnap (?P<purpose>.*?) *(?:\((?P<who>[^()]*)
 
 @dataclass(frozen=True, kw_only=True)
 class RunningOperation:
-    """An operation that is at work.
+    """An operation that is at work."""
 
-    Attributes:
-        purpose: What it does: ``take seeded``.
-        who: User, machine and process that do it; may be cut short.
-        seconds: Since when its present step runs; None where our role may not see that.
-    """
-
-    purpose: str
-    who: str
+    purpose: str  # what it does: ``take seeded``
+    who: str  # user, machine and process that do it; may be cut short
     aliases: tuple[str, ...]
-    seconds: float | None
+    seconds: float | None  # since when its present step runs; None where our role may not see that
 
 
 def find_running_operations(
@@ -83,22 +77,17 @@ def _describe_operation(group: Sequence[tuple[Target, LockHolder]]) -> RunningOp
 
 @dataclass(frozen=True, kw_only=True)
 class CarriedProperties:
-    """What one copy carries, for a live database that is gone.
-
-    Attributes:
-        privileges: Who may do what: ``reader: CONNECT``.
-        settings: Its settings, for a role or for all: ``reader: work_mem = 64MB``. Values of
-            custom settings are masked.
-        labels: Its security labels: ``selinux: …``.
-    """
+    """What one copy carries, for a live database that is gone."""
 
     alias: str
     owner: str
-    privileges: tuple[str, ...]
+    privileges: tuple[str, ...]  # who may do what: ``reader: CONNECT``
+    # Its settings, for a role or for all: ``reader: work_mem = 64MB``. Values of custom settings
+    # are masked.
     settings: tuple[str, ...]
     connection_limit: int
     comment: str | None
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # its security labels: ``selinux: …``
 
 
 def read_carried_properties(snapshot: Snapshot) -> list[CarriedProperties]:

@@ -49,16 +49,12 @@ Completeness = Literal["complete", "partly outside", "part lost"]
 
 @dataclass(frozen=True, kw_only=True)
 class _Set:
-    """Members that were made together; what they share is read from the first.
-
-    Attributes:
-        outside: Parts that are there, of databases that are not asked about.
-        unreachable: Parts on servers that are not asked.
-    """
+    """Members that were made together; what they share is read from the first."""
 
     members: tuple[AnyMember, ...]
+    # Parts that are there, of databases that are not asked about.
     outside: tuple[AnyMember, ...] = ()
-    unreachable: Parts = ()
+    unreachable: Parts = ()  # parts on servers that are not asked
 
     @property
     def _record(self) -> Record:
@@ -234,17 +230,11 @@ def _by_set(members: Iterable[MemberT]) -> dict[tuple[str, Parts], dict[str, Mem
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """The difference between a snapshot's migrations and the code's.
+    """The difference between a snapshot's migrations and the code's."""
 
-    Attributes:
-        missing: In the code, not in the snapshot; ``restore --migrate`` applies them.
-        unknown: In the snapshot, not in the code: another branch's, usually.
-        is_known: Whether it is known which migrations the snapshot has.
-    """
-
-    missing: Migrations = ()
-    unknown: Migrations = ()
-    is_known: bool = True
+    missing: Migrations = ()  # in the code, not in the snapshot; ``restore --migrate`` applies them
+    unknown: Migrations = ()  # in the snapshot, not in the code: another branch's, usually
+    is_known: bool = True  # whether it is known which migrations the snapshot has
 
     def __str__(self) -> str:
         parts = [] if self.is_known else ["not known"]
