@@ -203,11 +203,10 @@ def _property_changes(present: Properties, wanted: Properties, database: str) ->
             yield sql.SQL("{} SET {} TO {}").format(
                 _settable(role, database), sql.Identifier(name), _setting_value(name, value)
             )
-    for provider in present.labels.keys() - wanted.labels.keys():
-        yield _set_label(provider, None, database)
-    for provider, label in wanted.labels.items():
-        if present.labels.get(provider) != label:
-            yield _set_label(provider, label, database)
+    label = sql.SQL("SECURITY LABEL FOR {} ON DATABASE {} IS {}")
+    for provider in sorted(present.labels.keys() | wanted.labels.keys()):
+        if present.labels.get(provider) != (now := wanted.labels.get(provider)):
+            yield label.format(sql.Identifier(provider), sql.Identifier(database), sql.Literal(now))
 
 
 def _grant(privilege: Privilege, database: str) -> Query:
@@ -262,12 +261,6 @@ def _setting_value(name: str, value: str) -> sql.Composable:
     return sql.SQL(", ").join(
         sql.Literal(quoted.replace('""', '"') if quoted else plain)
         for quoted, plain in items or [("", "")]
-    )
-
-
-def _set_label(provider: str, label: str | None, database: str) -> Query:
-    return sql.SQL("SECURITY LABEL FOR {} ON DATABASE {} IS {}").format(
-        sql.Identifier(provider), sql.Identifier(database), sql.Literal(label)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -192,11 +192,17 @@ def _take(
     jobs = [part.job for part in parts]
     reporter = contexts[0].reporter
     copied = copy_databases(jobs, reporter)
-    with _dropped_on_failure(parts):
+    try:
         for part in parts:
             _set_up(part)
         records = build_records(parts, copied, request, code.result(), taken_at)
         _publish(list(zip(parts, records, strict=True)), replaced)
+    except BaseException:
+        for part in parts:
+            # Where even that fails, the next operation takes it for the leftover that it is.
+            with suppress(psycopg.Error):
+                part.job.session.execute(drop_database(part.job.clone.name))
+        raise
     report_terminated(list_terminators(jobs), reporter)
     now = [context.reloaded() for context in contexts]
     copies = [copy for context in now for copy in context.copies()]
@@ -220,21 +226,6 @@ def _check(context: ServerContext) -> None:
         check_collation(context.watcher, target.name)
     check_nothing_attached(context.watcher, context.sources)
     check_privileges(context.watcher, context.sources)
-
-
-@contextmanager
-def _dropped_on_failure(parts: Sequence[TakePart]) -> Iterator[None]:
-    """Drop finished clones that will not be published after all.
-
-    Where even that fails, the next operation takes them for the leftovers that they are.
-    """
-    try:
-        yield
-    except BaseException:
-        for part in parts:
-            with suppress(psycopg.Error):
-                part.job.session.execute(drop_database(part.job.clone.name))
-        raise
 
 
 def _publish(made: Sequence[tuple[TakePart, CopyRecord]], replaced: Sequence[CopyMember]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from django.db.migrations.loader import MigrationLoader
 
@@ -48,16 +48,16 @@ Completeness = Literal["complete", "partly outside", "part lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Set:
+class _Set(Generic[RecordT_co]):
     """Members that were made together; what they share is read from the first."""
 
-    members: tuple[AnyMember, ...]
+    members: tuple[Member[RecordT_co], ...]
     # Parts that are there, of databases that are not asked about.
-    outside: tuple[AnyMember, ...] = ()
+    outside: tuple[Member[RecordT_co], ...] = ()
     unreachable: Parts = ()  # parts on servers that are not asked
 
     @property
-    def _record(self) -> Record:
+    def _record(self) -> RecordT_co:
         return self.members[0].record
 
     @property
@@ -106,15 +106,8 @@ class _Set:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot(_Set):
+class Snapshot(_Set[CopyRecord]):
     """A named, immutable set of copies, one per database, taken at one moment."""
-
-    members: tuple[CopyMember, ...]
-    outside: tuple[CopyMember, ...] = ()
-
-    @property
-    def _record(self) -> CopyRecord:
-        return self.members[0].record
 
     @property
     def note(self) -> str:
@@ -163,15 +156,8 @@ class Snapshot(_Set):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Undo(_Set):
+class Undo(_Set[UndoRecord]):
     """A state that a restore or an undo replaced; ``name`` is the snapshot it was about."""
-
-    members: tuple[UndoMember, ...]
-    outside: tuple[UndoMember, ...] = ()
-
-    @property
-    def _record(self) -> UndoRecord:
-        return self.members[0].record
 
     @property
     def by_undo(self) -> bool:
@@ -189,7 +175,7 @@ class Undo(_Set):
         return all(member.record.clone_of for member in self.members)
 
 
-SetT = TypeVar("SetT", bound=_Set)
+SetT = TypeVar("SetT", bound=_Set[Any])
 
 
 def group_members(
