@@ -301,20 +301,11 @@ def prune(
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Snapshot]:
-    """Delete snapshots that are not pinned, nor partly out of reach, the oldest first.
+    """Delete snapshots that are not pinned, nor partly out of reach, the oldest first; return them.
 
-    With ``older_than`` or ``max_bytes``, these say which go, and ``keep`` protects the newest from
-    that. With ``keep`` alone, all but the newest go.
-
-    Args:
-        keep: How many of the newest stay in any case; pinned ones are not counted.
-        older_than: Those above this age go.
-        max_bytes: As many go that the others occupy no more than this, spares not counted.
-        dry_run: Whether only to tell which would go.
-        reporter: Who hears about progress.
-
-    Returns:
-        The snapshots that are gone, or would be.
+    Those above the age ``older_than`` go, or as many that the others occupy no more than
+    ``max_bytes``, spares not counted; ``keep`` protects the newest from that, pinned ones not
+    counted. With ``keep`` alone, all but the newest go. A dry run only tells which would.
 
     Raises:
         ConfigurationError: No limit is given.
