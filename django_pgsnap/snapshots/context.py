@@ -17,6 +17,7 @@ from ..errors import DatabaseMissingError, ObstacleError
 from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
 from ..postgres.backends import BackendTerminator
 from ..postgres.inspection import measure_databases
+from ..postgres.properties import Properties, apply_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
 from ..postgres.targets import (
@@ -106,6 +107,14 @@ class ServerContext:
         return BackendTerminator(
             self.watcher, databases, wait_s=self.wait_s, force=force, reporter=self.reporter
         )
+
+    def set_up(
+        self, database: str, wanted: Properties, present: Properties, *, final_name: str
+    ) -> None:
+        """Set a database up as it is wanted, and report what our role may not set."""
+        watcher = self.watcher
+        for each in apply_properties(watcher, wanted, present, database, final_name=final_name):
+            self.reporter.warn(each.description)
 
     def live(self, target: Target) -> AnyDatabase:
         """Return a live database's catalog row, or refuse where it does not exist."""

@@ -20,12 +20,7 @@ from ..postgres.inspection import (
     measure_databases,
     read_counters,
 )
-from ..postgres.properties import (
-    Properties,
-    apply_properties,
-    are_settings_committed,
-    read_properties,
-)
+from ..postgres.properties import Properties, are_settings_committed, read_properties
 from ..postgres.server import Server
 from ..postgres.session import start_in_thread
 from ..postgres.targets import Target, aliases_sharing_database, group_by_server
@@ -139,11 +134,7 @@ class Replacement:
         for each in self._incoming:
             wanted, present = self._properties[each.target.name]
             name, final_name = each.database.name, each.target.name
-            watcher = self.context.watcher
-            for shortfall in apply_properties(
-                watcher, wanted, present, name, final_name=final_name
-            ):
-                self.context.reporter.warn(shortfall.description)
+            self.context.set_up(name, wanted, present, final_name=final_name)
 
     def perform(self, *, first: bool) -> None:
         """Swap. Only the first looks before: later, what was live elsewhere is live no more."""

@@ -44,7 +44,7 @@ def restore(
     reporter: Reporter | None = None,
     last_look: Callable[[], None] | None = None,
 ) -> Snapshot:
-    """Bring the live databases back to a snapshot.
+    """Bring the live databases back to a snapshot, and return that.
 
     1. A spare is found, or a clone of the copy made. If it stops here, the next operation drops
        an unfinished clone.
@@ -63,9 +63,6 @@ def restore(
         reporter: Who hears about progress and warnings.
         last_look: Called when nobody is left on the live databases, right before the swap, and
             again if somebody came in between. It may read them through Django.
-
-    Returns:
-        The snapshot that was restored.
 
     Raises:
         SnapshotNotFoundError: There is none of that name.

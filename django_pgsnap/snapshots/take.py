@@ -44,7 +44,7 @@ from ..postgres.inspection import (
     measure_databases,
     read_contents,
 )
-from ..postgres.properties import Properties, apply_properties, read_properties
+from ..postgres.properties import Properties, read_properties
 from ..postgres.server import Server
 from ..postgres.session import Query, Session, start_in_thread
 from ..postgres.targets import Target, group_by_server
@@ -98,7 +98,7 @@ def take(
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> Snapshot:
-    """Take a snapshot of the live databases.
+    """Take a snapshot of the live databases, and return it.
 
     1. Sessions that idle on the live databases are ended, those that work waited for.
     2. The databases are cloned, under names that say "unfinished". If it stops here, the next
@@ -119,9 +119,6 @@ def take(
             setting ``WAIT_S``.
         force: Whether to end busy sessions too.
         reporter: Who hears about progress and warnings.
-
-    Returns:
-        The new snapshot.
 
     Raises:
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
@@ -194,7 +191,9 @@ def _take(
     copied = copy_databases(jobs, reporter)
     try:
         for part in parts:
-            _set_up(part)
+            name, final_name = part.job.clone.name, copy_name(part.identity)
+            (present,) = read_properties(part.context.watcher, name)
+            part.context.set_up(name, part.properties, present, final_name=final_name)
         records = build_records(parts, copied, request, code.result(), taken_at)
         _publish(list(zip(parts, records, strict=True)), replaced)
     except BaseException:
@@ -209,14 +208,6 @@ def _take(
     made = [copy for copy in copies if copy.record.set_id == records[0].set_id]
     (snapshot,) = group_members(Snapshot, made)
     return now, snapshot
-
-
-def _set_up(part: TakePart) -> None:
-    watcher, name = part.context.watcher, part.job.clone.name
-    (present,) = read_properties(watcher, name)
-    final_name = copy_name(part.identity)
-    for each in apply_properties(watcher, part.properties, present, name, final_name=final_name):
-        part.context.reporter.warn(each.description)
 
 
 def _check(context: ServerContext) -> None:
