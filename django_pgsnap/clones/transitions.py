@@ -337,8 +337,11 @@ def run_together(
         statements.send()
         while not statements.are_settled(within_s=every_s):
             every_s = meanwhile() or every_s
-    finally:
         statements.cancel_the_rest()
+    except BaseException:
+        # Ctrl-C may come while the rest is cancelled, too.
+        statements.cancel_the_rest()
+        raise
     return statements.outcomes()
 
 
