@@ -10,27 +10,13 @@ from datetime import datetime
 import django
 import psycopg
 
+from ..clones import names, transitions
 from ..clones.catalog import load_catalog
 from ..clones.copying import CopyResult, copy_databases, list_terminators
-from ..clones.names import (
-    copy_name,
-    first_free_name,
-    new_identity,
-    to_drop_name,
-    unfinished_name,
-    validate_name,
-)
 from ..clones.records import CopyRecord, Strategy, validate_note
 from ..clones.spares import cancel_spare
 from ..clones.strategy import CopyRates, check_strategy, choose_strategy
-from ..clones.transitions import (
-    Clone,
-    CopyJob,
-    drop_database,
-    join_statements,
-    publish_copy,
-    unpublish,
-)
+from ..clones.transitions import Clone, CopyJob, join_statements, publish_copy, unpublish
 from ..errors import ServerUnavailableError, SnapshotExistsError
 from ..git import Checkout, read_checkout
 from ..messages import message
@@ -124,7 +110,7 @@ def take(
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
     about = choose_targets(databases)
-    name = None if name is None else validate_name(name)
+    name = None if name is None else names.validate_name(name)
     validate_note(note)
     pre_take.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
     with open_operation(f"take {name or ''}", about, wait_s=wait_s, reporter=reporter) as contexts:
@@ -135,7 +121,7 @@ def take(
             now,
             current=snapshot.members if spare else (),
             drops={
-                server: [to_drop_name(member.record.identity) for member in members]
+                server: [names.to_drop_name(member.record.identity) for member in members]
                 for server, members in group_by_server(replaced).items()
             },
             is_fresh=True,
@@ -151,7 +137,7 @@ def _settle_name(
     """Return the name to use, and the members of the snapshot that has it now."""
     members = [member for context in contexts for member in context.project_copies()]
     if name is None:
-        return first_free_name(member.record.name for member in members), []
+        return names.first_free_name(member.record.name for member in members), []
     existing = [each for each in group_copies(contexts, members) if each.name == name]
     if existing and not replace:
         raise SnapshotExistsError(
@@ -191,7 +177,7 @@ def _take(
     copied = copy_databases(jobs, reporter)
     try:
         for part in parts:
-            name, final_name = part.job.clone.name, copy_name(part.identity)
+            name, final_name = part.job.clone.name, names.copy_name(part.identity)
             (present,) = read_properties(part.context.watcher, name)
             part.context.set_up(name, part.properties, present, final_name=final_name)
         records = build_records(parts, copied, request, code.result(), taken_at)
@@ -200,7 +186,7 @@ def _take(
         for part in parts:
             # Where even that fails, the next operation takes it for the leftover that it is.
             with suppress(psycopg.Error):
-                part.job.session.execute(drop_database(part.job.clone.name))
+                part.job.session.execute(transitions.drop_database(part.job.clone.name))
         raise
     report_terminated(list_terminators(jobs), reporter)
     now = [context.reloaded() for context in contexts]
@@ -262,7 +248,7 @@ def _take_back(made: Sequence[tuple[TakePart, CopyRecord]]) -> None:
     for server, record in published:
         with suppress(*lost), server.session("take back") as session:
             session.execute(unpublish(record))
-            session.execute(drop_database(to_drop_name(record.identity)))
+            session.execute(transitions.drop_database(names.to_drop_name(record.identity)))
 
 
 def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
@@ -281,13 +267,13 @@ def _plan_parts(context: ServerContext, request: TakeRequest) -> Iterator[TakePa
         rates = CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
     sizes = measure_databases(context.watcher, context.sources)
     for target in context.targets:
-        identity = new_identity()
+        identity = names.new_identity()
         size = sizes.get(target.name)
         (present,) = read_properties(context.watcher, target.name)
         contents = _inspect(context, target)
         clone = Clone(
             source=target.name,
-            name=unfinished_name(identity),
+            name=names.unfinished_name(identity),
             owner=present.owner,
             strategy=request.strategy
             or choose_strategy(context.watcher, size, rates, relations=contents.relations),
@@ -355,7 +341,7 @@ def build_records(
     taken_at: datetime,
 ) -> list[CopyRecord]:
     """Return what each copy shall know of itself."""
-    set_id = new_identity()
+    set_id = names.new_identity()
     return [
         CopyRecord(
             identity=part.identity,
