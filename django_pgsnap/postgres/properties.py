@@ -120,23 +120,6 @@ _PROPERTIES: Final = sql.SQL(
 ).format(_DIGEST)
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnappliedProperty:
-    """A property that could not be put on: the statement that would, and why it failed."""
-
-    statement: str
-    cause: str
-
-    @property
-    def description(self) -> Message:
-        """What was not carried over, and why."""
-        return message(
-            "Not carried over: {statement} ({cause}). A superuser can run it afterwards.",
-            statement=self.statement,
-            cause=self.cause,
-        )
-
-
 def apply_properties(
     session: Session,
     wanted: Properties,
@@ -144,14 +127,14 @@ def apply_properties(
     database: str,
     *,
     final_name: str | None = None,
-) -> list[UnappliedProperty]:
+) -> list[Message]:
     """Make owner, privileges, settings and labels of a closed database those that are wanted.
 
     Connection limit, template flag and comment are left alone: they say what stage a copy is at,
     and change in the transaction that opens it. Returned is what our role may not set, for a
     superuser who comes to read of it when the database has its final name.
     """
-    unapplied: list[UnappliedProperty] = []
+    unapplied: list[Message] = []
     final_name = final_name or database
     if present.owner != wanted.owner:
         change_owner = sql.SQL("ALTER DATABASE {} OWNER TO {}")
@@ -177,7 +160,7 @@ def mask_setting(name: str, value: str) -> str:
 
 def _run_each(
     session: Session, statements: Iterable[Query], told: Iterable[Query]
-) -> list[UnappliedProperty]:
+) -> list[Message]:
     unapplied = []
     for statement, in_words in zip(statements, told, strict=True):
         try:
@@ -187,7 +170,13 @@ def _run_each(
                 raise
             cause = error.diag.message_primary or str(error)
             shown = _CUSTOM_SETTING.sub(r"\1'…'", in_words.as_string(None))
-            unapplied.append(UnappliedProperty(statement=shown, cause=cause))
+            unapplied.append(
+                message(
+                    "Not carried over: {statement} ({cause}). A superuser can run it afterwards.",
+                    statement=shown,
+                    cause=cause,
+                )
+            )
     return unapplied
 
 

@@ -114,7 +114,7 @@ class ServerContext:
         """Set a database up as it is wanted, and report what our role may not set."""
         watcher = self.watcher
         for each in apply_properties(watcher, wanted, present, database, final_name=final_name):
-            self.reporter.warn(each.description)
+            self.reporter.warn(each)
 
     def live(self, target: Target) -> AnyDatabase:
         """Return a live database's catalog row, or refuse where it does not exist."""

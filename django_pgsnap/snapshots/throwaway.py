@@ -104,7 +104,7 @@ def _open(
     wanted, present = read_properties(context.watcher, member.database.name, unfinished)
     wanted = replace(wanted, owner=present.owner)
     for each in apply_properties(context.watcher, wanted, present, unfinished):
-        Reporter().note(each.description)
+        Reporter().note(each)
     opening = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1")
     statements = [publish_copy(unfinished, record), opening.format(sql.Identifier(name))]
     session.execute(join_statements(statements))
