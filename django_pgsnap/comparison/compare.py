@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from typing import Final
 
@@ -75,14 +76,15 @@ def compare_databases(alias: str, before: Side, after: Side, options: Options) -
     old_steps, new_steps = [set(read_migrations(side.session) or ()) for side in (before, after)]
     share_versions = old_types == new_types and not before.has_wrapped
     comparison = _Comparison(alias, before, after, options, share_versions=share_versions)
-    tables = tuple(comparison.run(olds, news))
+    groups = _groups(olds, news, after.schema)
+    tables = tuple(comparison.run(groups))
     return DatabaseDiff(
         schema=tuple(compare_schemas(alias, old_schema, new_schema)),
         applied=tuple(sorted(new_steps - old_steps)),
         missing=tuple(sorted(old_steps - new_steps)),
         tables=tables,
         notes=tuple(_notes(alias, after, news)),
-        known=comparison.known_names(olds, news),
+        known=frozenset[str]().union(*(group.names for group in groups)),
     )
 
 
@@ -117,14 +119,11 @@ class _Comparison:
         self._share_versions = share_versions
         self._all_blocks = 0
         self._read_blocks = 0
-        self._models = {
-            model._meta.db_table: model._meta.label  # noqa: SLF001  # Django's API of models
-            for model in apps.get_models(include_auto_created=True)
-        }
 
-    def run(self, olds: Tables, news: Tables) -> Iterator[TableDiff]:
+    def run(self, all_groups: Sequence[_Group]) -> Iterator[TableDiff]:
         """Yield the tables whose rows differ."""
-        groups = [group for group in _groups(olds, news) if self._is_wanted(group.root)]
+        wanted = self._options.models
+        groups = [group for group in all_groups if not wanted or wanted & group.names]
         sharing = [group for group in groups if self._share_versions and group.shares_versions]
         small = [pair for group in sharing for pair in group.pairs if is_small(*pair)]
         self._all_blocks = sum(group.blocks for group in groups)
@@ -139,28 +138,7 @@ class _Comparison:
             if found is not None:
                 yield found
 
-    def known_names(self, olds: Tables, news: Tables) -> frozenset[str]:
-        """Return what tables can be called in `Options.models`."""
-        roots = {table.root for side in (olds, news) for table in side.values()}
-        models = {self._model(root) for root in roots}
-        return frozenset(models | set(map(str.lower, models)) | set(map(self._name, roots)))
-
-    def _is_wanted(self, root: tuple[str, str]) -> bool:
-        wanted = self._options.models
-        # As Django, which finds models whatever the case of their labels.
-        names = (self._model(root), self._model(root).lower(), self._name(root))
-        return not wanted or not wanted.isdisjoint(names)
-
-    def _name(self, root: tuple[str, str]) -> str:
-        schema, name = root
-        return name if schema == self._after.schema else f"{schema}.{name}"
-
-    def _model(self, root: tuple[str, str]) -> str:
-        schema, name = root
-        return self._models.get(name, "") if schema == self._after.schema else ""
-
     def _by_versions(self, group: _Group, pairs: Sequence[tuple[Table, Table]]) -> TableDiff | None:
-        shape = Shape.of(group.olds, group.news)
         olds: Places = {}
         news: Places = {}
         most = _MOST_VERSIONS
@@ -172,8 +150,8 @@ class _Comparison:
             except TooManyError:
                 return self._by_contents(group)
             most -= len(olds[old]) + len(news[new])
-        changes = self._read_versions(shape, olds, news)
-        return self._counted(group, shape, changes, "row versions")
+        changes = self._read_versions(group.shape, olds, news)
+        return self._counted(group, changes, "row versions")
 
     def _read_versions(self, shape: Shape, olds: Places, news: Places) -> Iterator[Pair]:
         """Yield the rows at some places, of which few are held at a time: they may be long."""
@@ -194,22 +172,19 @@ class _Comparison:
 
     def _by_contents(self, group: _Group) -> TableDiff | None:
         if group.blocks > SMALL_BLOCKS:
-            name = self._name(group.root)
-            self._options.reporter.wait(message("Comparing the contents of {name!r}", name=name))
-        shape = Shape.of(group.olds, group.news)
-        if group.olds and group.news and have_same_contents(self._before, self._after, shape):
+            what = message("Comparing the contents of {name!r}", name=group.table)
+            self._options.reporter.wait(what)
+        both = self._before, self._after, group.shape
+        if group.olds and group.news and have_same_contents(*both):
             return None
-        pairs = compare_contents(self._before, self._after, shape)
-        return self._counted(group, shape, pairs, "contents")
+        return self._counted(group, compare_contents(*both), "contents")
 
-    def _counted(
-        self, group: _Group, shape: Shape, pairs: Iterable[Pair], method: Method
-    ) -> TableDiff | None:
+    def _counted(self, group: _Group, pairs: Iterable[Pair], method: Method) -> TableDiff | None:
         kinds: Counter[ChangeKind] = Counter()
         changed_columns: Counter[str] = Counter()
         rows: list[RowChange] = []
         for key, old, new in pairs:
-            change = self._change(group, shape, key, old, new)
+            change = self._change(group, key, old, new)
             kinds[change.kind] += 1
             if change.kind == "changed":
                 changed_columns.update(change.columns.keys())
@@ -220,8 +195,8 @@ class _Comparison:
             return None
         return TableDiff(
             alias=self._alias,
-            table=self._name(group.root),
-            model=self._model(group.root),
+            table=group.table,
+            model=group.model,
             added=kinds["added"],
             removed=kinds["removed"],
             changed=kinds["changed"],
@@ -231,16 +206,17 @@ class _Comparison:
         )
 
     def _change(
-        self, group: _Group, shape: Shape, key: Values, old: Values | None, new: Values | None
+        self, group: _Group, key: Values, old: Values | None, new: Values | None
     ) -> RowChange:
+        shape = group.shape
         nothing: Values = (None,) * len(shape.columns)
         kind: ChangeKind = "added" if old is None else "removed" if new is None else "changed"
         keys = zip(shape.key, key, strict=True)
         both = zip(shape.columns, old or nothing, new or nothing, strict=True)
         return RowChange(
             alias=self._alias,
-            table=self._name(group.root),
-            model=self._model(group.root),
+            table=group.table,
+            model=group.model,
             kind=kind,
             key={name: self._shown(name, value) for name, value in keys},
             columns={
@@ -259,9 +235,20 @@ class _Comparison:
 class _Group:
     """A table, or one with its partitions, on both sides."""
 
-    root: tuple[str, str]
+    table: str
+    model: str
     olds: tuple[Table, ...]
     news: tuple[Table, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What it can be called in `Options.models`: as in Django, whatever the model's case."""
+        return frozenset({self.model, self.model.lower(), self.table})
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What is read of it on both sides."""
+        return Shape.of(self.olds, self.news)
 
     @property
     def blocks(self) -> int:
@@ -280,15 +267,20 @@ class _Group:
         return olds == news and None not in olds
 
 
-def _groups(olds: Tables, news: Tables) -> list[_Group]:
+def _groups(olds: Tables, news: Tables, usual_schema: str) -> list[_Group]:
+    models = {
+        model._meta.db_table: model._meta.label  # noqa: SLF001  # Django's API of models
+        for model in apps.get_models(include_auto_created=True)
+    }
     roots = {table.root for side in (olds, news) for table in side.values()}
     return [
         _Group(
-            root=root,
-            olds=tuple(table for table in olds.values() if table.root == root),
-            news=tuple(table for table in news.values() if table.root == root),
+            table=name if schema == usual_schema else f"{schema}.{name}",
+            model=models.get(name, "") if schema == usual_schema else "",
+            olds=tuple(table for table in olds.values() if table.root == (schema, name)),
+            news=tuple(table for table in news.values() if table.root == (schema, name)),
         )
-        for root in sorted(roots)
+        for schema, name in sorted(roots)
     ]
 
 
