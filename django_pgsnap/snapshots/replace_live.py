@@ -236,14 +236,7 @@ def replace_live(
 
     Returned is what Django will meet behind which aliases, and what nobody needs any more.
     """
-    replaced = [
-        DatabaseReplaced(
-            alias=alias, name=each.target.name, oid=each.database.oid, snapshot=snapshot
-        )
-        for each in incoming
-        for alias in aliases_sharing_database([each.target.alias])
-    ]
-    announce_restore(replaced)
+    replaced = _announce(incoming, snapshot)
     groups = list(group_by_server(incoming).values())
     contexts = [group[0].context for group in groups]
     there = [each for each in incoming if each.target.name in each.context.catalog.databases]
@@ -268,6 +261,20 @@ def replace_live(
         for replacement in work
         for server in [replacement.context.server]
     }
+
+
+def _announce(
+    incoming: Sequence[IncomingDatabase], snapshot: Snapshot | None
+) -> list[DatabaseReplaced]:
+    replaced = [
+        DatabaseReplaced(
+            alias=alias, name=each.target.name, oid=each.database.oid, snapshot=snapshot
+        )
+        for each in incoming
+        for alias in aliases_sharing_database([each.target.alias])
+    ]
+    announce_restore(replaced)
+    return replaced
 
 
 def _perform_all(work: Sequence[Replacement]) -> None:
