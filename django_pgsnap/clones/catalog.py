@@ -44,7 +44,7 @@ class Database(Generic[RecordT_co]):
     # our role one.
     trusted: bool
     is_shut: bool  # whether no client may connect: neither allowed nor any slot left
-    is_valid: bool  # false after a ``DROP DATABASE`` that was interrupted
+    is_valid: bool  # False after a ``DROP DATABASE`` that was interrupted
     record: RecordT_co
 
 

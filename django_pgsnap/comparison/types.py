@@ -12,43 +12,33 @@ Method = Literal["row versions", "contents"]
 
 @dataclass(frozen=True, kw_only=True)
 class RowChange:
-    """One row that was added, removed or changed.
-
-    Attributes:
-        key: Its primary key, as text by column; the whole row where the table has none.
-        columns: Old and new value by column, as text: None is NULL. Of a changed row only those
-            columns that differ; of an added or removed row all of them, with None on the side
-            where it does not exist.
-    """
+    """One row that was added, removed or changed."""
 
     alias: str
     table: str
     model: str
     kind: ChangeKind
+    # Its primary key, as text by column; the whole row where the table has none.
     key: Mapping[str, str | None]
+    # Old and new value by column, as text: None is NULL. Of a changed row only those columns that
+    # differ; of an added or removed row all of them, with None on the side where it does not exist.
     columns: Mapping[str, tuple[str | None, str | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableDiff:
-    """What happened to the rows of one table.
-
-    Attributes:
-        table: Its name, with the schema where that is not the first of the search path.
-        model: Label of the model that it belongs to (``contracts.Signer``), empty for none.
-        changed_columns: How many of the changed rows differ in a column, by its name.
-        rows: The first of the row changes, as many as were asked for.
-        method: How it was compared: by the versions of rows, which clones share, or by contents.
-    """
+    """What happened to the rows of one table."""
 
     alias: str
-    table: str
-    model: str
+    table: str  # its name, with the schema where that is not the first of the search path
+    model: str  # label of the model that it belongs to (``contracts.Signer``), empty for none
     added: int
     removed: int
     changed: int
+    # How many of the changed rows differ in a column, by its name.
     changed_columns: Mapping[str, int]
-    rows: tuple[RowChange, ...]
+    rows: tuple[RowChange, ...]  # the first of the row changes, as many as were asked for
+    # How it was compared: by the versions of rows, which clones share, or by contents.
     method: Method
 
     @property
@@ -59,18 +49,14 @@ class TableDiff:
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaChange:
-    """One object of the schema that was added, removed or changed.
-
-    Attributes:
-        kind: ``table``, ``column``, ``index``, ``constraint``, ``view``, ``function``,
-            ``trigger``, ``sequence``, ``type`` or ``extension``.
-        before: How it was defined; None where it was not there.
-    """
+    """One object of the schema that was added, removed or changed."""
 
     alias: str
+    # ``table``, ``column``, ``index``, ``constraint``, ``view``, ``function``, ``trigger``,
+    # ``sequence``, ``type`` or ``extension``.
     kind: str
     name: str
-    before: str | None
+    before: str | None  # how it was defined; None where it was not there
     after: str | None
 
     @property
@@ -81,24 +67,17 @@ class SchemaChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Diff:
-    """What changed from one state to another.
+    """What changed from one state to another."""
 
-    Attributes:
-        before: What the older state is called: a snapshot's name, ``undo`` or ``live``.
-        after: What the newer state is called.
-        migrations_applied: Migrations (app, name) that only the newer state has.
-        migrations_missing: Migrations (app, name) that only the older state has.
-        tables: The tables whose rows differ, by alias and name.
-        notes: What could not be compared, and why, in sentences.
-    """
-
-    before: str
-    after: str
+    before: str  # what the older state is called: a snapshot's name, ``undo`` or ``live``
+    after: str  # what the newer state is called
     schema: tuple[SchemaChange, ...]
+    # Migrations (app, name) that only the newer state has.
     migrations_applied: tuple[tuple[str, str], ...]
+    # Migrations (app, name) that only the older state has.
     migrations_missing: tuple[tuple[str, str], ...]
-    tables: tuple[TableDiff, ...]
-    notes: tuple[str, ...] = ()
+    tables: tuple[TableDiff, ...]  # the tables whose rows differ, by alias and name
+    notes: tuple[str, ...] = ()  # what could not be compared, and why, in sentences
 
     @property
     def is_empty(self) -> bool:

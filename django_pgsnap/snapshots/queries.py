@@ -253,24 +253,19 @@ def _check_one_owner(same_name: Sequence[Snapshot]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """What there is.
+    """What there is."""
 
-    Attributes:
-        snapshots: Newest first.
-        undos: What restores replaced, newest first; usually one or none.
-        occupied_bytes: What all of them occupy together, as far as the file system does not share
-            blocks between them.
-        not_counted: Of databases that look like snapshots of these live ones and belong to a role
-            that does not count: why, and how to adopt them.
-        beside: What else there is: templates and clones for commands; test databases where one
-            has asked for an overview, and not at the end of an operation.
-    """
-
-    snapshots: tuple[Snapshot, ...]
-    undos: tuple[Undo, ...]
+    snapshots: tuple[Snapshot, ...]  # newest first
+    undos: tuple[Undo, ...]  # what restores replaced, newest first; usually one or none
+    # What all of them occupy together, as far as the file system does not share blocks between
+    # them.
     occupied_bytes: int
     underway: tuple[RunningOperation, ...] = ()
+    # Of databases that look like snapshots of these live ones and belong to a role that does not
+    # count: why, and how to adopt them.
     not_counted: tuple[str, ...] = ()
+    # What else there is: templates and clones for commands; test databases where one has asked for
+    # an overview, and not at the end of an operation.
     beside: tuple[ManagedDatabase, ...] = ()
 
 

@@ -20,22 +20,16 @@ from .undo_history import newest_of
 
 @dataclass(frozen=True, kw_only=True)
 class LiveState:
-    """What a live database is.
-
-    Attributes:
-        size_bytes: None where it is missing, or our role may not know.
-        based_on: The snapshot that it was restored from; empty for none, or for unknown.
-        since: When a restore or an undo put it in place; None where none did.
-        rows_written: How many rows the server counted since; None where it does not know. Those of
-            sessions that are still open come up to some seconds later.
-    """
+    """What a live database is."""
 
     alias: str
     database: str
-    size_bytes: int | None
-    based_on: str = ""
-    since: datetime | None = None
+    size_bytes: int | None  # None where it is missing, or our role may not know
+    based_on: str = ""  # the snapshot that it was restored from; empty for none, or for unknown
+    since: datetime | None = None  # when a restore or an undo put it in place; None where none did
     by_undo: bool = False
+    # How many rows the server counted since; None where it does not know. Those of sessions that
+    # are still open come up to some seconds later.
     rows_written: int | None = None
 
 

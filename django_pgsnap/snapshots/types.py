@@ -21,14 +21,10 @@ SpareState = Literal["ready", "building", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Member(Generic[RecordT_co]):
-    """One database's part of a snapshot or of an undo.
-
-    Attributes:
-        database: The shut database that holds it.
-    """
+    """One database's part of a snapshot or of an undo."""
 
     alias: str
-    database: Database[RecordT_co] = field(repr=False)
+    database: Database[RecordT_co] = field(repr=False)  # the shut database that holds it
     server: Server = field(repr=False)
     spare: SpareState = "none"
 
