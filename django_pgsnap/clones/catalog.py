@@ -77,17 +77,14 @@ def load_catalog(session: Session) -> Catalog:
 
 
 class Catalog:
-    """The databases of a server at one moment, and what they are to us.
-
-    Attributes:
-        spares: Those that can be used, by the identity of the copy that each is a clone of.
-    """
+    """The databases of a server at one moment, and what they are to us."""
 
     def __init__(self, databases: Iterable[AnyDatabase]) -> None:
         self.databases: Mapping[str, AnyDatabase] = {each.name: each for each in databases}
         self._names = {
             name: parsed for name in self.databases if (parsed := parse_database_name(name))
         }
+        # Those that can be used, by the identity of the copy that each is a clone of.
         self.spares: Mapping[str, AnyDatabase] = {
             identity: spare
             for name, (kind, identity) in self._names.items()

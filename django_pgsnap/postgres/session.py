@@ -113,19 +113,12 @@ class ServerIdentity(NamedTuple):
 
 
 class Session:
-    """One connection, in autocommit, used by one thread at a time.
-
-    Attributes:
-        server_address: The IP address that the server was met at by its own account; empty by a
-            socket.
-        schemas: The search path of the database, as the role has it.
-        foreign_owner: The database's owner, quoted, if that is neither a superuser nor our role.
-    """
+    """One connection, in autocommit, used by one thread at a time."""
 
     identity: ServerIdentity
-    server_address: str
-    schemas: Sequence[str]
-    foreign_owner: str | None
+    server_address: str  # where the server was met by its own account; empty by a socket
+    schemas: Sequence[str]  # the search path of the database, as the role has it
+    foreign_owner: str | None  # the database's, quoted, if neither a superuser nor our role
     _is_another_role: bool
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:

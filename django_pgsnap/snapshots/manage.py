@@ -72,21 +72,13 @@ def _renamed(record: UndoRecord, old: str, new: str) -> UndoRecord:
 
 
 def pin(name: str, *, pinned: bool = True) -> Snapshot:
-    """Keep a snapshot from being pruned, or allow it again.
-
-    Raises:
-        SnapshotNotFoundError: There is no snapshot of that name.
-    """
+    """Keep a snapshot from being pruned, or allow it again."""
     with _found(f"pin {name}", name) as (contexts, snapshot):
         return _rewritten(contexts, snapshot, lambda record: replace(record, pinned=pinned))
 
 
 def annotate(name: str, note: str) -> Snapshot:
-    """Change a snapshot's note.
-
-    Raises:
-        SnapshotNotFoundError: There is no snapshot of that name.
-    """
+    """Change a snapshot's note."""
     validate_note(note)
     with _found(f"note {name}", name) as (contexts, snapshot):
         return _rewritten(contexts, snapshot, lambda record: replace(record, note=note))
@@ -99,10 +91,6 @@ def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None
     2. One transaction per server makes the snapshots none any more. If it stops after this, the
        next operation drops what is left of them.
     3. Their databases are dropped.
-
-    Raises:
-        SnapshotNotFoundError: There is none of one of the names.
-        SnapshotPinnedError: One is pinned.
     """
     with _operation(f"delete {' '.join(unwanted)}", reporter) as contexts:
         to_drop = [find_snapshot_in(contexts, name) for name in dict.fromkeys(unwanted)]

@@ -326,9 +326,5 @@ def list_snapshots(
 
 
 def get(name: str | None = None, *, databases: Sequence[str] | None = None) -> Snapshot:
-    """Return the snapshot of this name, or the newest one.
-
-    Raises:
-        SnapshotNotFoundError: There is none of that name.
-    """
+    """Return the snapshot of this name, or the newest one."""
     return choose_snapshot(list_snapshots(databases=databases), name)
