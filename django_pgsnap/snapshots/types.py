@@ -16,6 +16,7 @@ from ..postgres.inspection import Migrations
 from ..postgres.server import Server
 
 RecordT_co = TypeVar("RecordT_co", bound=Record, covariant=True)
+Value = TypeVar("Value")
 SpareState = Literal["ready", "building", "none"]
 
 
@@ -43,18 +44,29 @@ MemberT = TypeVar("MemberT", bound=AnyMember)
 Completeness = Literal["complete", "partly outside", "part lost"]
 
 
+class _Shared(Generic[Value]):
+    """A fact that all members of a set share; it is read from the first one's record."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, whole: _Set[Any], owner: type) -> Value:
+        value: Value = getattr(whole.members[0].record, self._name)
+        return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Set(Generic[RecordT_co]):
-    """Members that were made together; what they share is read from the first."""
+    """Members that were made together."""
 
     members: tuple[Member[RecordT_co], ...]
     # Parts that are there, of databases that are not asked about.
     outside: tuple[Member[RecordT_co], ...] = ()
     unreachable: Parts = ()  # parts on servers that are not asked
 
-    @property
-    def _record(self) -> RecordT_co:
-        return self.members[0].record
+    name = _Shared[str]()  # the snapshot's
+    set_id = _Shared[str]()  # what no other set has
+    taken_at = _Shared[datetime]()  # in UTC
 
     @property
     def completeness(self) -> Completeness:
@@ -62,28 +74,13 @@ class _Set(Generic[RecordT_co]):
         if self.is_complete:
             return "complete"
         found = len(self.members) + len(self.outside) + len(self.unreachable)
-        return "partly outside" if found == self._record.members else "part lost"
+        return "partly outside" if found == self.members[0].record.members else "part lost"
 
     @property
     def elsewhere(self) -> Parts:
         """Where the parts are that are not among the members."""
         seen = (Part(each.record.alias, each.record.source) for each in self.outside)
         return (*seen, *self.unreachable)
-
-    @property
-    def name(self) -> str:
-        """The snapshot's name."""
-        return self._record.name
-
-    @property
-    def set_id(self) -> str:
-        """What all members share, and no other set has."""
-        return self._record.set_id
-
-    @property
-    def taken_at(self) -> datetime:
-        """When, in UTC."""
-        return self._record.taken_at
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -98,42 +95,23 @@ class _Set(Generic[RecordT_co]):
     @property
     def is_complete(self) -> bool:
         """Whether all its members are there."""
-        return len(self.members) == self._record.members
+        return len(self.members) == self.members[0].record.members
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot(_Set[CopyRecord]):
     """A named, immutable set of copies, one per database, taken at one moment."""
 
-    @property
-    def note(self) -> str:
-        """The user's own words."""
-        return self._record.note
-
-    @property
-    def pinned(self) -> bool:
-        """Whether pruning leaves it."""
-        return self._record.pinned
+    note = _Shared[str]()
+    pinned = _Shared[bool]()  # whether pruning leaves it
+    git_branch = _Shared[str]()  # of the project's code at that time, or empty
+    git_commit = _Shared[str]()
+    git_dirty = _Shared[bool]()  # whether that code had uncommitted changes
 
     @property
     def seconds(self) -> float:
         """How long copying took."""
         return max(member.record.seconds for member in self.members)
-
-    @property
-    def git_branch(self) -> str:
-        """Branch of the project's code at that time, or empty."""
-        return self._record.git_branch
-
-    @property
-    def git_commit(self) -> str:
-        """Commit of the project's code at that time, or empty."""
-        return self._record.git_commit
-
-    @property
-    def git_dirty(self) -> bool:
-        """Whether that code had uncommitted changes."""
-        return self._record.git_dirty
 
     @property
     def migrations(self) -> Migrations | None:
@@ -155,15 +133,8 @@ class Snapshot(_Set[CopyRecord]):
 class Undo(_Set[UndoRecord]):
     """A state that a restore or an undo replaced; ``name`` is the snapshot it was about."""
 
-    @property
-    def by_undo(self) -> bool:
-        """Whether an undo replaced it rather than a restore."""
-        return self._record.by_undo
-
-    @property
-    def based_on(self) -> str:
-        """The snapshot that it was restored from, or empty."""
-        return self._record.based_on
+    by_undo = _Shared[bool]()  # whether an undo replaced it rather than a restore
+    based_on = _Shared[str]()  # the snapshot that it was restored from, or empty
 
     @property
     def is_unwritten(self) -> bool:
