@@ -23,6 +23,7 @@ _Row = tuple[str | None, ...]
 _Key = tuple[str, ...]
 
 _KINDS: Final = ("added", "removed", "changed")
+_MOST_EXAMPLES: Final = 5
 _TABLES: Final = """
 SELECT c.oid::pg_catalog.regclass::pg_catalog.text, c.relname, n.nspname,
   (SELECT pg_catalog.array_agg(ARRAY[a.attname::pg_catalog.text,
@@ -50,10 +51,11 @@ class _Table:
     rows: Mapping[_Key, _Row]
 
 
-@dataclass
-class _Changes:
-    """What happened to one table."""
+_NO_TABLE: Final = _Table(columns=(), rows={})
 
+
+@dataclass
+class _TableChanges:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
     columns: set[str] = field(default_factory=set)
     examples: list[str] = field(default_factory=list)
@@ -76,7 +78,7 @@ class DatabaseChangesMixin(TestCase):
         """
         before = _read_tables(using)
         yield
-        problems = list(_differences(expected, _compare(before, _read_tables(using))))
+        problems = list(_differences(expected, before, _read_tables(using)))
         if problems:
             raise self.failureException("\n".join(["The database changed otherwise:", *problems]))
 
@@ -132,18 +134,8 @@ def _read_table(
     return _Table(columns=tuple(columns), rows=rows)
 
 
-def _compare(before: Mapping[str, _Table], after: Mapping[str, _Table]) -> dict[str, _Changes]:
-    nothing = _Table(columns=(), rows={})
-    found = {}
-    for name in sorted(before.keys() | after.keys()):
-        changes = _table_changes(before.get(name, nothing), after.get(name, nothing))
-        if any(changes.counts.values()):
-            found[name] = changes
-    return found
-
-
-def _table_changes(before: _Table, after: _Table) -> _Changes:
-    changes = _Changes()
+def _compare(before: _Table, after: _Table) -> _TableChanges:
+    changes = _TableChanges()
     columns = after.columns or before.columns
     for key in before.rows.keys() | after.rows.keys():
         old, new = before.rows.get(key), after.rows.get(key)
@@ -162,9 +154,12 @@ def _table_changes(before: _Table, after: _Table) -> _Changes:
     return changes
 
 
-def _differences(expected: Expected, found: Mapping[str, _Changes]) -> Iterator[str]:
-    for name in sorted(expected.keys() | found.keys()):
-        wanted, changes = expected.get(name, {}), found.get(name, _Changes())
+def _differences(
+    expected: Expected, before: Mapping[str, _Table], after: Mapping[str, _Table]
+) -> Iterator[str]:
+    for name in sorted({*expected, *before, *after}):
+        wanted = expected.get(name, {})
+        changes = _compare(before.get(name, _NO_TABLE), after.get(name, _NO_TABLE))
         wrong = [kind for kind in _KINDS if not _fits(kind, wanted.get(kind, 0), changes)]
         for kind in wrong:
             yield f"  {name}: {_told(kind, changes)}, expected {_wanted(kind, wanted.get(kind, 0))}"
@@ -175,16 +170,13 @@ def _differences(expected: Expected, found: Mapping[str, _Changes]) -> Iterator[
             yield f"  {name}: no such kind of change: {', '.join(sorted(unknown))}"
 
 
-_MOST_EXAMPLES: Final = 5
-
-
-def _fits(kind: str, wanted: int | Collection[str], changes: _Changes) -> bool:
+def _fits(kind: str, wanted: int | Collection[str], changes: _TableChanges) -> bool:
     if isinstance(wanted, int):
         return changes.counts[kind] == wanted
     return kind == "changed" and set(wanted) == changes.columns
 
 
-def _told(kind: str, changes: _Changes) -> str:
+def _told(kind: str, changes: _TableChanges) -> str:
     columns = f" in {', '.join(sorted(changes.columns))}" if kind == "changed" else ""
     return f"{changes.counts[kind]} {kind}{columns if changes.counts[kind] else ''}"
 

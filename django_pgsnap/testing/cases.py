@@ -36,7 +36,10 @@ class SnapshotTestCase(TransactionTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         """Put the snapshot into the test databases, or skip the class where there is none."""
-        start_from_snapshot(cls, cls.snapshot)
+        resetters = list_resetters(cls)
+        for _, resetter in resetters:
+            cls.addClassCleanup(resetter.use_class_baseline)
+        start_from_snapshot(strclass(cls), resetters, cls.snapshot)
         super().setUpClass()
 
 

@@ -82,7 +82,9 @@ class SnapshotCreation(WorkerCreation):
         if needed_no_migrating:
             action = "Using existing" if keepdb else "Creating"
             self._say(f"{action} test database", name, verbosity)
-            self._lead_to(name)
+            self.connection.close()
+            settings.DATABASES[self.connection.alias]["NAME"] = name
+            self.connection.settings_dict["NAME"] = name
             migrate_signals.tell_receivers(self.connection.alias, max(verbosity - 1, 0))
         if serialize:
             self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]
@@ -129,11 +131,6 @@ class SnapshotCreation(WorkerCreation):
             super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
             return
         give_up_database(self.connection, test_database_name, keep=False)
-
-    def _lead_to(self, name: str) -> None:
-        self.connection.close()
-        settings.DATABASES[self.connection.alias]["NAME"] = name
-        self.connection.settings_dict["NAME"] = name
 
     def _say(self, action: str, name: str, verbosity: int) -> None:
         if verbosity >= 1:

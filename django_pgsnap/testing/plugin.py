@@ -215,8 +215,8 @@ def _start(request: pytest.FixtureRequest) -> Exception | None:
 
     with request.config.stash[_BLOCKER].unblock():
         try:
-            snapshot = _snapshot_of(request.node)
-            start_from(snapshot, request.module.__name__, request.node.name)
+            who = f"{request.module.__name__}.{request.node.name}"
+            start_from(_snapshot_of(request.node), who)
         except (PgsnapError, SkipTest) as error:
             return error
     return None

@@ -52,10 +52,8 @@ def leave_class(cls: type) -> None:
         start_from_class_baselines("what comes next")
 
 
-def start_from(snapshot: str, module: str = "", test: str = "") -> None:
-    """Have the tests of a module, as this one, start from a development snapshot.
-
-    With an empty name they no longer start from any.
+def start_from(snapshot: str, who: str = "") -> None:
+    """Have a test, and those after it, start from a development snapshot; from none if empty.
 
     Raises:
         SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
@@ -67,18 +65,8 @@ def start_from(snapshot: str, module: str = "", test: str = "") -> None:
     _snapshot = ""
     start_from_class_baselines("what comes next")
     if snapshot:
-        start_from_snapshot(type(test, (_Test,), {"__module__": module}), snapshot)
+        start_from_snapshot(who, list_resetters(), snapshot)
         _snapshot = snapshot
-
-
-class _Test:
-    """Stands for the test that needs a snapshot, as a class of Django's would."""
-
-    databases = "__all__"
-
-    @classmethod
-    def addClassCleanup(cls, *_: object) -> None:  # noqa: N802  # unittest's name
-        """Leave the snapshot to `start_from`."""
 
 
 def _set_up_fixtures(cls: Any) -> None:

@@ -6,9 +6,7 @@ template, as long as the snapshot is the same and nothing changes that migrating
 
 from __future__ import annotations
 
-from typing import Any
 from unittest import SkipTest
-from unittest.util import strclass
 
 from django.core.management import call_command
 from django.db import connections
@@ -21,21 +19,22 @@ from ..errors import ConfigurationError, SnapshotNotFoundError
 from .databases import own_databases, recording, templates
 from .databases.facts import read_facts
 from .reset.baseline import Baseline
-from .reset.resetter import DatabaseResetter, explain_errors, list_resetters
+from .reset.resetter import DatabaseResetter, explain_errors
 
 
-def start_from_snapshot(cls: Any, snapshot: str) -> None:
-    """Have the tests of a class start from a development snapshot.
+def start_from_snapshot(
+    who: str, resetters: list[tuple[str, DatabaseResetter]], snapshot: str
+) -> None:
+    """Have a class or test start from a development snapshot.
 
     Raises:
         SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
         SnapshotNotFoundError: There is none, and it is on.
         ConfigurationError: The tests do not run on our test databases.
     """
-    resetters = list_resetters(cls)
     if not resetters:
         raise ConfigurationError(
-            f"{strclass(cls)} cannot start from the snapshot {snapshot!r}, since its databases "
+            f"{who} cannot start from the snapshot {snapshot!r}, since its databases "
             "were not made by django_pgsnap.",
             hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
         )
@@ -45,8 +44,7 @@ def start_from_snapshot(cls: Any, snapshot: str) -> None:
         raise error if test_config().require_snapshots else SkipTest(str(error))
     for alias, resetter in resetters:
         if (copy := copies[alias].get(snapshot)) is not None:
-            cls.addClassCleanup(resetter.use_class_baseline)
-            with explain_errors(strclass(cls), alias):
+            with explain_errors(who, alias):
                 known = resetter.named_baselines.get(copy.record.identity)
                 if known is not None:
                     resetter.start(known)

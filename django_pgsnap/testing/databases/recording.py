@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from weakref import ReferenceType
 
 from django.apps import apps
@@ -106,8 +106,10 @@ class Recording:
 def record(facts: Facts) -> Iterator[Callable[[], Recording]]:
     """Note what is used meanwhile, and give a function that returns all of it."""
     with observer.watch():
-        for field in _fields_without_migrations():
-            observer.noted["module"].add(type(field).__module__)
+        for model in list_unmigrated_models():
+            options = model._meta
+            parts = (*options.local_fields, *options.indexes, *options.constraints)
+            observer.noted["module"].update(type(part).__module__ for part in parts)
         # Migrations may import what connects more of them.
         listening = list(_list_receivers())
         yield lambda: Recording(uses=dict(_list_uses(facts, listening)), counters=facts.counters)
@@ -193,12 +195,6 @@ def _list_uses(facts: Facts, listening: list[_Listener]) -> Iterator[tuple[tuple
     }
     for kind, used in names.items():
         yield from (((kind, name), looks[kind](name)) for name in sorted(used))
-
-
-def _fields_without_migrations() -> Iterator[Any]:
-    for model in list_unmigrated_models():
-        options = model._meta
-        yield from (*options.local_fields, *options.indexes, *options.constraints)
 
 
 def _list_urlconfs(resolver: URLResolver) -> Iterator[str]:

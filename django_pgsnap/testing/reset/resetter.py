@@ -90,6 +90,7 @@ class DatabaseResetter:
         self.alias = own.alias
         self.name = own.name
         self._connections = TestDatabaseConnections(server, own.alias, own.name)
+        self.aliases = self._connections.aliases
         self._pool = ClonePool(server)
         self._origins: list[str] = []
         self.named_baselines: dict[str, Baseline] = {}
@@ -99,10 +100,6 @@ class DatabaseResetter:
         self.run_baseline = self._read_run_baseline(own)
         self.class_baseline = self.current = self.run_baseline
         self._close_connection()
-
-    @property
-    def aliases(self) -> list[str]:
-        return self._connections.aliases
 
     @property
     def session(self) -> Session:
@@ -271,7 +268,7 @@ class DatabaseResetter:
     def _swap(self, incoming: str) -> None:
         """Give the test database's name to a shut clone, whose lock we hold."""
         outgoing = replace_test_database(self.session, self.name, incoming, self._setup)
-        for alias in self._connections.aliases:
+        for alias in self.aliases:
             accept_silently(alias, self.name)
         if outgoing is not None:
             self._pool.drop_later(outgoing)
