@@ -14,14 +14,15 @@ from django.test import override_settings
 
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import facts
-from django_pgsnap.testing.databases.facts import Facts, read_facts
-from django_pgsnap.testing.databases.stable_values import (
+from django_pgsnap.testing.databases.facts import (
     UNKNOWN,
+    Facts,
     digest_value,
     locate_file,
     make_plain,
     name_file,
     project_root,
+    read_facts,
 )
 from tests.conftest import MakeRole, RunSql, SessionAs, SetAlias
 

@@ -16,10 +16,10 @@ from django.urls import base as urls
 
 from django_pgsnap.errors import ConfigurationError
 from django_pgsnap.testing.databases import recording as module
+from django_pgsnap.testing.databases.facts import name_file
 from django_pgsnap.testing.databases.file_reads import FileReads, digest_file, file_reads
 from django_pgsnap.testing.databases.observer import observer
 from django_pgsnap.testing.databases.recording import Recording, record, seal, unseal
-from django_pgsnap.testing.databases.stable_values import name_file
 from tests.suites.wanted import COUNTERS, RECORDING, wanted
 
 FACTS = wanted().facts

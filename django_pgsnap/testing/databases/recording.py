@@ -32,11 +32,20 @@ from django.utils.translation import to_locale, trans_real
 
 from ...conf import TEST_DATABASES
 from ...errors import ConfigurationError
-from .facts import Facts, SourceCounters, list_unmigrated_models
+from .facts import (
+    UNKNOWN,
+    Facts,
+    SourceCounters,
+    digest_result,
+    digest_value,
+    list_unmigrated_models,
+    locate_file,
+    make_plain,
+    name_file,
+)
 from .file_reads import digest_file, file_reads, is_own_file
 from .imports import ImportReader
 from .observer import observer
-from .stable_values import UNKNOWN, digest_result, digest_value, locate_file, make_plain, name_file
 
 # These have the names of test databases, which differ between processes, or are facts.
 _NOT_COMPARED: Final = frozenset({"DATABASES", "PGSNAP"})

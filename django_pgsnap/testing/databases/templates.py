@@ -34,9 +34,8 @@ from ...postgres.server import Server
 from ...postgres.session import Session
 from . import clones
 from .clones import make_shut_clone
-from .facts import Facts
+from .facts import Facts, project_root
 from .recording import Recording, seal, unseal
-from .stable_values import project_root
 
 _SHARE: Final = sql.SQL("SELECT pg_catalog.pg_try_advisory_lock_shared(%s)")
 _UNSHARE: Final = sql.SQL("SELECT pg_catalog.pg_advisory_unlock_shared(%s)")
