@@ -53,7 +53,8 @@ class SnapshotCreation(WorkerCreation):
         keepdb: bool = False,
     ) -> str:
         name = str(self._get_test_db_name())  # type: ignore[attr-defined]
-        with setup.claim_slot(self.connection, name, get_source(self.connection)) as slot:
+        source = get_source(self.connection)
+        with setup.claim_slot(self.connection, name, source, keep=keepdb) as slot:
             found = slot.find_present()
             if found is not None and found.comment is None:
                 if keepdb:
@@ -78,7 +79,7 @@ class SnapshotCreation(WorkerCreation):
                 elif verbosity >= level:
                     self.log(text)
 
-            needed_no_migrating = set_up_database(slot, migrate, tell, keep=keepdb)
+            needed_no_migrating = set_up_database(slot, migrate, tell)
         if needed_no_migrating:
             action = "Using existing" if keepdb else "Creating"
             self._say(f"{action} test database", name, verbosity)
@@ -104,8 +105,8 @@ class SnapshotCreation(WorkerCreation):
         self._say(
             "Using existing clone" if keepdb else "Cloning test database", original.name, verbosity
         )
-        with setup.claim_slot(self.connection, name, original.source) as slot:
-            setup.clone_for_worker(slot, original, keep=keepdb)
+        with setup.claim_slot(self.connection, name, original.source, keep=keepdb) as slot:
+            setup.clone_for_worker(slot, original)
 
     def destroy_test_db(
         self,

@@ -27,15 +27,22 @@ from .own_databases import OwnDatabase, is_own_template, release_name
 from .recording import record, unseal
 from .templates import Tell, Wanted
 
+# Creates and migrates a test database, or only migrates it if called with True, as it is there.
+Migrate = Callable[[bool], object]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TestDatabaseSlot:
-    """A test database whose name this run has claimed; the alias leads to *source* elsewhere."""
+    """A test database whose name this run has claimed; the alias leads to *source* elsewhere.
+
+    With *keep*, the database of an earlier run is used, and kept again.
+    """
 
     connection: BaseDatabaseWrapper
     server: Server
     name: str
     source: str
+    keep: bool
 
     @property
     def session(self) -> Session:
@@ -52,10 +59,14 @@ class TestDatabaseSlot:
         if self.find_present() is not None:
             clones.drop_test_database(self.session, self.name)
 
-    def describe(self, *, recording: str, kept: bool) -> TestDatabaseComment:
+    def describe(self, recording: str) -> TestDatabaseComment:
         """Return the comment for this test database when it is complete."""
         return TestDatabaseComment(
-            database=self.name, source=self.source, complete=True, kept=kept, recording=recording
+            database=self.name,
+            source=self.source,
+            complete=True,
+            kept=self.keep,
+            recording=recording if self.keep else "",
         )
 
     def register(self, template: str | None, *, rows_written: int = 0) -> None:
@@ -73,7 +84,7 @@ class TestDatabaseSlot:
 
 @contextmanager
 def claim_slot(
-    connection: BaseDatabaseWrapper, name: str, source: str
+    connection: BaseDatabaseWrapper, name: str, source: str, *, keep: bool
 ) -> Iterator[TestDatabaseSlot]:
     """Claim the name of a test database, then drop what killed runs left.
 
@@ -85,7 +96,9 @@ def claim_slot(
         session = own_databases.get_lock_session(server)
         own_databases.claim_name(session, name)
         clones.sweep_dead_runs(session, source)
-        yield TestDatabaseSlot(connection=connection, server=server, name=name, source=source)
+        yield TestDatabaseSlot(
+            connection=connection, server=server, name=name, source=source, keep=keep
+        )
 
 
 def get_source(connection: BaseDatabaseWrapper) -> str:
@@ -94,37 +107,29 @@ def get_source(connection: BaseDatabaseWrapper) -> str:
     return own.source if own else str(connection.settings_dict["NAME"])
 
 
-def set_up_database(
-    slot: TestDatabaseSlot, migrate: Callable[[bool], object], tell: Tell, *, keep: bool
-) -> bool:
-    """Fill a test database from its template, which is made if it is not there.
+def set_up_database(slot: TestDatabaseSlot, migrate: Migrate, tell: Tell) -> bool:
+    """Fill a test database from its template, and return whether that took no migrating.
 
-    Args:
-        slot: The test database; what an earlier run of ours left may still have its name.
-        migrate: Creates and migrates it, or only migrates it if called with True, as it is there.
-        tell: Hears why a template is used or not, what is waited for, and what could not be kept.
-        keep: Whether the database of an earlier run is used, and kept again.
-
-    Returns:
-        Whether it could be used without migrating.
+    The template is made if it is not there. Why one is used or not, what is waited for, and what
+    could not be kept, is told.
     """
     session = slot.session
     facts = read_facts(slot.connection, session, slot.source)
     found = slot.find_present()
-    if keep and found and found.comment and found.comment.complete and not found.broken:
+    if slot.keep and found and found.comment and found.comment.complete and not found.broken:
         return _use_again(slot, found.comment, facts, migrate, tell)
     wanted = Wanted(alias=slot.alias, source=slot.source, facts=facts)
     with templates.lock_building(session, wanted, tell):
         template = templates.find_template(session, wanted, tell)
         slot.clear()
         if template is None:
-            _make(slot, wanted, migrate, tell, keep=keep)
+            _make(slot, wanted, migrate, tell)
             return False
         made = templates.obtain_template_spare(session, template)
         clones.turn_into_test_database(
             session,
             made or clones.make_shut_clone(session, template.database),
-            slot.describe(recording=template.recording if keep else "", kept=keep),
+            slot.describe(template.recording),
         )
         templates.note_use(session, template)
     slot.register(template.database)
@@ -135,7 +140,7 @@ def _use_again(
     slot: TestDatabaseSlot,
     comment: TestDatabaseComment,
     facts: Facts,
-    migrate: Callable[[bool], object],
+    migrate: Migrate,
     tell: Tell,
 ) -> bool:
     """Use a kept database with all that is in it, so never as something to make a template of."""
@@ -151,22 +156,14 @@ def _use_again(
     return change is None
 
 
-def _make(
-    slot: TestDatabaseSlot,
-    wanted: Wanted,
-    migrate: Callable[[bool], object],
-    tell: Tell,
-    *,
-    keep: bool,
-) -> None:
+def _make(slot: TestDatabaseSlot, wanted: Wanted, migrate: Migrate, tell: Tell) -> None:
     session = slot.session
     with record(wanted.facts) as recorded:
         migrate(False)
-    sealed = templates.seal_or_tell(recorded, tell) if keep or test_config().keep else ""
+    sealed = templates.seal_or_tell(recorded, tell) if slot.keep or test_config().keep else ""
     _disconnect(slot.connection)
     template = templates.publish_or_tell(session, slot.name, wanted, sealed, tell)
-    comment = slot.describe(recording=sealed if keep else "", kept=keep)
-    session.execute(write_comment(comment))
+    session.execute(write_comment(slot.describe(sealed)))
     rows = count_rows_written(session, slot.name)
     slot.register(template.database if template else None, rows_written=rows)
 
@@ -179,21 +176,21 @@ def mark_unfinished(connection: BaseDatabaseWrapper, name: str) -> None:
     own_databases.get_lock_session(get_server(connection)).execute(write_comment(comment))
 
 
-def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase, *, keep: bool) -> None:
+def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase) -> None:
     session = slot.session
     state = find_database(session, original.name)
     recording = state.comment.recording if state and state.comment else ""
     found = slot.find_present()
     is_current = found and (found.comment is None or found.comment.recording == recording != "")
-    if keep and found and is_current and not found.broken:
+    if slot.keep and found and is_current and not found.broken:
         if found.comment:
             session.execute(write_comment(replace(found.comment, kept=True)))
     else:
         slot.clear()
         if original.template is None:
             _disconnect(slot.connection)
-        comment = slot.describe(recording=recording, kept=keep)
-        clones.make_test_database(session, original.template or original.name, comment)
+        origin = original.template or original.name
+        clones.make_test_database(session, origin, slot.describe(recording))
     slot.register(original.template)
 
 
