@@ -197,11 +197,10 @@ def read_name_setup(session: Session, name: str) -> tuple[int, str | None]:
 def replace_test_database(
     session: Session, name: str, incoming: str, setup: tuple[int, str | None]
 ) -> str | None:
-    """Let a shut clone, whose lock the session holds, take the name of a test database.
+    """Let a shut clone, whose lock is given back then, take the name of a test database.
 
-    Returns:
-        The new name of the database that had it, which is shut now and whose lock the session
-        holds; None if there was none.
+    The database that had the name is shut. Its new name is returned, whose lock the session holds;
+    None if there was no such database.
     """
     connection_limit, comment = setup
     outgoing = to_drop_name(new_identity())

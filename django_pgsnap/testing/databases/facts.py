@@ -106,12 +106,9 @@ class Facts:
 
 
 def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -> Facts:
-    """Return the facts that count now.
+    """Return the facts that count now for an alias, which leads to *source* outside of tests.
 
-    Args:
-        connection: The wrapper of the alias, which is not connected for it.
-        session: A maintenance session on its server, as the role that migrates.
-        source: Name of the database that the alias leads to outside of tests.
+    The alias is not connected for it: the session is on its server, as the role that migrates.
     """
     given = connection.settings_dict
     test = given["TEST"]

@@ -227,11 +227,7 @@ def _list_catalogs() -> Iterator[str]:
 
 
 def _look_at_source(name: str) -> str:
-    """Return a digest of code, as long as what was imported cannot be anything else.
-
-    Raises:
-        SavedMeanwhileError: It was saved after this process began.
-    """
+    """Return a digest of code, as long as what was imported cannot be anything else."""
     path = locate_file(name)
     digest = digest_file(path)
     try:

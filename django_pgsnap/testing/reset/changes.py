@@ -83,14 +83,11 @@ class Changes:
 def read_table_counters(
     inside: Session, oids: Iterable[int] | None = None, *, is_new: bool = False
 ) -> TableCounters:
-    """Return what the server has counted in a database that nobody else is connected to.
+    """Return what the server has counted in all tables and sequences, or in these.
 
-    Args:
-        inside: A session on it.
-        oids: Only these tables and sequences; None for all.
-        is_new: Whether the session has done nothing since it began or was renewed.
+    Nobody else may be connected.
     """
-    if not is_new:
+    if not is_new:  # it has done something since it began or was renewed
         # The counts of this session itself are complete after this statement.
         inside.rows(_FLUSH_COUNTS)
     rows = inside.rows(_COUNTS, [None if oids is None else list(oids)])

@@ -32,8 +32,6 @@ _MAX_TO_DROP: Final = 8
 
 
 class ClonePool:
-    """Makes clones ahead, on one server."""
-
     def __init__(self, server: Server) -> None:
         self._server = server
         self._cloners = [_Worker(server, "test clones") for _ in range(_MAX_AHEAD)]
@@ -46,12 +44,11 @@ class ClonePool:
         return own_databases.get_lock_session(self._server)
 
     def take_clone(self, origin: str) -> str:
-        """Return the name of a shut clone of a shut database, whose lock this process holds.
-
-        Raises:
-            psycopg.Error: The server could not make it.
-        """
-        self._discard_clones(but_of=origin)
+        """Return the name of a shut clone of a shut database, whose lock this process holds."""
+        for cloner in self._cloners:
+            if cloner.database and cloner.source != origin:
+                with suppress(psycopg.Error):
+                    self.drop_later(cloner.finish())
         ordered = sorted((each for each in self._cloners if each.database), key=_Worker.is_busy)
         if not ordered:
             return make_shut_clone(self._holder, origin)
@@ -95,12 +92,6 @@ class ClonePool:
             statements.drop(name)
         statements.send_all()
 
-    def _discard_clones(self, *, but_of: str) -> None:
-        for cloner in self._cloners:
-            if cloner.database and cloner.source != but_of:
-                with suppress(psycopg.Error):
-                    self.drop_later(cloner.finish())
-
     def _finish_drop(self, dropper: _Worker) -> None:
         if dropper.database:
             name = dropper.database
@@ -113,8 +104,7 @@ class ClonePool:
 class _Worker:
     """A session for a statement that the server runs while we do something else.
 
-    Attributes:
-        database: Name of the database that the statement makes or drops; empty for none.
+    The statement makes or drops *database*, which is empty where there is none.
     """
 
     def __init__(self, server: Server, purpose: str) -> None:
