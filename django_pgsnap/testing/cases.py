@@ -1,4 +1,4 @@
-"""What Django's test cases do between tests, with resets instead of flushes.
+"""What Django and unittest do between tests, with resets instead of flushes.
 
 Every class starts from a baseline, and so does every test that commits. Classes of ``TestCase``
 keep their transactions. `SnapshotTestCase` starts from a development snapshot.
@@ -6,7 +6,11 @@ keep their transactions. `SnapshotTestCase` starts from a development snapshot.
 
 from __future__ import annotations
 
+import sys
+import unittest
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from unittest import mock
 from unittest.util import strclass
@@ -21,7 +25,15 @@ from django.test.testcases import TestData  # type: ignore[attr-defined]
 from ..conf import test_config
 from ..connections.reconnect import clear_caches
 from .reset.baseline import Baseline
-from .reset.resetter import DatabaseResetter, explain_errors, get_resetter, list_resetters
+from .reset.connections import unwatch_connections, watch_connections
+from .reset.resetter import (
+    DatabaseResetter,
+    close_resetters,
+    explain_errors,
+    get_resetter,
+    list_resetters,
+    use_run_baselines,
+)
 from .snapshot_source import start_from_snapshot
 
 
@@ -85,7 +97,7 @@ def set_up_fixtures(cls: Any) -> None:
     if cls in _with_data:
         return
     resetters = dict(list_resetters(cls))
-    set_up = get_stock_method(TransactionTestCase, "_fixture_setup").__func__
+    set_up = _stock_methods[TransactionTestCase, "_fixture_setup"].__func__
     if starts_flushed(cls):
         set_up(cls)
     else:
@@ -104,7 +116,7 @@ def tear_down_fixtures(self: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
     resetters = list_resetters(type(self))
     with _leave_to_django(type(self)):
-        get_stock_method(TransactionTestCase, "_fixture_teardown")(self)
+        _stock_methods[TransactionTestCase, "_fixture_teardown"](self)
     with ExitStack() as stack:
         for alias, resetter in resetters:
             # Called in any case; what one of them raises does not keep the others from it.
@@ -194,21 +206,74 @@ def _restart_sequences(alias: str) -> None:
             cursor.execute(statement)
 
 
+def _handle_class_set_up(self: Any, test: Any, result: Any) -> None:
+    """Have a class start from its baseline; what is wrong with that is the class' failure.
+
+    This is the only point after the previous class's cleanup and before any code of the next class,
+    which may write before it calls its parent's ``setUpClass``.
+    """
+    cls = type(test)
+    if (
+        cls is not getattr(result, "_previousTestClass", None)
+        and not getattr(result, "_moduleSetUpFailed", False)
+        and not getattr(cls, "__unittest_skip__", False)
+        and not _succeeds(self, result, "setUpClass", strclass(cls), lambda: start_class(cls))
+    ):
+        cls._classSetupFailed = True
+        return
+    _stock_methods[unittest.TestSuite, "_handleClassSetUp"](self, test, result)
+
+
+def _handle_module_fixture(self: Any, test: Any, result: Any) -> None:
+    """Have the classes of a module start from what its ``setUpModule`` makes."""
+    name = type(test).__module__
+    succeeds = partial(_succeeds, self, result, "setUpModule", name)
+    is_next = name != self._get_previous_module(result)
+    has_set_up = is_next and hasattr(sys.modules.get(name), "setUpModule")
+    if is_next:
+        use_run_baselines()
+    if has_set_up and not succeeds(partial(start_from_class_baselines, "the module")):
+        result._moduleSetUpFailed = True
+        return
+    _stock_methods[unittest.TestSuite, "_handleModuleFixture"](self, test, result)
+    if has_set_up and not result._moduleSetUpFailed:
+        result._moduleSetUpFailed = not succeeds(partial(adopt_states, "the module"))
+
+
+def _succeeds(suite: Any, result: Any, method: str, owner: str, work: Callable[[], object]) -> bool:
+    try:
+        work()
+    except Exception as error:  # a flush calls receivers of the project, which may raise anything
+        if isinstance(result, unittest.suite._DebugResult):  # type: ignore[attr-defined]
+            raise
+        suite._createClassOrModuleLevelException(result, error, method, owner)
+        return False
+    return True
+
+
 # What ours stand in for while tests run, and how to put it back.
 _stock_methods: dict[tuple[type, str], Any] = {}
 _patches = ExitStack()
 
 
 def patch_method(owner: type, name: str, function: Any) -> None:
-    """Have a function stand in for a method of Django or unittest, until `unpatch_methods`."""
+    """Have a function stand in for a method of Django or unittest, until `uninstall_hooks`."""
     _stock_methods.setdefault((owner, name), owner.__dict__[name])
     _patches.enter_context(mock.patch.object(owner, name, function))
 
 
-def unpatch_methods() -> None:
+def install_hooks() -> None:
+    """Have unittest start tests from baselines from now on, in this process."""
+    watch_connections()
+    patch_method(unittest.TestSuite, "_handleClassSetUp", _handle_class_set_up)
+    patch_method(unittest.TestSuite, "_handleModuleFixture", _handle_module_fixture)
+    patch_method(TransactionTestCase, "_fixture_setup", classmethod(set_up_fixtures))
+    patch_method(TransactionTestCase, "_fixture_teardown", tear_down_fixtures)
+
+
+def uninstall_hooks() -> None:
+    """Leave tests to Django and unittest again, and give up what was kept for them."""
+    unwatch_connections()
     _patches.close()
     _stock_methods.clear()
-
-
-def get_stock_method(owner: type, name: str) -> Any:
-    return _stock_methods[owner, name]
+    close_resetters()

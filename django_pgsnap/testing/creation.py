@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db.backends.base.creation import BaseDatabaseCreation
 
 from ..conf import iter_postgresql_wrappers
-from . import unittest_hooks
+from . import cases
 from .databases import migrate_signals, own_databases, setup
 from .databases.setup import get_source, give_up_database, mark_unfinished, set_up_database
 from .databases.templates import Tell
@@ -34,7 +34,7 @@ class WorkerCreation(BaseDatabaseCreation):
         super().setup_worker_connection(_worker_id)
         own_databases.register_worker_database(self.connection.alias, before)
         # With some start methods a worker knows nothing of its parent.
-        unittest_hooks.install()
+        cases.install_hooks()
 
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         source = str(self.connection.settings_dict["NAME"])

@@ -144,10 +144,10 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
     """Leave test databases to Django again, once all fixtures are torn down."""
     result = yield
     if _is_on():
-        from . import creation, unittest_hooks
+        from . import cases, creation
         from .creation import keep_what_is_left
 
-        unittest_hooks.uninstall()
+        cases.uninstall_hooks()
         # With --reuse-db, pytest-django does not tear them down.
         keep_what_is_left()
         creation.uninstall()

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from django.test.runner import DiscoverRunner
 
 from ..errors import ConfigurationError, PgsnapError
-from . import creation, unittest_hooks
+from . import cases, creation
 from .databases.file_reads import file_reads
 
 
@@ -27,8 +27,8 @@ class SnapshotRunnerMixin:
             with ExitStack() as undoing:
                 undoing.callback(creation.uninstall)
                 creation.install()
-                undoing.callback(unittest_hooks.uninstall)
-                unittest_hooks.install()
+                undoing.callback(cases.uninstall_hooks)
+                cases.install_hooks()
                 old_config = super().setup_databases(**kwargs)  # type: ignore[misc]
                 undoing.pop_all()
         except PgsnapError as error:
@@ -39,7 +39,7 @@ class SnapshotRunnerMixin:
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         try:
-            unittest_hooks.uninstall()
+            cases.uninstall_hooks()
             super().teardown_databases(old_config, **kwargs)  # type: ignore[misc]
         except PgsnapError as error:
             raise CommandError(str(error)) from error
