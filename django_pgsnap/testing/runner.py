@@ -23,7 +23,14 @@ class SnapshotRunnerMixin:
 
     def setup_databases(self, **kwargs: Any) -> Any:
         try:
-            _check_installed()
+            # Workers that are not forked, and processes that tests start, learn by the app of all
+            # this. Django's own suite chooses the apps itself.
+            is_djangos_own = os.environ.get("RUNNING_DJANGOS_TEST_SUITE") == "true"
+            if not is_djangos_own and not apps.is_installed("django_pgsnap"):
+                raise ConfigurationError(
+                    "SnapshotRunner needs its app.",
+                    hint="Add 'django_pgsnap' to INSTALLED_APPS.",
+                )
             with ExitStack() as undoing:
                 undoing.callback(creation.uninstall)
                 creation.install()
@@ -49,15 +56,3 @@ class SnapshotRunnerMixin:
 
 class SnapshotRunner(SnapshotRunnerMixin, DiscoverRunner):
     """Django's runner over test databases that need no migrating."""
-
-
-def _check_installed() -> None:
-    # Workers that are not forked, and processes that tests start, learn by the app of all this.
-    # Django's own suite chooses the apps itself.
-    if (
-        not apps.is_installed("django_pgsnap")
-        and os.environ.get("RUNNING_DJANGOS_TEST_SUITE") != "true"
-    ):
-        raise ConfigurationError(
-            "SnapshotRunner needs its app.", hint="Add 'django_pgsnap' to INSTALLED_APPS."
-        )

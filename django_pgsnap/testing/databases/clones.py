@@ -167,10 +167,9 @@ def remove_snapshots(session: Session, name: str) -> None:
     """Drop the snapshots and undos that tests took of a test database which is gone."""
     present = load_catalog(session)
     for database in [*present.copies([name]), *present.undos([name])]:
-        record = database.record
-        if record is None or not database.trusted:
+        record, spare = database.record, spare_name(database.record.identity)
+        if not database.trusted:
             continue
-        spare = spare_name(record.identity)
         if not (try_acquire_lock(session, name) and try_acquire_lock(session, spare)):
             continue  # a spare is being made; the next run finds both
         session.execute(transitions.unpublish(record))

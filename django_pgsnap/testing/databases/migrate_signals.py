@@ -37,30 +37,26 @@ def tell_receivers(alias: str, verbosity: int) -> None:
     entries = [entry for signal in (pre_migrate, post_migrate) for entry in signal.receivers or ()]
     if all(_module(entry).startswith(_DJANGO) for entry in entries):
         return
-    before = _read_counters(alias)
+    own = own_databases.find_own_database(alias)
+    template = own.template if own is not None else None
+    before = _read_counters(alias) if template is not None else {}
     with _without_djangos(pre_migrate), _without_djangos(post_migrate):
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
-    own = own_databases.find_own_database(alias)
-    now = _read_counters(alias)
-    if before is not None and now is not None and own is not None:
-        changes = find_changes(before, now)
+    if own is not None and template is not None:
+        changes = find_changes(before, _read_counters(alias))
         if changes.catalogs or changes.relations:
-            _take_back(own)
+            _take_back(own, template)
 
 
-def _read_counters(alias: str) -> TableCounters | None:
-    """Return what the server has counted, None where there is no template to go back to."""
-    own = own_databases.find_own_database(alias)
-    if own is None or own.template is None:
-        return None
+def _read_counters(alias: str) -> TableCounters:
     connections[alias].ensure_connection()
     session = Session(connections[alias].connection)
     with session.in_autocommit():
         return read_table_counters(session)
 
 
-def _take_back(own: OwnDatabase) -> None:
+def _take_back(own: OwnDatabase, template: str) -> None:
     """Clone a test database anew, once receivers have written to it.
 
     No transaction would do instead: none puts sequences back, and receivers may end their own.
@@ -70,11 +66,11 @@ def _take_back(own: OwnDatabase) -> None:
     close_pools([own.alias])
     session = own_databases.get_lock_session(get_server(wrapper))
     found = find_database(session, own.name)
-    if found is None or found.comment is None or own.template is None:
+    if found is None or found.comment is None:
         return
     with server_errors():
         clones.drop_test_database(session, own.name)
-        clones.make_test_database(session, own.template, found.comment)
+        clones.make_test_database(session, template, found.comment)
     # Among what Django remembers may be rows that are gone.
     clear_caches(own.alias)
 
