@@ -28,8 +28,7 @@ class SnapshotRunnerMixin:
             is_djangos_own = os.environ.get("RUNNING_DJANGOS_TEST_SUITE") == "true"
             if not is_djangos_own and not apps.is_installed("django_pgsnap"):
                 raise ConfigurationError(
-                    "SnapshotRunner needs its app.",
-                    hint="Add 'django_pgsnap' to INSTALLED_APPS.",
+                    "SnapshotRunner needs its app.", hint="Add 'django_pgsnap' to INSTALLED_APPS."
                 )
             with ExitStack() as undoing:
                 undoing.callback(creation.uninstall)

@@ -137,11 +137,7 @@ def set_up_database(slot: TestDatabaseSlot, migrate: Migrate, tell: Tell) -> boo
 
 
 def _use_again(
-    slot: TestDatabaseSlot,
-    comment: TestDatabaseComment,
-    facts: Facts,
-    migrate: Migrate,
-    tell: Tell,
+    slot: TestDatabaseSlot, comment: TestDatabaseComment, facts: Facts, migrate: Migrate, tell: Tell
 ) -> bool:
     """Use a kept database with all that is in it, so never as something to make a template of."""
     recording = unseal(comment.recording)

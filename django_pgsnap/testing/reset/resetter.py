@@ -32,13 +32,7 @@ from ...postgres.targets import aliases_sharing_database, get_server
 from ..databases import own_databases
 from ..databases.clones import make_shut_clone, read_name_setup, replace_test_database
 from ..databases.own_databases import OwnDatabase
-from .baseline import (
-    Baseline,
-    extend_baseline,
-    measure_relations,
-    put_rows_back,
-    read_baseline,
-)
+from .baseline import Baseline, extend_baseline, measure_relations, put_rows_back, read_baseline
 from .changes import (
     TableCounters,
     are_catalogs_unchanged,
