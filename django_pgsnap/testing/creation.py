@@ -7,6 +7,7 @@ runner. `databases.setup` does the work; this module translates Django's calls.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, Final
 
 import django
@@ -30,9 +31,11 @@ class WorkerCreation(BaseDatabaseCreation):
     """Registers the test databases that workers and mirrors are led to."""
 
     def setup_worker_connection(self, _worker_id: int) -> None:
-        before = str(self.connection.settings_dict["NAME"])
+        original = own_databases.find_own_database(self.connection.alias)
         super().setup_worker_connection(_worker_id)
-        own_databases.register_worker_database(self.connection.alias, before)
+        if original is not None:
+            name = str(self.connection.settings_dict["NAME"])
+            own_databases.register_database(replace(original, name=name, written=0))
         # With some start methods a worker knows nothing of its parent.
         cases.install_hooks()
 

@@ -181,15 +181,6 @@ def adopt_announced_databases() -> None:
             register_database(own, announced=True)
 
 
-def register_worker_database(alias: str, before: str) -> None:
-    """Take note that a worker's alias, which led to a run's database, leads to its own clone."""
-    own = get_own_database(alias, before)
-    if own is not None:
-        register_database(
-            replace(own, name=str(connections[alias].settings_dict["NAME"]), written=0)
-        )
-
-
 def _own_on(server: Server) -> list[OwnDatabase]:
     # Test databases of several servers may have one name, and one may be led to by several roles.
     place = (server.host, server.port)

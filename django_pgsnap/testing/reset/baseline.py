@@ -73,7 +73,10 @@ def read_baseline(inside: Session, origin: str, counters: TableCounters) -> Base
     rows, unread = _read_rows(inside, tables)
     return Baseline(
         origin=origin,
-        clone_counters={oid: counter.of_a_clone for oid, counter in counters.items()},
+        clone_counters={
+            oid: counter._replace(written=0, committed=0, analyzed=0)
+            for oid, counter in counters.items()
+        },
         changed_since_origin=frozenset(),
         tables=tables,
         rows=rows,

@@ -41,11 +41,6 @@ class RelationCounter(NamedTuple):
     analyzed: int
     file: int
 
-    @property
-    def of_a_clone(self) -> RelationCounter:
-        """The same in a clone that nobody has connected to."""
-        return self._replace(written=0, committed=0, analyzed=0)
-
     def differs_from(self, before: RelationCounter) -> bool:
         """Tell whether anything was written and not rolled back, or a sequence was looked at."""
         if self.file != before.file:
