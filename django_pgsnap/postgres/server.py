@@ -333,6 +333,8 @@ def server_errors() -> Iterator[None]:
     """Turn what the server says, and nobody expected, into an error of ours."""
     try:
         yield
+    except SynchronousOnlyOperation as error:
+        raise ServerError(str(error), hint=_connection_hint(error, "")) from error
     except psycopg.errors.UntranslatableCharacter as error:
         cause = error.diag.message_primary
         raise ServerError(

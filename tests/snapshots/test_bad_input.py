@@ -6,6 +6,7 @@ databases (with their oids and comments) and rows are as they were. Which names 
 ordinary role may not do in `test_ordinary_role`.
 """
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -179,6 +180,22 @@ def test_inside_atomic(words: list[str], live: str, server: Server, call: Call) 
         "Call it outside; in tests use TransactionTestCase, or pytest's "
         "@pytest.mark.django_db(transaction=True)."
     )
+
+
+@pytest.mark.parametrize("words", [["take"], ["restore"], ["undo"], ["delete", "seeded"]])
+def test_inside_a_coroutine(words: list[str], live: str, server: Server, call: Call) -> None:
+    """Where Django refuses to be called, so do we, before anything happens."""
+    take("seeded")
+    restore("seeded")
+
+    async def refused_there() -> str:
+        return refused(call, *words)
+
+    with nothing_changes(server):
+        message = asyncio.run(refused_there())
+
+    assert "You cannot call this from an async context" in message
+    assert message.endswith("\nCall it by sync_to_async, or in a thread.")
 
 
 @pytest.mark.parametrize("words", [["take"], ["restore"], ["undo"]])
