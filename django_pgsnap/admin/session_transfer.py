@@ -68,11 +68,7 @@ class SessionTransfer:
                 self._data, self._holds = data, True
 
     def arrive(self, restored: Collection[str]) -> str:
-        """Carry the session over to the databases that are live now, or end it and return why.
-
-        Args:
-            restored: The aliases that have been restored.
-        """
+        """Carry the session over to these aliases, or end it and return why."""
         if self._last_id is not None:
             go_on = f"SELECT pg_catalog.setval({_SEQUENCE}, GREATEST(%(last_id)s, {_LAST_ID}))"
             _ask_users(go_on, last_id=self._last_id)
@@ -142,9 +138,10 @@ def do_sessions_outlive_restores(restored: Collection[str]) -> bool:
 
 def _are_in(store: type[SessionBase], aliases: Collection[str]) -> bool:
     """Tell whether sessions are kept in one of the databases that these aliases lead to."""
-    return issubclass(store, DatabaseSession) and router.db_for_write(
-        store.get_model_class()
-    ) in aliases_sharing_database(aliases)
+    if not issubclass(store, DatabaseSession):
+        return False
+    alias = router.db_for_write(store.get_model_class())
+    return alias in aliases or alias in aliases_sharing_database(aliases)
 
 
 _SEQUENCE: Final = "%(sequence)s::pg_catalog.regclass"
