@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from psycopg import sql
 
 from ..postgres.session import Session
-from .names import copy_name, parse_database_name
+from .names import copy_name, parse_database_names
 from .records import (
     MAX_CHARACTERS,
     MAX_FOREIGN_CHARACTERS,
@@ -71,7 +71,7 @@ def load_catalog(session: Session) -> Catalog:
     rows = session.rows(_DATABASES, {"invalid": _INVALID, **limits})
     names = [each.name for each in fields(Database)]
     return Catalog(
-        Database(**dict(zip(names, (*facts, decode_record(comment)), strict=True)))
+        Database(**dict(zip(names, (*facts, comment and decode_record(comment)), strict=True)))
         for *facts, comment in rows
     )
 
@@ -81,9 +81,7 @@ class Catalog:
 
     def __init__(self, databases: Iterable[AnyDatabase]) -> None:
         self.databases: Mapping[str, AnyDatabase] = {each.name: each for each in databases}
-        self._names = {
-            name: parsed for name in self.databases if (parsed := parse_database_name(name))
-        }
+        self._names = parse_database_names(self.databases)
         # Those that can be used, by the identity of the copy that each is a clone of.
         self.spares: Mapping[str, AnyDatabase] = {
             identity: spare

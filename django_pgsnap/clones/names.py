@@ -121,11 +121,11 @@ def to_drop_name(identity: str) -> str:
     return f"pgsnap_drop_{digest.hexdigest()}"
 
 
-def parse_database_name(name: str) -> tuple[str, str] | None:
-    """Return kind and identity of a database of ours, None if it is not called exactly like one.
+def parse_database_names(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return kind and identity of the databases that are called exactly like ours, by name.
 
     The kind is that of its record, or ``spare``, or ``new`` and ``drop`` for an unfinished one and
     one that waits to be dropped.
     """
-    match = _MANAGED.fullmatch(name)
-    return match and (match["kind"] or "copy", match["identity"])
+    found = {name: match for name in names if (match := _MANAGED.fullmatch(name))}
+    return {name: (match["kind"] or "copy", match["identity"]) for name, match in found.items()}

@@ -16,7 +16,7 @@ from django_pgsnap.clones.names import (
     is_valid_name,
     nearest_names,
     new_identity,
-    parse_database_name,
+    parse_database_names,
     record_name,
     spare_name,
     to_drop_name,
@@ -157,12 +157,12 @@ def test_stage_is_told_from_the_whole_name(namer: Callable[[str], str]) -> None:
     identity = "0123456789abcdef"
     name = namer(identity)
 
-    kind, found = parse_database_name(name) or ("", "")
+    others = ["live", name + "0", name[:-1], "x" + name, name.upper(), name + "\n"]
+    found = parse_database_names([name, *others])
 
-    assert kind == KINDS[namer]
-    assert found == (to_drop_name(identity).rpartition("_")[2] if kind == "drop" else identity)
-    for other in ("live", name + "0", name[:-1], "x" + name, name.upper(), name + "\n"):
-        assert parse_database_name(other) is None
+    kind = KINDS[namer]
+    shown = to_drop_name(identity).rpartition("_")[2] if kind == "drop" else identity
+    assert found == {name: (kind, shown)}
 
 
 @given(st.text())
