@@ -8,6 +8,7 @@ database under construction has no row in ``pg_database`` yet.
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -122,22 +123,23 @@ class DirectoryGrowth:
         return int(self._session.value(_BYTES, [made]))
 
 
-_DATA_DIRECTORY: Final = sql.SQL(
+_DIRECTORIES: Final = sql.SQL(
     "SELECT setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'data_directory'"
+    " UNION ALL SELECT pg_catalog.pg_tablespace_location(oid) FROM pg_catalog.pg_tablespace"
 )
 
 
 def read_free_bytes(session: Session) -> int | None:
-    """Return what is free on the disk of the data directory; None where one cannot see that.
+    """Return what is free on the fullest disk of the server; None where one cannot see that.
 
-    The server does not tell it. So it is seen only on the same machine, by a role that may know
-    where the directory is.
+    The server does not tell it. So it is seen only on the same machine, of the tablespaces, and of
+    the data directory by a role that may know where it is.
     """
     if session.address and not ip_address(session.address).is_loopback:
         return None
-    directory = session.value(_DATA_DIRECTORY)
-    try:
+    found = []
+    for directory in filter(None, session.column(_DIRECTORIES)):
         # A container's directory of the same name is on another disk, and usually not there.
-        return shutil.disk_usage(directory).free if directory else None
-    except OSError:
-        return None
+        with suppress(OSError):
+            found.append(shutil.disk_usage(directory).free)
+    return min(found, default=None)

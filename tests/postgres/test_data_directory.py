@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from psycopg import sql as pg
@@ -122,6 +123,17 @@ def test_free_space_on_this_machine(session: Session) -> None:
 
     assert free is not None
     assert free > 0
+
+
+def test_free_space_of_a_tablespace(
+    session: Session, tablespace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fullest disk counts: a copy lies where its source does."""
+    free = {str(tablespace.parent): SimpleNamespace(free=1)}
+    disks = "django_pgsnap.postgres.data_directory.shutil.disk_usage"
+    monkeypatch.setattr(disks, lambda path: free.get(path, SimpleNamespace(free=2)))
+
+    assert read_free_bytes(session) == 1
 
 
 def test_free_space_that_may_not_be_known(role: MakeRole, session_as: SessionAs) -> None:
