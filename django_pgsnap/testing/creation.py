@@ -17,7 +17,6 @@ from django.db.backends.base.creation import BaseDatabaseCreation
 from ..conf import iter_postgresql_wrappers
 from . import cases
 from .databases import migrate_signals, own_databases, setup
-from .databases.setup import get_source, give_up_database, mark_unfinished, set_up_database
 from .databases.templates import Tell
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
@@ -56,7 +55,7 @@ class SnapshotCreation(WorkerCreation):
         keepdb: bool = False,
     ) -> str:
         name = str(self._get_test_db_name())  # type: ignore[attr-defined]
-        source = get_source(self.connection)
+        source = setup.get_source(self.connection)
         with setup.claim_slot(self.connection, name, source, keep=keepdb) as slot:
             found = slot.find_present()
             if found is not None and found.comment is None:
@@ -82,7 +81,7 @@ class SnapshotCreation(WorkerCreation):
                 elif verbosity >= level:
                     self.log(text)
 
-            needed_no_migrating = set_up_database(slot, migrate, tell)
+            needed_no_migrating = setup.set_up_database(slot, migrate, tell)
         if needed_no_migrating:
             action = "Using existing" if keepdb else "Creating"
             self._say(f"{action} test database", name, verbosity)
@@ -122,19 +121,19 @@ class SnapshotCreation(WorkerCreation):
         name = str((given or self.get_test_db_clone_settings(str(suffix)))["NAME"])
         super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
         if keepdb and own_databases.get_own_database(self.connection.alias, name):
-            give_up_database(self.connection, name, keep=True)
+            setup.give_up_database(self.connection, name, keep=True)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         name = str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
         if not keepdb:
-            mark_unfinished(self.connection, name)
+            setup.mark_unfinished(self.connection, name)
         return name
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
         if own_databases.get_own_database(self.connection.alias, test_database_name) is None:
             super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
             return
-        give_up_database(self.connection, test_database_name, keep=False)
+        setup.give_up_database(self.connection, test_database_name, keep=False)
 
     def _say(self, action: str, name: str, verbosity: int) -> None:
         if verbosity >= 1:
@@ -170,7 +169,7 @@ def keep_what_is_left() -> None:
     for wrapper in iter_postgresql_wrappers():
         own = own_databases.find_own_database(wrapper.alias)
         if own is not None and isinstance(wrapper.creation, SnapshotCreation):
-            give_up_database(wrapper, own.name, keep=True)
+            setup.give_up_database(wrapper, own.name, keep=True)
 
 
 def adopt() -> None:

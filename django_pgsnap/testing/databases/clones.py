@@ -19,7 +19,6 @@ from ...clones.test_databases import (
     list_comments,
     run_lock_key,
 )
-from ...clones.transitions import Clone, drop_database, make_live
 from ...errors import DatabaseBusyError
 from ...postgres.advisory_locks import release_lock, try_acquire_lock
 from ...postgres.backends import read_backends, wait_until_backends_gone
@@ -58,11 +57,11 @@ def make_shut_clone(session: Session, source: str) -> str:
     return clone.name
 
 
-def plan_clone(session: Session, source: str, name: str) -> Clone:
+def plan_clone(session: Session, source: str, name: str) -> transitions.Clone:
     """Return what a clone of a database is to be, and prepare the session that will make it."""
     owner, size_bytes = session.rows(_ME, [source])[0]
     is_small = size_bytes <= _WAL_LOG_MAX_BYTES
-    clone = Clone(
+    clone = transitions.Clone(
         source=source,
         name=name,
         owner=owner,
@@ -87,7 +86,7 @@ def turn_into_test_database(
 ) -> None:
     """Make a shut clone, whose lock is held, a test database."""
     session.execute(
-        make_live(
+        transitions.make_live(
             unfinished,
             comment.database,
             connection_limit=-1,
@@ -102,7 +101,7 @@ def drop_test_database(session: Session, name: str) -> None:
     """Drop a test database whose lock is held, or that nobody else can know of."""
     wait_until_backends_gone(session, [name])
     try:
-        session.execute(drop_database(name))
+        session.execute(transitions.drop_database(name))
     except psycopg.errors.ObjectInUse as error:
         raise _busy(session, name, "dropped") from error
 
@@ -124,7 +123,7 @@ def drop_in_background(server: Server, name: str) -> None:
             return  # a test has dropped it
         except psycopg.errors.ObjectInUse as error:
             raise _busy(session, name, "dropped") from error
-        session.fire(drop_database(to_drop))
+        session.fire(transitions.drop_database(to_drop))
 
 
 def sweep_dead_runs(session: Session, source: str) -> list[str]:
@@ -153,7 +152,7 @@ def _drop_if_dead(session: Session, comment: TestDatabaseComment) -> bool:
         found = find_database(session, comment.database)
         if found is None or found.comment != comment or read_backends(session, [comment.database]):
             return False
-        session.execute(drop_database(comment.database))
+        session.execute(transitions.drop_database(comment.database))
     except psycopg.errors.ObjectInUse:
         return False  # somebody looks at it, so a later run drops it
     else:
@@ -173,8 +172,8 @@ def remove_snapshots(session: Session, name: str) -> None:
         if not (try_acquire_lock(session, name) and try_acquire_lock(session, spare)):
             continue  # a spare is being made; the next run finds both
         session.execute(transitions.unpublish(record))
-        session.execute(drop_database(to_drop_name(record.identity)))
-        session.execute(drop_database(spare))
+        session.execute(transitions.drop_database(to_drop_name(record.identity)))
+        session.execute(transitions.drop_database(spare))
         release_lock(session, spare)
         release_lock(session, name)
 
@@ -208,7 +207,7 @@ def replace_test_database(
         try_acquire_lock(session, outgoing)
         statements.append(_shut_to_drop(name, outgoing))
     statements.append(
-        make_live(
+        transitions.make_live(
             incoming,
             name,
             connection_limit=connection_limit,

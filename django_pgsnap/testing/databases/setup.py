@@ -21,7 +21,6 @@ from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
 from . import clones, own_databases, templates
-from .clones import drop_in_background, remove_snapshots
 from .facts import Facts, read_facts
 from .own_databases import OwnDatabase, is_own_template, release_name
 from .recording import record, unseal
@@ -198,13 +197,13 @@ def give_up_database(connection: BaseDatabaseWrapper, name: str, *, keep: bool) 
     with server_errors():
         session = own_databases.get_lock_session(server)
         if not keep:
-            remove_snapshots(session, name)
+            clones.remove_snapshots(session, name)
         elif (found := find_database(session, name)) is not None and found.comment is not None:
             session.execute(write_comment(replace(found.comment, kept=True)))
         own_databases.forget_database(server, name)
         release_name(server, name)
         if not keep:
-            drop_in_background(server, name)
+            clones.drop_in_background(server, name)
         if own and own.template and not is_own_template(own.template):
             templates.order_template_spare(server, own.template)
 

@@ -33,7 +33,6 @@ from ...postgres.advisory_locks import lock_key, release_lock, try_acquire_lock,
 from ...postgres.server import Server
 from ...postgres.session import Session
 from . import clones
-from .clones import make_shut_clone
 from .facts import Facts, project_root
 from .recording import Recording, seal, unseal
 
@@ -141,7 +140,7 @@ def publish_template(
     2. One transaction gives the clone its name and comment.
     3. What is too old, or beyond the number to keep, is dropped, unless it is in use.
     """
-    unfinished = make_shut_clone(session, database)
+    unfinished = clones.make_shut_clone(session, database)
     now = datetime.now(UTC)
     record = TemplateRecord(
         identity=new_identity(),

@@ -19,7 +19,6 @@ from ...postgres.advisory_locks import release_lock, try_acquire_lock
 from ...postgres.server import Server
 from ...postgres.session import Query, Session
 from ..databases import clones, own_databases
-from ..databases.clones import make_shut_clone
 
 # So many clones are made ahead once one was asked for before it was complete.
 _MAX_AHEAD: Final = 2
@@ -51,7 +50,7 @@ class ClonePool:
                     self.drop_later(cloner.finish())
         ordered = sorted((each for each in self._cloners if each.database), key=_Worker.is_busy)
         if not ordered:
-            return make_shut_clone(self._holder, origin)
+            return clones.make_shut_clone(self._holder, origin)
         if ordered[0].is_busy():
             self._ahead = _MAX_AHEAD
         name = ordered[0].finish()
