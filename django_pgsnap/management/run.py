@@ -17,7 +17,8 @@ from django.utils.autoreload import get_child_arguments
 from ..conf import RUN_DATABASES
 
 _SIGNALLED = 128
-_TERMINATED = _SIGNALLED + signal.SIGTERM
+# Windows knows no SIGHUP.
+_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def run_command(command: Sequence[str], databases: Mapping[str, str]) -> int:
@@ -49,13 +50,20 @@ def run_command(command: Sequence[str], databases: Mapping[str, str]) -> int:
 
 @contextmanager
 def _termination_as_exit() -> Iterator[None]:
-    """Have SIGTERM end the block as an exception, so that what was opened is closed."""
+    """Have SIGTERM, and a terminal that is closed, end the block as an exception.
 
-    def leave(_: int, __: FrameType | None) -> NoReturn:
-        raise SystemExit(_TERMINATED)
+    So what was opened is closed. What is ignored, as by nohup, stays ignored.
+    """
 
-    before = signal.signal(signal.SIGTERM, leave)
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        raise SystemExit(_SIGNALLED + number)
+
+    before = {each: signal.getsignal(each) for each in _ENDINGS}
+    for each, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(each, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -122,11 +122,11 @@ def test_migration_on_yesterdays_data(names: list[str], manage: Manage) -> None:
     assert "- table django_site" in run.stdout
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopped(
     names: list[str], manage: Manage, server: Server, databases: ListDatabases, stop: signal.Signals
 ) -> None:
-    """Ctrl-C and SIGTERM end the command, and the clone goes."""
+    """Ctrl-C, SIGTERM and a closed terminal end the command, and the clone goes."""
     process = manage.start("pgsnap", "run", "seeded", "--", "shell", "-c", SLEEP)
     wait_for_clone(server)
 
