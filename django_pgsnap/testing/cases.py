@@ -1,4 +1,4 @@
-"""What Django and unittest do between tests, with resets instead of flushes.
+"""What Django, unittest and pytest do between tests, with resets instead of flushes.
 
 Every class starts from a baseline, and so does every test that commits. Classes of ``TestCase``
 keep their transactions. `SnapshotTestCase` starts from a development snapshot.
@@ -59,7 +59,7 @@ class SnapshotTestCase(TransactionTestCase):
 _with_data: WeakSet[type] = WeakSet()
 
 
-def start_class(cls: type) -> None:
+def _start_class(cls: type) -> None:
     """Put the databases that a test class may use to what it starts from."""
     _with_data.discard(cls)
     for alias, resetter in list_resetters(cls):
@@ -70,7 +70,7 @@ def start_class(cls: type) -> None:
             )
 
 
-def start_from_class_baselines(who: str) -> None:
+def _start_from_class_baselines(who: str) -> None:
     """Put all databases to what classes start from by default."""
     for alias, resetter in list_resetters():
         with explain_errors(who, alias):
@@ -87,18 +87,18 @@ def adopt_states(who: str, cls: type | None = None) -> dict[str, Baseline]:
     return found
 
 
-def set_up_fixtures(cls: Any) -> None:
+def _set_up_fixtures(cls: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_setup``: what is there already is not made.
 
     Data of migrations is there, so nothing is deserialized. Fixtures are loaded before each test;
     but where the class makes data, once, so that they belong to its baseline.
     """
-    repeat_failed_resets(cls)
+    _repeat_failed_resets(cls)
     if cls in _with_data:
         return
     resetters = dict(list_resetters(cls))
     set_up = _stock_methods[TransactionTestCase, "_fixture_setup"].__func__
-    if starts_flushed(cls):
+    if _starts_flushed(cls):
         set_up(cls)
     else:
         with _leave_to_django(cls):
@@ -112,7 +112,7 @@ def set_up_fixtures(cls: Any) -> None:
         _set_up_test_data(cls, resetters)
 
 
-def tear_down_fixtures(self: Any) -> None:
+def _tear_down_fixtures(self: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
     resetters = list_resetters(type(self))
     with _leave_to_django(type(self)):
@@ -123,7 +123,7 @@ def tear_down_fixtures(self: Any) -> None:
             stack.callback(_reset, resetter, alias, f"what comes after {self.id()}")
 
 
-def repeat_failed_resets(cls: Any) -> None:
+def _repeat_failed_resets(cls: Any) -> None:
     """Put back what could not be put back after the last test of a class."""
     for alias, resetter in list_resetters(cls):
         if resetter.has_failed:
@@ -161,7 +161,7 @@ def _set_up_test_data(cls: Any, resetters: dict[str, DatabaseResetter]) -> None:
 
 
 def _find_start(cls: type, alias: str, resetter: DatabaseResetter) -> Baseline | None:
-    if not starts_flushed(cls):
+    if not _starts_flushed(cls):
         return None
     # Where Django itself fills the tables before each test, its flush leaves them quite empty.
     bare = getattr(cls, "available_apps", None) is not None or getattr(
@@ -181,12 +181,12 @@ def _find_start(cls: type, alias: str, resetter: DatabaseResetter) -> Baseline |
     )
 
 
-def starts_flushed(cls: type) -> bool:
+def _starts_flushed(cls: type) -> bool:
     commits = issubclass(cls, TransactionTestCase) and not issubclass(cls, TestCase)
     return commits and not issubclass(cls, SnapshotTestCase) and test_config().baseline == "flushed"
 
 
-def has_own_start(cls: type) -> bool:
+def _has_own_start(cls: type) -> bool:
     """Tell whether a class' tests start from data of its own, or from a snapshot."""
     return cls in _with_data or issubclass(cls, SnapshotTestCase)
 
@@ -217,7 +217,7 @@ def _handle_class_set_up(self: Any, test: Any, result: Any) -> None:
         cls is not getattr(result, "_previousTestClass", None)
         and not getattr(result, "_moduleSetUpFailed", False)
         and not getattr(cls, "__unittest_skip__", False)
-        and not _succeeds(self, result, "setUpClass", strclass(cls), lambda: start_class(cls))
+        and not _succeeds(self, result, "setUpClass", strclass(cls), lambda: _start_class(cls))
     ):
         cls._classSetupFailed = True
         return
@@ -232,7 +232,7 @@ def _handle_module_fixture(self: Any, test: Any, result: Any) -> None:
     has_set_up = is_next and hasattr(sys.modules.get(name), "setUpModule")
     if is_next:
         use_run_baselines()
-    if has_set_up and not succeeds(partial(start_from_class_baselines, "the module")):
+    if has_set_up and not succeeds(partial(_start_from_class_baselines, "the module")):
         result._moduleSetUpFailed = True
         return
     _stock_methods[unittest.TestSuite, "_handleModuleFixture"](self, test, result)
@@ -251,24 +251,75 @@ def _succeeds(suite: Any, result: Any, method: str, owner: str, work: Callable[[
     return True
 
 
+# The development snapshot that pytest's tests start from now, empty for none.
+_snapshot = ""
+
+
+def restore_states(before: dict[str, Baseline]) -> None:
+    """Put test databases back to what they were at."""
+    for alias, resetter in list_resetters():
+        if alias in before:
+            resetter.class_baseline = before[alias]
+    _start_from_class_baselines("what comes next")
+
+
+def leave_class(cls: type) -> None:
+    """Put back what a class' tests started from, once the last of them is over."""
+    if _has_own_start(cls):
+        _start_from_class_baselines("what comes next")
+
+
+def start_from(snapshot: str, who: str = "") -> None:
+    """Have a test, and those after it, start from a development snapshot; from none if empty.
+
+    Raises:
+        SkipTest: There is no such snapshot, and ``REQUIRE_SNAPSHOTS`` is off.
+        PgsnapError: There is none, and it is on; or it cannot be used.
+    """
+    global _snapshot  # noqa: PLW0603  # one process has one set of test databases
+    if snapshot == _snapshot:
+        return
+    _snapshot = ""
+    _start_from_class_baselines("what comes next")
+    if snapshot:
+        start_from_snapshot(who, list_resetters(), snapshot)
+        _snapshot = snapshot
+
+
+def _set_up_after_fixtures(cls: Any) -> None:
+    """Stand in for ``_fixture_setup`` under pytest, where fixtures of any scope may write before.
+
+    A test that commits starts from what it finds, and the databases are put back to that after it.
+    So what fixtures of a module or a class have committed stays, which a flush would take with it.
+    """
+    _repeat_failed_resets(cls)
+    if not _snapshot and not _has_own_start(cls):
+        adopt_states(strclass(cls), cls)
+        if _starts_flushed(cls):
+            _start_class(cls)
+    _set_up_fixtures(cls)
+
+
 # What ours stand in for while tests run, and how to put it back.
 _stock_methods: dict[tuple[type, str], Any] = {}
 _patches = ExitStack()
 
 
-def patch_method(owner: type, name: str, function: Any) -> None:
+def _patch_method(owner: type, name: str, function: Any) -> None:
     """Have a function stand in for a method of Django or unittest, until `uninstall_hooks`."""
     _stock_methods.setdefault((owner, name), owner.__dict__[name])
     _patches.enter_context(mock.patch.object(owner, name, function))
 
 
-def install_hooks() -> None:
-    """Have unittest start tests from baselines from now on, in this process."""
+def install_hooks(*, under_pytest: bool = False) -> None:
+    """Have tests start from baselines from now on, in this process."""
     watch_connections()
-    patch_method(unittest.TestSuite, "_handleClassSetUp", _handle_class_set_up)
-    patch_method(unittest.TestSuite, "_handleModuleFixture", _handle_module_fixture)
-    patch_method(TransactionTestCase, "_fixture_setup", classmethod(set_up_fixtures))
-    patch_method(TransactionTestCase, "_fixture_teardown", tear_down_fixtures)
+    if not under_pytest:
+        _patch_method(unittest.TestSuite, "_handleClassSetUp", _handle_class_set_up)
+        _patch_method(unittest.TestSuite, "_handleModuleFixture", _handle_module_fixture)
+    set_up = _set_up_after_fixtures if under_pytest else _set_up_fixtures
+    _patch_method(TransactionTestCase, "_fixture_setup", classmethod(set_up))
+    _patch_method(TransactionTestCase, "_fixture_teardown", _tear_down_fixtures)
 
 
 def uninstall_hooks() -> None:

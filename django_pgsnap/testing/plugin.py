@@ -98,10 +98,10 @@ def pytest_fixture_setup(
     """Have test databases cloned from templates, whoever's fixture it is that sets them up."""
     if fixturedef.argname == "django_db_setup" and _is_on():
         from ..errors import PgsnapError
-        from . import creation, pytest_hooks
+        from . import cases, creation
 
         creation.install(partial(_note, request.config))
-        pytest_hooks.install()
+        cases.install_hooks(under_pytest=True)
         request.config.stash[_BLOCKER] = request.getfixturevalue("django_db_blocker")
         try:
             return (yield)
@@ -127,7 +127,7 @@ def pytest_runtest_teardown(
     """Put back what tests started from, when the next one starts from something else."""
     result = yield
     if (blocker := item.config.stash.get(_BLOCKER, None)) is not None:
-        from .pytest_hooks import leave_class, start_from
+        from .cases import leave_class, start_from
 
         cls = getattr(item, "cls", None)
         with blocker.unblock():
@@ -189,8 +189,7 @@ def pgsnap_class(
     """
     if not _is_on():
         _fail("fixture pgsnap_class")
-    from .cases import adopt_states
-    from .pytest_hooks import restore_states
+    from .cases import adopt_states, restore_states
 
     with django_db_blocker.unblock():
         before = adopt_states("a class")
@@ -210,7 +209,7 @@ def _note(config: pytest.Config, text: str, level: int) -> None:
 def _start(request: pytest.FixtureRequest) -> Exception | None:
     """Have a test start from its snapshot, and return why that is not possible."""
     from ..errors import PgsnapError
-    from .pytest_hooks import start_from
+    from .cases import start_from
 
     with request.config.stash[_BLOCKER].unblock():
         try:
