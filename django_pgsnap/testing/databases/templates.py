@@ -30,6 +30,7 @@ from ...clones.transitions import publish_copy, rewrite_comment
 from ...conf import config, test_config
 from ...errors import ConfigurationError, PgsnapError
 from ...postgres.advisory_locks import lock_key, release_lock, try_acquire_lock, wait_for_lock
+from ...postgres.inspection import measure_databases
 from ...postgres.server import Server
 from ...postgres.session import Session
 from . import clones
@@ -38,7 +39,6 @@ from .recording import Recording, seal, unseal
 
 _SHARE: Final = sql.SQL("SELECT pg_catalog.pg_try_advisory_lock_shared(%s)")
 _UNSHARE: Final = sql.SQL("SELECT pg_catalog.pg_advisory_unlock_shared(%s)")
-_SIZE: Final = sql.SQL("SELECT pg_catalog.pg_database_size(%s)")
 
 # Who used a template so lately wants to know why it serves no longer.
 _RECENT: Final = timedelta(hours=1)
@@ -48,9 +48,6 @@ _NOT_KEPT: Final = "The next run will migrate again, since this state could not 
 # Texts for the user, each with the verbosity from which on it is shown.
 Tell = Callable[[str, int], object]
 
-# What templates of new databases are called; those of snapshots have the snapshot's name.
-NEW: Final = "template"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -58,13 +55,13 @@ class Wanted:
 
     Attributes:
         source: Name of the database that the alias leads to outside of tests.
-        name: `NEW`, or that of the snapshot that is migrated.
+        name: That of the snapshot that is migrated, or ``template``.
         snapshot: Identity of that snapshot's copy, or empty.
     """
 
     alias: str
     source: str
-    name: str = NEW
+    name: str = "template"
     snapshot: str = ""
     facts: Facts
 
@@ -151,7 +148,7 @@ def publish_template(
         alias=wanted.alias,
         source=wanted.source,
         taken_at=now,
-        size_bytes=int(session.value(_SIZE, [unfinished])),
+        size_bytes=measure_databases(session, [unfinished]).get(unfinished, 0),
         django=django.get_version(),
         postgresql=session.server_name,
         used_at=now.isoformat(),
