@@ -68,7 +68,9 @@ class Observer:
         """Note what is used meanwhile, in all threads."""
         self.environment = self.environment or dict(os.environ)
         monitor = self._monitor() if sys.version_info >= (3, 12) else self._profile()
-        with self._hear_calls(), file_reads.record(), monitor:
+        # Settings are read too often for what tells of other calls.
+        getter = mock.patch.object(LazySettings, "__getattribute__", self._getter(), create=True)
+        with getter, self._hear_calls(), file_reads.record(), monitor:
             yield
 
     @contextmanager
@@ -138,7 +140,6 @@ class Observer:
             return lambda *_, **__: note("setting", name)
 
         told: tuple[tuple[Any, str, _Hear], ...] = (
-            (LazySettings, "__getattribute__", self._read_setting),
             (importlib, "import_module", self._import),
             (module_loading, "cached_import", lambda module_path, _: note("module", module_path)),
             (management, "load_command_class", lambda _, name: note("command", name)),
@@ -167,10 +168,16 @@ class Observer:
     def _note(self, kind: str, name: object) -> None:
         self.noted[kind].add(str(name))
 
-    def _read_setting(self, _: LazySettings, name: str) -> None:
-        # Django looks at each cursor whether it shall note the statements.
-        if name.isupper() and (name != "DEBUG" or not _find_caller().startswith("django.")):
-            self._note("setting", name)
+    def _getter(self) -> Callable[[LazySettings, str], Any]:
+        def get(settings: LazySettings, name: str) -> Any:
+            if name.isupper():
+                # Django looks at each cursor whether it shall note the statements.
+                reader = sys._getframe(1).f_globals.get("__name__", "")
+                if name != "DEBUG" or not reader.startswith("django."):
+                    self._note("setting", name)
+            return object.__getattribute__(settings, name)
+
+        return get
 
     def _import(self, name: str, package: str | None = None) -> None:
         self._note("module", importlib.util.resolve_name(name, package) if package else name)
@@ -246,7 +253,7 @@ def _call_told(*arguments: Any, _told: Callable[..., Any], **named: Any) -> Any:
     return _told(*arguments, **named)
 
 
-def _find_caller(between: Container[str] = ()) -> str:
+def _find_caller(between: Container[str]) -> str:
     """Return the name of the module that called a function, by way of some packages or directly."""
     caller: FrameType | None = sys._getframe(2)
     while caller is not None:
