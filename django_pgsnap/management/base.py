@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -135,9 +135,9 @@ class SubcommandsBase(BaseCommand):
         verbosity = 0 if self._as_json else self._verbosity
         return CommandReporter(self, verbosity=verbosity, animated=sys.stderr.isatty())
 
-    def _print_result(self, sentence: str, facts: object) -> None:
+    def _print_result(self, sentence: str, get_facts: Callable[..., object], *of: object) -> None:
         if self._as_json:
-            self._print_json(facts)
+            self._print_json(get_facts(*of))
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 

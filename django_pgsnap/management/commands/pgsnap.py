@@ -60,7 +60,8 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
-            snapshot_facts(snapshot),
+            snapshot_facts,
+            snapshot,
         )
         self._tell_more(describe_occupied(reporter.overview))
 
@@ -78,7 +79,9 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
             f"{', '.join(snapshot.aliases)} in {took}.",
-            snapshot_facts(snapshot, drift),
+            snapshot_facts,
+            snapshot,
+            drift,
         )
         if migrate:
             self._migrate(snapshot)
@@ -118,7 +121,7 @@ class Command(SubcommandsBase):
         with self._reporter() as reporter:
             undone = undo_restore(number, reporter=reporter, **options)
         self._print_result(
-            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts(undone)
+            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts, undone
         )
         live = f"Live: {describe_kept_state(undone)}, brought back by undo."
         self._tell_more([live, *describe_next_undo(reporter.overview)])
@@ -249,19 +252,19 @@ class Command(SubcommandsBase):
 
     def _rename(self, *, old: str, new: str) -> None:
         snapshot = manage.rename(old, new)
-        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts(snapshot))
+        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts, snapshot)
 
     def _pin(self, *, name: str) -> None:
         snapshot = manage.pin(name)
-        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts(snapshot))
+        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts, snapshot)
 
     def _unpin(self, *, name: str) -> None:
         snapshot = manage.pin(name, pinned=False)
-        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts(snapshot))
+        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts, snapshot)
 
     def _annotate(self, *, name: str, text: str) -> None:
         snapshot = manage.annotate(name, text)
-        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts(snapshot))
+        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts, snapshot)
 
     def _delete(
         self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
@@ -322,7 +325,7 @@ class Command(SubcommandsBase):
         databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
         self._print_result(
             f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
-            [asdict(each) for each in gone],
+            lambda: [asdict(each) for each in gone],
         )
 
     def _confirm(self, lines: Iterable[str], question: str) -> bool:
@@ -333,7 +336,7 @@ class Command(SubcommandsBase):
         names = ", ".join(repr(each.name) for each in deleted) or "nothing"
         size = format_size(sum(each.size_bytes for each in deleted))
         self._print_result(
-            f"{verb} {names}: {size} less.", [snapshot_facts(each) for each in deleted]
+            f"{verb} {names}: {size} less.", lambda: [snapshot_facts(each) for each in deleted]
         )
 
     def _completion(self, *, shell: str) -> None:
@@ -342,7 +345,7 @@ class Command(SubcommandsBase):
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
             snapshot = manage.refill(name, databases=databases, reporter=reporter)
-        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts(snapshot))
+        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts, snapshot)
 
     def _doctor(self, *, fix: bool, databases: Sequence[str] | None) -> None:
         from ...doctor.diagnosis import diagnose
