@@ -25,12 +25,12 @@ from ..errors import CopyFailedError, DatabaseBusyError
 from ..messages import join_messages, message
 from ..postgres.backends import BUSY_HINT, BackendTerminator, BlockedTimer, read_backends
 from ..postgres.data_directory import DirectoryGrowth
-from ..postgres.session import Session
+from ..postgres.session import Session, run_together
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
 from .records import Strategy
 from .strategy import is_refusal_to_share_blocks
-from .transitions import CopyJob, comment_on_database, drop_database, join_statements, run_together
+from .transitions import CopyJob, comment_on_database, drop_database, join_statements
 
 # An estimate never says that it is done.
 _MOST_ESTIMATED: Final = 0.95

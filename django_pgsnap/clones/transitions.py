@@ -11,11 +11,8 @@ name.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from selectors import EVENT_READ, DefaultSelector
 from typing import Final
 
 import psycopg
@@ -25,7 +22,7 @@ from ..errors import ChangedMeanwhileError, MissingRightError
 from ..postgres.backends import BackendTerminator, BlockedTimer, end_diffs
 from ..postgres.properties import Properties
 from ..postgres.server import Server
-from ..postgres.session import Query, Session
+from ..postgres.session import Query, Session, run_together
 from .catalog import AnyDatabase
 from .names import new_identity, to_drop_name
 from .records import Record, Strategy, encode_record
@@ -314,87 +311,3 @@ def _explain_error(error: BaseException, swaps: Sequence[Swap]) -> BaseException
             cause=error.diag.message_primary,
         )
     return error
-
-
-# A CREATE DATABASE that is stopped again while it removes its files leaves them.
-_CANCEL_AGAIN_S: Final = 2.0
-
-
-def run_together(
-    work: Sequence[tuple[Session, Query]], *, meanwhile: Callable[[], float | None], every_s: float
-) -> list[BaseException | None]:
-    """Run one statement on each session, all at the same time.
-
-    When one fails the others are cancelled, and so they are when ``meanwhile`` raises, or when
-    the user presses Ctrl-C. No statement is under way any more when this returns or raises.
-
-    While they run, ``meanwhile`` is called again and again, which must use other sessions: each
-    time after so many seconds, or what it has returned. Returned is what each statement raised,
-    None for those that succeeded.
-    """
-    statements = _Statements(work)
-    try:
-        statements.send()
-        while not statements.are_settled(within_s=every_s):
-            every_s = meanwhile() or every_s
-        statements.cancel_the_rest()
-    except BaseException:
-        # Ctrl-C may come while the rest is cancelled, too.
-        statements.cancel_the_rest()
-        raise
-    return statements.outcomes()
-
-
-class _Statements:
-    # Ctrl-C may come between any two steps. So what is under way is not noted here: libpq knows.
-
-    def __init__(self, work: Sequence[tuple[Session, Query]]) -> None:
-        self._work = work
-        self._ended: dict[int, psycopg.Error | None] = {}
-        self._cancel_again_at: dict[Session, float] = {}
-
-    def outcomes(self) -> list[BaseException | None]:
-        not_sent = psycopg.errors.QueryCanceled("another one failed before it was sent")
-        return [self._ended.get(number, not_sent) for number in range(len(self._work))]
-
-    def send(self) -> None:
-        for number, (session, statement) in enumerate(self._work):
-            try:
-                session.send(statement)
-            except psycopg.Error as error:
-                self._ended[number] = error
-                return
-
-    def are_settled(self, *, within_s: float) -> bool:
-        """Wait a little, and tell whether all have ended, or one has failed."""
-        self._wait(within_s)
-        return len(self._ended) == len(self._work) or any(self._ended.values())
-
-    def cancel_the_rest(self) -> None:
-        # A request to cancel that overtakes its statement is lost, so it is repeated.
-        while running := self._running():
-            now = time.monotonic()
-            for session in running:
-                # The end of one statement is no reason to ask for that of another again.
-                if self._cancel_again_at.get(session, 0.0) <= now:
-                    self._cancel_again_at[session] = now + _CANCEL_AGAIN_S
-                    with suppress(psycopg.Error):
-                        session.cancel()
-            self._wait(_CANCEL_AGAIN_S)
-
-    def _running(self) -> list[Session]:
-        return [session for session, _ in self._work if session.is_running]
-
-    def _wait(self, seconds: float) -> None:
-        with DefaultSelector() as selector:
-            for session in self._running():
-                selector.register(session, EVENT_READ)
-            selector.select(seconds)
-        for number, (session, _) in enumerate(self._work):
-            if number not in self._ended and (session.is_running or session.broken):
-                try:
-                    if not session.busy:
-                        session.finish()
-                        self._ended[number] = None
-                except psycopg.Error as error:
-                    self._ended[number] = error

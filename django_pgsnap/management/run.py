@@ -18,7 +18,7 @@ from ..conf import RUN_DATABASES
 
 _SIGNALLED = 128
 # Windows knows no SIGHUP.
-_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ENDINGS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
 
 
 def run_command(command: Sequence[str], databases: Mapping[str, str]) -> int:

@@ -68,7 +68,7 @@ def open_operation(
     wait_s = config().wait_s if wait_s is None else wait_s
     with server_errors(), ExitStack() as stack:
         if disturbs_live:
-            aliases = aliases_sharing_database(target.alias for target in about)
+            aliases = aliases_sharing_database([target.alias for target in about])
             check_not_in_atomic(aliases)
             close_connections(aliases)
             stack.callback(repair_pools, aliases)

@@ -183,7 +183,7 @@ class Replacement:
         """Let the caller look, and see that nothing of that stays on the live databases."""
         if self._request.last_look is None:
             return
-        aliases = aliases_sharing_database(each.target.alias for each in self._incoming)
+        aliases = aliases_sharing_database([each.target.alias for each in self._incoming])
         self._request.last_look()
         close_and_wait(aliases, self.context.watcher, self._names)
 

@@ -15,13 +15,12 @@ import psycopg
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.clones.transitions import run_together
-from django_pgsnap.postgres.session import Session, start_in_thread
+from django_pgsnap.postgres.session import Session, run_together, start_in_thread
 from tests.conftest import RunSql, SessionAs
 from tests.watching import PATIENCE_S
 
 # Where Ctrl-C may find us while statements are under way.
-OURS = {"django_pgsnap.postgres.session", "django_pgsnap.clones.transitions", "selectors"}
+OURS = {"django_pgsnap.postgres.session", "selectors"}
 
 OFTEN_S = 0.005
 
@@ -108,7 +107,7 @@ def test_statements_run_at_the_same_time(three: list[Session]) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request to cancel that overtakes its statement is soon repeated: it has no files."""
-    monkeypatch.setattr("django_pgsnap.clones.transitions._CANCEL_AGAIN_S", 0.1)
+    monkeypatch.setattr("django_pgsnap.postgres.session._CANCEL_AGAIN_S", 0.1)
 
 
 def test_meanwhile_is_called_until_the_end(three: list[Session]) -> None:
