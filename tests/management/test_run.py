@@ -127,7 +127,12 @@ def test_stopped(
     names: list[str], manage: Manage, server: Server, databases: ListDatabases, stop: signal.Signals
 ) -> None:
     """Ctrl-C, SIGTERM and a closed terminal end the command, and the clone goes."""
-    process = manage.start("pgsnap", "run", "seeded", "--", "shell", "-c", SLEEP)
+    # What we ignore, as under nohup, the command would ignore, too.
+    before = signal.signal(stop, signal.default_int_handler)
+    try:
+        process = manage.start("pgsnap", "run", "seeded", "--", "shell", "-c", SLEEP)
+    finally:
+        signal.signal(stop, before)
     wait_for_clone(server)
 
     process.send_signal(stop)
