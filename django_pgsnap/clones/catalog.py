@@ -174,12 +174,14 @@ class Catalog:
     def _original(self, spare: AnyDatabase) -> AnyDatabase | None:
         """Return the copy or template of the same owner that a spare is one of."""
         _, identity = self._names[spare.name]
+        copy = self.databases.get(copy_name(identity))
+        if copy is not None and copy.owner == spare.owner:
+            return copy
         for database in self.databases.values():
             record = database.record
             # The spare of a template is named after what the template was published with.
             is_template = isinstance(record, TemplateRecord) and record.set_id == identity
-            is_copy = database.name == copy_name(identity)
-            if (is_copy or is_template) and database.owner == spare.owner:
+            if is_template and database.owner == spare.owner:
                 return database
         return None
 
