@@ -11,7 +11,7 @@ from django_pgsnap.signals import post_restore, post_take, pre_restore, pre_take
 from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.types import Snapshot
+from django_pgsnap.snapshots.types import Snapshot, Undo
 from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ListDatabases
 from tests.servers import Server
@@ -57,6 +57,12 @@ def test_values_are_frozen(live: str) -> None:
     assert list_snapshots() == (snapshot,)
     with pytest.raises(AttributeError):
         snapshot.members = ()  # type: ignore[misc]
+
+
+def test_facts_of_the_classes() -> None:
+    """What `help` and other tools look at on a class is there."""
+    assert all(hasattr(Snapshot, name) for name in ("name", "taken_at", "note", "pinned"))
+    assert all(hasattr(Undo, name) for name in ("name", "taken_at", "by_undo"))
 
 
 def test_signals_of_a_take(live: str, heard: Heard) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from django.db.migrations.loader import MigrationLoader
 
@@ -50,7 +50,9 @@ class _Shared(Generic[Value]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, whole: _Set[Any], owner: type) -> Value:
+    def __get__(self, whole: _Set[Any] | None, owner: type) -> Value:
+        if whole is None:  # asked of the class, by help() say
+            return cast("Value", self)
         value: Value = getattr(whole.members[0].record, self._name)
         return value
 
