@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from .snapshots.manage import annotate, delete, pin, prune, refill, rename
     from .snapshots.purge import purge
     from .snapshots.queries import Overview, get, list_snapshots, overview
-    from .snapshots.restore import checkpoint, restore
+    from .snapshots.restore import checkpoint, restore, undo
     from .snapshots.status import Status, read_status
     from .snapshots.take import take
     from .snapshots.types import Member, Snapshot, Undo
-    from .snapshots.undo import undo
 
 __all__ = [
     "Diagnosis",
@@ -73,11 +72,10 @@ _MODULES = {
     "snapshots.manage": ("annotate", "delete", "pin", "prune", "refill", "rename"),
     "snapshots.purge": ("purge",),
     "snapshots.queries": ("Overview", "get", "list_snapshots", "overview"),
-    "snapshots.restore": ("checkpoint", "restore"),
+    "snapshots.restore": ("checkpoint", "restore", "undo"),
     "snapshots.status": ("Status", "read_status"),
     "snapshots.take": ("take",),
     "snapshots.types": ("Member", "Snapshot", "Undo"),
-    "snapshots.undo": ("undo",),
 }
 
 

@@ -9,10 +9,9 @@ from django.dispatch import Signal
 import django_pgsnap
 from django_pgsnap.signals import post_restore, post_take, pre_restore, pre_take
 from django_pgsnap.snapshots.queries import list_snapshots, overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot, Undo
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ListDatabases
 from tests.servers import Server
 from tests.watching import authors, settle, write

@@ -19,11 +19,10 @@ from ..messages import format_size, printable
 from ..reporting import logger
 from ..snapshots import manage
 from ..snapshots.context import choose_targets
-from ..snapshots.restore import restore
+from ..snapshots.restore import restore, undo
 from ..snapshots.status import Preview, expected_take_s, preview
 from ..snapshots.take import take
 from ..snapshots.types import KnownMigrations, Snapshot, Undo
-from ..snapshots.undo import undo
 from .background import ProgressReporter
 from .forms import RestoreForm, TakeForm
 from .session_transfer import SessionTransfer, do_sessions_outlive_restores

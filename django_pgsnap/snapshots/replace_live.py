@@ -10,6 +10,7 @@ from typing import Final
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.names import new_identity
 from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
+from ..conf import config
 from ..connections.reconnect import DatabaseReplaced, announce_restore, close_and_wait
 from ..errors import ServerUnavailableError
 from ..postgres.advisory_locks import HeldTooLongError
@@ -65,10 +66,10 @@ _POLL_S: Final = 0.01
 class ReplaceRequest:
     """What the caller asked for; see `restore`."""
 
-    keep_undo: bool
+    keep_undo: bool | None = None  # None for the setting ``UNDO``
     by_undo: bool = False
-    wait_s: float | None
-    force: bool
+    wait_s: float | None = None
+    force: bool = False
     last_look: Callable[[], None] | None = None
 
 
@@ -242,8 +243,8 @@ def replace_live(
     there = [each for each in incoming if each.target.name in each.context.catalog.databases]
     # What is replaced on all servers is one state.
     parts = tuple(each.context.part(each.target) for each in there)
-    keeps = request.keep_undo and there
-    kept = KeptSet.of(contexts, parts, by_undo=request.by_undo) if keeps else None
+    keeps = config().undo > 0 if request.keep_undo is None else request.keep_undo
+    kept = KeptSet.of(contexts, parts, by_undo=request.by_undo) if keeps and there else None
     work = [
         Replacement(context, group, request, kept)
         for context, group in zip(contexts, groups, strict=True)

@@ -1,4 +1,7 @@
-"""Restore: bring the live databases back to a snapshot; checkpoint: do so after a block of code."""
+"""Restore, undo and checkpoint: other states take the place of the live databases.
+
+Which replaced states are kept for undo, `undo_history` says.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases
@@ -17,21 +21,22 @@ from ..clones.spares import obtain_spare, wants_spare
 from ..clones.transitions import Clone, CopyJob
 from ..conf import config
 from ..connections.reconnect import handle_announced_restore
-from ..errors import ObstacleError, PgsnapError
+from ..errors import NothingToUndoError, ObstacleError, PgsnapError
 from ..messages import Message, join_messages, message
 from ..postgres.advisory_locks import describe_lock_holder, release_lock, try_acquire_lock
 from ..postgres.server import Server, server_errors
+from ..postgres.session import Session
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from ..safety import check_server_allowed
 from ..signals import pre_restore
-from .context import ServerContext, choose_targets
+from .context import ServerContext, choose_targets, find_undos
 from .manage import delete
 from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in, report_finished
 from .replace_live import IncomingDatabase, ReplaceRequest, match_with_live, replace_live
 from .take import take
-from .types import AnyMember, Snapshot
+from .types import AnyMember, Snapshot, Undo
 
 
 def restore(
@@ -68,8 +73,7 @@ def restore(
         SnapshotNotFoundError: There is none of that name.
         PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
     """
-    keep_undo = config().undo > 0 if undo is None else undo
-    request = ReplaceRequest(keep_undo=keep_undo, wait_s=wait_s, force=force, last_look=last_look)
+    request = ReplaceRequest(keep_undo=undo, wait_s=wait_s, force=force, last_look=last_look)
     return restore_as(name, databases, request, reporter)
 
 
@@ -172,8 +176,75 @@ def plan_clone(context: ServerContext, member: AnyMember, *, owner: str) -> Copy
     return plan_copy_job(context, member, clone)
 
 
-# What checkpoints of this process are open: the database of each, and the thread, innermost last.
-_open_blocks: list[tuple[frozenset[tuple[Server, str]], int]] = []
+def undo(
+    number: int = 1,
+    *,
+    set_id: str | None = None,
+    databases: Sequence[str] | None = None,
+    wait_s: float | None = None,
+    force: bool = False,
+    reporter: Reporter | None = None,
+    last_look: Callable[[], None] | None = None,
+) -> Undo:
+    """Swap back a state that a restore or an undo replaced; doing it again leads back.
+
+    The kept states are counted from the newest; one is also known by its set id, whatever was
+    restored meanwhile. ``wait_s``, ``force``, ``reporter`` and ``last_look`` are as for `restore`.
+    Returned is the state that became live.
+
+    Raises:
+        NothingToUndoError: No restore left one, or not so many are kept.
+        ObstacleError: It also holds databases that are not asked for.
+        PgsnapError: Other subclasses say what stood in the way. Nothing has changed then.
+    """
+    about = choose_targets(databases)
+    request = ReplaceRequest(
+        keep_undo=True, by_undo=True, wait_s=wait_s, force=force, last_look=last_look
+    )
+    pre_restore.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=None)
+    with open_operation("undo", about, wait_s=request.wait_s, reporter=reporter) as contexts:
+        chosen = _choose_undo(contexts, number, set_id)
+        replaced, drops = replace_live(match_with_live(contexts, chosen.members), request)
+        left = finish_operation(contexts, drops=drops)
+    handle_announced_restore(replaced, contexts[0].reporter)
+    report_finished(left)
+    return chosen
+
+
+def _choose_undo(contexts: Sequence[ServerContext], number: int, set_id: str | None) -> Undo:
+    found = find_undos(contexts)
+    if not found:
+        databases = ", ".join(repr(name) for context in contexts for name in context.sources)
+        raise NothingToUndoError(
+            "There is nothing to undo: no restore of {databases} has left a replaced state.",
+            hint="See ./manage.py pgsnap list for snapshots to restore.",
+            databases=databases,
+        )
+    if set_id is not None:
+        number = 1 + next((at for at, undo in enumerate(found) if undo.set_id == set_id), -1)
+    if not 0 < number <= len(found):
+        wanted = number if set_id is None else repr(set_id)
+        raise NothingToUndoError(
+            "There is no replaced state {wanted}; kept: {count}.",
+            hint="See them with pgsnap undo --list.",
+            wanted=wanted,
+            count=len(found),
+        )
+    chosen = found[number - 1]
+    if chosen.completeness == "partly outside":
+        others = join_messages("; ", (part.description for part in chosen.elsewhere))
+        raise ObstacleError(
+            "That state is one with what is not asked for here: {others}. A part alone is not "
+            "brought back.",
+            hint="Undo it for all its databases, with settings that name them, or choose "
+            "another state (pgsnap undo --list).",
+            others=others,
+        )
+    return chosen
+
+
+# The databases whose checkpoints this thread is inside of.
+_inside: Final = threading.local()
 
 
 @contextmanager
@@ -196,52 +267,39 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
         finally:
             # A process that ends inside the block has no threads any more to restore with.
             if not sys.is_finalizing():
-                keep_undo = config().undo > 0
-                request = ReplaceRequest(keep_undo=keep_undo, wait_s=None, force=False)
+                request = ReplaceRequest()
                 restore_as(snapshot.name, snapshot.aliases, request, consume=True)
 
 
 @contextmanager
 def _only_block(about: Sequence[Target]) -> Iterator[None]:
-    """Refuse a block that overlaps with one of another thread, or of another process."""
-    places = frozenset((target.server, target.name) for target in about)
-    block = (places, threading.get_ident())
-    others = {
-        name for there, thread in _open_blocks if thread != block[1] for _, name in places & there
-    }
-    if others:
-        raise ObstacleError(
-            "Another thread is inside a checkpoint of {databases}: two that overlap cannot "
-            "both be taken back.",
-            hint="Let one end before the other begins, or take a snapshot instead.",
-            databases=", ".join(map(repr, sorted(others))),
-        )
-    own = frozenset[tuple[Server, str]]().union(*(there for there, _ in _open_blocks))
+    """Refuse a block that overlaps with one of another thread or process."""
+    outer: frozenset[tuple[Server, str]] = getattr(_inside, "places", frozenset())
+    new = [target for target in about if (target.server, target.name) not in outer]
     with ExitStack() as stack:
-        _lock_block(stack, [each for each in about if (each.server, each.name) not in own])
-        _open_blocks.append(block)
+        for server, group in group_by_server(new).items():
+            check = partial(check_server_allowed, targets=group)
+            with server_errors():
+                session = stack.enter_context(server.session("checkpoint", before_creating=check))
+                for target in group:
+                    _lock_block(session, target.name)
+        _inside.places = outer | {(target.server, target.name) for target in new}
         try:
             yield
         finally:
-            _open_blocks.remove(block)
+            _inside.places = outer
 
 
-def _lock_block(stack: ExitStack, about: Sequence[Target]) -> None:
-    """Hold a lock of each database while the block lasts, so that other processes see it."""
-    for server, group in group_by_server(about).items():
-        check = partial(check_server_allowed, targets=group)
-        with server_errors():
-            session = stack.enter_context(server.session("checkpoint", before_creating=check))
-            for target in group:
-                lock = f"checkpoint of {target.name}"
-                if not try_acquire_lock(session, lock):
-                    raise ObstacleError(
-                        "Another process is inside a checkpoint of {database!r}: {holder}. Two "
-                        "that overlap cannot both be taken back.",
-                        hint="Let it end before this begins, or take a snapshot instead.",
-                        database=target.name,
-                        holder=describe_lock_holder(session, lock),
-                    )
+def _lock_block(session: Session, database: str) -> None:
+    lock = f"checkpoint of {database}"
+    if not try_acquire_lock(session, lock):
+        raise ObstacleError(
+            "Another thread or process is inside a checkpoint of {database!r}: {holder}. Two that "
+            "overlap cannot both be taken back.",
+            hint="Let it end before this begins, or take a snapshot instead.",
+            database=database,
+            holder=describe_lock_holder(session, lock),
+        )
 
 
 def _take_checkpoint(databases: Sequence[str] | None) -> Snapshot:

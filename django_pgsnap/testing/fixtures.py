@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ..snapshots.manage import delete
-from ..snapshots.restore import restore
+from ..snapshots.restore import restore, undo
 from ..snapshots.take import take
 from ..snapshots.types import Snapshot, Undo
-from ..snapshots.undo import undo
 
 
 class TestSnapshots:

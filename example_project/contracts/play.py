@@ -10,9 +10,8 @@ from rich.console import Console
 
 from django_pgsnap.comparison.diff import diff
 from django_pgsnap.management.output import print_diff
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 
 from .digests import TableDigest, changed_tables, digest_everything
 from .models import Signer

@@ -9,9 +9,8 @@ from django_pgsnap.comparison.diff import diff
 from django_pgsnap.comparison.types import RowChange
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.snapshots.manage import delete, refill
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ListDatabases
 from tests.servers import Server
 from tests.testapp.models import Invoice

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.project import point
 from tests.serving import serving
 from tests.staleness import change, is_fresh

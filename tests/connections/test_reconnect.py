@@ -9,9 +9,8 @@ from django.db import connection, connections, transaction
 from django_pgsnap.connections.reconnect import get_open_pool
 from django_pgsnap.errors import InsideTransactionError
 from django_pgsnap.postgres.targets import aliases_sharing_database
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import SetAlias
 from tests.project import point
 from tests.staleness import answer, change, is_fresh, threads

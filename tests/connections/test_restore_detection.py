@@ -13,9 +13,8 @@ from django_pgsnap.connections import reconnect
 from django_pgsnap.connections.reconnect import check_oid, connected_aliases
 from django_pgsnap.errors import SnapshotNotFoundError
 from django_pgsnap.signals import post_restore
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql, SetAlias
 from tests.project import point
 from tests.servers import Server

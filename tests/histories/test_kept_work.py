@@ -12,9 +12,8 @@ from psycopg import sql as pg
 
 from django_pgsnap.errors import InsideTransactionError, ObstacleError, PgsnapError
 from django_pgsnap.snapshots.manage import delete
-from django_pgsnap.snapshots.restore import checkpoint, restore
+from django_pgsnap.snapshots.restore import checkpoint, restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql
 from tests.histories.looking import kept_authors
 from tests.project import Manage

@@ -20,9 +20,8 @@ from django_pgsnap.errors import (
 from django_pgsnap.snapshots.manage import annotate, delete, pin, prune, rename
 from django_pgsnap.snapshots.purge import purge
 from django_pgsnap.snapshots.queries import get, list_snapshots, overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import Call, MakeLive, MakeRole, RunSql
 from tests.histories.looking import only, published_sets, split_sets
 from tests.servers import Server

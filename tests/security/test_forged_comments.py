@@ -24,9 +24,8 @@ from django_pgsnap.errors import ConfigurationError, PgsnapError, SnapshotNotFou
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.queries import list_snapshots, overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ROLE_PASSWORD, MakeRole, RunSql
 from tests.records import CHANGES, comment_with, copy_record
 from tests.security.conftest import MALLORY, Attacker, victim

@@ -14,11 +14,10 @@ from django_pgsnap.errors import ObstacleError
 from django_pgsnap.snapshots.manage import annotate, delete, pin, prune, refill, rename
 from django_pgsnap.snapshots.purge import purge
 from django_pgsnap.snapshots.queries import overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.throwaway import open_throwaway
 from django_pgsnap.snapshots.types import Snapshot
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import MakeLive, MakeRole, RunSql
 from tests.histories.looking import only
 from tests.security.conftest import MALLORY, Attacker, victim

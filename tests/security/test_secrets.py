@@ -16,9 +16,8 @@ from django_pgsnap.conf import Config, problems
 from django_pgsnap.errors import PgsnapError
 from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.queries import list_snapshots
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql
 from tests.project import ROOT, Manage, child_environment, point
 from tests.servers import Server

@@ -17,10 +17,9 @@ from django_pgsnap.postgres.targets import list_targets
 from django_pgsnap.snapshots.manage import annotate, delete, pin, refill, rename
 from django_pgsnap.snapshots.purge import purge
 from django_pgsnap.snapshots.queries import list_snapshots, overview, read_carried_properties
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.throwaway import open_throwaway
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ROLE_PASSWORD, MakeRole, RunSql
 from tests.project import point
 from tests.security.conftest import MALLORY, OPEN, Attacker, victim

@@ -19,9 +19,8 @@ from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots.manage import delete, refill, rename
 from django_pgsnap.snapshots.queries import overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql
 from tests.security.conftest import MALLORY, OPEN, SHUT, Attacker, victim
 from tests.servers import SUPERUSER, Server

@@ -9,9 +9,8 @@ from pytest_django import Settings
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.signals import post_take
 from django_pgsnap.snapshots.queries import list_snapshots, overview
-from django_pgsnap.snapshots.restore import checkpoint, restore
+from django_pgsnap.snapshots.restore import checkpoint, restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.project import Manage
 from tests.servers import Server
 from tests.watching import PATIENCE_S, authors, in_transaction, oids, settle, write

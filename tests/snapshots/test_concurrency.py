@@ -23,9 +23,8 @@ from django_pgsnap.errors import (
 )
 from django_pgsnap.snapshots.manage import delete, pin, refill, rename
 from django_pgsnap.snapshots.queries import list_snapshots
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import MakeLive
 from tests.project import Manage, child_environment
 from tests.servers import Server

@@ -9,9 +9,8 @@ from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import ServerError
 from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.queries import list_snapshots
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import Call, RunSql
 from tests.servers import Server
 from tests.watching import authors, settle, write

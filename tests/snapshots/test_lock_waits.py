@@ -12,9 +12,8 @@ from psycopg import sql as pg
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.queries import list_snapshots
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import RunSql
 from tests.project import point
 from tests.servers import Server

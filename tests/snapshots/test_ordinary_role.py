@@ -11,9 +11,8 @@ from django_pgsnap.errors import DatabaseBusyError, MissingRightError
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.manage import annotate, delete, pin, refill, rename
 from django_pgsnap.snapshots.queries import list_snapshots, overview
-from django_pgsnap.snapshots.restore import checkpoint, restore
+from django_pgsnap.snapshots.restore import checkpoint, restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ROLE_PASSWORD, MakeLive, MakeRole, RunSql
 from tests.project import point
 from tests.servers import Server

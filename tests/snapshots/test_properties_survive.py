@@ -7,9 +7,8 @@ from django.db import connections
 from psycopg import sql as pg
 
 from django_pgsnap.snapshots.queries import overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import MakeRole, RunSql
 from tests.servers import Server
 from tests.watching import Recorder, authors, settle, write

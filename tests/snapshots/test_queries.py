@@ -10,10 +10,9 @@ from django_pgsnap.errors import NothingToUndoError, SnapshotNotFoundError
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.manage import delete, rename
 from django_pgsnap.snapshots.queries import get, list_snapshots, overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot, group_members
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import Call, MakeLive, MakeRole, RunSql
 from tests.project import point
 from tests.servers import Server

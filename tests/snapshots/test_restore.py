@@ -15,9 +15,8 @@ from django_pgsnap.clones.names import record_name, spare_name
 from django_pgsnap.errors import DatabaseBusyError, ObstacleError, SnapshotNotFoundError
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.queries import list_snapshots, overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import Call, ListDatabases, RunSql
 from tests.project import close_connections, point
 from tests.servers import Server

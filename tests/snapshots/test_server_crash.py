@@ -20,9 +20,8 @@ from django_pgsnap.doctor.findings import Finding
 from django_pgsnap.errors import ServerError
 from django_pgsnap.postgres.server import server_errors
 from django_pgsnap.snapshots.queries import overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ListDatabases, RunSql
 from tests.project import Manage
 from tests.servers import Server

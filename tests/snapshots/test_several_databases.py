@@ -18,9 +18,8 @@ from django_pgsnap.errors import (
 from django_pgsnap.postgres.session import Query, Session
 from django_pgsnap.snapshots import replace_live
 from django_pgsnap.snapshots.queries import list_snapshots, overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ROLE_PASSWORD, MakeRole, RunSql
 from tests.project import point
 from tests.servers import Server

@@ -13,10 +13,9 @@ from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots import context, status
 from django_pgsnap.snapshots.purge import list_managed_databases
 from django_pgsnap.snapshots.queries import overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.status import LiveState, preview, read_status
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import Call, RunSql
 from tests.project import close_connections
 from tests.servers import Server

@@ -15,9 +15,8 @@ from django_pgsnap.errors import DatabaseBusyError, NothingToUndoError
 from django_pgsnap.snapshots import undo_history
 from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.queries import overview
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import ListDatabases, RunSql
 from tests.servers import Server
 from tests.watching import Recorder, authors, in_transaction, oids, settle, write

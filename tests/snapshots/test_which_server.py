@@ -12,9 +12,8 @@ from psycopg import sql as pg
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import ConfigurationError, ServerUnavailableError
 from django_pgsnap.snapshots.queries import list_snapshots
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.snapshots.undo import undo
 from tests.conftest import MakeLive, SetAlias
 from tests.poolers import pgbouncer
 from tests.project import close_connections, point

@@ -23,11 +23,11 @@ from ...snapshots import manage, queries
 from ...snapshots.context import EVERYTHING, Kind
 from ...snapshots.purge import list_managed_databases, purge
 from ...snapshots.restore import restore
+from ...snapshots.restore import undo as undo_restore
 from ...snapshots.status import preview, read_status
 from ...snapshots.take import take
 from ...snapshots.throwaway import open_throwaway
 from ...snapshots.types import KnownMigrations, Snapshot, describe_drift
-from ...snapshots.undo import undo as undo_restore
 from ..base import SubcommandsBase, describe_kept_state, describe_next_undo, describe_occupied
 from ..completion import completion_script
 from ..facts import (
