@@ -71,9 +71,15 @@ def load_catalog(session: Session) -> Catalog:
     rows = session.rows(_DATABASES, {"invalid": _INVALID, **limits})
     names = [each.name for each in fields(Database)]
     return Catalog(
-        Database(**dict(zip(names, (*facts, comment and decode_record(comment)), strict=True)))
+        Database(**dict(zip(names, (*facts, _own_record(facts[1], comment)), strict=True)))
         for *facts, comment in rows
     )
+
+
+def _own_record(name: str, comment: str | None) -> Record | None:
+    record = decode_record(comment)
+    # pg_dump carries comments over to other databases.
+    return record if record is not None and record.database == name else None
 
 
 class Catalog:
@@ -89,8 +95,7 @@ class Catalog:
             if kind == "spare"
             and (spare := self.databases[name]).is_valid
             and spare.is_shut
-            and (original := self.databases.get(copy_name(identity))) is not None
-            and spare.owner == original.owner
+            and self._copy_of(spare)
         }
 
     def copies(self, sources: Iterable[str] | None = None) -> list[Database[CopyRecord]]:
@@ -118,16 +123,7 @@ class Catalog:
 
         Those on which a ``DROP DATABASE`` was interrupted are among them.
         """
-        wanted = None if sources is None else set(sources)
-        found: list[Database[Any]] = [
-            database
-            for database in self.databases.values()
-            if isinstance(record := database.record, RunRecord)
-            and database.trusted
-            and record.database == database.name
-            and (wanted is None or record.source in wanted)
-        ]
-        return found
+        return [database for database in self._all(RunRecord, sources) if database.trusted]
 
     def parts(self, kind: type[RecordT], system: str) -> list[Database[RecordT]]:
         """Return those parts of sets that are by their own account what is found here.
@@ -137,8 +133,9 @@ class Catalog:
         """
         return [
             database
-            for database in self._published(kind)
-            if any(
+            for database in self._all(kind)
+            if database.is_valid
+            and any(
                 part[:3] == (database.record.alias, database.record.source, system)
                 and (database.trusted or part.owner == database.owner_oid)
                 for part in database.record.parts
@@ -171,12 +168,15 @@ class Catalog:
             and self._is_leftover(database)
         ]
 
+    def _copy_of(self, spare: AnyDatabase) -> AnyDatabase | None:
+        copy = self.databases.get(copy_name(self._names[spare.name][1]))
+        return copy if copy is not None and copy.owner == spare.owner else None
+
     def _original(self, spare: AnyDatabase) -> AnyDatabase | None:
         """Return the copy or template of the same owner that a spare is one of."""
-        _, identity = self._names[spare.name]
-        copy = self.databases.get(copy_name(identity))
-        if copy is not None and copy.owner == spare.owner:
+        if copy := self._copy_of(spare):
             return copy
+        _, identity = self._names[spare.name]
         for database in self.databases.values():
             record = database.record
             # The spare of a template is named after what the template was published with.
@@ -192,11 +192,8 @@ class Catalog:
         if self._kind(database) == "spare":
             original = self._original(database)
             return original is not None and self._is_right(original)
-        return bool(
-            (record := database.record)
-            and self._is_published(database, record)
-            and self._is_trusted(database, record)
-        )
+        record = database.record
+        return record is not None and database.is_valid and self._is_trusted(database, record)
 
     def _is_leftover(self, database: AnyDatabase) -> bool:
         kind = self._kind(database)
@@ -205,9 +202,7 @@ class Catalog:
         if kind == "spare":
             return not database.is_valid or self._original(database) is None
         record = database.record
-        if record is None or record.database != database.name:
-            return False
-        return not database.is_valid or self._outlives_snapshot(record)
+        return record is not None and (not database.is_valid or self._outlives_snapshot(record))
 
     def _outlives_snapshot(self, record: Record) -> bool:
         """Tell whether a template was made of a snapshot that is deleted, whose data it holds."""
@@ -219,26 +214,24 @@ class Catalog:
     def _counted(
         self, kind: type[RecordT], sources: Iterable[str] | None
     ) -> list[Database[RecordT]]:
-        wanted = None if sources is None else set(sources)
         return [
             database
-            for database in self._published(kind)
-            if (wanted is None or database.record.source in wanted)
-            and self._is_trusted(database, database.record)
+            for database in self._all(kind, sources)
+            if database.is_valid and self._is_trusted(database, database.record)
         ]
 
-    def _published(self, kind: type[RecordT]) -> list[Database[RecordT]]:
+    def _all(
+        self, kind: type[RecordT], sources: Iterable[str] | None = None
+    ) -> list[Database[RecordT]]:
         """Return what says of itself that it is of this kind, whoever's it is."""
+        wanted = None if sources is None else set(sources)
         found: list[Database[Any]] = [
             database
             for database in self.databases.values()
-            if isinstance(record := database.record, kind) and self._is_published(database, record)
+            if isinstance(record := database.record, kind)
+            and (wanted is None or record.source in wanted)
         ]
         return found
-
-    def _is_published(self, database: AnyDatabase, record: Record) -> bool:
-        # The comment alone is not enough: pg_dump carries comments over to other databases.
-        return database.is_valid and record.database == database.name
 
     def _is_trusted(self, database: AnyDatabase, record: Record) -> bool:
         """Tell whether a database belongs to our own role, or to its live database's owner."""

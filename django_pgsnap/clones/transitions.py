@@ -180,13 +180,12 @@ class Swap:
         """
         if self.live is None:
             return None
-        record = self.incoming.record
         return Swap(
             live_name=self.live_name,
             live=replace(self.incoming, name=self.live_name),
             incoming=replace(self.live, name=self.outgoing_name),
             properties=replace(self.properties, digest=None),
-            outgoing=record if record and record.database == self.incoming.name else None,
+            outgoing=self.incoming.record,
             drop_identity=new_identity(),
         )
 

@@ -8,8 +8,8 @@ counts are complete once its backend is gone. Where there is any doubt it counts
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -242,9 +242,6 @@ def measure_databases(session: Session, names: Iterable[str]) -> dict[str, int]:
     return {name: int(size) for name, size in found if size is not None}
 
 
-# Which database it is, since when the server counts it, its sessions, and the rows written in it.
-ActivityCounters = tuple[Any, ...]
-
 _ROWS: Final = sql.SQL(
     "pg_catalog.pg_stat_get_db_tuples_inserted({oid})"
     " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_tuples_updated({oid})"
@@ -263,33 +260,16 @@ _EPOCH: Final = sql.SQL(
 )
 
 _COUNTERS: Final = sql.SQL(
-    "SELECT datname,"
+    "SELECT datname, oid,"
     " CASE WHEN {} THEN pg_catalog.concat(({}), '/',"
     " extract(epoch FROM pg_catalog.pg_stat_get_db_stat_reset_time(oid)))"
     " ELSE pg_catalog.gen_random_uuid()::pg_catalog.text END,"
     " pg_catalog.pg_stat_get_db_sessions(oid),"
     " pg_catalog.pg_stat_get_db_xact_commit(oid)"
-    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_xact_rollback(oid), {}, oid"
+    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_xact_rollback(oid), {}"
     " FROM pg_catalog.pg_database"
     " WHERE datname OPERATOR(pg_catalog.=) ANY(%s::pg_catalog.name[])"
 ).format(_ALL_ARE_COUNTED, _EPOCH, _ROWS.format(oid=sql.Identifier("oid")))
-
-
-def read_activity(session: Session, name: str) -> ActivityCounters:
-    """Return what the server has counted of a database, nothing if it is not there."""
-    for _, epoch, sessions, _, rows, oid in session.rows(_COUNTERS, [[name]]):
-        return oid, epoch, sessions, rows
-    return ()
-
-
-def has_counted(before: ActivityCounters, now: ActivityCounters) -> bool:
-    """Tell whether it was the same database, and the server has not lost count of it since."""
-    return before[:2] == now[:2]
-
-
-def has_written(before: ActivityCounters, now: ActivityCounters) -> bool:
-    """Tell whether any row was written, be it of a catalog; the server must not have lost count."""
-    return bool(before[-1] != now[-1])
 
 
 def rows_written(oid: sql.Composable) -> Query:
@@ -297,31 +277,40 @@ def rows_written(oid: sql.Composable) -> Query:
     return _ROWS.format(oid=oid)
 
 
-def count_rows_written(session: Session, database: str) -> int:
-    """Return how many rows were ever written in a database, when nobody is there any more."""
-    count = sql.SQL("SELECT {} FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s")
-    return int(session.value(count.format(rows_written(sql.Identifier("oid"))), [database]))
-
-
 @dataclass(frozen=True, kw_only=True)
 class DatabaseCounters:
     """What the server has counted of a database that nobody is on."""
 
+    name: str
+    oid: int
     # Since when it counts. As long as it is the same, nothing was left out or forgotten.
     epoch: str
     sessions: int  # how many client sessions there were. No setting keeps one from being counted.
-    transactions: int  # how many transactions ended, those of background workers included
-    rows: int
+    # How many transactions ended, those of background workers included.
+    transactions: int = field(compare=False)
+    rows: int  # how many were ever written, those of catalogs included
 
     @property
     def are_zero(self) -> bool:
         """Whether nobody was ever on it."""
         return not (self.sessions or self.transactions or self.rows)
 
+    def continues(self, before: DatabaseCounters) -> bool:
+        """Tell whether it is the same database, and the server has not lost count of it since."""
+        return (self.oid, self.epoch) == (before.oid, before.epoch)
+
+
+UNKNOWN_COUNTERS: Final = DatabaseCounters(
+    name="", oid=0, epoch="", sessions=-1, transactions=-1, rows=-1
+)
+
 
 def read_counters(session: Session, databases: Iterable[str]) -> dict[str, DatabaseCounters]:
     """Return what the server has counted of databases, those that are there."""
-    return {
-        name: DatabaseCounters(epoch=epoch, sessions=sessions, transactions=ended, rows=rows)
-        for name, epoch, sessions, ended, rows, _ in session.rows(_COUNTERS, [list(databases)])
-    }
+    found = session.values(DatabaseCounters, _COUNTERS, [list(databases)])
+    return {each.name: each for each in found}
+
+
+def read_activity(session: Session, database: str) -> DatabaseCounters:
+    """Return what the server has counted of one database, or that nothing is known."""
+    return read_counters(session, [database]).get(database, UNKNOWN_COUNTERS)

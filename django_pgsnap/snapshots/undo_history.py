@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, Self
+from typing import Self
 
 import django
 import psycopg
@@ -31,15 +31,13 @@ from ..clones.transitions import join_statements, rewrite_comment, unpublish
 from ..conf import config
 from ..messages import format_size, message
 from ..postgres.backends import end_diffs
-from ..postgres.inspection import DatabaseCounters, read_counters
+from ..postgres.inspection import UNKNOWN_COUNTERS, DatabaseCounters, read_counters
 from ..postgres.server import Server
 from ..postgres.session import Query
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from .context import ServerContext, find_undos
 from .types import Undo, UndoMember
-
-_UNKNOWN: Final = DatabaseCounters(epoch="", sessions=-1, transactions=-1, rows=-1)
 
 # A live database: its server and its name.
 Place = tuple[Server, str]
@@ -70,7 +68,7 @@ class Successor:
             clone_of=clone_of,
             copy_of=copy_of,
             based_on=based_on,
-            counters=counters or _UNKNOWN,
+            counters=counters or UNKNOWN_COUNTERS,
         )
 
     def noted_in(self, record: UndoRecord) -> UndoRecord:

@@ -20,7 +20,7 @@ from django_pgsnap import safety
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.connections.reconnect import check_oid
 from django_pgsnap.errors import DatabaseBusyError
-from django_pgsnap.postgres.inspection import count_rows_written
+from django_pgsnap.postgres.inspection import read_activity
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.signals import post_restore
 from django_pgsnap.testing.databases import own_databases
@@ -437,7 +437,7 @@ def test_sequence_set_by_the_project(
     sql("CREATE SEQUENCE counter", dbname=live)
     make_database("template")
     sql("CREATE SEQUENCE counter", dbname="template")
-    rows = count_rows_written(session, live)
+    rows = read_activity(session, live).rows
     by_django("SELECT setval('counter', 1000)")
     resetter = make_resetter(live, template="template", written=rows)
 
@@ -557,7 +557,7 @@ def test_written_before_the_first_baseline(
     sql("CREATE TABLE things (id int)", dbname=live)
     make_database("template")
     sql("CREATE TABLE things (id int)", dbname="template")
-    rows = count_rows_written(session, live)
+    rows = read_activity(session, live).rows
     by_django("INSERT INTO things VALUES (7)")
     connection.close()
     resetter = make_resetter(live, template="template", written=rows)

@@ -16,7 +16,7 @@ from ...clones.test_databases import (
 )
 from ...conf import test_config
 from ...connections.reconnect import close_pools
-from ...postgres.inspection import count_rows_written
+from ...postgres.inspection import read_activity
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
@@ -159,7 +159,7 @@ def _make(slot: TestDatabaseSlot, wanted: Wanted, migrate: Migrate, tell: Tell) 
     _disconnect(slot.connection)
     template = templates.publish_or_tell(session, slot.name, wanted, sealed, tell)
     session.execute(write_comment(slot.describe(sealed)))
-    rows = count_rows_written(session, slot.name)
+    rows = read_activity(session, slot.name).rows
     slot.register(template.database if template else None, rows_written=rows)
 
 

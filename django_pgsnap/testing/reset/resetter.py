@@ -19,13 +19,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from ...connections.reconnect import accept_silently
 from ...errors import PgsnapError
-from ...postgres.inspection import (
-    ActivityCounters,
-    count_rows_written,
-    has_counted,
-    has_written,
-    read_activity,
-)
+from ...postgres.inspection import DatabaseCounters, read_activity
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import aliases_sharing_database, get_server
@@ -62,7 +56,7 @@ class _Measurement:
 
     baseline: Baseline
     counters: TableCounters
-    activity: ActivityCounters
+    activity: DatabaseCounters
     is_connection_used: bool = True
     may_sequences_differ: bool = False
 
@@ -178,12 +172,12 @@ class DatabaseResetter:
         is_there = self._last.baseline is self.current and not is_connected
         if is_there and self._is_untouched(activity, leave_sequences=leave_sequences):
             return
-        has_all_counts = has_counted(self._last.activity, activity)
+        has_all_counts = activity.continues(self._last.activity)
         if not (has_all_counts and self._put_rows_back(activity, leave_sequences=leave_sequences)):
             self.disconnect_all()
             self._replace_by_clone()
 
-    def _put_rows_back(self, activity: ActivityCounters, *, leave_sequences: bool) -> bool:
+    def _put_rows_back(self, activity: DatabaseCounters, *, leave_sequences: bool) -> bool:
         """Put back what was written, row by row, and tell whether that was possible."""
         if self._last.baseline.origin != self.current.origin:
             return False
@@ -203,16 +197,16 @@ class DatabaseResetter:
                 return False
 
     def _was_only_read(
-        self, inside: Session, activity: ActivityCounters, *, leave_sequences: bool
+        self, inside: Session, activity: DatabaseCounters, *, leave_sequences: bool
     ) -> bool:
         return (
             self._last.baseline is self.current
-            and not has_written(self._last.activity, activity)
+            and activity.rows == self._last.activity.rows
             and (leave_sequences or are_sequences_unmoved(inside, self._last.counters))
         )
 
     def _put_back(
-        self, inside: Session, activity: ActivityCounters, *, leave_sequences: bool
+        self, inside: Session, activity: DatabaseCounters, *, leave_sequences: bool
     ) -> bool:
         """Put rows back, and take the measurement then; tell whether that takes no clone."""
         last, wanted = self._last, self.current
@@ -268,7 +262,7 @@ class DatabaseResetter:
             self._pool.drop_later(outgoing)
 
     def _read_run_baseline(self, own: OwnDatabase) -> Baseline:
-        if own.template and count_rows_written(self.session, self.name) == own.written:
+        if own.template and read_activity(self.session, self.name).rows == own.written:
             with self._connections.open_session() as inside:
                 counters = read_table_counters(inside)
             # A sequence that anybody looked at may have moved since the template was cloned.
@@ -302,7 +296,7 @@ class DatabaseResetter:
         is_gone = self._connections.close_connection()
         self._last = replace(self._last, is_connection_used=not is_gone)
 
-    def _is_untouched(self, activity: ActivityCounters, *, leave_sequences: bool = False) -> bool:
+    def _is_untouched(self, activity: DatabaseCounters, *, leave_sequences: bool = False) -> bool:
         """Tell whether it is certain that nobody was connected since all was at the baseline."""
         last = self._last
         is_exact = leave_sequences or not last.may_sequences_differ
