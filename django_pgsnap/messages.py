@@ -36,8 +36,8 @@ def message(template: str, /, **values: object) -> Message:
     return made
 
 
-def join_messages(separator: str, parts: Iterable[str]) -> Message:
-    """Return several sentences as one."""
+def join_messages(separator: str, parts: Iterable[object]) -> Message:
+    """Return several sentences, or things that messages name, as one."""
     values = {f"part{number}": part for number, part in enumerate(parts)}
     return message(separator.join(f"{{{name}}}" for name in values), **values)
 

@@ -171,12 +171,11 @@ def _revised(jobs: Sequence[CopyJob], errors: Sequence[BaseException | None]) ->
 
 def _busy_error(job: CopyJob) -> DatabaseBusyError:
     left = read_backends(job.watcher, [job.clone.source])
-    names = [backend.full_description for backend in left]
     return DatabaseBusyError(
         "Other sessions are using {source!r}:{names}",
         hint=BUSY_HINT,
         source=job.clone.source,
-        names=join_messages("\n  ", ["", *names]) or message(" some that are starting."),
+        names=join_messages("\n  ", ["", *left]) or message(" some that are starting."),
     )
 
 

@@ -47,12 +47,8 @@ class Part(NamedTuple):
     system: str = ""  # identifier of the server; empty for one that is in reach
     owner: int = 0  # oid of the role that the live database belonged to; 0 where it does not matter
 
-    def __str__(self) -> str:
-        return self.description
-
-    @property
-    def description(self) -> Message:
-        """Which database it is, and whether it is on another server."""
+    def __str__(self) -> Message:
+        """Return which database it is, and whether it is on another server."""
         return message(
             "{database!r} (alias {alias!r}) on another server"
             if self.system

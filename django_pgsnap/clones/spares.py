@@ -107,7 +107,7 @@ def _lock(session: Session, copy: Record, reporter: Reporter) -> bool:
     holder = read_lock_holder(session, name)
     by = ""
     if holder is not None and holder.is_stranger:
-        by = message(" by {holder}", holder=holder.description)
+        by = message(" by {holder}", holder=holder)
     reporter.wait(
         message("Waiting for the spare of {name!r}, which is being made{by}", name=copy.name, by=by)
     )

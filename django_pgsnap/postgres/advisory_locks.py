@@ -51,9 +51,8 @@ class LockHolder:
     is_stranger: bool = False
     key: int = 0  # of the advisory lock; 0 for another one
 
-    @property
-    def description(self) -> Message:
-        """Who it is, and for how long it has been at work."""
+    def __str__(self) -> Message:
+        """Return who it is, and for how long it has been at work."""
         known = self.seconds is not None
         return message(
             "pid {pid}, role {role!r}{doubt}, {application!r}{since}",
@@ -128,7 +127,7 @@ def acquire_lock(
         return
     if wait_s:
         if reporter is not None and (other := read_lock_holder(session, database)):
-            who = message("another operation: {holder}", holder=other.description)
+            who = message("another operation: {holder}", holder=other)
             reporter.wait(describe_wait(wait_s, who))
         if _wait(session, database, wait_s, reporter):
             return
@@ -215,10 +214,9 @@ def read_catalog_lock_holders(
     return session.values(LockHolder, _CATALOG_HOLDERS, parameters)
 
 
-def describe_lock_holder(session: Session, database: str) -> Message:
-    """Return who holds the lock of a database, in words."""
-    holder = read_lock_holder(session, database)
-    return holder.description if holder else message("it has just ended")
+def describe_lock_holder(session: Session, database: str) -> LockHolder | Message:
+    """Return who holds the lock of a database, for a message."""
+    return read_lock_holder(session, database) or message("it has just ended")
 
 
 def read_lock_holder(session: Session, database: str) -> LockHolder | None:

@@ -77,9 +77,8 @@ class Backend:
             state=self.state or message("in a state we may not see"),
         )
 
-    @property
-    def full_description(self) -> Message:
-        """Who it is, what it does, and for how long."""
+    def __str__(self) -> Message:
+        """Return who it is, what it does, and for how long."""
         if not self.is_client or self.seconds is None:
             return self.description
         return message(
@@ -249,7 +248,7 @@ class BackendTerminator:
     def busy_error(self, left: Sequence[Backend]) -> DatabaseBusyError:
         """Return the error that names the sessions which stayed."""
         databases = ", ".join(repr(name) for name in self._databases)
-        lines = join_messages("\n  ", ["", *(backend.full_description for backend in left)])
+        lines = join_messages("\n  ", ["", *left])
         return DatabaseBusyError(
             "Other sessions are using {databases}, after a wait of {wait_s:g} s:{lines}",
             hint=self._hint(left),

@@ -196,7 +196,7 @@ def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tup
             "Nothing has changed.",
             hint="Do this with settings whose DATABASES name that database too.",
             name=snapshot.name,
-            parts=join_messages("; ", (part.description for part in snapshot.unreachable)),
+            parts=join_messages("; ", snapshot.unreachable),
         )
     check_parts_outside(contexts, snapshot)
     for member in snapshot.outside:

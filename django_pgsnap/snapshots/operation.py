@@ -137,7 +137,7 @@ def _lock_errors(opened: Sequence[ServerContext]) -> Iterator[None]:
     try:
         yield
     except (psycopg.errors.LockNotAvailable, HeldTooLongError) as error:
-        holders = [holder.description for each in opened for holder in _lock_holders(each)]
+        holders = [holder for each in opened for holder in _lock_holders(each)]
         raise DatabaseBusyError(
             "Another session is copying one of the databases, or has not committed an ALTER "
             "DATABASE, COMMENT or GRANT of it:{holders}",

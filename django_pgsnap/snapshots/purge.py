@@ -133,8 +133,7 @@ def _must_stay(whole: Snapshot | Undo, contexts: Sequence[ServerContext]) -> boo
 def _claim(context: ServerContext, lock: str, name: str) -> bool:
     if try_acquire_lock(context.main, lock):
         return True
-    holder = read_lock_holder(context.main, lock)
-    user = holder.description if holder else message("somebody who has just left")
+    user = read_lock_holder(context.main, lock) or message("somebody who has just left")
     why = message("Not dropped: {name!r}, which is in use by {user}.", name=name, user=user)
     context.reporter.warn(why)
     return False

@@ -117,7 +117,7 @@ def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
             hint="Use settings that name all its databases, or restore only that of {here}: "
             "{options}.",
             name=snapshot.name,
-            parts=join_messages("; ", (part.description for part in snapshot.elsewhere)),
+            parts=join_messages("; ", snapshot.elsewhere),
             here=here,
             options=options,
         )
@@ -232,7 +232,7 @@ def _choose_undo(contexts: Sequence[ServerContext], number: int, set_id: str | N
         )
     chosen = found[number - 1]
     if chosen.completeness == "partly outside":
-        others = join_messages("; ", (part.description for part in chosen.elsewhere))
+        others = join_messages("; ", chosen.elsewhere)
         raise ObstacleError(
             "That state is one with what is not asked for here: {others}. A part alone is not "
             "brought back.",

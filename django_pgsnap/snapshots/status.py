@@ -114,7 +114,7 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
         for backend in read_backends(context.watcher, context.sources):
             if backend.pid in ours:
                 continue
-            (idle if backend.is_idle and backend.endable else busy).append(backend.full_description)
+            (idle if backend.is_idle and backend.endable else busy).append(str(backend))
     return Preview(databases=tuple(found), idle=tuple(idle), busy=tuple(busy))
 
 

@@ -181,7 +181,7 @@ def test_holder_whose_activity_may_not_be_seen(
 
     assert holder is not None
     assert holder.seconds is None
-    assert holder.description == f"pid {session.pid}, role 'postgres', {holder.application!r}"
+    assert str(holder) == f"pid {session.pid}, role 'postgres', {holder.application!r}"
 
 
 def test_keep_only(session_as: SessionAs) -> None:

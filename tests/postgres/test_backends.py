@@ -123,7 +123,7 @@ def test_what_is_seen_of_a_session(
         seconds=found.seconds,
         endable=True,
     )
-    assert found.full_description == (
+    assert str(found) == (
         f"pid {found.pid}: role 'postgres' (psql) from 127.0.0.1, idle in transaction "
         f"for {found.seconds:.0f} s"
     )

@@ -179,7 +179,7 @@ def remove_snapshots(session: Session, name: str) -> None:
 
 
 def _busy(session: Session, name: str, done: str) -> DatabaseBusyError:
-    left = "".join(f"\n  {backend.full_description}" for backend in read_backends(session, [name]))
+    left = "".join(f"\n  {backend}" for backend in read_backends(session, [name]))
     return DatabaseBusyError(
         f"The database {name!r} cannot be {done}, since other sessions are using it:{left}",
         hint="Close them, then run the tests again.",
