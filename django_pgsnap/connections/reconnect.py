@@ -38,15 +38,18 @@ from ..errors import InsideTransactionError
 from ..postgres.backends import wait_until_backends_gone
 from ..postgres.session import Session
 from ..postgres.targets import aliases_sharing_database
-from ..reporting import Reporter, logger
+from ..reporting import Reporter
 from ..signals import post_restore
 from .claimed_requests import is_claimed_at_start
+
+_NO_TRANSACTION: Final = (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
 
 
 def check_not_in_atomic(aliases: Iterable[str]) -> None:
     """Refuse inside transactions of this thread, which a closed connection would lose."""
     for alias in aliases:
-        if connections[alias].in_atomic_block:
+        wrapper = connections[alias]
+        if wrapper.in_atomic_block:
             raise InsideTransactionError(
                 "This thread is inside transaction.atomic on {alias!r}, which a snapshot "
                 "operation would break.",
@@ -54,22 +57,14 @@ def check_not_in_atomic(aliases: Iterable[str]) -> None:
                 "@pytest.mark.django_db(transaction=True).",
                 alias=alias,
             )
-        if _has_open_transaction(connections[alias]):
+        held = wrapper.connection
+        if held is not None and held.info.transaction_status not in _NO_TRANSACTION:
             raise InsideTransactionError(
                 "This thread has a transaction open on {alias!r}, which a snapshot operation "
                 "would discard: autocommit is off.",
                 hint="Commit it or roll it back first.",
                 alias=alias,
             )
-
-
-def _has_open_transaction(wrapper: BaseDatabaseWrapper) -> bool:
-    connection = wrapper.connection
-    return connection is not None and connection.info.transaction_status in (
-        TransactionStatus.INTRANS,
-        TransactionStatus.INERROR,
-        TransactionStatus.ACTIVE,
-    )
 
 
 def close_connections(aliases: Iterable[str]) -> None:
@@ -175,14 +170,12 @@ def handle_announced_restore(arrivals: Iterable[DatabaseReplaced], reporter: Rep
         unmet = [arrival for arrival in arrivals if _announced.get(arrival.place) is arrival]
         for arrival in unmet:
             _handle_restore(arrival)
-    for problem in _send_post_restore(unmet):
-        reporter.warn(problem)
+    _send_post_restore(unmet, reporter)
 
 
 def check_oid(alias: str, connection: Any) -> None:
     """See what a driver's connection leads to, and meet it if it is not what was met last."""
-    for problem in _send_post_restore(_note_arrival(alias, connection)):
-        logger.warning(problem)
+    _send_post_restore(_note_arrival(alias, connection), Reporter())
 
 
 def _note_arrival(alias: str, connection: Any) -> list[DatabaseReplaced]:
@@ -237,21 +230,17 @@ def _handle_restore(arrival: DatabaseReplaced) -> None:
     _known_oids[arrival.place] = arrival.oid
 
 
-def _send_post_restore(arrivals: Iterable[DatabaseReplaced]) -> list[str]:
-    return [
-        f"The receiver {_name_receiver(receiver)} of post_restore failed for {arrival.alias!r}: "
-        f"{type(outcome).__name__}: {outcome}"
-        for arrival in arrivals
-        for receiver, outcome in post_restore.send_robust(
-            sender=None, using=arrival.alias, snapshot=arrival.snapshot
-        )
-        if isinstance(outcome, Exception)
-    ]
-
-
-def _name_receiver(receiver: Any) -> str:
-    name = getattr(receiver, "__qualname__", None)
-    return f"{receiver.__module__}.{name}" if name else repr(receiver)
+def _send_post_restore(arrivals: Iterable[DatabaseReplaced], reporter: Reporter) -> None:
+    for arrival in arrivals:
+        facts = {"using": arrival.alias, "snapshot": arrival.snapshot}
+        for receiver, outcome in post_restore.send_robust(sender=None, **facts):
+            if isinstance(outcome, Exception):
+                name = getattr(receiver, "__qualname__", None)
+                shown = f"{receiver.__module__}.{name}" if name else repr(receiver)
+                reporter.warn(
+                    f"The receiver {shown} of post_restore failed for {arrival.alias!r}: "
+                    f"{type(outcome).__name__}: {outcome}"
+                )
 
 
 def clear_caches(alias: str) -> None:
@@ -377,8 +366,7 @@ def _connect(wrapper: BaseDatabaseWrapper) -> None:
             wrapper.close()
             repair_pools([wrapper.alias])
     finally:
-        for problem in _send_post_restore(arrivals):
-            logger.warning(problem)
+        _send_post_restore(arrivals, Reporter())
 
 
 def _is_current(wrapper: BaseDatabaseWrapper, arrivals: list[DatabaseReplaced]) -> bool:

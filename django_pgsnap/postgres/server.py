@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
@@ -25,7 +24,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow, tuple_row
 
 from ..errors import MissingRightError, ServerError, ServerUnavailableError
-from ..messages import Message, message
+from ..messages import message
 from .session import APPLICATION_PREFIX, PoolerError, ServerIdentity, Session
 
 _MAINTENANCE: Final = "postgres"
@@ -92,7 +91,7 @@ class Server:
             MissingRightError: The maintenance database is somebody else's, or cannot be created.
             ServerUnavailableError: The server cannot be reached or does not let us in.
         """
-        settings: dict[str, str] = {}
+        settings = {}
         if lock_timeout_s is not None:
             settings["lock_timeout"] = milliseconds(max(lock_timeout_s, _MOMENT_S))
         if self.maintenance not in _OWN_MAINTENANCE:
@@ -115,7 +114,7 @@ class Server:
 
     def session_on(self, database: str, purpose: str) -> Session:
         """Open a session on another database of the server, the live one for instance."""
-        return self._open(database, purpose)
+        return self._open(database, purpose, {})
 
     def identify(self, database: str) -> tuple[ServerIdentity, int]:
         """Return which server a database is on, and its oid, without setting anything there."""
@@ -133,7 +132,7 @@ class Server:
 
     def _open_own(self, purpose: str, settings: Mapping[str, str]) -> Session:
         session = self._open(self.maintenance, purpose, settings)
-        if session.foreign_owner is not None:
+        if owner := session.value(_FOREIGN_OWNER):
             session.close()
             raise MissingRightError(
                 "The database {maintenance!r}, which we would work from, belongs to the role "
@@ -141,13 +140,11 @@ class Server:
                 hint="Let a superuser run: DROP DATABASE {maintenance}; or name another "
                 "database in PGSNAP['MAINTENANCE'], as {{'dbname': '…'}}.",
                 maintenance=self.maintenance,
-                role=session.foreign_owner,
+                role=owner,
             )
         return session
 
-    def _open(
-        self, database: str, purpose: str, settings: Mapping[str, str] = MappingProxyType({})
-    ) -> Session:
+    def _open(self, database: str, purpose: str, settings: Mapping[str, str]) -> Session:
         session = Session(self._connect(database, _application_name(purpose)))
         try:
             session.prepare(settings, self.role)
@@ -226,6 +223,11 @@ def are_known_as_one(first: tuple[str, str, str], second: tuple[str, str, str]) 
 
 
 _EXISTS: Final = sql.SQL("SELECT oid FROM pg_database WHERE datname = %s")
+_FOREIGN_OWNER: Final = sql.SQL(
+    "SELECT quote_ident(rolname) FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba"
+    " WHERE datname = current_database() AND NOT rolsuper"
+    " AND rolname NOT IN (session_user, current_user)"
+)
 
 
 def _create_maintenance_database(session: Session, name: str) -> None:
@@ -290,7 +292,9 @@ def _without_frames(error: Exception) -> Exception:
 
 def _explained(error: Exception, server: Server, database: str) -> ServerUnavailableError:
     text = str(error).strip() or type(error).__name__
-    hint = _connection_hint(error, text)
+    hint = next(hint for words, hint in _HINTS if re.search(words, text))
+    if isinstance(error, SynchronousOnlyOperation):
+        hint = _ASYNC_HINT
     if database != server.maintenance and text.endswith(f'"{database}" does not exist'):
         hint = message(
             "Restore a snapshot to make it again, or correct NAME of the alias in DATABASES."
@@ -304,28 +308,28 @@ def _explained(error: Exception, server: Server, database: str) -> ServerUnavail
     )
 
 
-_ROLE_TROUBLE: Final = re.compile(r'role ".*" (does not exist|is not permitted to log in)')
-
-
-def _connection_hint(error: Exception, text: str) -> Message:
-    # libpq has no error codes for a failed connection, so its words must do. Where the server
-    # speaks another language, the last hint is shown.
-    if isinstance(error, SynchronousOnlyOperation):
-        return message("Call it by sync_to_async, or in a thread.")
-    if "set role" in text:
-        return message("Check USER and OPTIONS['assume_role'] of the alias in DATABASES.")
-    if "password" in text or _ROLE_TROUBLE.search(text):
-        return message("Check USER and PASSWORD of the alias in DATABASES.")
-    if "too many" in text or "connection slots" in text:
-        return message(
-            "Close some clients, or raise the limit of connections that the message names."
-        )
-    if "pg_hba.conf" in text or "permission denied" in text or "does not exist" in text:
-        return message(
+# libpq has no error codes for a failed connection, so its words must do. Where the server speaks
+# another language, the last hint is shown.
+_HINTS: Final = (
+    ("set role", message("Check USER and OPTIONS['assume_role'] of the alias in DATABASES.")),
+    (
+        'password|role ".*" (does not exist|is not permitted to log in)',
+        message("Check USER and PASSWORD of the alias in DATABASES."),
+    ),
+    (
+        "too many|connection slots",
+        message("Close some clients, or raise the limit of connections that the message names."),
+    ),
+    (
+        "pg_hba.conf|permission denied|does not exist",
+        message(
             "Let the role connect to it, or name another database in PGSNAP['MAINTENANCE'], "
             "as {'dbname': '…'}."
-        )
-    return message("Start the server, or correct HOST and PORT of the alias in DATABASES.")
+        ),
+    ),
+    ("", message("Start the server, or correct HOST and PORT of the alias in DATABASES.")),
+)
+_ASYNC_HINT: Final = message("Call it by sync_to_async, or in a thread.")
 
 
 @contextmanager
@@ -334,7 +338,7 @@ def server_errors() -> Iterator[None]:
     try:
         yield
     except SynchronousOnlyOperation as error:
-        raise ServerError(str(error), hint=_connection_hint(error, "")) from error
+        raise ServerError(str(error), hint=_ASYNC_HINT) from error
     except psycopg.errors.UntranslatableCharacter as error:
         cause = error.diag.message_primary
         raise ServerError(

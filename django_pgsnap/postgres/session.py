@@ -68,11 +68,6 @@ _FIRST_STATEMENT: Final = sql.SQL(
     " current_user OPERATOR(pg_catalog.<>) session_user,"
     " coalesce(pg_catalog.host(pg_catalog.inet_server_addr()), ''),"
     " pg_catalog.current_schemas(true)::pg_catalog.text[],"
-    " (SELECT pg_catalog.quote_ident(r.rolname)"
-    " FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r"
-    " ON r.oid OPERATOR(pg_catalog.=) d.datdba WHERE NOT r.rolsuper AND d.datname"
-    " OPERATOR(pg_catalog.=) pg_catalog.current_database() AND r.rolname"
-    " OPERATOR(pg_catalog.<>) ALL (ARRAY[session_user, {role}::pg_catalog.name])),"
     " CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid} THEN ROW({settings}) END"
 )
 
@@ -120,7 +115,6 @@ class Session:
     identity: ServerIdentity
     server_address: str  # where the server was met by its own account; empty by a socket
     schemas: Sequence[str]  # the search path of the database, as the role has it
-    foreign_owner: str | None  # the database's, quoted, if neither a superuser nor our role
     _is_another_role: bool
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
@@ -133,31 +127,26 @@ class Session:
             self._connection.adapters.register_loader(name, _AnyTextLoader)
         settings = {**_SETTINGS, **settings}
         try:
-            self._prepare({**settings, **_STOP_WHEN_WE_DIE}, role)
+            self._prepare({**settings, **_STOP_WHEN_WE_DIE})
         except psycopg.errors.InvalidParameterValue:
             # Servers on Windows cannot tell whether a client lives (manual,
             # client_connection_check_interval).
-            self._prepare(settings, role)
+            self._prepare(settings)
         if role:
             self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         # Our role may be set up to act as another one; a database may not decide that.
         elif self._is_another_role and self.value(_IS_MADE_BY_DATABASE):
             self.execute(sql.SQL("SET ROLE NONE"))
 
-    def _prepare(self, settings: Mapping[str, str], role: str) -> None:
-        (found,) = self.rows(
-            _FIRST_STATEMENT.format(
-                identity=_IDENTITY,
-                settings=_set_all(settings),
-                pid=sql.Literal(self.pid),
-                role=sql.Literal(role),
-            )
-        )
-        is_ours, self._is_another_role, self.server_address, *others = found[3:]
+    def _prepare(self, settings: Mapping[str, str]) -> None:
+        pid, assignments = sql.Literal(self.pid), _set_all(settings)
+        first = _FIRST_STATEMENT.format(identity=_IDENTITY, settings=assignments, pid=pid)
+        ((*identity, is_ours, is_another_role, server_address, schemas, _),) = self.rows(first)
         if not is_ours:
             raise PoolerError
-        self.schemas, self.foreign_owner, _ = others
-        self.identity = ServerIdentity(*found[:3])
+        self.identity = ServerIdentity(*identity)
+        self._is_another_role = is_another_role
+        self.server_address, self.schemas = server_address, schemas
 
     def identify(self) -> tuple[ServerIdentity, int]:
         """Return which server the session is on, and its database's oid; nothing is set."""
@@ -281,10 +270,8 @@ class Session:
             if result.status == ExecStatus.FATAL_ERROR and failed is None:
                 encoding = self._connection.info.encoding
                 failed = psycopg.errors.error_from_result(result, encoding=encoding)
-        if failed is not None and not failed.sqlstate:
-            raise psycopg.OperationalError(str(failed)) from failed
         if failed is not None:
-            raise failed
+            raise failed if failed.sqlstate else psycopg.OperationalError(str(failed))
 
     def transaction(self) -> AbstractContextManager[object]:
         """Return a context in which all statements happen together, or none does."""
@@ -387,19 +374,19 @@ class _Statements:
 
     def __init__(self, work: Sequence[tuple[Session, Query]]) -> None:
         self._work = work
-        self._ended: dict[int, psycopg.Error | None] = {}
+        self._ended: dict[Session, psycopg.Error | None] = {}
         self._cancel_again_at: dict[Session, float] = {}
 
     def outcomes(self) -> list[BaseException | None]:
         not_sent = psycopg.errors.QueryCanceled("another one failed before it was sent")
-        return [self._ended.get(number, not_sent) for number in range(len(self._work))]
+        return [self._ended.get(session, not_sent) for session, _ in self._work]
 
     def send(self) -> None:
-        for number, (session, statement) in enumerate(self._work):
+        for session, statement in self._work:
             try:
                 session.send(statement)
             except psycopg.Error as error:
-                self._ended[number] = error
+                self._ended[session] = error
                 return
 
     def are_settled(self, *, within_s: float) -> bool:
@@ -427,14 +414,14 @@ class _Statements:
             for session in self._running():
                 selector.register(session, EVENT_READ)
             selector.select(seconds)
-        for number, (session, _) in enumerate(self._work):
-            if number not in self._ended and (session.is_running or session.broken):
+        for session, _ in self._work:
+            if session not in self._ended and (session.is_running or session.broken):
                 try:
                     if not session.busy:
                         session.finish()
-                        self._ended[number] = None
+                        self._ended[session] = None
                 except psycopg.Error as error:
-                    self._ended[number] = error
+                    self._ended[session] = error
 
 
 def start_in_thread(work: Callable[[], Result]) -> Future[Result]:
