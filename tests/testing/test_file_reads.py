@@ -44,7 +44,9 @@ def _nothing_noted() -> Iterator[None]:
 
 
 def find_all() -> list[object]:
-    return [vars(owner)[name] for owner, name in PLACES]
+    """Return the functions, or their code where that is Python's."""
+    found = [vars(owner)[name] for owner, name in PLACES]
+    return [getattr(each, "__code__", each) for each in found]
 
 
 def test_no_trace() -> None:
@@ -211,4 +213,4 @@ def test_workers(tmp_path: Path) -> None:
         check=True,
     )
 
-    assert ended.stdout.split() == ["_Heard", "builtin_function_or_method"]
+    assert ended.stdout.split() == ["Telling", "builtin_function_or_method"]

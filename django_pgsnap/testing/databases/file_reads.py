@@ -1,4 +1,4 @@
-"""Which files and directories Python reads, told by wrappers of the functions that it reads by.
+"""Which files and directories Python reads, told by the functions that it reads by.
 
 An audit hook would hear of all, but can never be removed, and slows down much of Python.
 
@@ -20,17 +20,20 @@ import sys
 import sysconfig
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cache, update_wrapper
-from operator import getitem
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
+
+from .calls import Hear, find_caller, hear_calls
 
 _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
 
 # A hot spot of the start-up, and never heard of.
 _OPEN: Final = open
+
+_POPEN: Final = inspect.signature(subprocess.Popen.__init__)
 
 _WRITING_MODES: Final = frozenset("wax+")
 
@@ -67,70 +70,45 @@ class FileReads:
         self.directories: defaultdict[str, set[str]] = defaultdict(set)
         self._written: set[str] = set()
         self._is_starting = self._is_recording = False
-        self._wrapped: list[tuple[Any, str, Any, _Heard]] = []
+        self._hearing = ExitStack()
 
     def begin(self) -> None:
         """Note what the project's code reads while the run starts."""
+        self._listen()
         self._is_starting = True
-        self._wrap()
 
     def end(self) -> None:
         """Leave what is read from now on, outside of recordings, to the tests."""
         self._is_starting = False
-        self._unwrap()
+        self._hearing.close()
 
     @contextmanager
     def record(self) -> Iterator[None]:
         """Note what is read meanwhile, by whatever code."""
+        self._listen()
         self._is_recording = True
-        self._wrap()
         try:
             yield
         finally:
             self._is_recording = False
-            self._unwrap()
+            if not self._is_starting:
+                self._hearing.close()
+
+    def _listen(self) -> None:
+        if not (self._is_starting or self._is_recording):
+            self._hearing.enter_context(hear_calls(_list_places()))
+
+    def hear(self, note: _Note, /, *arguments: Any, **named: Any) -> None:
+        """Note what a function is about to do with a file or a directory."""
+        if self._is_recording or self._is_starting:
+            reader = _find_reader(find_caller(), anybody=self._is_recording)
+            if reader is not None:
+                note(reader, *arguments, **named)
 
     def note_file(self, path: str, reader: str = "") -> None:
         known = self.files[reader]
         if path not in known and path not in self._written and is_own_file(path):
             known[path] = digest_file(path)
-
-    def hear(self, tell: _Tell, caller: FrameType, /, *arguments: Any, **named: Any) -> None:
-        """Note what a function is about to do with a file or a directory."""
-        if self._is_recording or self._is_starting:
-            # What the function cannot be called with, it says itself.
-            with suppress(Exception):
-                reader = _find_reader(caller, anybody=self._is_recording)
-                if reader is not None:
-                    tell(reader, *arguments, **named)
-
-    def _wrap(self) -> None:
-        with suppress(ImportError):
-            # Of other modules that are imported later, what we wrap is in those they import.
-            import sqlite3  # noqa: F401
-        for module, names, tell in () if self._wrapped else _READING:
-            outer, _, name = names.rpartition(".")
-            owner: Any = sys.modules.get(module)
-            if outer:
-                owner = getattr(owner, outer, None)
-            before = vars(owner).get(name) if owner is not None else None
-            if isinstance(before, _Heard):  # what somebody had put over ours, and took away since
-                before = before.__wrapped__
-            if before is not None:
-                binds = isinstance(owner, type) and not isinstance(before, staticmethod)
-                is_method = binds and hasattr(before, "__get__")
-                heard = _HeardMethod(before, tell) if is_method else _Heard(before, tell)
-                self._wrapped.append((owner, name, before, heard))
-                setattr(owner, name, heard)
-
-    def _unwrap(self) -> None:
-        if self._is_recording or self._is_starting:
-            return
-        while self._wrapped:
-            owner, name, before, heard = self._wrapped.pop()
-            # What somebody put over ours stays, and calls it.
-            if vars(owner).get(name) is heard:
-                setattr(owner, name, before)
 
     def note_opened(self, reader: str, path: Any, *, writes: bool = False) -> None:
         path = make_absolute(path)
@@ -140,47 +118,7 @@ class FileReads:
             self._written.add(path)
 
 
-_Tell = Callable[..., None]
-
-
-class _Heard:
-    """A function that Python reads by, with what hears of its calls.
-
-    It equals the function, since there are sets of those as `os.supports_fd`, and is copied as it.
-    Like those of C, and unlike Python's, it is no method where a class has it.
-    """
-
-    __wrapped__: Any
-
-    def __init__(self, function: Any, tell: _Tell) -> None:
-        update_wrapper(self, function)
-        self._tell = tell
-
-    def __call__(self, /, *arguments: Any, **named: Any) -> Any:
-        file_reads.hear(self._tell, sys._getframe(1), *arguments, **named)
-        return self.__wrapped__(*arguments, **named)
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self.__wrapped__ == getattr(other, "__wrapped__", other))
-
-    def __hash__(self) -> int:
-        return hash(self.__wrapped__)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getitem, ((self.__wrapped__,), 0)
-
-
-class _HeardMethod(_Heard):
-    def __get__(self, instance: object, owner: object = None) -> Any:
-        """Bind it, as whoever has wrapped it, too, does."""
-        if instance is None:
-            return self
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            file_reads.hear(self._tell, sys._getframe(1), instance, *arguments, **named)
-            return self.__wrapped__.__get__(instance, owner)(*arguments, **named)
-
-        return call
+_Note = Callable[..., None]
 
 
 def _hear_open(reader: str, /, file: Any, mode: str = "r", *_: Any, **__: Any) -> None:
@@ -196,7 +134,7 @@ def _hear_listing(reader: str, /, path: Any = None) -> None:
 
 
 def _hear_program(reader: str, /, *arguments: Any, **named: Any) -> None:
-    called = inspect.signature(subprocess.Popen.__init__).bind(*arguments, **named).arguments
+    called = _POPEN.bind(*arguments, **named).arguments
     words = (called.get(name) for name in ("executable", "args", "cwd"))
     for path in _list_named(*words):
         file_reads.note_file(path, reader)
@@ -210,9 +148,9 @@ def _hear_loader(reader: str, /, loader: Any, path: str) -> None:
     file_reads.note_opened(reader, getattr(loader, "archive", path))
 
 
-# The functions that Python code reads by, in modules and their classes, and what hears of them.
+# The functions that Python code reads by, in modules and their classes, and what notes their calls.
 # Some modules have another name of their own for one.
-_READING: Final[tuple[tuple[str, str, _Tell], ...]] = (
+_READING: Final[tuple[tuple[str, str, _Note], ...]] = (
     ("builtins", "open", _hear_open),
     ("io", "open", _hear_open),
     ("io", "open_code", _hear_open),
@@ -230,6 +168,19 @@ _READING: Final[tuple[tuple[str, str, _Tell], ...]] = (
     ("importlib._bootstrap_external", "FileLoader.get_data", _hear_loader),
     ("zipimport", "zipimporter.get_data", _hear_loader),
 )
+
+
+def _list_places() -> Iterator[tuple[Any, str, Hear]]:
+    with suppress(ImportError):
+        # Of other modules that are imported later, what we replace is in those they import.
+        import sqlite3  # noqa: F401
+    for module, names, note in _READING:
+        outer, _, name = names.rpartition(".")
+        owner: Any = sys.modules.get(module)
+        if outer:
+            owner = getattr(owner, outer, None)
+        if hasattr(owner, name):
+            yield owner, name, partial(file_reads.hear, note)
 
 
 def _find_reader(frame: FrameType, *, anybody: bool) -> str | None:

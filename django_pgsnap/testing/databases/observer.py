@@ -16,10 +16,9 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import wraps
+from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FrameType
 from typing import Any, Final
 from unittest import mock
 
@@ -34,14 +33,13 @@ from django.template import loader
 from django.urls import base as urls
 from django.utils import module_loading
 
+from .calls import Hear, find_caller, hear_calls
 from .file_reads import file_reads, make_absolute
 
 # Numbers that tools may have (Python's sys.monitoring), those without a purpose of their own first.
 _TOOLS: Final = (4, 3, 5, 2, 1, 0)
 
 _PYTHON: Final = sys.stdlib_module_names
-
-_Hear = Callable[..., object]
 
 
 class Observer:
@@ -70,7 +68,7 @@ class Observer:
         monitor = self._monitor() if sys.version_info >= (3, 12) else self._profile()
         # Settings are read too often for what tells of other calls.
         getter = mock.patch.object(LazySettings, "__getattribute__", self._getter(), create=True)
-        with getter, self._hear_calls(), file_reads.record(), monitor:
+        with getter, hear_calls(self._list_places()), file_reads.record(), monitor:
             yield
 
     @contextmanager
@@ -131,39 +129,31 @@ class Observer:
                 name for name, file in files.items() if file and not file.endswith(".py")
             )
 
-    @contextmanager
-    def _hear_calls(self) -> Iterator[None]:
-        """Have those functions tell that count by what they are called with."""
+    def _list_places(self) -> Iterator[tuple[Any, str, Hear]]:
+        """Yield the functions that count by what they are called with, and what hears of it."""
         note = self._note
 
-        def use_setting(name: str) -> _Hear:
+        def use_setting(name: str) -> Hear:
             return lambda *_, **__: note("setting", name)
 
-        told: tuple[tuple[Any, str, _Hear], ...] = (
-            (importlib, "import_module", self._import),
-            (module_loading, "cached_import", lambda module_path, _: note("module", module_path)),
-            (management, "load_command_class", lambda _, name: note("command", name)),
-            (AppConfig, "get_model", self._get_model),
-            (AppConfig, "get_models", self._get_models),
-            (Apps, "get_app_config", self._get_app_config),
-            (ManagerDescriptor, "__get__", lambda _, __, cls=None: self._use_model(cls)),
-            (Model, "__init__", lambda instance, *_, **__: self._use_model(type(instance))),
-            (type(os.environ), "__getitem__", self._read_variable),
-            (urls, "reverse", use_setting("ROOT_URLCONF")),
-            (urls, "resolve", use_setting("ROOT_URLCONF")),
-            # Django keeps what it made of these settings when it read them first.
-            (hashers, "get_hasher", use_setting("PASSWORD_HASHERS")),
-            (loader, "get_template", use_setting("TEMPLATES")),
-            (genericpath, "getsize", lambda name: file_reads.note_file(make_absolute(name))),
-            (genericpath, "exists", self._look_for),
-            (genericpath, "isfile", self._look_for),
-            (genericpath, "isdir", self._look_for),
-            (Path, "stat", lambda path, **_: self._look_for(path)),
-        )
-        with ExitStack() as stack:
-            for owner, name, hear in told:
-                stack.enter_context(_tell_calls(owner, name, hear))
-            yield
+        yield importlib, "import_module", self._import
+        yield module_loading, "cached_import", lambda module_path, _: note("module", module_path)
+        yield management, "load_command_class", lambda _, name: note("command", name)
+        yield AppConfig, "get_model", self._get_model
+        yield AppConfig, "get_models", self._get_models
+        yield Apps, "get_app_config", self._get_app_config
+        yield ManagerDescriptor, "__get__", lambda _, __, cls=None: self._use_model(cls)
+        yield Model, "__init__", lambda instance, *_, **__: self._use_model(type(instance))
+        yield type(os.environ), "__getitem__", self._read_variable
+        yield urls, "reverse", use_setting("ROOT_URLCONF")
+        yield urls, "resolve", use_setting("ROOT_URLCONF")
+        # Django keeps what it made of these settings when it read them first.
+        yield hashers, "get_hasher", use_setting("PASSWORD_HASHERS")
+        yield loader, "get_template", use_setting("TEMPLATES")
+        yield genericpath, "getsize", lambda name: file_reads.note_file(make_absolute(name))
+        for name in ("exists", "isfile", "isdir"):
+            yield genericpath, name, self._look_for
+        yield Path, "stat", lambda path, **_: self._look_for(path)
 
     def _note(self, kind: str, name: object) -> None:
         self.noted[kind].add(str(name))
@@ -190,7 +180,7 @@ class Observer:
     def _get_models(self, config: AppConfig, *_: object, **__: object) -> None:
         # To find the relations of one model, Django goes through all.
         between = ("django.apps.registry",)
-        if config.apps is apps and not _find_caller(between).startswith("django.db."):
+        if config.apps is apps and not _name_caller(between).startswith("django.db."):
             for model in config.models.values():
                 self._use_model(model)
 
@@ -202,12 +192,12 @@ class Observer:
 
     def _get_app_config(self, registry: Apps, app_label: str) -> None:
         # Django asks for each; who else does may want what the project's own has.
-        if not _find_caller(_PYTHON).startswith("django."):
+        if not _name_caller(_PYTHON).startswith("django."):
             self._note("module", type(registry.app_configs.get(app_label)).__module__)
 
     def _read_variable(self, _: object, key: str | bytes) -> None:
         # How Django writes to a terminal is of no account. What others have Python read is.
-        if not _find_caller(_PYTHON).startswith(("django.", "<")):
+        if not _name_caller(_PYTHON).startswith(("django.", "<")):
             self._note("variable", os.fsdecode(key))
 
     def _look_for(self, path: Any) -> None:
@@ -215,50 +205,12 @@ class Observer:
             self._note("place", make_absolute(path))
 
 
-def _telling(function: Callable[..., Any], hear: _Hear) -> Callable[..., Any]:
-    """Return what tells of a call before it does as the function does."""
-
-    @wraps(function)
-    def told(*arguments: Any, **named: Any) -> Any:
-        # What the function cannot be called with, it says itself.
-        with suppress(AttributeError, ImportError, TypeError):
-            hear(*arguments, **named)
-        return function(*arguments, **named)
-
-    return told
-
-
-@contextmanager
-def _tell_calls(owner: Any, name: str, hear: _Hear) -> Iterator[None]:
-    """Have a function tell of its calls meanwhile."""
-    function = getattr(owner, name)
-    is_plain = isinstance(function, FunctionType) and not function.__closure__
-    if isinstance(owner, type) or not is_plain:
-        with mock.patch.object(owner, name, _telling(function, hear)):
-            yield
-        return
-    # Those who have imported it by name before call it all the same, so its code is replaced.
-    code, defaults = function.__code__, function.__kwdefaults__
-    same = FunctionType(code, function.__globals__, argdefs=function.__defaults__)
-    same.__kwdefaults__ = defaults
-    function.__kwdefaults__ = {**(defaults or {}), "_told": _telling(same, hear)}
-    function.__code__ = _call_told.__code__
-    try:
-        yield
-    finally:
-        function.__code__, function.__kwdefaults__ = code, defaults
-
-
-def _call_told(*arguments: Any, _told: Callable[..., Any], **named: Any) -> Any:
-    return _told(*arguments, **named)
-
-
-def _find_caller(between: Container[str]) -> str:
+def _name_caller(between: Container[str]) -> str:
     """Return the name of the module that called a function, by way of some packages or directly."""
-    caller: FrameType | None = sys._getframe(2)
+    caller: FrameType | None = find_caller()
     while caller is not None:
         name = str(caller.f_globals.get("__name__", ""))
-        if name != __name__ and name not in between and name.partition(".")[0] not in between:
+        if name not in between and name.partition(".")[0] not in between:
             return name
         caller = caller.f_back
     return "<nobody>"
