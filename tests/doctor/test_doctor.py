@@ -22,7 +22,7 @@ from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import Call, ListDatabases, MakeRole, RunSql
 from tests.project import point
 from tests.servers import Server
-from tests.suites.wanted import RECORDING, wanted
+from tests.suites.wanted import FACTS, wanted
 
 CLOSED = pg.SQL("ALLOW_CONNECTIONS false CONNECTION LIMIT 0")
 IDENTITY = "0123456789abcdef"
@@ -172,7 +172,7 @@ def test_old_template_is_dropped(
     live: str, session: Session, databases: ListDatabases, settings: LazySettings
 ) -> None:
     """A template of tests above the age limit is of no use, and fixing drops it."""
-    record = templates.publish_template(session, live, wanted(source=live), seal(RECORDING))
+    record = templates.publish_template(session, live, wanted(source=live), seal(FACTS))
     session.close()
     assert "superfluous-template" not in {finding.kind for finding in diagnose().findings}
     settings.PGSNAP = {"ENABLED": True, "TEST": {"MAX_AGE_S": 0}}

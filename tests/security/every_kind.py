@@ -10,14 +10,15 @@ from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.throwaway import open_throwaway
 from django_pgsnap.testing.databases import clones, templates
-from django_pgsnap.testing.databases.recording import Recording, seal
+from django_pgsnap.testing.databases.facts import Facts
+from django_pgsnap.testing.databases.recording import seal
 from tests.servers import Server
 from tests.suites.wanted import wanted
 from tests.watching import settle
 
 
 def make_one_of_each(
-    live: str, server: Server, open_session: Callable[[], Session], recording: Recording
+    live: str, server: Server, open_session: Callable[[], Session], facts: Facts
 ) -> CopyRecord:
     """Make one of each kind, and return the record of the snapshot's copy.
 
@@ -32,10 +33,10 @@ def make_one_of_each(
     with open_session() as session:
         for snapshot in ("", copy.identity):
             new = replace(wanted(source=live), snapshot=snapshot)
-            templates.publish_template(session, live, new, seal(recording))
+            templates.publish_template(session, live, new, seal(facts))
         test = f"test_{live}"
         said = TestDatabaseComment(database=test, source=live, complete=True, kept=False)
-        said = replace(said, recording=seal(recording))
+        said = replace(said, recording=seal(facts))
         clones.make_test_database(session, live, said)
     settle(server)
     return copy

@@ -12,7 +12,7 @@ from psycopg import sql as pg
 
 from django_pgsnap.clones.records import Record
 from django_pgsnap.snapshots.take import take
-from django_pgsnap.testing.databases.recording import Recording
+from django_pgsnap.testing.databases.facts import Facts
 from tests.conftest import MakeRole, RunSql, SessionAs
 from tests.project import point
 from tests.security.every_kind import make_one_of_each
@@ -42,8 +42,8 @@ EXPECTED_COMMON = {
 
 # What a recording holds: who could read it could try what was in the file.
 FILE, DIGEST = "fixtures/pins.json", "0123456789abcdef0123"
-RECORDING = Recording(
-    uses={("file", FILE): DIGEST, ("setting", "PIN_LENGTH"): DIGEST}, counters=COUNTERS
+FACTS = Facts(
+    digests={("file", FILE): DIGEST, ("setting", "PIN_LENGTH"): DIGEST}, counters=COUNTERS
 )
 
 # What is no longer than that can be in random text by chance: the name of a host, or a port.
@@ -95,7 +95,7 @@ def test_one_of_each(
     point("default", HOST=str(server.root))
     sql(pg.SQL("COMMENT ON DATABASE {} IS 'ours'").format(pg.Identifier(live)))
 
-    make_one_of_each(live, server, session_as, RECORDING)
+    make_one_of_each(live, server, session_as, FACTS)
 
     read = look(sql)
     assert read.pop(live) == "ours"

@@ -18,7 +18,7 @@ from tests.conftest import Call, MakeRole, RunSql, SessionAs
 from tests.security.conftest import Attacker
 from tests.security.every_kind import make_one_of_each
 from tests.servers import Server
-from tests.suites.wanted import RECORDING
+from tests.suites.wanted import FACTS
 from tests.testapp.models import Author
 from tests.watching import Recorder, oids, settle, write
 
@@ -52,7 +52,7 @@ def spread(live: str, server: Server, session_as: SessionAs, sql: RunSql) -> str
     """The live database from which a person was erased who is in one database of each kind."""
     write(PERSON)
     assert databases_with(PERSON, server) == {live}
-    make_one_of_each(live, server, session_as, RECORDING)
+    make_one_of_each(live, server, session_as, FACTS)
     Author.objects.filter(name=PERSON).delete()
     sql("VACUUM (FULL) testapp_author", dbname=live)
     return live
@@ -152,7 +152,7 @@ def test_name_of_the_copy_is_taken(
 ) -> None:
     """A template does not outlive its snapshot because another role has the copy's name."""
     write(PERSON)
-    copy = make_one_of_each(victim_live, server, session_as, RECORDING)
+    copy = make_one_of_each(victim_live, server, session_as, FACTS)
     (template,) = (
         each.name
         for each in settle(server)

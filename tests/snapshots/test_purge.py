@@ -15,7 +15,7 @@ from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import Call, ListDatabases, MakeDatabase, MakeLive, MakeRole, RunSql
 from tests.project import Manage, point
 from tests.servers import Server
-from tests.suites.wanted import RECORDING, wanted
+from tests.suites.wanted import FACTS, wanted
 from tests.terminal import on_terminal
 from tests.watching import settle, write
 
@@ -26,7 +26,7 @@ def full(live: str, session: Session, server: Server) -> str:
     take("seeded")
     write("Ursula")
     restore("seeded")
-    templates.publish_template(session, live, wanted(source=live), seal(RECORDING))
+    templates.publish_template(session, live, wanted(source=live), seal(FACTS))
     session.close()
     settle(server)
     return live

@@ -36,7 +36,11 @@ def read(session: Session) -> Read:
 
 
 def changed(before: Facts, after: Facts) -> set[str]:
-    return {name for name in before.digests if before.digests[name] != after.digests[name]}
+    return {
+        name
+        for kind, name in before.digests
+        if before.digests[kind, name] != after.digests[kind, name]
+    }
 
 
 def test_same_again(read: Read) -> None:
@@ -110,7 +114,7 @@ def test_models_that_cannot_be_told(read: Read, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(name, "deconstruct", lambda: 1 / 0)
 
     with override_settings(MIGRATION_MODULES={"testapp": None}):
-        digest = read().digests["the models without migrations"]
+        digest = read().digests["fact", "the models without migrations"]
 
     assert digest == f"{UNKNOWN}ZeroDivisionError: division by zero"
 

@@ -13,7 +13,7 @@ from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import clones, templates
 from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import ListDatabases, MakeDatabase, ServerAs, SessionAs
-from tests.suites.wanted import RECORDING, wanted
+from tests.suites.wanted import FACTS, wanted
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def ours(server_as: ServerAs) -> Server:
 
 
 def publish(session: Session) -> TemplateRecord:
-    return templates.publish_template(session, "test_live", wanted(), seal(RECORDING))
+    return templates.publish_template(session, "test_live", wanted(), seal(FACTS))
 
 
 @pytest.fixture

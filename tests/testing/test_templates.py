@@ -14,10 +14,10 @@ from django_pgsnap.clones.test_databases import prune_templates
 from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import templates
-from django_pgsnap.testing.databases.facts import SourceCounters
-from django_pgsnap.testing.databases.recording import Recording, seal
+from django_pgsnap.testing.databases.facts import Facts
+from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs
-from tests.suites.wanted import COUNTERS, RECORDING, wanted
+from tests.suites.wanted import COUNTERS, FACTS, wanted
 
 Told = list[tuple[str, int]]
 
@@ -27,8 +27,8 @@ def _migrated(make_database: MakeDatabase) -> None:
     make_database("test_live")
 
 
-def publish(session: Session, recording: Recording = RECORDING) -> TemplateRecord:
-    return templates.publish_template(session, "test_live", wanted(), seal(recording))
+def publish(session: Session, facts: Facts = FACTS) -> TemplateRecord:
+    return templates.publish_template(session, "test_live", wanted(), seal(facts))
 
 
 def find(session: Session, told: Told | None = None, **values: Any) -> TemplateRecord | None:
@@ -70,7 +70,7 @@ def test_changed(session: Session, age: timedelta, verbosity: int) -> None:
 def test_what_was_used_before(session: Session) -> None:
     """As on the way back from another branch, an older template serves if it fits."""
     old = publish(session)
-    publish(session, Recording(uses={("fact", "the server"): "19"}, counters=COUNTERS))
+    publish(session, Facts(digests={("fact", "the server"): "19"}, counters=COUNTERS))
 
     assert find(session) == old
 
@@ -99,8 +99,8 @@ def test_writers_in_the_database_that_new_ones_are_cloned_from(session: Session)
     """A reader there changes nothing, a writer does."""
     record = publish(session)
 
-    assert find(session, counters=SourceCounters(sessions=2, written=1)) == record
-    assert find(session, counters=SourceCounters(sessions=2, written=2)) is None
+    assert find(session, counters=(2, 1)) == record
+    assert find(session, counters=(2, 2)) is None
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ def test_workers_of_one_run(
     session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     """What one worker of a run has compared, the others take without reading the files again."""
-    uses = {("file", str(tmp_path / "missing")): "digest", **RECORDING.uses}
-    recording = Recording(uses=uses, counters=COUNTERS)
+    uses = {("file", str(tmp_path / "missing")): "digest", **FACTS.digests}
+    facts = Facts(digests=uses, counters=COUNTERS)
     monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", "this")
-    record = publish(session, recording)
+    record = publish(session, facts)
 
     assert find(session) == record
     assert find(session, server="19") is None

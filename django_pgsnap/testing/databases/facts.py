@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from django.apps import AppConfig, apps
 from django.conf import settings
@@ -22,12 +22,11 @@ from django.core.cache import caches
 from django.core.cache.backends.db import BaseDatabaseCache
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.state import ModelState
 from django.utils.functional import Promise
 from psycopg import sql
 
 from ...conf import test_config
-from ...postgres.inspection import read_counters
+from ...postgres.inspection import read_activity
 from ...postgres.session import Session
 from .file_reads import digest_bytes
 
@@ -67,42 +66,17 @@ _ROLE: Final = sql.SQL(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceCounters:
-    """What the server has counted in the database that new ones are cloned from.
-
-    A look inside would keep others from cloning it meanwhile, so the server's counters have to tell
-    whether a client has written there (manual, pg_stat_database). Both must change: readers raise
-    only sessions, autovacuum raises only rows, those of catalogs included.
-    """
-
-    sessions: int = 0
-    written: int = 0
-
-    @classmethod
-    def read(cls, session: Session, template_database: str | None) -> Self:
-        """Return what is counted now of the one in ``TEST["TEMPLATE"]``, or of the usual one."""
-        name = template_database or "template1"
-        found = read_counters(session, [name]).get(name)
-        return cls(sessions=found.sessions, written=found.rows) if found else cls()
-
-    def show_no_writer_since(self, then: SourceCounters) -> bool:
-        """Tell whether no client has written into it since the counters were those of *then*.
-
-        Cloning needs an empty database, so a later writer opened a later session.
-        """
-        return self.sessions == then.sessions or self.written == then.written
-
-
-@dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a test database that is migrated now would depend on.
+    """What a test database was made from, or would be if it was migrated now.
 
-    The digests are by what each fact is called in messages. The counters are those of the database
-    that it is cloned from before it is migrated.
+    Attributes:
+        digests: Of what it depends on, by kind and name; the kind of those told here is ``fact``.
+        counters: How many sessions the server had counted, and how many rows that were written, in
+            the database that it is cloned from before it is migrated.
     """
 
-    digests: dict[str, str]
-    counters: SourceCounters
+    digests: Mapping[tuple[str, str], str]
+    counters: tuple[int, int]
 
 
 def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -> Facts:
@@ -126,6 +100,12 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
             {name: value for name, value in given["OPTIONS"].items() if name != "pool"},
         ],
         "the apps with migrations": is_migrated,
+        "the models without migrations": [
+            _describe_model(model)
+            for config in apps.get_app_configs()
+            if not is_migrated[config.label]
+            for model in _list_models(config)
+        ],
         # What createcachetable makes.
         "the caches in the database": [
             (alias, cache.cache_model_class._meta.db_table)
@@ -142,19 +122,20 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
         ),
         "the role": session.rows(_ROLE),
     }
-    models = digest_result(
-        lambda: [
-            _describe_model(model)
-            for config in apps.get_app_configs()
-            if not is_migrated[config.label]
-            for model in _list_models(config)
-        ]
-    )
-    digests = {name: digest_value(value) for name, value in facts.items()}
     return Facts(
-        digests={**digests, "the models without migrations": models},
-        counters=SourceCounters.read(session, test.get("TEMPLATE")),
+        digests={("fact", name): digest_value(value) for name, value in facts.items()},
+        counters=count_in_template(session, test.get("TEMPLATE")),
     )
+
+
+def count_in_template(session: Session, name: str | None) -> tuple[int, int]:
+    """Return what the server has counted in the database in ``TEST["TEMPLATE"]``, or the usual one.
+
+    A look inside would keep others from cloning it meanwhile, so the server's counters have to tell
+    whether a client has written there (manual, pg_stat_database).
+    """
+    found = read_activity(session, name or "template1")
+    return found.sessions, found.rows
 
 
 def _has_migrations(label: str) -> bool:
@@ -181,13 +162,10 @@ def _list_models(config: AppConfig) -> Iterator[Any]:
 
 
 def _describe_model(model: Any) -> list[Any]:
-    """Return the state from which syncdb makes a model's table."""
-    state = ModelState.from_model(model, exclude_rels=False)
-    return [
-        *(state.app_label, state.name, state.options, list(state.bases)),
-        model._meta.db_table,
-        [(name, field.deconstruct()[1:]) for name, field in state.fields.items()],
-    ]
+    """Return what syncdb makes a model's table of."""
+    options = model._meta
+    fields = [*options.local_fields, *options.local_many_to_many]
+    return [options.label, options.db_table, options.original_attrs, model.__bases__, fields]
 
 
 def _list_distributions() -> list[str]:

@@ -50,21 +50,18 @@ class Observer:
 
     Attributes:
         executed: The files of code that ran, with the first line of each function.
-        environment: The environment variables before migrations could change them.
         noted: Names of what else was used, by kind.
         unchanged: Digests of what the templates were made from that are used, by kind and name.
     """
 
     def __init__(self) -> None:
         self.executed: defaultdict[str, set[int]] = defaultdict(set)
-        self.environment: dict[str, str] = {}
         self.noted: defaultdict[str, set[str]] = defaultdict(set)
         self.unchanged: dict[tuple[str, str], str] = {}
 
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Note what is used meanwhile, in all threads."""
-        self.environment = self.environment or dict(os.environ)
         monitor = self._monitor() if sys.version_info >= (3, 12) else self._profile()
         # Settings are read too often for what tells of other calls.
         getter = mock.patch.object(LazySettings, "__getattribute__", self._getter(), create=True)

@@ -11,10 +11,11 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import replace
 from functools import cache
+from operator import eq
 from pathlib import Path
 from typing import Final
 from weakref import ReferenceType
@@ -35,7 +36,6 @@ from ...errors import ConfigurationError
 from .facts import (
     UNKNOWN,
     Facts,
-    SourceCounters,
     digest_result,
     digest_value,
     list_unmigrated_models,
@@ -64,8 +64,6 @@ _TICK_S: Final = 0.02
 
 _NO_VALUE: Final = ("there is no such setting",)
 
-_Listener = tuple[int, int, str]
-
 _NONCE_BYTES: Final = 16
 
 # Of the first three everybody counts who listens, of the others those who hear of a model used.
@@ -78,65 +76,52 @@ _HEARD_BY_ALL: Final = 3
 _ALL: Final = "all models"
 
 
-class SavedMeanwhileError(ConfigurationError):
-    """Code was saved when it may have been imported already."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """What a template was made from: digests of what was used, by kind and name.
-
-    The counters are those of the database that it was cloned from before it was migrated.
-    """
-
-    uses: Mapping[tuple[str, str], str]
-    counters: SourceCounters
-
-    def find_change(self, facts: Facts, *, with_files: bool = True) -> str | None:
-        """Return what has changed since, None if nothing has."""
-        if not facts.counters.show_no_writer_since(self.counters):
-            return "somebody wrote into the database that new ones are cloned from"
-        looks: dict[str, Callable[[str], str | None]] = {**_LOOKS, "fact": facts.digests.get}
-        try:
-            for (kind, name), digest in self.uses.items():
-                if with_files or kind not in _FILES:
-                    now = looks[kind](name) or ""
-                    if UNKNOWN in (now[:1], digest[:1]):
-                        return _describe_unknown(kind, name, now)
-                    if now != digest:
-                        return f"{_CALLED.get(kind, '')}{name} changed"
-        except SavedMeanwhileError as error:
-            return error.message
-        observer.unchanged |= {use: self.uses[use] for use in self.uses if use[0] != "fact"}
-        return None
+def find_change(then: Facts, now: Facts, *, with_files: bool = True) -> str | None:
+    """Return what has changed since a template was made from *then*, None if nothing has."""
+    # Readers raise only the sessions, autovacuum only the rows, those of catalogs included. Cloning
+    # needs an empty database, so a later writer opened a later session.
+    if not any(map(eq, then.counters, now.counters)):
+        return "somebody wrote into the database that new ones are cloned from"
+    looks: dict[str, Callable[[str], str]] = {
+        **_LOOKS,
+        "fact": lambda fact: now.digests.get(("fact", fact), ""),
+    }
+    for (kind, name), digest in then.digests.items():
+        if with_files or kind not in _FILES:
+            digest_now = looks[kind](name)
+            if digest_now.startswith(UNKNOWN):
+                return _describe_unknown(kind, name, digest_now)
+            if digest_now != digest:
+                return f"{_CALLED.get(kind, '')}{name} changed"
+    observer.unchanged |= {use: then.digests[use] for use in then.digests if use[0] != "fact"}
+    return None
 
 
 @contextmanager
-def record(facts: Facts) -> Iterator[Callable[[], Recording]]:
-    """Note what is used meanwhile, and give a function that returns all of it."""
+def record(facts: Facts) -> Iterator[Callable[[], Facts]]:
+    """Note what is used meanwhile, and give a function that adds all of it to these facts."""
+    read_beginning()
     with observer.watch():
         for model in list_unmigrated_models():
             options = model._meta
             parts = (*options.local_fields, *options.indexes, *options.constraints)
             observer.noted["module"].update(type(part).__module__ for part in parts)
-        # Migrations may import what connects more of them.
-        listening = list(_list_receivers())
-        yield lambda: Recording(uses=dict(_list_uses(facts, listening)), counters=facts.counters)
+        yield lambda: replace(facts, digests={**facts.digests, **dict(_digest_noted())})
 
 
-def seal(recording: Recording) -> str:
-    """Return a recording as text that says nothing without the project's ``SECRET_KEY``.
+def seal(facts: Facts) -> str:
+    """Return facts as text that says nothing without the project's ``SECRET_KEY``.
 
     Raises:
         ConfigurationError: There is no ``SECRET_KEY``, or something cannot be compared.
     """
-    for (kind, name), digest in recording.uses.items():
+    for (kind, name), digest in facts.digests.items():
         if digest.startswith(UNKNOWN):
             raise ConfigurationError(_describe_unknown(kind, name, digest))
     nonce = os.urandom(_NONCE_BYTES)
-    rows = [[*key, digest] for key, digest in recording.uses.items()]
+    rows = [[*key, digest] for key, digest in facts.digests.items()]
     try:
-        signed = signing.dumps([astuple(recording.counters), rows], salt=__name__, compress=True)
+        signed = signing.dumps([facts.counters, rows], salt=__name__, compress=True)
     except ImproperlyConfigured as error:
         raise ConfigurationError(
             "What a template was made from cannot be kept secret without a key.",
@@ -149,18 +134,16 @@ def _describe_unknown(kind: str, name: str, digest: str) -> str:
     return f"{_CALLED.get(kind, '')}{name} cannot be compared: {digest[len(UNKNOWN) :]}"
 
 
-def unseal(text: str) -> Recording | None:
+def unseal(text: str) -> Facts | None:
     """Return what was sealed, None if it was not sealed with this ``SECRET_KEY``."""
     try:
         data = base64.b85decode(text)
         signed = _mask(data[_NONCE_BYTES:], data[:_NONCE_BYTES]).decode()
-        (sessions, written), rows = signing.loads(signed, salt=__name__)
+        counters, rows = signing.loads(signed, salt=__name__)
     except (ValueError, signing.BadSignature, ImproperlyConfigured):
         return None
-    return Recording(
-        uses={(kind, name): digest for kind, name, digest in rows},
-        counters=SourceCounters(sessions=sessions, written=written),
-    )
+    digests = {(kind, name): digest for kind, name, digest in rows}
+    return Facts(digests=digests, counters=tuple(counters))
 
 
 def _mask(data: bytes, nonce: bytes) -> bytes:
@@ -169,41 +152,35 @@ def _mask(data: bytes, nonce: bytes) -> bytes:
     return (int.from_bytes(data) ^ int.from_bytes(stream)).to_bytes(len(data))
 
 
-def _list_uses(facts: Facts, listening: list[_Listener]) -> Iterator[tuple[tuple[str, str], str]]:
+def _digest_noted() -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield digests of all that was used, by kind and name."""
     noted = observer.noted
     modules = set(noted["module"])
     if "ROOT_URLCONF" in noted["setting"]:
         modules.update(_list_urlconfs(get_resolver()))
     imported = ImportReader(observer.executed).follow(modules)
-    yield from observer.unchanged.items()
-    yield from ((("fact", name), digest) for name, digest in facts.digests.items())
     # What code read before counts where migrations have to do with that.
     readers = ("", *imported["source"])
     files = {path: each for reader in readers for path, each in file_reads.files[reader].items()}
-    for path, digest in files.items():
-        # What came or went meanwhile is the migrations' own work.
-        if bool(digest) == os.path.isfile(path):  # noqa: PTH113  # many, perhaps
-            yield ("file", name_file(path)), digest
-    for label in (_ALL, *sorted(noted["model"])):
-        yield ("receivers", label), _digest_receivers(label, listening)
-    paths = {
+    used = {
+        "receivers": {_ALL, *noted["model"]},
         "source": imported["source"],
         "place": {*noted["place"], *imported["place"]} - files.keys(),
         "directory": {path for reader in readers for path in file_reads.directories[reader]},
         "catalog": set(_list_catalogs()),
-    }
-    names = {
         "setting": {*noted["setting"], *imported["setting"]} - _NOT_COMPARED,
         "variable": {*noted["variable"], *imported["variable"]} - _NOT_COMPARED_VARIABLES,
         "command": noted["command"],
-        **{kind: {name_file(path) for path in paths[kind] if is_own_file(path)} for kind in paths},
     }
-    looks: dict[str, Callable[[str], str]] = {
-        **_LOOKS,
-        "variable": lambda name: digest_value(observer.environment.get(name)),
-    }
-    for kind, used in names.items():
-        yield from (((kind, name), looks[kind](name)) for name in sorted(used))
+    yield from observer.unchanged.items()
+    for path, digest in files.items():
+        # What came or went meanwhile is the migrations' own work.
+        if bool(digest) == os.path.isfile(path):  # noqa: PTH113  # many, perhaps
+            yield ("file", name_file(path)), digest
+    for kind in used.keys() & _FILES:
+        used[kind] = {name_file(path) for path in used[kind] if is_own_file(path)}
+    for kind, names in used.items():
+        yield from (((kind, name), _LOOKS[kind](name)) for name in sorted(names))
 
 
 def _list_urlconfs(resolver: URLResolver) -> Iterator[str]:
@@ -230,14 +207,8 @@ def _look_at_source(name: str) -> str:
     """Return a digest of code, as long as what was imported cannot be anything else."""
     path = locate_file(name)
     digest = digest_file(path)
-    try:
-        changed_s = os.stat(path).st_ctime  # noqa: PTH116  # a hot spot of the start-up
-    except OSError:
-        return ""
-    if changed_s > _started_s() + _TICK_S:
-        raise SavedMeanwhileError(
-            f"{name} was saved after this run began", hint="Run the tests again."
-        )
+    if digest and os.stat(path).st_ctime > _started_s() + _TICK_S:  # noqa: PTH116  # a hot spot
+        return f"{UNKNOWN}it was saved after this run began, so run the tests again"
     return digest
 
 
@@ -269,17 +240,24 @@ def _look_at_directory(path: str) -> str:
     )
 
 
-def _list_receivers() -> Iterator[_Listener]:
-    """Yield who listens: the signal's number, the sender's `id`, and the receiver's name."""
+@cache
+def read_beginning() -> tuple[Mapping[str, str], list[tuple[int, int, str]]]:
+    """Return what migrations may change, as the next run finds it, too.
+
+    That is the environment, and who listens to signals: the signal's number, the sender's `id`, and
+    the receiver's name.
+    """
+    listening = []
     for number, signal in enumerate(_SIGNALS):
         for entry in signal.receivers or ():
             receiver = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
             text = str(make_plain(receiver))
             if not text.startswith(__name__.partition(".")[0]):
-                yield number, entry[0][1], text
+                listening.append((number, entry[0][1], text))
+    return dict(os.environ), listening
 
 
-def _digest_receivers(label: str, listening: Iterable[_Listener]) -> str:
+def _look_at_receivers(label: str) -> str:
     """Return a digest of those who hear of all models' objects, or of one model's."""
     try:
         sender = None if label == _ALL else apps.get_model(label)
@@ -288,13 +266,13 @@ def _digest_receivers(label: str, listening: Iterable[_Listener]) -> str:
     return digest_value(
         [
             (signal, text)
-            for signal, heard, text in listening
+            for signal, heard, text in read_beginning()[1]
             if heard == id(sender) or (label == _ALL and signal < _HEARD_BY_ALL)
         ]
     )
 
 
-_FILES: Final = ("source", "file", "place", "directory", "catalog")
+_FILES: Final = {"source", "file", "place", "directory", "catalog"}
 _LOOKS: Final[dict[str, Callable[[str], str]]] = {
     "source": _look_at_source,
     "file": lambda name: digest_file(locate_file(name)),
@@ -302,9 +280,9 @@ _LOOKS: Final[dict[str, Callable[[str], str]]] = {
     "directory": _look_at_directory,
     "catalog": lambda name: digest_file(locate_file(name)),
     "setting": lambda name: digest_result(lambda: getattr(settings, name, _NO_VALUE)),
-    "variable": lambda name: digest_value(os.environ.get(name)),
+    "variable": lambda name: digest_value(read_beginning()[0].get(name)),
     "command": lambda name: digest_value(get_commands().get(name)),
-    "receivers": lambda label: _digest_receivers(label, _list_receivers()),
+    "receivers": _look_at_receivers,
 }
 _CALLED: Final = {
     "setting": "the setting ",

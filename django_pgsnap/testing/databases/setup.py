@@ -23,7 +23,7 @@ from ...postgres.targets import get_server
 from . import clones, own_databases, templates
 from .facts import Facts, read_facts
 from .own_databases import OwnDatabase, is_own_template, release_name
-from .recording import record, unseal
+from .recording import find_change, record, unseal
 from .templates import Tell, Wanted
 
 # Creates and migrates a test database, or only migrates it if called with True, as it is there.
@@ -139,8 +139,8 @@ def _use_again(
     slot: TestDatabaseSlot, comment: TestDatabaseComment, facts: Facts, migrate: Migrate, tell: Tell
 ) -> bool:
     """Use a kept database with all that is in it, so never as something to make a template of."""
-    recording = unseal(comment.recording)
-    change = recording.find_change(facts) if recording else "what it was made from is not known"
+    then = unseal(comment.recording)
+    change = find_change(then, facts) if then else "what it was made from is not known"
     if change is not None:
         tell(f"Alias {slot.alias!r}: migrated what was kept, because {change}.", 2)
         with record(facts) as recorded:

@@ -35,7 +35,7 @@ from ...postgres.server import Server
 from ...postgres.session import Session
 from . import clones
 from .facts import Facts, project_root
-from .recording import Recording, seal, unseal
+from .recording import find_change, seal, unseal
 
 _SHARE: Final = sql.SQL("SELECT pg_catalog.pg_try_advisory_lock_shared(%s)")
 _UNSHARE: Final = sql.SQL("SELECT pg_catalog.pg_advisory_unlock_shared(%s)")
@@ -104,7 +104,7 @@ def find_template(session: Session, wanted: Wanted, tell: Tell) -> TemplateRecor
     return None
 
 
-def seal_or_tell(recorded: Callable[[], Recording], tell: Tell) -> str:
+def seal_or_tell(recorded: Callable[[], Facts], tell: Tell) -> str:
     """Return what was recorded, sealed, or say why it cannot be kept and return nothing."""
     try:
         return seal(recorded())
@@ -176,7 +176,7 @@ def _find_change(record: TemplateRecord, facts: Facts) -> str | None:
         return "the setting SECRET_KEY changed, or the version of django_pgsnap"
     # Another worker of this run has compared the files.
     is_compared = record.used_by == _current_run() != ""
-    return recording.find_change(facts, with_files=not is_compared)
+    return find_change(recording, facts, with_files=not is_compared)
 
 
 def _share(session: Session, record: TemplateRecord) -> bool:
