@@ -265,14 +265,15 @@ _CATALOGS: Final = sql.SQL(
 )
 
 # What comes with the server has lower oids (manual, "System Catalog Initial Data"). What belongs to
-# something else goes with it, which comes first.
+# something else goes with it, which comes first: the server does not drop a table's sequence alone.
 _OBJECTS: Final = sql.SQL(
     "SELECT o.oid, i.type, i.identity FROM ("
     " SELECT 1 AS place, 'pg_catalog.pg_extension'::pg_catalog.regclass AS catalog, oid"
     "   FROM pg_catalog.pg_extension"
     " UNION ALL SELECT 2, 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid"
     "   FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.!~) '^pg_(toast_)?temp_'"
-    " UNION ALL SELECT 3, 'pg_catalog.pg_class'::pg_catalog.regclass, oid"
+    " UNION ALL SELECT CASE WHEN relkind OPERATOR(pg_catalog.=) 'S' THEN 4 ELSE 3 END,"
+    "   'pg_catalog.pg_class'::pg_catalog.regclass, oid"
     "   FROM pg_catalog.pg_class WHERE relkind OPERATOR(pg_catalog.=)"
     "   ANY (ARRAY['r', 'p', 'v', 'm', 'f', 'S']) AND relpersistence OPERATOR(pg_catalog.<>) 't'"
     " UNION ALL SELECT 4, 'pg_catalog.pg_trigger'::pg_catalog.regclass, oid"
