@@ -6,9 +6,9 @@ after through the test's own connection, and compared in memory. Test data are s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 from unittest import TestCase
 
@@ -19,8 +19,8 @@ from psycopg import sql
 # What is expected of a model: numbers of rows, or for changed ones also the names of the columns.
 Expected = Mapping[str, Mapping[str, int | Collection[str]]]
 
-_Row = tuple[str | None, ...]
-_Key = tuple[str, ...]
+# The rows of a table at one moment, by their key and a number that tells equal ones apart.
+_Rows = dict[tuple[str, ...], dict[str, str | None]]
 
 _KINDS: Final = ("added", "removed", "changed")
 _MOST_EXAMPLES: Final = 5
@@ -41,24 +41,6 @@ SELECT c.oid::pg_catalog.regclass::pg_catalog.text, c.relname, n.nspname,
 WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
   AND c.oid OPERATOR(pg_catalog.>=) 16384
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Table:
-    """The rows of a table at one moment, by their key and a number that tells equal ones apart."""
-
-    columns: tuple[str, ...]
-    rows: Mapping[_Key, _Row]
-
-
-_NO_TABLE: Final = _Table(columns=(), rows={})
-
-
-@dataclass
-class _TableChanges:
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
-    columns: set[str] = field(default_factory=set)
-    examples: list[str] = field(default_factory=list)
 
 
 class DatabaseChangesMixin(TestCase):
@@ -90,7 +72,7 @@ def check_database_changes(expected: Expected, *, using: str = "default") -> Ite
         yield
 
 
-def _read_tables(using: str) -> dict[str, _Table]:
+def _read_tables(using: str) -> dict[str, _Rows]:
     """Return all rows of all tables, by model label, or by name where there is no model."""
     connection = connections[using]
     connection.ensure_connection()
@@ -116,70 +98,62 @@ _OF_MADE_TYPE: Final = sql.SQL(
 
 def _read_table(
     cursor: Any, schema: str, name: str, types: Mapping[str, str], key: Sequence[str] | None
-) -> _Table:
-    columns = list(types)
-    values = sql.SQL(", ").join(
+) -> _Rows:
+    shown = sql.SQL(", ").join(
         (_OF_OWN_TYPE if is_own == "true" else _OF_MADE_TYPE).format(sql.Identifier(column))
         for column, is_own in types.items()
     )
-    query = sql.SQL("SELECT {} FROM ONLY {}").format(values, sql.Identifier(schema, name))
-    positions = [columns.index(column) for column in key or columns]
-    rows: dict[_Key, _Row] = {}
-    for row in cursor.execute(query):
-        identity = tuple(repr(row[position]) for position in positions)
-        number = 0
-        while (*identity, str(number)) in rows:
-            number += 1
-        rows[*identity, str(number)] = tuple(row)
-    return _Table(columns=tuple(columns), rows=rows)
-
-
-def _compare(before: _Table, after: _Table) -> _TableChanges:
-    changes = _TableChanges()
-    columns = after.columns or before.columns
-    for key in before.rows.keys() | after.rows.keys():
-        old, new = before.rows.get(key), after.rows.get(key)
-        if old == new:
-            continue
-        kind = "added" if old is None else "removed" if new is None else "changed"
-        changes.counts[kind] += 1
-        if old is not None and new is not None:
-            values = zip(columns, old, new, strict=False)
-            different = {c: f"{c}: {a!r} -> {b!r}" for c, a, b in values if a != b}
-            changes.columns.update(different)
-            told = "; ".join(different.values())
-        else:
-            told = "; ".join(f"{c}: {v!r}" for c, v in zip(columns, old or new or (), strict=False))
-        changes.examples.append(f"    {kind} {told}")
-    return changes
+    query = sql.SQL("SELECT {} FROM ONLY {}").format(shown, sql.Identifier(schema, name))
+    rows: _Rows = {}
+    equal: Counter[tuple[str, ...]] = Counter()
+    for values in cursor.execute(query):
+        row = dict(zip(types, values, strict=True))
+        identity = tuple(repr(row[column]) for column in key or types)
+        equal[identity] += 1
+        rows[*identity, str(equal[identity])] = row
+    return rows
 
 
 def _differences(
-    expected: Expected, before: Mapping[str, _Table], after: Mapping[str, _Table]
+    expected: Expected, before: Mapping[str, _Rows], after: Mapping[str, _Rows]
 ) -> Iterator[str]:
     for name in sorted({*expected, *before, *after}):
         wanted = expected.get(name, {})
-        changes = _compare(before.get(name, _NO_TABLE), after.get(name, _NO_TABLE))
-        wrong = [kind for kind in _KINDS if not _fits(kind, wanted.get(kind, 0), changes)]
-        for kind in wrong:
-            yield f"  {name}: {_told(kind, changes)}, expected {_wanted(kind, wanted.get(kind, 0))}"
-        if wrong:
-            yield from sorted(changes.examples)[:_MOST_EXAMPLES]
-    for name, wanted in expected.items():
+        found = _compare(before.get(name, {}), after.get(name, {}))
+        problems = [_compare_kind(kind, wanted.get(kind, 0), found[kind]) for kind in _KINDS]
+        yield from (f"  {name}: {problem}" for problem in problems if problem)
+        if any(problems):
+            examples = ((kind, "; ".join(row.values())) for kind in found for row in found[kind])
+            yield from (f"    {kind} {text}" for kind, text in sorted(examples)[:_MOST_EXAMPLES])
         if unknown := wanted.keys() - set(_KINDS):
             yield f"  {name}: no such kind of change: {', '.join(sorted(unknown))}"
 
 
-def _fits(kind: str, wanted: int | Collection[str], changes: _TableChanges) -> bool:
+def _compare(before: _Rows, after: _Rows) -> dict[str, list[dict[str, str]]]:
+    """Return rows by kind of change, each as texts by the columns that it was changed in."""
+    found: dict[str, list[dict[str, str]]] = {kind: [] for kind in _KINDS}
+    for key in before.keys() | after.keys():
+        old, new = before.get(key), after.get(key)
+        if old is None or new is None:
+            kind = "added" if old is None else "removed"
+            row = {name: f"{name}: {value!r}" for name, value in (old or new or {}).items()}
+            found[kind].append(row)
+        elif old != new:
+            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+            row = {name: f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in names}
+            found["changed"].append(row)
+    return found
+
+
+def _compare_kind(
+    kind: str, wanted: int | Collection[str], rows: Sequence[Mapping[str, str]]
+) -> str | None:
+    """Return what is wrong with the changes of one kind, None if they are as expected."""
+    columns = sorted({name for row in rows for name in row})
     if isinstance(wanted, int):
-        return changes.counts[kind] == wanted
-    return kind == "changed" and set(wanted) == changes.columns
-
-
-def _told(kind: str, changes: _TableChanges) -> str:
-    columns = f" in {', '.join(sorted(changes.columns))}" if kind == "changed" else ""
-    return f"{changes.counts[kind]} {kind}{columns if changes.counts[kind] else ''}"
-
-
-def _wanted(kind: str, wanted: int | Collection[str]) -> str:
-    return str(wanted) if isinstance(wanted, int) else f"{kind} columns {', '.join(sorted(wanted))}"
+        is_expected, expected = len(rows) == wanted, str(wanted)
+    else:
+        is_expected = kind == "changed" and columns == sorted(set(wanted))
+        expected = f"{kind} columns {', '.join(sorted(wanted))}"
+    where = f" in {', '.join(columns)}" if kind == "changed" and rows else ""
+    return None if is_expected else f"{len(rows)} {kind}{where}, expected {expected}"

@@ -182,13 +182,14 @@ def _read_scopes(path: str, package: str) -> list[_Scope]:
     waiting: list[tuple[ast.AST, _Scope]] = [(tree, scopes[0])]
     while waiting:
         node, scope = waiting.pop()
+        decorators = getattr(node, "decorator_list", [])
+        scope.calls.update(map(_name_of, decorators))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             # Decorators and defaults are evaluated where the function is defined.
-            waiting.extend((each, scope) for each in (*node.decorator_list, node.args))
-            line = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-            scope.calls.update(map(_name_of, node.decorator_list))
-            decorators = str([_dotted_name(each) for each in node.decorator_list]).lower()
-            scope = _Scope(name=node.name, line=line, is_cached="cache" in decorators)
+            waiting.extend((each, scope) for each in (*decorators, node.args))
+            line = min(each.lineno for each in (node, *decorators))
+            is_cached = "cache" in str(list(map(_dotted_name, decorators))).lower()
+            scope = _Scope(name=node.name, line=line, is_cached=is_cached)
             scopes.append(scope)
             waiting.extend((each, scope) for each in node.body)
         elif isinstance(node, ast.If) and _name_of(node.test) == "TYPE_CHECKING":
@@ -204,44 +205,38 @@ def _read_scopes(path: str, package: str) -> list[_Scope]:
 
 
 def _note(node: ast.AST, scope: _Scope, package: str) -> None:
-    if isinstance(node, ast.Import):
-        scope.imports.update(alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        with suppress(ImportError):  # relative, in a module that is not loaded
-            base = resolve_name("." * node.level + (node.module or ""), package)
-            names = [alias.name for alias in node.names]
-            scope.imports.update((base, *(f"{base}.{name}" for name in names)))
-            scope.settings.update(names if base == settings.SETTINGS_MODULE else ())
-    elif isinstance(node, ast.Attribute) and node.attr.isupper():
-        scope.settings.add(node.attr)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        if node.value.isupper() and node.value.isidentifier():
-            scope.quoted.add(node.value)
-    elif isinstance(node, ast.ClassDef):
-        scope.calls.update(map(_name_of, node.decorator_list))
-    elif isinstance(node, ast.Call):
-        _note_call(node, scope, package)
-    elif isinstance(node, ast.Subscript):
-        _note_name(_dotted_name(node.value), node.slice, scope)
+    match node:
+        case ast.Import(names=names):
+            scope.imports.update(each.name for each in names)
+        case ast.ImportFrom(module=module, names=names, level=level):
+            with suppress(ImportError):  # relative, in a module that is not loaded
+                base = resolve_name("." * level + (module or ""), package)
+                scope.imports.update((base, *(f"{base}.{each.name}" for each in names)))
+                if base == settings.SETTINGS_MODULE:
+                    scope.settings.update(each.name for each in names)
+        case ast.Attribute(attr=name) if name.isupper():
+            scope.settings.add(name)
+        case ast.Constant(value=str(text)) if text.isupper() and text.isidentifier():
+            scope.quoted.add(text)
+        case ast.Call(func=called, args=arguments):
+            scope.calls.add(_name_of(called))
+            for name in arguments[:1]:
+                _note_asked(_dotted_name(called), name, scope)
+                if _name_of(called) in _IMPORTERS and isinstance(name, ast.Constant):
+                    text = str(name.value)
+                    scope.imports.add(package + text if text.startswith(".") else text)
+        case ast.Subscript(value=asked, slice=name):
+            _note_asked(_dotted_name(asked), name, scope)
 
 
-def _note_call(node: ast.Call, scope: _Scope, package: str) -> None:
-    called = _dotted_name(node.func)
-    last = called.rpartition(".")[2]
-    scope.calls.add(last)
-    for name in node.args[:1]:
-        _note_name(called, name, scope)
-        if last in _IMPORTERS and isinstance(name, ast.Constant):
-            text = str(name.value)
-            scope.imports.add(package + text if text.startswith(".") else text)
-
-
-def _note_name(asked: str, name: ast.expr, scope: _Scope) -> None:
-    if isinstance(name, ast.Constant):
-        if isinstance(name.value, str | bytes):
-            scope.asked.add((asked, os.fsdecode(name.value)))
-    elif "environ" in asked or asked.endswith("getenv"):
-        scope.is_getter = True
+def _note_asked(asked: str, name: ast.expr, scope: _Scope) -> None:
+    match name:
+        case ast.Constant(value=str() | bytes() as text):
+            scope.asked.add((asked, os.fsdecode(text)))
+        case ast.Constant():
+            pass
+        case _ if "environ" in asked or asked.endswith("getenv"):
+            scope.is_getter = True
 
 
 def _name_of(node: ast.expr) -> str:

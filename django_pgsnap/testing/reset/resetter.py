@@ -82,7 +82,7 @@ class DatabaseResetter:
         self._pool = ClonePool(server)
         self._origins: list[str] = []
         self.named_baselines: dict[str, Baseline] = {}
-        self.has_failed = False
+        self.has_failed = self._leaves_sequences = False
         self.disconnect_all()
         self._setup = read_name_setup(self.session, self.name)
         self.run_baseline = self._read_run_baseline(own)
@@ -100,8 +100,9 @@ class DatabaseResetter:
         With *leave_sequences*, sequences may stay where nothing but they has changed.
         """
         self.current = baseline or self.class_baseline
+        self._leaves_sequences = leave_sequences
         self.disconnect_all()
-        self._restore_current(self.session, leave_sequences=leave_sequences)
+        self._restore_current(self.session)
         self.has_failed = False
 
     def reset(self) -> None:
@@ -112,6 +113,7 @@ class DatabaseResetter:
             psycopg.Error: The server refused something.
         """
         self.has_failed = True
+        self._leaves_sequences = False
         # The session that the test was connected by has warm caches, so it serves for this, too.
         kept = self._connections.take_over_session()
         holder = self.session
@@ -142,6 +144,7 @@ class DatabaseResetter:
 
     def adopt_state(self) -> Baseline:
         """Have tests start from the state that the test database is in now."""
+        self._leaves_sequences = False
         self.disconnect_all()
         if not self._is_untouched(read_activity(self.session, self.name)):
             self.current = self._read_extended_baseline() or self._read_baseline(self.clone_state())
@@ -165,49 +168,38 @@ class DatabaseResetter:
         """Give up what was kept for this test database, but not itself."""
         self._pool.close(*self._origins)
 
-    def _restore_current(
-        self, holder: Session, *, is_connected: bool = False, leave_sequences: bool = False
-    ) -> None:
+    def _restore_current(self, holder: Session, *, is_connected: bool = False) -> None:
         activity = read_activity(holder, self.name)
         is_there = self._last.baseline is self.current and not is_connected
-        if is_there and self._is_untouched(activity, leave_sequences=leave_sequences):
+        if is_there and self._is_untouched(activity):
             return
-        has_all_counts = activity.continues(self._last.activity)
-        if not (has_all_counts and self._put_rows_back(activity, leave_sequences=leave_sequences)):
+        if not (activity.continues(self._last.activity) and self._put_rows_back(activity)):
             self.disconnect_all()
             self._replace_by_clone()
 
-    def _put_rows_back(self, activity: DatabaseCounters, *, leave_sequences: bool) -> bool:
+    def _put_rows_back(self, activity: DatabaseCounters) -> bool:
         """Put back what was written, row by row, and tell whether that was possible."""
         if self._last.baseline.origin != self.current.origin:
             return False
         with self._connections.open_session() as inside:
             try:
-                if self._was_only_read(inside, activity, leave_sequences=leave_sequences):
-                    self._last = replace(
-                        self._last,
-                        activity=activity,
-                        is_connection_used=True,
-                        may_sequences_differ=leave_sequences,
-                    )
-                    return True
-                return self._put_back(inside, activity, leave_sequences=leave_sequences)
+                return self._was_only_read(inside, activity) or self._put_back(inside, activity)
             except psycopg.Error:
                 # Rights may be missing, or a test has left a lock.
                 return False
 
-    def _was_only_read(
-        self, inside: Session, activity: DatabaseCounters, *, leave_sequences: bool
-    ) -> bool:
-        return (
-            self._last.baseline is self.current
-            and activity.rows == self._last.activity.rows
-            and (leave_sequences or are_sequences_unmoved(inside, self._last.counters))
-        )
+    def _was_only_read(self, inside: Session, activity: DatabaseCounters) -> bool:
+        """Tell whether nothing has to be put back, and take note of that."""
+        last, leaves = self._last, self._leaves_sequences
+        is_same = last.baseline is self.current and activity.rows == last.activity.rows
+        if is_same and (leaves or are_sequences_unmoved(inside, last.counters)):
+            self._last = replace(
+                last, activity=activity, is_connection_used=True, may_sequences_differ=leaves
+            )
+            return True
+        return False
 
-    def _put_back(
-        self, inside: Session, activity: DatabaseCounters, *, leave_sequences: bool
-    ) -> bool:
+    def _put_back(self, inside: Session, activity: DatabaseCounters) -> bool:
         """Put rows back, and take the measurement then; tell whether that takes no clone."""
         last, wanted = self._last, self.current
         counters = read_table_counters(inside, is_new=True)
@@ -224,7 +216,8 @@ class DatabaseResetter:
             if not are_catalogs_unchanged(inside, wanted.catalogs, changes.catalogs):
                 return False
         differing = changes.relations | last.baseline.find_differences(wanted)
-        left = changes.sequences if leave_sequences and last.baseline is wanted else frozenset()
+        may_leave = self._leaves_sequences and last.baseline is wanted
+        left = changes.sequences if may_leave else frozenset()
         if not differing - left:
             # As nothing was written, the server has counted nothing since.
             self._last = _Measurement(
@@ -296,10 +289,10 @@ class DatabaseResetter:
         is_gone = self._connections.close_connection()
         self._last = replace(self._last, is_connection_used=not is_gone)
 
-    def _is_untouched(self, activity: DatabaseCounters, *, leave_sequences: bool = False) -> bool:
+    def _is_untouched(self, activity: DatabaseCounters) -> bool:
         """Tell whether it is certain that nobody was connected since all was at the baseline."""
         last = self._last
-        is_exact = leave_sequences or not last.may_sequences_differ
+        is_exact = self._leaves_sequences or not last.may_sequences_differ
         return is_exact and not last.is_connection_used and activity == last.activity
 
 
@@ -365,11 +358,8 @@ def use_run_baselines() -> None:
 def explain_errors(who: str, alias: str) -> Iterator[None]:
     """Have errors name the class or test that is to start, and the alias."""
     try:
-        try:
+        with server_errors():
             yield
-        except psycopg.Error:
-            with server_errors():
-                raise
     except PgsnapError as error:
         raise type(error)(
             f"The baseline for {who} could not be put back in alias {alias!r}: {error.message}",
