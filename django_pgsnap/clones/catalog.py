@@ -150,6 +150,19 @@ class Catalog:
             if not (database := self.databases[name]).trusted and not self._is_right(database)
         ]
 
+    def is_of_another_project(self, database: AnyDatabase, sources: Collection[str]) -> bool:
+        """Tell whether a database says that it is of a live one that is gone and not among these.
+
+        Its owner may be right: nobody is left to compare that role with.
+        """
+        original = self._original(database) if self._kind(database) == "spare" else database
+        return (
+            original is not None
+            and original.is_valid
+            and (record := original.record) is not None
+            and record.source not in {*self.databases, *sources}
+        )
+
     def leftovers(self, sources: Iterable[str], live_names: Collection[str]) -> list[AnyDatabase]:
         """Return what interrupted operations left, and nobody can need any more.
 

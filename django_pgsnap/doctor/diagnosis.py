@@ -23,7 +23,7 @@ from ..safety import check_enabled
 from ..snapshots.context import Kind, ServerContext, describe_managed
 from ..snapshots.operation import open_operation
 from .findings import Diagnosis, Finding, Usage
-from .problems import find_incomplete, find_problems, make_finding
+from .problems import find_incomplete, find_problems
 
 _SEVERITIES = ("error", "warning", "note")
 _USAGE: Final[dict[Kind, str]] = {
@@ -47,30 +47,26 @@ def diagnose(
 
     Args:
         databases: Aliases; None for all that the settings name.
-        fix: Whether to drop what interrupted commands left, and old templates of tests.
+        fix: Whether to drop what interrupted commands left, and old templates of tests. Findings
+            that were mended are marked.
         reporter: Hears what could not be mended.
-
-    Returns:
-        The findings; those that were mended are marked.
 
     Raises:
         ConfigurationError: One of the aliases cannot be used.
     """
+    is_named = databases is not None
     try:
-        groups = group_by_server(
-            merge_servers(list_targets(databases), are_named=databases is not None)
-        )
+        groups = group_by_server(merge_servers(list_targets(databases), are_named=is_named))
     except (ConfigurationError, ServerUnavailableError) as error:
-        if databases is not None:
+        if is_named:
             raise
-        finding = make_finding("settings", "error", "DATABASES", error.message, error.hint)
+        finding = Finding("settings", "error", "DATABASES", error.message, error.hint)
         return Diagnosis(findings=(finding,), usage=())
-    everything = databases is None
-    before = _examine(groups, everything=everything)
+    before = _examine(groups, everything=not is_named)
     if not fix or not any(finding.fixable for finding in before.findings):
         return before
     _fix_all(groups, reporter or Reporter())
-    return _mark_fixed(before, _examine(groups, everything=everything))
+    return _mark_fixed(before, _examine(groups, everything=not is_named))
 
 
 def _examine(groups: Mapping[Server, Sequence[Target]], *, everything: bool) -> Diagnosis:
@@ -81,15 +77,12 @@ def _examine(groups: Mapping[Server, Sequence[Target]], *, everything: bool) -> 
             try:
                 session = stack.enter_context(server.session("doctor"))
             except (MissingRightError, ServerUnavailableError) as error:
-                names = ", ".join(target.name for target in group)
-                cause, hint = error.message, error.hint
-                found.append(
-                    make_finding("unavailable", "error", names, cause, hint, server=str(server))
-                )
+                names, where = ", ".join(target.name for target in group), str(server)
+                why = error.message, error.hint
+                found.append(Finding("unavailable", "error", names, *why, server=where))
             else:
                 contexts.append(ServerContext.read(server, session, group))
-        for context in contexts:
-            found += find_problems(context)
+        found += find_problems(contexts)
         if everything and len(contexts) == len(groups):
             found += find_incomplete(contexts)
         return Diagnosis(findings=_sorted(found), usage=_measure_usage(contexts))

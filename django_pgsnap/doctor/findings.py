@@ -2,63 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
-    """One thing that the doctor found.
+    """One thing that the doctor found."""
 
-    Attributes:
-        kind: A word that stays the same between releases.
-        severity: ``error`` where snapshots do not work, ``warning`` where something should be
-            put right, ``note`` for what is good to know.
-        server: Empty where it is not known.
-        object: A database, a role, a setting or a directory.
-        remedy: Empty where nothing has to be done.
-        fixable: Whether ``doctor --fix`` mends it.
-        fixed: Whether it was mended just now.
-    """
-
-    kind: str
+    kind: str  # a word that stays the same between releases
+    # ``error`` where snapshots do not work, ``warning`` where something should be put right,
+    # ``note`` for what is good to know.
     severity: Severity
-    server: str = ""
-    object: str
+    object: str  # a database, a role, a setting or a directory
     cause: str
-    remedy: str = ""
-    fixable: bool = False
-    fixed: bool = False
+    remedy: str = ""  # empty where nothing has to be done
+    _: KW_ONLY
+    server: str = ""  # empty where it is not known
+    fixable: bool = False  # whether ``doctor --fix`` mends it
+    fixed: bool = False  # whether it was mended just now
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What databases of one kind occupy, as far as the file system does not share blocks.
+    """What databases of one kind occupy, as far as the file system does not share blocks."""
 
-    Attributes:
-        kind: ``live``, ``copies``, ``spares``, ``undos``, ``templates``, ``runs`` (clones of
-            ``pgsnap run``), ``tests`` (test databases) or ``leftovers``.
-        size_bytes: Without those whose size our role may not see.
-    """
-
+    # ``live``, ``copies``, ``spares``, ``undos``, ``templates``, ``runs`` (clones of ``pgsnap
+    # run``), ``tests`` (test databases) or ``leftovers``.
     kind: str
     databases: int
-    size_bytes: int
+    size_bytes: int  # without those whose size our role may not see
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """All that the doctor has to say.
+    """All that the doctor has to say."""
 
-    Attributes:
-        findings: Errors first, then warnings, then notes.
-        usage: Disk use of the project's databases by kind, on all its servers together.
-    """
-
-    findings: tuple[Finding, ...]
-    usage: tuple[Usage, ...]
+    findings: tuple[Finding, ...]  # errors first, then warnings, then notes
+    usage: tuple[Usage, ...]  # of the project's databases by kind, on all its servers together
 
     @property
     def problems(self) -> tuple[Finding, ...]:

@@ -25,7 +25,7 @@ from ..postgres.inspection import (
 )
 from ..safety import check_enabled, check_server_allowed
 from ..snapshots.context import ServerContext, find_snapshots
-from .findings import Finding, Severity
+from .findings import Finding
 
 _LACKING_PRIVILEGES: Final = sql.SQL(
     "SELECT quote_ident(current_user), kind, role FROM pg_roles,"
@@ -48,15 +48,16 @@ _KEPT_ROLES: Final = sql.SQL(
 )
 
 
-def find_problems(context: ServerContext) -> Iterator[Finding]:
-    """Say what is wrong on a server, or in the way there."""
-    for find in (
-        *(_switched_off, _missing, _refused, _sessions_of_others),
-        *(_leftovers, _superfluous_templates, _abandoned, _open, _untrusted),
-        *(_orphans, _upgrade, _kept_roles, _unsafe_wal_log, _too_large_for_spares),
-    ):
-        for finding in find(context):
-            yield replace(finding, server=str(context.server))
+def find_problems(contexts: Sequence[ServerContext]) -> Iterator[Finding]:
+    """Say what is wrong on servers, or in the way there."""
+    for context in contexts:
+        for find in (
+            *(_switched_off, _missing, _refused, _sessions_of_others),
+            *(_leftovers, _superfluous_templates, _abandoned, _open, _untrusted),
+            *(_orphans, _upgrade, _kept_roles, _unsafe_wal_log, _too_large_for_spares),
+        ):
+            for finding in find(context):
+                yield replace(finding, server=str(context.server))
 
 
 def find_incomplete(contexts: Sequence[ServerContext]) -> Iterator[Finding]:
@@ -64,33 +65,11 @@ def find_incomplete(contexts: Sequence[ServerContext]) -> Iterator[Finding]:
     remedy = "Restore what is there with --database, or delete the snapshot."
     for each in find_snapshots(contexts):
         if each.completeness == "part lost":
-            first, parts = each.members[0], len(each.members)
-            there = ", ".join(each.aliases)
-            cause = f"Only {parts} of its {first.record.members} parts are there: {there}."
+            first, there = each.members[0], ", ".join(each.aliases)
+            parts = f"{len(each.members)} of its {first.record.members}"
+            cause = f"Only {parts} parts are there: {there}."
             server = str(first.server)
-            yield make_finding("incomplete", "warning", each.name, cause, remedy, server=server)
-
-
-def make_finding(
-    kind: str,
-    severity: Severity,
-    about: str,
-    cause: str,
-    remedy: str,
-    *,
-    fixable: bool = False,
-    server: str = "",
-) -> Finding:
-    """Return a finding, of a server that the caller may name later."""
-    return Finding(
-        kind=kind,
-        severity=severity,
-        server=server,
-        object=about,
-        cause=cause,
-        remedy=remedy,
-        fixable=fixable,
-    )
+            yield Finding("incomplete", "warning", each.name, cause, remedy, server=server)
 
 
 # The live databases
@@ -101,8 +80,7 @@ def _switched_off(context: ServerContext) -> Iterator[Finding]:
         check_enabled(context.targets)
         check_server_allowed(context.watcher, context.targets)
     except NotEnabledError as error:
-        about = "PGSNAP['ENABLED']"
-        yield make_finding("switched-off", "note", about, error.message, error.hint)
+        yield Finding("switched-off", "note", "PGSNAP['ENABLED']", error.message, error.hint)
 
 
 def _missing(context: ServerContext) -> Iterator[Finding]:
@@ -113,11 +91,11 @@ def _missing(context: ServerContext) -> Iterator[Finding]:
             remedy = "Create it (createdb, then manage.py migrate)."
             if any(copy.record.source == name for copy in context.copies()):
                 remedy = "Restore a snapshot of it: ./manage.py pgsnap restore."
-            yield make_finding("live-missing", "error", name, cause, remedy)
+            yield Finding("live-missing", "error", name, cause, remedy)
         elif not database.is_valid:
             cause = "A DROP DATABASE of it was interrupted, so it cannot be used any more."
             remedy = f"Finish it with DROP DATABASE {_quoted(name)}; then restore a snapshot of it."
-            yield make_finding("live-half-dropped", "error", name, cause, remedy)
+            yield Finding("live-half-dropped", "error", name, cause, remedy)
 
 
 def _refused(context: ServerContext) -> Iterator[Finding]:
@@ -131,7 +109,7 @@ def _refused(context: ServerContext) -> Iterator[Finding]:
             try:
                 check(name)
             except PgsnapError as error:
-                yield make_finding(kind, "error", name, error.message, error.hint)
+                yield Finding(kind, "error", name, error.message, error.hint)
 
 
 def _sessions_of_others(context: ServerContext) -> Iterator[Finding]:
@@ -143,7 +121,7 @@ def _sessions_of_others(context: ServerContext) -> Iterator[Finding]:
     }
     for me, kind, role in context.watcher.rows(_LACKING_PRIVILEGES):
         remedy = f"If others use the database too, let a superuser run: GRANT {role} TO {me};"
-        yield make_finding(kind, "note", me, causes[kind], remedy)
+        yield Finding(kind, "note", me, causes[kind], remedy)
 
 
 # Databases of ours, or that look like ours
@@ -153,7 +131,7 @@ def _leftovers(context: ServerContext) -> Iterator[Finding]:
     remedy = "Nothing: the next take or restore drops it, and doctor --fix does now."
     for database in context.leftovers():
         kind, cause = _describe_leftover(database)
-        yield make_finding(kind, "warning", database.name, cause, remedy, fixable=True)
+        yield Finding(kind, "warning", database.name, cause, remedy, fixable=True)
 
 
 def _describe_leftover(database: AnyDatabase) -> tuple[str, str]:
@@ -177,39 +155,45 @@ def _superfluous_templates(context: ServerContext) -> Iterator[Finding]:
     for source in context.sources:
         cause = f"It is a template for tests on {source!r}, and too old or one too many."
         for record in find_superfluous_templates(context.catalog, source):
-            yield make_finding(kind, "note", record.database, cause, remedy, fixable=True)
+            yield Finding(kind, "note", record.database, cause, remedy, fixable=True)
 
 
 def _abandoned(context: ServerContext) -> Iterator[Finding]:
     remedy = "Nothing: the next pgsnap run drops it, and pgsnap purge does now."
     for database in context.catalog.runs(context.sources):
         if not database.record.kept and not context.is_locked(database.name):
-            name = database.record.name
-            cause = f"It is a clone of {name!r} for a pgsnap run that was killed."
-            yield make_finding("abandoned-clone", "warning", database.name, cause, remedy)
+            cause = f"It is a clone of {database.record.name!r} for a pgsnap run that was killed."
+            yield Finding("abandoned-clone", "warning", database.name, cause, remedy)
 
 
 def _open(context: ServerContext) -> Iterator[Finding]:
-    catalog, sources = context.catalog, context.sources
     cause = "It is open to clients, who can change what it holds."
-    shut = "ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0;"
-    for database in [*catalog.copies(sources), *catalog.undos(sources)]:
-        if not database.is_shut and not context.is_locked(database.name):
-            remedy = shut.format(_quoted(database.name))
-            yield make_finding("open-copy", "warning", database.name, cause, remedy)
+    for member in (*context.copies(), *context.undos()):
+        name = member.database.name
+        if not member.database.is_shut and not context.is_locked(name):
+            remedy = f"ALTER DATABASE {_quoted(name)} ALLOW_CONNECTIONS false CONNECTION LIMIT 0;"
+            yield Finding("open-copy", "warning", name, cause, remedy)
 
 
 def _untrusted(context: ServerContext) -> Iterator[Finding]:
     for database in context.catalog.untrusted():
-        cause = (
-            f"It is called like one of ours, but belongs to the role {database.owner!r}, which is "
-            "neither yours nor the live database's owner. It is ignored."
-        )
-        remedy = (
-            "Ask that role what it is. If you know it to be what it says, give it to the live "
-            f"database's owner: ALTER DATABASE {_quoted(database.name)} OWNER TO …;"
-        )
-        yield make_finding("untrusted", "warning", database.name, cause, remedy)
+        name, owner = database.name, f"It belongs to the role {database.owner!r}"
+        remedy = "Ask that role what it is."
+        if context.is_locked(name):
+            continue  # an operation of that role makes or drops it
+        if context.catalog.is_of_another_project(database, context.sources):
+            cause = f"{owner}, and the live database that it says it is of is gone. It is ignored."
+            yield Finding("untrusted", "note", name, cause, remedy)
+        else:
+            cause = (
+                f"{owner}, which is neither yours nor the live database's owner, and is called "
+                "like one of ours. It is ignored."
+            )
+            remedy += (
+                " If you know it to be what it says, give it to the live database's owner: "
+                f"ALTER DATABASE {_quoted(name)} OWNER TO …;"
+            )
+            yield Finding("untrusted", "warning", name, cause, remedy)
 
 
 # The server as a whole: what copies stand in the way of, and what a crash left on disk
@@ -219,7 +203,7 @@ def _orphans(context: ServerContext) -> Iterator[Finding]:
     if not can_read_data_directory(context.watcher):
         cause = "Your role may not look for files that a crashed server left of unfinished copies."
         remedy = "Run doctor as a superuser once after a crash of the server."
-        yield make_finding("orphaned-files-unknown", "note", "data directory", cause, remedy)
+        yield Finding("orphaned-files-unknown", "note", "data directory", cause, remedy)
         return
     for orphan in find_orphans(context.watcher):
         cause = (
@@ -231,7 +215,7 @@ def _orphans(context: ServerContext) -> Iterator[Finding]:
             "SQL cannot remove it. On the server's machine, as the server's user: "
             f"rm -r '{orphan.path}'"
         )
-        yield make_finding("orphaned-files", "warning", orphan.path, cause, remedy)
+        yield Finding("orphaned-files", "warning", orphan.path, cause, remedy)
 
 
 def _upgrade(context: ServerContext) -> Iterator[Finding]:
@@ -243,14 +227,14 @@ def _upgrade(context: ServerContext) -> Iterator[Finding]:
             f"{_quoted(shut[0])} ALLOW_CONNECTIONS true; and so on); doctor says afterwards how "
             "to shut them again."
         )
-        yield make_finding("pg-upgrade", "note", _listed(shut), cause, remedy)
+        yield Finding("pg-upgrade", "note", _listed(shut), cause, remedy)
 
 
 def _kept_roles(context: ServerContext) -> Iterator[Finding]:
     remedy = "Before dropping it, delete those snapshots or take them anew."
     for role, databases in context.watcher.rows(_KEPT_ROLES, [_managed(context)]):
         cause = f"DROP ROLE would fail only for what it has in {_listed(sorted(databases))}."
-        yield make_finding("kept-role", "note", role, cause, remedy)
+        yield Finding("kept-role", "note", role, cause, remedy)
 
 
 def _unsafe_wal_log(context: ServerContext) -> Iterator[Finding]:
@@ -261,7 +245,7 @@ def _unsafe_wal_log(context: ServerContext) -> Iterator[Finding]:
             "but by every other CREATE DATABASE."
         )
         remedy = "Upgrade to the latest minor release."
-        yield make_finding("wal-log-unsafe", "warning", server, cause, remedy)
+        yield Finding("wal-log-unsafe", "warning", server, cause, remedy)
 
 
 def _too_large_for_spares(context: ServerContext) -> Iterator[Finding]:
@@ -273,7 +257,7 @@ def _too_large_for_spares(context: ServerContext) -> Iterator[Finding]:
             f"{format_size(limit)}, so restores copy it unless the file system shares blocks."
         )
         remedy = "Raise the limit if the disk has room for one more copy."
-        yield make_finding("no-spare", "note", "PGSNAP['SPARE_MAX_BYTES']", cause, remedy)
+        yield Finding("no-spare", "note", "PGSNAP['SPARE_MAX_BYTES']", cause, remedy)
 
 
 def _managed(context: ServerContext) -> list[str]:

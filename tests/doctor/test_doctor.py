@@ -12,8 +12,11 @@ from django.conf import LazySettings
 from django.core.management.base import CommandError
 from psycopg import sql as pg
 
+from django_pgsnap.clones.names import spare_name, unfinished_name
+from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.doctor.findings import Diagnosis, Finding
+from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
@@ -21,6 +24,7 @@ from django_pgsnap.testing.databases import templates
 from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import Call, ListDatabases, MakeRole, RunSql
 from tests.project import point
+from tests.records import copy_record
 from tests.servers import Server
 from tests.suites.wanted import FACTS, wanted
 
@@ -141,8 +145,6 @@ def test_what_somebody_is_at_work_on_is_left(
     live: str, sql: RunSql, server: Server, databases: ListDatabases
 ) -> None:
     """A clone whose lock is held is being made: neither a finding nor dropped."""
-    from django_pgsnap.postgres.advisory_locks import lock_key
-
     name = make_shut(sql, f"pgsnap_new_{IDENTITY}")
     with server.connect() as maker:
         maker.execute("SELECT pg_advisory_lock(%s)", [lock_key(name)])
@@ -211,10 +213,32 @@ def test_untrusted_imitation_is_named_and_left(
 
     assert finding.object == copy
     assert finding.cause == (
-        "It is called like one of ours, but belongs to the role 'mallory', which is neither yours "
-        "nor the live database's owner. It is ignored."
+        "It belongs to the role 'mallory', which is neither yours nor the live database's owner, "
+        "and is called like one of ours. It is ignored."
     )
     assert copy in [database.name for database in databases()]
+
+
+def test_what_another_project_has(
+    live: str, sql: RunSql, role: MakeRole, session: Session, server: Server
+) -> None:
+    """Another role's copies of a database that is gone are a note, and its take is no finding."""
+    theirs, owner = copy_record(source="theirs"), role("colleague")
+    for name in (theirs.database, spare_name(theirs.identity), unfinished_name(IDENTITY)):
+        make_shut(sql, name, owner=owner)
+    session.execute(rewrite_comment(theirs))
+    session.close()
+
+    with server.connect() as maker:
+        maker.execute("SELECT pg_advisory_lock(%s)", [lock_key(unfinished_name(IDENTITY))])
+        found = of_kind(diagnose(), "untrusted")
+    (left,) = diagnose().problems
+
+    assert {(each.severity, each.object) for each in found} == {
+        ("note", theirs.database),
+        ("note", spare_name(theirs.identity)),
+    }
+    assert left.object == unfinished_name(IDENTITY)
 
 
 def test_incomplete_snapshot(lives: dict[str, str], sql: RunSql) -> None:
