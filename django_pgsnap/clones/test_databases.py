@@ -109,10 +109,10 @@ def prune_templates(session: Session, source: str) -> list[str]:
 
 def find_superfluous_templates(present: Catalog, source: str) -> list[TemplateRecord]:
     """Return the templates of a live database that are too old, or more than shall be kept."""
-    found = sorted(list_templates(present, source), key=lambda record: record.used_at, reverse=True)
+    found = [database.record for database in present.templates([source])]
     kept: Counter[str] = Counter()
     unwanted = []
-    for record in found:
+    for record in sorted(found, key=lambda record: record.used_at, reverse=True):
         # Those made of a development snapshot have its name, and count by themselves.
         kept[record.name] += 1
         if kept[record.name] > test_config().keep or not is_fresh_template(record):
@@ -133,11 +133,6 @@ def drop_template(session: Session, record: TemplateRecord) -> bool:
     finally:
         release_lock(session, name)
     return True
-
-
-def list_templates(present: Catalog, source: str) -> list[TemplateRecord]:
-    """Return what is known of the templates of a live database."""
-    return [database.record for database in present.templates([source])]
 
 
 def is_fresh_template(record: TemplateRecord) -> bool:

@@ -50,10 +50,12 @@ _UNTOUCHED_BY_WRITERS: Final = sql.SQL(
     " WHERE xact_start IS NULL OR coalesce((pg_stat_file(d, true)).modification"
     " > xact_start - interval '1 second', true))"
 )
-_WHEREABOUTS: Final = sql.SQL(
-    "SELECT d, CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')"
+_ORPHANS: Final = sql.SQL(
+    "SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')"
     " THEN current_setting('data_directory') || '/' ELSE '' END || d,"
-    " (pg_stat_file(d)).modification::text FROM unnest(%s::text[]) d ORDER BY d"
+    " (pg_stat_file(d)).modification::text,"
+    " (SELECT coalesce(sum((pg_stat_file(d || '/' || f, true)).size), 0)::bigint"
+    " FROM pg_ls_dir(d, true, false) f) FROM unnest(%s::text[]) d ORDER BY d"
 )
 
 
@@ -88,12 +90,7 @@ def find_orphans(session: Session) -> list[Orphan]:
         noted = session.column(_WITHOUT_ROW, [parents])
         settled = set(session.column(_UNTOUCHED_BY_WRITERS, [noted]))
         left = sorted(settled.intersection(session.column(_WITHOUT_ROW, [parents])))
-        return [
-            Orphan(
-                path=path, modified=modified, size_bytes=int(session.value(_BYTES, [[directory]]))
-            )
-            for directory, path, modified in session.rows(_WHEREABOUTS, [left])
-        ]
+        return session.values(Orphan, _ORPHANS, [left])
     except psycopg.errors.UndefinedFile:  # a tablespace or a directory went away: look again
         return find_orphans(session)
 

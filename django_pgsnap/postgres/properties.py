@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -59,31 +59,30 @@ class Properties:
 
 def read_properties(session: Session, *databases: str) -> list[Properties]:
     """Return what databases are set up with, in their order; each must exist."""
-    found = {name: facts for name, *facts in session.rows(_PROPERTIES, [list(databases)])}
-    return [
-        Properties(
-            owner=owner,
-            connection_limit=connection_limit,
-            is_template=is_template,
-            comment=comment,
-            privileges=frozenset(
-                Privilege(
-                    grantor=grantor, grantee=grantee, privilege=kind, grantable=option == "true"
-                )
-                for grantor, grantee, kind, option in privileges or ()
-            ),
-            settings={
-                (role, key): value
-                for role, setting in settings or ()
-                for key, _, value in [setting.partition("=")]
-            },
-            labels=dict(labels or ()),
-            digest=digest,
-        )
-        for name in databases
-        for owner, connection_limit, is_template, comment, digest, *lists in [found[name]]
-        for privileges, settings, labels in [lists]
-    ]
+    rows = session.rows(_PROPERTIES, [list(databases)])
+    found = {name: _properties_of(*facts) for name, *facts in rows}
+    return [found[name] for name in databases]
+
+
+def _properties_of(*facts: Any) -> Properties:
+    owner, connection_limit, is_template, comment, digest, privileges, settings, labels = facts
+    return Properties(
+        owner=owner,
+        connection_limit=connection_limit,
+        is_template=is_template,
+        comment=comment,
+        privileges=frozenset(
+            Privilege(grantor=grantor, grantee=grantee, privilege=kind, grantable=option == "true")
+            for grantor, grantee, kind, option in privileges or ()
+        ),
+        settings={
+            (role, key): value
+            for role, setting in settings or ()
+            for key, _, value in [setting.partition("=")]
+        },
+        labels=dict(labels or ()),
+        digest=digest,
+    )
 
 
 def are_settings_committed(session: Session) -> bool:
@@ -181,10 +180,14 @@ def _run_each(
 
 
 def _property_changes(present: Properties, wanted: Properties, database: str) -> Iterator[Query]:
-    for privilege in sorted(present.privileges - wanted.privileges, key=_owner_last(present)):
-        yield _as_grantor(privilege, present, _revoke(privilege, database))
+    # A grant option is there before its holder's own grants are made, and until they are revoked.
+    revoked = sorted(present.privileges - wanted.privileges, key=_owner_first(present))
+    for privilege in reversed(revoked):
+        revoke = "REVOKE {} ON DATABASE {} FROM {} CASCADE"
+        yield _as_grantor(privilege, present.owner, _privilege(revoke, privilege, database))
     for privilege in sorted(wanted.privileges - present.privileges, key=_owner_first(wanted)):
-        yield _as_grantor(privilege, wanted, _grant(privilege, database))
+        grant = "GRANT {} ON DATABASE {} TO {}" + " WITH GRANT OPTION" * privilege.grantable
+        yield _as_grantor(privilege, wanted.owner, _privilege(grant, privilege, database))
     for role, name in sorted(present.settings.keys() - wanted.settings.keys(), key=str):
         yield sql.SQL("{} RESET {}").format(_settable(role, database), sql.Identifier(name))
     for (role, name), value in wanted.settings.items():
@@ -198,41 +201,28 @@ def _property_changes(present: Properties, wanted: Properties, database: str) ->
             yield label.format(sql.Identifier(provider), sql.Identifier(database), sql.Literal(now))
 
 
-def _grant(privilege: Privilege, database: str) -> Query:
-    option = " WITH GRANT OPTION" if privilege.grantable else ""
-    grant = sql.SQL("GRANT {} ON DATABASE {} TO {}{}")
-    return grant.format(*_privilege_parts(privilege, database), sql.SQL(option))
+def _privilege(template: LiteralString, privilege: Privilege, database: str) -> Query:
+    grantee = privilege.grantee
+    return sql.SQL(template).format(
+        sql.SQL(_PRIVILEGE_NAMES[privilege.privilege]),
+        sql.Identifier(database),
+        sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee),
+    )
 
 
-def _revoke(privilege: Privilege, database: str) -> Query:
-    revoke = sql.SQL("REVOKE {} ON DATABASE {} FROM {} CASCADE")
-    return revoke.format(*_privilege_parts(privilege, database))
-
-
-def _privilege_parts(privilege: Privilege, database: str) -> Iterator[sql.Composable]:
-    yield sql.SQL(_PRIVILEGE_NAMES[privilege.privilege])
-    yield sql.Identifier(database)
-    yield sql.SQL("PUBLIC") if privilege.grantee is None else sql.Identifier(privilege.grantee)
-
-
-def _as_grantor(privilege: Privilege, properties: Properties, statement: Query) -> Query:
+def _as_grantor(privilege: Privilege, owner: str, statement: Query) -> Query:
     """Have the statement run as its grantor, if that is not the owner.
 
     GRANTED BY takes nobody but the current role (manual, GRANT). SET LOCAL ends with the
     transaction, which is the message.
     """
-    if privilege.grantor == properties.owner:
+    if privilege.grantor == owner:
         return statement
     return sql.SQL("SET LOCAL ROLE {}; {}").format(sql.Identifier(privilege.grantor), statement)
 
 
 def _owner_first(properties: Properties) -> Callable[[Privilege], tuple[bool, str]]:
-    """Order so that a grant option is there before its holder's own grants are made."""
     return lambda privilege: (privilege.grantor != properties.owner, str(privilege))
-
-
-def _owner_last(properties: Properties) -> Callable[[Privilege], tuple[bool, str]]:
-    return lambda privilege: (privilege.grantor == properties.owner, str(privilege))
 
 
 def _settable(role: str | None, database: str) -> Query:

@@ -25,7 +25,7 @@ from ...clones.catalog import load_catalog
 from ...clones.names import new_identity, spare_name
 from ...clones.records import TemplateRecord
 from ...clones.spares import BackgroundStatements, wants_spare
-from ...clones.test_databases import is_fresh_template, list_templates, prune_templates
+from ...clones.test_databases import is_fresh_template, prune_templates
 from ...clones.transitions import publish_copy, rewrite_comment
 from ...conf import config, test_config
 from ...errors import ConfigurationError, PgsnapError
@@ -86,9 +86,9 @@ def find_template(session: Session, wanted: Wanted, tell: Tell) -> TemplateRecor
     It is in use from then on until the session ends, which keeps it from being dropped.
     """
     found = [
-        record
-        for record in list_templates(load_catalog(session), wanted.source)
-        if (record.alias, record.snapshot) == (wanted.alias, wanted.snapshot)
+        database.record
+        for database in load_catalog(session).templates([wanted.source])
+        if (database.record.alias, database.record.snapshot) == (wanted.alias, wanted.snapshot)
     ]
     found.sort(key=lambda record: record.used_at, reverse=True)
     changes = []
