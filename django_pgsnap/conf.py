@@ -36,32 +36,21 @@ SETTINGS_HINT = "See the settings in django_pgsnap's README."
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The settings, with a default for each.
+    """The settings, with a default for each."""
 
-    Attributes:
-        enabled: None leaves it to ``DEBUG`` and the server's address.
-        databases: None for every PostgreSQL alias that is not a mirror.
-        spares: Of how many snapshots, those last taken or restored, to keep a ready-made clone; 0
-            or False for none.
-        spare_max_bytes: No spare of larger databases, unless the file system shares blocks.
-        undo: How many states that restores and undos replaced are kept; 0 or False for none.
-        undo_max_bytes: What they may occupy together, in bytes; the newest is kept in any case.
-        before_migrate: Whether ``migrate`` takes a snapshot before it applies anything.
-        wait_s: How long to wait for busy sessions and for other operations.
-        keep_sessions: Whether a restore in the admin leaves the logins of others that come back.
-        maintenance: Connection parameters that differ for maintenance sessions, by libpq name;
-            or a dict of them for each alias that has some.
-    """
-
-    enabled: bool | None = None
+    enabled: bool | None = None  # None leaves it to ``DEBUG`` and the server's address
+    # None for every PostgreSQL alias that is not a mirror.
     databases: tuple[str, ...] | None = None
+    # Of how many snapshots, those last taken or restored, to keep a ready-made clone; 0 for none.
     spares: int = 2
-    spare_max_bytes: int = 10 * GIB
-    undo: int = 3
-    undo_max_bytes: int = 50 * GIB
-    before_migrate: bool = False
-    wait_s: float = 10.0
-    keep_sessions: bool = False
+    spare_max_bytes: int = 10 * GIB  # larger databases have one only if the files share blocks
+    undo: int = 3  # how many states that restores and undos replaced are kept
+    undo_max_bytes: int = 50 * GIB  # together; the newest is kept in any case
+    before_migrate: bool = False  # whether ``migrate`` takes a snapshot before it applies anything
+    wait_s: float = 10.0  # how long to wait for busy sessions and for other operations
+    keep_sessions: bool = False  # whether a restore in the admin leaves others' logins
+    # Connection parameters that differ for maintenance sessions, by libpq name; or a dict of them
+    # for each alias that has some.
     maintenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     diff: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
@@ -69,22 +58,15 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class TestConfig:
-    """The settings of the test runner: ``PGSNAP["TEST"]``.
+    """The settings of the test runner: ``PGSNAP["TEST"]``."""
 
-    Attributes:
-        baseline: What tests that commit start from: ``"migrated"`` with the data that migrations
-            inserted, or ``"flushed"`` as in stock Django.
-        require_snapshots: Whether a test that needs a missing snapshot fails instead of skipping.
-        keep: How many templates to keep; 0 to migrate every time.
-        fingerprint: What the migrated state depends on, beyond what can be seen.
-        max_age_s: How old a template may be, since migrations may read the date.
-    """
-
+    # What tests that commit start from: ``migrated`` with the data that migrations inserted, or
+    # ``flushed`` as in stock Django.
     baseline: str = "migrated"
-    require_snapshots: bool = False
-    keep: int = 3
-    fingerprint: object = None
-    max_age_s: float = 24 * 60 * 60.0
+    require_snapshots: bool = False  # whether tests that miss one fail instead of being skipped
+    keep: int = 3  # how many templates to keep; 0 to migrate every time
+    fingerprint: object = None  # what the migrated state depends on, beyond what can be seen
+    max_age_s: float = 24 * 60 * 60.0  # of a template, since migrations may read the date
 
 
 KEYS = tuple(field.name.upper() for field in fields(Config))

@@ -8,7 +8,7 @@ must also belong to a role that we trust, since anyone who owns a database can i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
 from psycopg import sql
@@ -68,12 +68,8 @@ _DATABASES: Final = sql.SQL(
 def load_catalog(session: Session) -> Catalog:
     """Return the server's databases as they are now."""
     limits = {"longest": MAX_CHARACTERS, "foreign": MAX_FOREIGN_CHARACTERS}
-    rows = session.rows(_DATABASES, {"invalid": _INVALID, **limits})
-    names = [each.name for each in fields(Database)]
-    return Catalog(
-        Database(**dict(zip(names, (*facts, _own_record(facts[1], comment)), strict=True)))
-        for *facts, comment in rows
-    )
+    found = session.values(Database, _DATABASES, {"invalid": _INVALID, **limits})
+    return Catalog(replace(each, record=_own_record(each.name, each.record)) for each in found)
 
 
 def _own_record(name: str, comment: str | None) -> Record | None:

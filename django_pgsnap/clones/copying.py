@@ -1,10 +1,9 @@
 """Making clones: several at once, as of one moment, with another try where that can help.
 
-For one moment, no copy begins before all of the databases are still. A COMMENT on a database that
-is not committed lets clients come and go, but no CREATE DATABASE copy it. While one waits for that,
-the server has newcomers queue behind it. So once all copies wait, and who was on the databases or
-on the way there has left, nothing changes in any of them before it is copied. From here on the
-copies may begin in any order, on several servers too.
+For one moment, no copy begins before all of the databases are still. An uncommitted COMMENT blocks
+CREATE DATABASE, but not connections. Once CREATE DATABASE is waiting, new connections queue behind
+it. So once all copies wait, and nobody is connected any more, nothing changes in any database
+before it is copied. From here on copies may begin in any order, on several servers too.
 
 The locks are those of the manual's "Explicit Locking": COMMENT takes SHARE UPDATE EXCLUSIVE on the
 database, CREATE DATABASE takes SHARE, and a new session takes ROW EXCLUSIVE while it starts.

@@ -136,15 +136,15 @@ class DatabaseReplaced:
         return self.alias, self.name
 
 
-# Which database this process last met in each place.
+# Which database this process last found in each place.
 _known_oids: dict[tuple[str, str], int] = {}
 
-# What restores of this process bring, until a thread has met it. Where no swap follows, nobody
-# ever does.
+# What restores of this process bring, until a thread has found it there. Where no swap follows,
+# none ever does.
 _announced: dict[tuple[str, str], DatabaseReplaced] = {}
 
-# Held while it is decided who meets an arrival, so that it is told once. Not while it is told:
-# receivers may wait for locks of their own, held by threads that wait for this one.
+# Held while it is decided which thread sends post_restore, so that it is sent once. Not while it is
+# sent: receivers may wait for locks of their own, held by threads that wait for this one.
 _deciding: Final = Lock()
 
 # How often caches were cleared, by alias. Wrappers keep how often that was when they connected:
@@ -159,32 +159,32 @@ _DATABASE: Final = (
 )
 
 
-def announce_restore(arrivals: Iterable[DatabaseReplaced]) -> None:
-    """Take note of what a swap will bring, since another thread may be the first to meet it."""
-    _announced.update({arrival.place: arrival for arrival in arrivals})
+def announce_restore(databases: Iterable[DatabaseReplaced]) -> None:
+    """Take note of what a swap will bring, since another thread may be the first to find it."""
+    _announced.update({database.place: database for database in databases})
 
 
-def handle_announced_restore(arrivals: Iterable[DatabaseReplaced], reporter: Reporter) -> None:
-    """Meet what a swap has brought, unless another thread did, and warn of receivers that fail."""
+def handle_announced_restore(databases: Iterable[DatabaseReplaced], reporter: Reporter) -> None:
+    """Clear caches and send post_restore, unless another thread did; warn of failed receivers."""
     with _deciding:
-        unmet = [arrival for arrival in arrivals if _announced.get(arrival.place) is arrival]
-        for arrival in unmet:
-            _handle_restore(arrival)
-    _send_post_restore(unmet, reporter)
+        new = [each for each in databases if _announced.get(each.place) is each]
+        for database in new:
+            _handle_restore(database)
+    _send_post_restore(new, reporter)
 
 
 def check_oid(alias: str, connection: Any) -> None:
-    """See what a driver's connection leads to, and meet it if it is not what was met last."""
-    _send_post_restore(_note_arrival(alias, connection), Reporter())
+    """See which database a connection leads to; of a new one tell whoever must know."""
+    _send_post_restore(_note_database(alias, connection), Reporter())
 
 
-def _note_arrival(alias: str, connection: Any) -> list[DatabaseReplaced]:
-    """Note what a driver's connection leads to, and return it if nobody has met it before."""
+def _note_database(alias: str, connection: Any) -> list[DatabaseReplaced]:
+    """Note which database a connection leads to, and return it if no thread has found it before."""
     found = _read_database(alias, connection)
     if _known_oids.setdefault(found.place, found.oid) == found.oid:
         return []
     with _deciding:
-        # Once more: meanwhile another thread may have met something newer than this.
+        # Once more: meanwhile another thread may have found something newer than this.
         found = _read_database(alias, connection)
         if _known_oids.get(found.place) == found.oid:
             return []
@@ -198,7 +198,7 @@ def connected_aliases() -> list[str]:
 
 
 def accept_silently(alias: str, name: str) -> None:
-    """Have the next database in a place taken for the one before, which nobody is told of.
+    """Accept the next database under this name without sending post_restore.
 
     That is what test runners do: to the tests it is always the same.
     """
@@ -223,22 +223,22 @@ def _read_database(alias: str, connection: Any) -> DatabaseReplaced:
     return expected if expected is not None and expected.oid == oid else found
 
 
-def _handle_restore(arrival: DatabaseReplaced) -> None:
-    _announced.pop(arrival.place, None)
-    clear_caches(arrival.alias)
+def _handle_restore(database: DatabaseReplaced) -> None:
+    _announced.pop(database.place, None)
+    clear_caches(database.alias)
     # Not before: who finds it noted relies on fresh caches.
-    _known_oids[arrival.place] = arrival.oid
+    _known_oids[database.place] = database.oid
 
 
-def _send_post_restore(arrivals: Iterable[DatabaseReplaced], reporter: Reporter) -> None:
-    for arrival in arrivals:
-        facts = {"using": arrival.alias, "snapshot": arrival.snapshot}
+def _send_post_restore(databases: Iterable[DatabaseReplaced], reporter: Reporter) -> None:
+    for database in databases:
+        facts = {"using": database.alias, "snapshot": database.snapshot}
         for receiver, outcome in post_restore.send_robust(sender=None, **facts):
             if isinstance(outcome, Exception):
                 name = getattr(receiver, "__qualname__", None)
                 shown = f"{receiver.__module__}.{name}" if name else repr(receiver)
                 reporter.warn(
-                    f"The receiver {shown} of post_restore failed for {arrival.alias!r}: "
+                    f"The receiver {shown} of post_restore failed for {database.alias!r}: "
                     f"{type(outcome).__name__}: {outcome}"
                 )
 
@@ -356,24 +356,24 @@ def _connect(wrapper: BaseDatabaseWrapper) -> None:
     # Copies of a wrapper, for other databases, are none of ours.
     if wrapper.alias not in connections:
         return _django_connect(wrapper)
-    arrivals: list[DatabaseReplaced] = []
+    new: list[DatabaseReplaced] = []
     try:
         for _ in range(_SET_UPS):
             setattr(wrapper, _SET_UP_AFTER, _clearings[wrapper.alias])
             _django_connect(wrapper)
-            if _is_current(wrapper, arrivals) and not _is_stale(wrapper):
+            if _is_current(wrapper, new) and not _is_stale(wrapper):
                 break
             wrapper.close()
             repair_pools([wrapper.alias])
     finally:
-        _send_post_restore(arrivals, Reporter())
+        _send_post_restore(new, Reporter())
 
 
-def _is_current(wrapper: BaseDatabaseWrapper, arrivals: list[DatabaseReplaced]) -> bool:
+def _is_current(wrapper: BaseDatabaseWrapper, new: list[DatabaseReplaced]) -> bool:
     """Note another database behind a new connection; tell whether the server has not ended it."""
     held: Any = wrapper.connection
     try:
-        arrivals += _note_arrival(wrapper.alias, held)
+        new += _note_database(wrapper.alias, held)
     except psycopg.OperationalError:
         if not held.closed:
             raise
