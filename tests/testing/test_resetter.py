@@ -96,6 +96,8 @@ CREATED = [
     "CREATE TABLE base (id int); CREATE TABLE extra () INHERITS (base); CREATE SEQUENCE loose",
     "CREATE TABLE base (id int); CREATE VIEW shown AS SELECT * FROM base",
     "CREATE MATERIALIZED VIEW extra AS SELECT * FROM parent",
+    "CREATE TABLE base (id int PRIMARY KEY, note text); CREATE INDEX ON base (note)",
+    "CREATE UNIQUE INDEX extra ON parent (name, id)",
     "CREATE VIEW extra AS SELECT * FROM parent",
     (
         "CREATE TABLE base (id int) PARTITION BY LIST (id);"
@@ -127,6 +129,7 @@ OTHERS = [
     "ALTER TABLE child DROP COLUMN at; ALTER TABLE child ADD COLUMN at timestamptz DEFAULT now()",
     "ALTER SEQUENCE counter INCREMENT BY 2",
     "ALTER TABLE parent ADD COLUMN more int DEFAULT 1",
+    "ALTER TABLE parent ADD CONSTRAINT twice UNIQUE (id, name)",
     "DROP TABLE child",
     "GRANT SELECT ON parent TO PUBLIC",
     "COMMENT ON TABLE parent IS 'commented'",
