@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from psycopg import sql
 
 from ..postgres.session import Session
-from .names import copy_name, parse_database_names
+from .names import copy_name, parse_database_names, record_name
 from .records import (
     MAX_CHARACTERS,
     MAX_FOREIGN_CHARACTERS,
@@ -84,14 +84,14 @@ class Catalog:
     def __init__(self, databases: Iterable[AnyDatabase]) -> None:
         self.databases: Mapping[str, AnyDatabase] = {each.name: each for each in databases}
         self._names = parse_database_names(self.databases)
-        # Those that can be used, by the identity of the copy that each is a clone of.
+        # Those that can be used, by the identity of the copy or template that each is a clone of.
         self.spares: Mapping[str, AnyDatabase] = {
             identity: spare
             for name, (kind, identity) in self._names.items()
             if kind == "spare"
             and (spare := self.databases[name]).is_valid
             and spare.is_shut
-            and self._copy_of(spare)
+            and self._original(spare)
         }
 
     def copies(self, sources: Iterable[str] | None = None) -> list[Database[CopyRecord]]:
@@ -177,22 +177,12 @@ class Catalog:
             and self._is_leftover(database)
         ]
 
-    def _copy_of(self, spare: AnyDatabase) -> AnyDatabase | None:
-        copy = self.databases.get(copy_name(self._names[spare.name][1]))
-        return copy if copy is not None and copy.owner == spare.owner else None
-
     def _original(self, spare: AnyDatabase) -> AnyDatabase | None:
         """Return the copy or template of the same owner that a spare is one of."""
-        if copy := self._copy_of(spare):
-            return copy
         _, identity = self._names[spare.name]
-        for database in self.databases.values():
-            record = database.record
-            # The spare of a template is named after what the template was published with.
-            is_template = isinstance(record, TemplateRecord) and record.set_id == identity
-            if is_template and database.owner == spare.owner:
-                return database
-        return None
+        names = (record_name(kind, identity) for kind in ("copy", "template"))
+        found = [self.databases[name] for name in names if name in self.databases]
+        return found[0] if found and found[0].owner == spare.owner else None
 
     def _kind(self, database: AnyDatabase) -> str:
         return self._names.get(database.name, ("", ""))[0]

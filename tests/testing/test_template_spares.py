@@ -37,7 +37,7 @@ def test_taken(session: Session, ours: Server, template: TemplateRecord) -> None
 
     spare = templates.obtain_template_spare(session, template)
 
-    assert spare == spare_name(template.set_id)
+    assert spare == spare_name(template.identity)
     assert load_catalog(session).leftovers([], []) == []
     comment = TestDatabaseComment(database="test_more", source="live", complete=True, kept=False)
     clones.turn_into_test_database(session, spare, comment)
@@ -49,7 +49,7 @@ def test_ordered_twice(
 ) -> None:
     """A spare that is on its way is not ordered again."""
     other = session_as()
-    try_acquire_lock(other, spare_name(template.set_id))
+    try_acquire_lock(other, spare_name(template.identity))
 
     templates.order_template_spare(ours, template.database)
 
@@ -62,17 +62,17 @@ def test_only_of_the_template_used_last(
 ) -> None:
     """When the spare of another template is made, that of an earlier one is dropped."""
     templates.order_template_spare(ours, template.database)
-    wait_for_lock(session, spare_name(template.set_id))
-    release_lock(session, spare_name(template.set_id))
+    wait_for_lock(session, spare_name(template.identity))
+    release_lock(session, spare_name(template.identity))
     newer = publish(session)
 
     templates.order_template_spare(ours, newer.database)
 
     for each in (template, newer):
-        wait_for_lock(session, spare_name(each.set_id))
+        wait_for_lock(session, spare_name(each.identity))
     present = {database.name for database in databases()}
-    assert spare_name(newer.set_id) in present
-    assert spare_name(template.set_id) not in present
+    assert spare_name(newer.identity) in present
+    assert spare_name(template.identity) not in present
     assert {template.database, newer.database} <= present
 
 

@@ -4,8 +4,7 @@ A template is published by its comment, in the transaction that gives it its nam
 complete when it is there. It is built once, under a lock, however many processes ask for it.
 
 Its spare is a clone that stands ready, so that the next run only has to rename it. The server makes
-it by itself when a run is over. Its name has the identity that the template was published with, so
-that the spare of an earlier template is nobody's, and swept.
+it by itself when a run is over.
 """
 
 from __future__ import annotations
@@ -199,11 +198,11 @@ def obtain_template_spare(session: Session, template: TemplateRecord) -> str | N
 
     One that is being made is waited for, which is never slower than cloning afresh.
     """
-    name = spare_name(template.set_id)
+    name = spare_name(template.identity)
     if not wait_for_lock(session, name, config().wait_s):
         return None
-    spare = load_catalog(session).databases.get(name)
-    if spare is not None and spare.trusted and spare.is_valid and spare.is_shut:
+    spare = load_catalog(session).spares.get(template.identity)
+    if spare is not None and spare.trusted:
         clones.copy_properties(session, name, template.database)
         return name
     release_lock(session, name)
@@ -221,12 +220,10 @@ def order_template_spare(server: Server, template: str) -> None:
         record = found.record if found is not None and found.trusted else None
         if not isinstance(record, TemplateRecord) or not wants_spare(record):
             return
-        name = spare_name(record.set_id)
         statements = BackgroundStatements(server, [session])
-        for other in present.templates([record.source]):
-            spare = spare_name(other.record.set_id)
-            if spare != name and spare in present.databases:
-                statements.drop(spare)
-        if name not in present.databases:
-            statements.make(clones.plan_clone(session, template, name))
+        for other in list_templates(present, record.source):
+            if other != record and other.identity in present.spares:
+                statements.drop(spare_name(other.identity))
+        if record.identity not in present.spares:
+            statements.make(clones.plan_clone(session, template, spare_name(record.identity)))
         statements.send_all()
