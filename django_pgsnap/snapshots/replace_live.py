@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.names import new_identity
+from ..clones.records import UndoRecord
 from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
 from ..conf import config
 from ..connections.reconnect import DatabaseReplaced, announce_restore, close_and_wait
@@ -16,6 +17,7 @@ from ..errors import ServerUnavailableError
 from ..postgres.advisory_locks import HeldTooLongError
 from ..postgres.backends import end_diffs
 from ..postgres.inspection import (
+    UNKNOWN_COUNTERS,
     check_nothing_attached,
     check_privileges,
     measure_databases,
@@ -28,7 +30,7 @@ from ..postgres.targets import Target, aliases_sharing_database, group_by_server
 from .context import ServerContext
 from .operation import report_terminated
 from .types import AnyMember, Snapshot
-from .undo_history import KeptSet, Place, Successor, settle_history
+from .undo_history import Place, Successor, describe_successor, plan_kept_state, settle_history
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,11 @@ class IncomingDatabase:
     def server(self) -> Server:
         """The server it is on."""
         return self.context.server
+
+    @property
+    def place(self) -> Place:
+        """Which live database it is about."""
+        return self.server, self.target.name
 
 
 def match_with_live(
@@ -81,7 +88,7 @@ class Replacement:
         context: ServerContext,
         incoming: Sequence[IncomingDatabase],
         request: ReplaceRequest,
-        kept: KeptSet | None,
+        kept: Mapping[Place, UndoRecord],
     ) -> None:
         self.context = context
         self._incoming = incoming
@@ -116,12 +123,11 @@ class Replacement:
         check_privileges(session, [*self._names, *coming])
         self._sizes = measure_databases(session, self._names)
         counters = read_counters(session, coming)
-        self.successors = {
-            (each.server, each.target.name): Successor.of(
-                each.database, each.member.record, counters.get(each.database.name)
+        for each in self._incoming:
+            counted = counters.get(each.database.name, UNKNOWN_COUNTERS)
+            self.successors[each.place] = describe_successor(
+                each.database, each.member.record, counted
             )
-            for each in self._incoming
-        }
 
     def _read_properties(self) -> None:
         self._properties = {each.target.name: self._properties_of(each) for each in self._incoming}
@@ -204,21 +210,21 @@ class Replacement:
 
     def _plan(self, each: IncomingDatabase) -> Swap:
         name = each.target.name
-        live, wanted = self.context.catalog.databases.get(name), self._properties[name][0]
-        outgoing = None
-        if live and self._kept:
-            size_bytes = self._sizes.get(name, 0)
-            kept = self._kept.record(
-                self.context, each.target, each.member.record.name, size_bytes=size_bytes
-            )
-            kept = replace(kept, comment=wanted.comment, connection_limit=wanted.connection_limit)
-            outgoing = self.successors[each.server, name].noted_in(kept)
+        wanted, _ = self._properties[name]
+        kept = self._kept.get(each.place)
         return Swap(
             live_name=name,
-            live=live,
+            live=self.context.catalog.databases.get(name),
             incoming=each.database,
             properties=wanted,
-            outgoing=outgoing,
+            outgoing=kept
+            and replace(
+                kept,
+                size_bytes=self._sizes.get(name, 0),
+                comment=wanted.comment,
+                connection_limit=wanted.connection_limit,
+                **self.successors[each.place],
+            ),
             drop_identity=new_identity(),
         )
 
@@ -240,15 +246,17 @@ def replace_live(
     replaced = _announce(incoming, snapshot)
     groups = list(group_by_server(incoming).values())
     contexts = [group[0].context for group in groups]
-    there = [each for each in incoming if each.target.name in each.context.catalog.databases]
-    # What is replaced on all servers is one state.
-    parts = tuple(each.context.part(each.target) for each in there)
     keeps = config().undo > 0 if request.keep_undo is None else request.keep_undo
-    kept = KeptSet.of(contexts, parts, by_undo=request.by_undo) if keeps and there else None
-    work = [
-        Replacement(context, group, request, kept)
-        for context, group in zip(contexts, groups, strict=True)
+    # What is replaced on all servers is one state.
+    there = [
+        (each.context, each.target, each.member.record.name)
+        for each in incoming
+        if each.target.name in each.context.catalog.databases
     ]
+    kept = {}
+    if keeps and there:
+        kept = plan_kept_state(contexts, there, by_undo=request.by_undo)
+    work = [Replacement(group[0].context, group, request, kept) for group in groups]
     for replacement in work:
         replacement.check()
     for replacement in work:
@@ -258,9 +266,7 @@ def replace_live(
     successors = {place: each for one in work for place, each in one.successors.items()}
     drops = settle_history(contexts, kept, successors)
     return replaced, {
-        server: [*replacement.drops, *drops.get(server, ())]
-        for replacement in work
-        for server in [replacement.context.server]
+        each.context.server: [*each.drops, *drops.get(each.context.server, ())] for each in work
     }
 
 

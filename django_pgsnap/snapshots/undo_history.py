@@ -17,23 +17,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Self
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import django
 import psycopg
 
 from ..clones.catalog import AnyDatabase
 from ..clones.names import new_identity, to_drop_name
-from ..clones.records import Parts, Record, UndoRecord
+from ..clones.records import Record, UndoRecord
 from ..clones.transitions import join_statements, rewrite_comment, unpublish
 from ..conf import config
 from ..messages import format_size, message
 from ..postgres.backends import end_diffs
-from ..postgres.inspection import UNKNOWN_COUNTERS, DatabaseCounters, read_counters
+from ..postgres.inspection import DatabaseCounters, read_counters
 from ..postgres.server import Server
-from ..postgres.session import Query
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
 from .context import ServerContext, find_undos
@@ -41,96 +40,71 @@ from .types import Undo, UndoMember
 
 # A live database: its server and its name.
 Place = tuple[Server, str]
+# What a kept state notes of the database that took its place: those fields of its record.
+Successor = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Successor:
-    """What has just taken a live database's place, as the undo is to remember it."""
-
-    oid: int
-    clone_of: str
-    copy_of: str
-    based_on: str
-    counters: DatabaseCounters
-
-    @classmethod
-    def of(cls, database: AnyDatabase, record: Record, counters: DatabaseCounters | None) -> Self:
-        """Describe a database that comes in, standing for a copy or for a kept state."""
-        clone_of = copy_of = ""
-        based_on = record.name
-        if isinstance(record, UndoRecord):
-            clone_of, copy_of, based_on = record.clone_of, record.copy_of, record.based_on
-        elif counters and counters.are_zero:
-            # Otherwise it is a clone on which somebody has been.
-            clone_of = copy_of = record.identity
-        return cls(
-            oid=database.oid,
-            clone_of=clone_of,
-            copy_of=copy_of,
-            based_on=based_on,
-            counters=counters or UNKNOWN_COUNTERS,
-        )
-
-    def noted_in(self, record: UndoRecord) -> UndoRecord:
-        """Return the record of the newest kept state, which knows what is live instead."""
-        return replace(
-            record,
-            successor_oid=self.oid,
-            successor_clone_of=self.clone_of,
-            successor_copy_of=self.copy_of,
-            successor_based_on=self.based_on,
-            statistics_epoch=self.counters.epoch,
-            successor_sessions=self.counters.sessions,
-            successor_transactions=self.counters.transactions,
-            successor_rows=self.counters.rows,
-        )
+def describe_successor(
+    database: AnyDatabase, record: Record, counters: DatabaseCounters
+) -> Successor:
+    """Describe a database that comes in, standing for a copy or for a kept state."""
+    clone_of = copy_of = ""
+    based_on = record.name
+    if isinstance(record, UndoRecord):
+        clone_of, copy_of, based_on = record.clone_of, record.copy_of, record.based_on
+    elif counters.are_zero:
+        # Otherwise it is a clone on which somebody has been.
+        clone_of = copy_of = record.identity
+    return {
+        "successor_oid": database.oid,
+        "successor_clone_of": clone_of,
+        "successor_copy_of": copy_of,
+        "successor_based_on": based_on,
+        "statistics_epoch": counters.epoch,
+        "successor_sessions": counters.sessions,
+        "successor_transactions": counters.transactions,
+        "successor_rows": counters.rows,
+    }
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeptSet:
-    """What the parts of a state that is about to be replaced have in common."""
+def plan_kept_state(
+    contexts: Sequence[ServerContext],
+    live: Sequence[tuple[ServerContext, Target, str]],
+    *,
+    by_undo: bool,
+) -> dict[Place, UndoRecord]:
+    """Return what each part of a state that is about to be replaced shall know of itself.
 
-    set_id: str
-    parts: Parts
-    taken_at: datetime
-    by_undo: bool
-    newest: Mapping[Place, UndoRecord]  # of what was kept before
-
-    @classmethod
-    def of(cls, contexts: Sequence[ServerContext], parts: Parts, *, by_undo: bool) -> Self:
-        """Return it, dated after all that is kept already, whatever became of the clock."""
-        kept = [member for context in contexts for member in context.undos()]
-        later = [member.record.taken_at + timedelta(microseconds=1) for member in kept]
-        return cls(
-            set_id=new_identity(),
-            parts=parts,
-            taken_at=max([contexts[0].read_clock(), *later]),
-            by_undo=by_undo,
-            newest=newest_of(kept),
-        )
-
-    def record(
-        self, context: ServerContext, target: Target, name: str, *, size_bytes: int
-    ) -> UndoRecord:
-        """Return what one part of it knows of itself."""
-        newest = self.newest.get((context.server, target.name))
-        live = context.live(target)
-        known = newest is not None and newest.successor_oid == live.oid
-        return UndoRecord(
+    Told are its live databases, with the name of the snapshot that is about to replace each. It is
+    dated after all that is kept already, whatever became of the clock.
+    """
+    kept = [member for context in contexts for member in context.undos()]
+    later = [member.record.taken_at + timedelta(microseconds=1) for member in kept]
+    newest = newest_of(kept)
+    common: dict[str, Any] = {
+        "set_id": new_identity(),
+        "members": len(live),
+        "parts": tuple(context.part(target) for context, target, _ in live),
+        "taken_at": max([contexts[0].read_clock(), *later]),
+        "by_undo": by_undo,
+        "django": django.get_version(),
+    }
+    found = {}
+    for context, target, name in live:
+        place = context.server, target.name
+        before = newest.get(place)
+        is_known = before is not None and before.successor_oid == context.live(target).oid
+        found[place] = UndoRecord(
             identity=new_identity(),
-            set_id=self.set_id,
-            members=len(self.parts),
-            parts=self.parts,
             name=name,
             alias=target.alias,
             source=target.name,
-            taken_at=self.taken_at,
-            size_bytes=size_bytes,
-            django=django.get_version(),
+            size_bytes=0,
             postgresql=context.watcher.server_name,
-            by_undo=self.by_undo,
-            based_on=newest.successor_based_on if newest and known else "",
+            based_on=before.successor_based_on if before and is_known else "",
+            **common,
         )
+    return found
 
 
 def newest_of(kept: Iterable[UndoMember]) -> dict[Place, UndoRecord]:
@@ -140,7 +114,9 @@ def newest_of(kept: Iterable[UndoMember]) -> dict[Place, UndoRecord]:
 
 
 def settle_history(
-    before: Sequence[ServerContext], replaced: KeptSet | None, successors: Mapping[Place, Successor]
+    before: Sequence[ServerContext],
+    replaced: Mapping[Place, UndoRecord],
+    successors: Mapping[Place, Successor],
 ) -> dict[Server, list[str]]:
     """Let go of the states that the rule does not keep, after a swap.
 
@@ -149,8 +125,9 @@ def settle_history(
     """
     try:
         history = _History([context.reloaded() for context in before])
-        if replaced is not None:
-            history.judge(replaced)
+        if replaced:
+            known = newest_of(member for context in before for member in context.undos())
+            history.judge(next(iter(replaced.values())), known)
         history.note_successors(successors)
         history.trim(before[0].reporter)
         return history.write()
@@ -171,22 +148,22 @@ class _History:
         self._states = find_undos(contexts)
         self._copies = {copy.record.identity for context in contexts for copy in context.copies()}
         self._gone: list[UndoMember] = []
-        self._changed: dict[str, tuple[Server, UndoRecord]] = {}
+        self._changed: dict[str, UndoRecord] = {}
 
-    def judge(self, replaced: KeptSet) -> None:
-        """Find out what is known of the state that was just replaced; let it go if it is a copy."""
-        state = next((each for each in self._states if each.set_id == replaced.set_id), None)
-        if state is None:
-            return
-        judged = [
-            self._judged(member, replaced.newest.get(_place(member))) for member in state.members
-        ]
-        if not replaced.by_undo and all(record.copy_of for record in judged):
-            self._let_go(state)
-            return
-        for member, record in zip(state.members, judged, strict=True):
-            if record != member.record:
-                self._changed[record.database] = (member.server, record)
+    def judge(self, replaced: UndoRecord, known: Mapping[Place, UndoRecord]) -> None:
+        """Find out what is known of the state that was just replaced; let it go if it is a copy.
+
+        Told are a part of it, and the newest state of each database that was kept before.
+        """
+        for state in self._states:
+            if state.set_id == replaced.set_id:
+                judged = [
+                    self._judged(member, known.get(_place(member))) for member in state.members
+                ]
+                self._changed |= {record.database: record for record in judged}
+                if not replaced.by_undo and all(record.copy_of for record in judged):
+                    self._let_go(state)
+                return
 
     def _judged(self, member: UndoMember, known: UndoRecord | None) -> UndoRecord:
         context, record = self._contexts[member.server], member.record
@@ -214,10 +191,8 @@ class _History:
         members = [member for state in reversed(self._states) for member in state.members]
         newest = {_place(member): member for member in members}
         for place in successors.keys() & newest.keys():
-            member = newest[place]
-            noted = successors[place].noted_in(self._now(member))
-            if noted != member.record:
-                self._changed[noted.database] = (member.server, noted)
+            noted = replace(self._now(newest[place]), **successors[place])
+            self._changed[noted.database] = noted
 
     def trim(self, reporter: Reporter) -> None:
         """Let states go until the settings' limits are kept."""
@@ -268,23 +243,24 @@ class _History:
         return is_here and state.completeness != "partly outside"
 
     def _now(self, member: UndoMember) -> UndoRecord:
-        return self._changed.get(member.record.database, (member.server, member.record))[1]
+        return self._changed.get(member.record.database, member.record)
 
     def _let_go(self, state: Undo) -> None:
         self._states.remove(state)
         self._gone += state.members
-        for member in state.members:
-            self._changed.pop(member.record.database, None)
 
     def write(self) -> dict[Server, list[str]]:
         """Carry it out, in one transaction per server, and return what is to be dropped."""
         drops: dict[Server, list[str]] = {}
         gone = group_by_server(self._gone)
+        left = group_by_server(member for state in self._states for member in state.members)
         for server, context in self._contexts.items():
             members = gone.get(server, [])
-            statements: list[Query] = [unpublish(member.record) for member in members]
+            statements = [unpublish(member.record) for member in members]
             statements += [
-                rewrite_comment(record) for on, record in self._changed.values() if on == server
+                rewrite_comment(now)
+                for member in left.get(server, [])
+                if (now := self._now(member)) != member.record
             ]
             if statements:
                 end_diffs(context.watcher, [member.database.name for member in members])
