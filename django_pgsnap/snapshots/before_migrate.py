@@ -21,23 +21,33 @@ _PREFIX: Final = "before-migrate-"
 _KEPT: Final = 3
 _NOTE: Final = "taken automatically before migrate"
 
-# The plan of the last run of migrate that was seen: Django tells of it once for each app.
-_seen: list[object] = [None]
+_OID: Final = "SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+# The databases that this process has migrated, by alias and oid; a restored one has another oid.
+_migrated: Final[set[tuple[str, int]]] = set()
 
 
 def watch_migrations() -> None:
-    """Have a snapshot taken before each ``migrate`` that has something to apply."""
+    """Have a snapshot taken before a process migrates a database, if there is anything to apply.
+
+    A project with a schema for each tenant runs ``migrate`` many times, and Django tells of each
+    app.
+    """
     pre_migrate.connect(_take_before, dispatch_uid="django_pgsnap.before_migrate")
 
 
 def _take_before(*, using: str, **told: Any) -> None:
-    plan = told.get("plan")
-    if not plan or plan is _seen[0] or is_in_tests() or not config().before_migrate:
-        return
-    _seen[0] = plan
     connection = connections[using]
+    is_wanted = told.get("plan") and not is_in_tests() and config().before_migrate
+    if not is_wanted or connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(_OID)
+        place = using, int(cursor.fetchone()[0])
+    if place in _migrated:
+        return
+    _migrated.add(place)
     # Tables may be there before the first migration, made by other means.
-    if connection.vendor != "postgresql" or not connection.introspection.table_names():
+    if not connection.introspection.table_names():
         return  # there is nothing to go back to
     name = f"{_PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S.%f}"
     try:
@@ -46,6 +56,7 @@ def _take_before(*, using: str, **told: Any) -> None:
     except NotEnabledError:
         return
     except PgsnapError as error:
+        _migrated.discard(place)
         raise CommandError(
             f"No migration was applied, since no snapshot could be taken before: {error}"
         ) from error

@@ -310,6 +310,7 @@ class Histories(Driver):
         """A snapshot of one database is taken by itself, and the one before it goes."""
         source = self._sources[0]
         settings.PGSNAP["BEFORE_MIGRATE"] = True
+        before_migrate._migrated.clear()  # as if it were another process
         before_migrate._take_before(using="default", plan=[object()])
         name = list_snapshots(databases=["default"])[0].name
         taken = Copies(

@@ -67,13 +67,25 @@ def test_the_last_ones_stay(wanted: str, call: Call, monkeypatch: pytest.MonkeyP
     """The oldest goes when there are more than three, a pinned one stays."""
     monkeypatch.setattr("django_pgsnap.snapshots.before_migrate._KEPT", 1)
     taken = []
-    for target in ("zero", "0002", "zero"):
-        call("migrate", "sites", target, verbosity=0)
+    for _ in range(3):
+        call("migrate", "sites", "zero", verbosity=0)
         taken.append(list_snapshots()[0].name)
+        restore(taken[-1])
         if len(taken) == 1:
             pin(taken[0])
 
     assert [each.name for each in list_snapshots()] == [taken[2], taken[0]]
+
+
+def test_many_migrations_of_one_process(wanted: str, call: Call) -> None:
+    """A process that migrates a database again and again takes one snapshot of it: the first."""
+    for target in ("zero", "0001", "0002", "zero", "0002"):
+        call("migrate", "sites", target, verbosity=0)
+
+    (snapshot,) = list_snapshots()
+    call("migrate", "sites", "zero", verbosity=0)
+    restore(snapshot.name)
+    assert "django_site" in connection.introspection.table_names()
 
 
 def test_never_in_tests(wanted: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
