@@ -255,7 +255,7 @@ def describe_occupied(overview: Overview | None) -> Iterable[str]:
 def describe_kept_state(undo: Undo) -> str:
     if not undo.based_on:
         return "your own data"
-    return f"{undo.based_on!r}{' as restored' if undo.is_unwritten else ' with later changes'}"
+    return f"{undo.based_on!r}{' as restored' if undo.is_unwritten else ', perhaps changed since'}"
 
 
 class _Subparser(CommandParser):

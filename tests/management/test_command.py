@@ -699,7 +699,7 @@ def test_kept_states_are_listed(live: str, call: Call) -> None:
 
     assert [line.split()[0] for line in listed] == ["N", "1", "2"]
     assert "restore of seeded" in listed[1]
-    assert "'seeded' with later changes" in listed[1]
+    assert "'seeded', perhaps changed since" in listed[1]
     assert "your own data" in listed[2]
     assert [(each["based_on"], each["unwritten"]) for each in facts] == [
         ("seeded", False),
