@@ -74,6 +74,11 @@ class Server:
         """By which strings it is reached; others may lead to the same server."""
         return self.service, self.host, self.port
 
+    @property
+    def identity(self) -> object:
+        """What all addresses of one server have in common, once this process has met it by them."""
+        return _met.get(self.address, self.address)
+
     def session(
         self,
         purpose: str,
@@ -128,7 +133,7 @@ class Server:
     def is_same_as(self, other: Server) -> bool:
         """Tell whether another address leads the same role to the same server, as far as known."""
         roles_match = (self.user, self.role) == (other.user, other.role)
-        return roles_match and are_known_as_one(self.address, other.address)
+        return roles_match and self.identity == other.identity
 
     def _open_own(self, purpose: str, settings: Mapping[str, str]) -> Session:
         session = self._open(self.maintenance, purpose, settings)
@@ -215,11 +220,6 @@ def maintenance_name(live_names: Sequence[str], overrides: Mapping[str, Any]) ->
         return str(overrides["dbname"])
     candidates = (_MAINTENANCE, *_OWN_MAINTENANCE)
     return next(name for name in candidates if name not in live_names)
-
-
-def are_known_as_one(first: tuple[str, str, str], second: tuple[str, str, str]) -> bool:
-    """Tell whether two addresses are the same, or this process has met one server by both."""
-    return first == second or (first in _met and _met[first] == _met.get(second))
 
 
 _EXISTS: Final = sql.SQL("SELECT oid FROM pg_database WHERE datname = %s")

@@ -15,7 +15,7 @@ from psycopg import sql
 from ..conf import config, iter_postgresql_wrappers
 from ..errors import ConfigurationError, MissingRightError, ServerUnavailableError
 from ..reporting import logger
-from .server import Server, are_known_as_one, maintenance_name
+from .server import Server, maintenance_name
 from .session import ServerIdentity, Session
 
 
@@ -216,15 +216,11 @@ def aliases_sharing_database(aliases: Iterable[str]) -> list[str]:
     """Return every alias, mirrors included, that leads to the live database of one of these."""
     wanted = set(aliases)
     places = {
-        wrapper.alias: (get_server(wrapper).address, str(wrapper.settings_dict["NAME"]))
+        wrapper.alias: (get_server(wrapper).identity, str(wrapper.settings_dict["NAME"]))
         for wrapper in iter_postgresql_wrappers()
     }
-    leading = [place for alias, place in places.items() if alias in wanted]
-    return [
-        alias
-        for alias, (address, name) in places.items()
-        if any(name == each and are_known_as_one(address, other) for other, each in leading)
-    ]
+    leading = {place for alias, place in places.items() if alias in wanted}
+    return [alias for alias, place in places.items() if place in leading]
 
 
 def meet_servers(names: Collection[str]) -> None:

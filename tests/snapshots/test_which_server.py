@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings as django_settings
 from psycopg import sql as pg
 
+from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import ConfigurationError, ServerUnavailableError
 from django_pgsnap.snapshots.queries import list_snapshots
@@ -206,6 +207,27 @@ def test_past_a_pooler(live: str, server: Server, monkeypatch: pytest.MonkeyPatc
 
         assert authors(server, live) == []
         close_connections()
+
+
+def test_copied_data_directory(two: tuple[Server, Server]) -> None:
+    """A copy of a server shows the same snapshot again; each is restored where it is."""
+    _, second = two
+    record = take("seeded", databases=["default"], spare=False).members[0].record
+    with second.connect() as client:
+        client.execute(
+            pg.SQL("CREATE DATABASE {} TEMPLATE app ALLOW_CONNECTIONS false").format(
+                pg.Identifier(record.database)
+            )
+        )
+        client.execute(rewrite_comment(record))
+    for server in two:
+        write(server, "app", "Ursula")
+
+    assert [each.aliases for each in list_snapshots()] == [("default",), ("other",)]
+    restore("seeded", databases=["default"])
+    assert [authors(server, "app") for server in two] == [[], ["Ursula"]]
+    restore("seeded", databases=["other"])
+    assert [authors(server, "app") for server in two] == [[], []]
 
 
 @pytest.fixture
