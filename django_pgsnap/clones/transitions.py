@@ -27,6 +27,8 @@ from .catalog import AnyDatabase
 from .names import new_identity, to_drop_name
 from .records import Record, Strategy, encode_record
 
+_SHUT: Final = sql.SQL("ALLOW_CONNECTIONS false CONNECTION LIMIT 0 IS_TEMPLATE false")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clone:
@@ -40,15 +42,10 @@ class Clone:
     @property
     def statement(self) -> Query:
         """The statement that makes it, shut from its first moment."""
-        return sql.SQL(
-            "CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY {}"
-            " ALLOW_CONNECTIONS false CONNECTION LIMIT 0 IS_TEMPLATE false"
-        ).format(
-            sql.Identifier(self.name),
-            sql.Identifier(self.source),
-            sql.Identifier(self.owner),
-            sql.SQL("WAL_LOG" if self.strategy == "wal_log" else "FILE_COPY"),
-        )
+        names = map(sql.Identifier, (self.name, self.source, self.owner))
+        strategy = sql.SQL("WAL_LOG" if self.strategy == "wal_log" else "FILE_COPY")
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY {} {}")
+        return create.format(*names, strategy, _SHUT)
 
     def prepare(self, session: Session) -> None:
         """Set what the statement needs on the session that will run it."""
@@ -98,41 +95,28 @@ def make_live(
     database: str, live: str, *, connection_limit: int, is_template: bool, user_comment: str | None
 ) -> Query:
     """Give a shut database the live database's name, and open it to clients."""
+    alter = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {} IS_TEMPLATE {}")
+    opened = alter.format(sql.Identifier(live), connection_limit, is_template)
     return join_statements(
-        [
-            rename_database(database, live),
-            sql.SQL(
-                "ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {} IS_TEMPLATE {}"
-            ).format(sql.Identifier(live), sql.Literal(connection_limit), sql.Literal(is_template)),
-            comment_on_database(live, user_comment),
-        ]
+        [rename_database(database, live), opened, comment_on_database(live, user_comment)]
     )
 
 
 def shut_database(database: str, text: str | None) -> Query:
     """Close a database to clients, and give it a comment."""
-    return join_statements(
-        [
-            sql.SQL(
-                "ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0 IS_TEMPLATE false"
-            ).format(sql.Identifier(database)),
-            comment_on_database(database, text),
-        ]
-    )
+    alter = sql.SQL("ALTER DATABASE {} {}").format(sql.Identifier(database), _SHUT)
+    return join_statements([alter, comment_on_database(database, text)])
 
 
 def comment_on_database(database: str, text: str | None) -> Query:
     """Set or remove a database's comment."""
-    return sql.SQL("COMMENT ON DATABASE {} IS {}").format(
-        sql.Identifier(database), sql.Literal(text)
-    )
+    return sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(database), text)
 
 
 def rename_database(database: str, name: str) -> Query:
     """Give a database another name."""
-    return sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
-        sql.Identifier(database), sql.Identifier(name)
-    )
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+    return rename.format(sql.Identifier(database), sql.Identifier(name))
 
 
 def drop_database(name: str) -> Query:
@@ -219,10 +203,7 @@ class Swap:
         if self.live:
             expected.append((self.outgoing_name, self.live.oid))
         is_there = sql.SQL("EXISTS (SELECT FROM pg_database WHERE datname = {} AND oid = {})")
-        return [
-            _raise_unless(is_there.format(sql.Literal(name), sql.Literal(oid)), _CHANGED)
-            for name, oid in expected
-        ]
+        return [_raise_unless(is_there.format(name, oid), _CHANGED) for name, oid in expected]
 
 
 def perform_swaps(
@@ -280,10 +261,8 @@ def _send(session: Session, message: Query, terminator: BackendTerminator, *, is
 
 
 def _raise_unless(condition: Query, code: str) -> Query:
-    block = sql.SQL("BEGIN IF NOT ({}) THEN RAISE SQLSTATE {}; END IF; END").format(
-        condition, sql.Literal(code)
-    )
-    return sql.SQL("DO {}").format(sql.Literal(block.as_string(None)))
+    block = sql.SQL("BEGIN IF NOT ({}) THEN RAISE SQLSTATE {}; END IF; END").format(condition, code)
+    return sql.SQL("DO {}").format(block.as_string(None))
 
 
 def _explain_error(error: BaseException, swaps: Sequence[Swap]) -> BaseException:

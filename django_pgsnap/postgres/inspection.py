@@ -168,10 +168,7 @@ def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:
         part = sequences[start : start + _SEQUENCES_PER_QUERY]
         found += session.rows(
             sql.SQL(" UNION ALL ").join(
-                sql.SQL("SELECT {}::pg_catalog.oid, last_value, is_called FROM {}").format(
-                    sql.Literal(oid), sql.Identifier(schema, name)
-                )
-                for oid, schema, name in part
+                _POSITION.format(oid, sql.Identifier(schema, name)) for oid, schema, name in part
             )
         )
     return [(int(oid), int(last), bool(called)) for oid, last, called in found]
@@ -196,6 +193,7 @@ def read_migrations(session: Session) -> Migrations | None:
 
 
 _SEQUENCES_PER_QUERY: Final = 200
+_POSITION: Final = sql.SQL("SELECT {}::pg_catalog.oid, last_value, is_called FROM {}")
 
 _MIGRATIONS: Final = sql.SQL(
     "SELECT n.nspname FROM pg_catalog.pg_class c"

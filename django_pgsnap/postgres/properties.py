@@ -52,9 +52,10 @@ class Properties:
 
         The transaction that uses it must have locked the database's catalog entry.
         """
-        return sql.SQL(
+        condition = sql.SQL(
             "EXISTS (SELECT FROM pg_database d WHERE datname = {} AND {} = {}) AND {}"
-        ).format(sql.Literal(database), _DIGEST, sql.Literal(self.digest), _NOBODY_IS_SETTING)
+        )
+        return condition.format(database, _DIGEST, self.digest, _NOBODY_IS_SETTING)
 
 
 def read_properties(session: Session, *databases: str) -> list[Properties]:
@@ -136,13 +137,9 @@ def apply_properties(
     unapplied: list[Message] = []
     final_name = final_name or database
     if present.owner != wanted.owner:
-        change_owner = sql.SQL("ALTER DATABASE {} OWNER TO {}")
-        owner = sql.Identifier(wanted.owner)
-        unapplied += _run_each(
-            session,
-            [change_owner.format(sql.Identifier(database), owner)],
-            [change_owner.format(sql.Identifier(final_name), owner)],
-        )
+        change, owner = sql.SQL("ALTER DATABASE {} OWNER TO {}"), sql.Identifier(wanted.owner)
+        changes = [[change.format(sql.Identifier(name), owner)] for name in (database, final_name)]
+        unapplied += _run_each(session, *changes)
         # A new owner takes the old one's place in the privileges.
         (present,) = read_properties(session, database)
     return unapplied + _run_each(
@@ -198,7 +195,7 @@ def _property_changes(present: Properties, wanted: Properties, database: str) ->
     label = sql.SQL("SECURITY LABEL FOR {} ON DATABASE {} IS {}")
     for provider in sorted(present.labels.keys() | wanted.labels.keys()):
         if present.labels.get(provider) != (now := wanted.labels.get(provider)):
-            yield label.format(sql.Identifier(provider), sql.Identifier(database), sql.Literal(now))
+            yield label.format(sql.Identifier(provider), sql.Identifier(database), now)
 
 
 def _privilege(template: LiteralString, privilege: Privilege, database: str) -> Query:
@@ -228,9 +225,8 @@ def _owner_first(properties: Properties) -> Callable[[Privilege], tuple[bool, st
 def _settable(role: str | None, database: str) -> Query:
     if role is None:
         return sql.SQL("ALTER DATABASE {}").format(sql.Identifier(database))
-    return sql.SQL("ALTER ROLE {} IN DATABASE {}").format(
-        sql.Identifier(role), sql.Identifier(database)
-    )
+    alter = sql.SQL("ALTER ROLE {} IN DATABASE {}")
+    return alter.format(sql.Identifier(role), sql.Identifier(database))
 
 
 def _setting_value(name: str, value: str) -> sql.Composable:

@@ -232,10 +232,9 @@ _FOREIGN_OWNER: Final = sql.SQL(
 
 def _create_maintenance_database(session: Session, name: str) -> None:
     """Create a small database for maintenance sessions, unless somebody just did."""
+    database = sql.Identifier(name)
     try:
-        session.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))
-        )
+        session.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(database))
     except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
         return
     except psycopg.errors.InsufficientPrivilege as error:
@@ -244,11 +243,7 @@ def _create_maintenance_database(session: Session, name: str) -> None:
             hint="Let a superuser run: CREATE DATABASE {name} TEMPLATE template0;",
             name=name,
         ) from error
-    session.execute(
-        sql.SQL("COMMENT ON DATABASE {} IS {}").format(
-            sql.Identifier(name), sql.Literal(_OWN_COMMENT)
-        )
-    )
+    session.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, _OWN_COMMENT))
 
 
 def drop_maintenance_database(server: Server) -> bool:

@@ -139,8 +139,8 @@ class Session:
             self.execute(sql.SQL("SET ROLE NONE"))
 
     def _prepare(self, settings: Mapping[str, str]) -> None:
-        pid, assignments = sql.Literal(self.pid), _set_all(settings)
-        first = _FIRST_STATEMENT.format(identity=_IDENTITY, settings=assignments, pid=pid)
+        assignments = _set_all(settings)
+        first = _FIRST_STATEMENT.format(identity=_IDENTITY, settings=assignments, pid=self.pid)
         ((*identity, is_ours, is_another_role, server_address, schemas, _),) = self.rows(first)
         if not is_ours:
             raise PoolerError
@@ -335,9 +335,7 @@ class _AnyTextLoader(Loader):
 
 
 def _set_all(values: Mapping[str, str]) -> sql.Composed:
-    return sql.SQL(", ").join(
-        _SET_KNOWN.format(sql.Literal(name), sql.Literal(value)) for name, value in values.items()
-    )
+    return sql.SQL(", ").join(_SET_KNOWN.format(*each) for each in values.items())
 
 
 # A CREATE DATABASE that is stopped again while it removes its files leaves them.
