@@ -54,9 +54,9 @@ class FoundDatabase:
 
 _DATABASES: Final = sql.SQL(
     # Others' comments would only take time and memory.
-    "SELECT datname, CASE WHEN pg_catalog.pg_get_userbyid(datdba) = current_user"
-    " THEN pg_catalog.shobj_description(oid, 'pg_database') END, datconnlimit = -2"
-    " FROM pg_catalog.pg_database WHERE datname = coalesce(%s, datname) ORDER BY oid"
+    "SELECT datname, CASE WHEN pg_get_userbyid(datdba) = current_user"
+    " THEN shobj_description(oid, 'pg_database') END, datconnlimit = -2"
+    " FROM pg_database WHERE datname = coalesce(%s, datname) ORDER BY oid"
 )
 
 

@@ -39,18 +39,17 @@ def is_claimed_at_start(
     Receivers are called in any order, so whoever asks first has it decided.
     """
     if environ is not None:
-        cookies = environ.get("HTTP_COOKIE", "")
-        if _decide(environ, environ.get("PATH_INFO", ""), cookies):
-            environ["HTTP_COOKIE"] = _without_session(cookies)
-        return bool(environ[_MARK])
-    if scope is not None:
-        headers = [(name, value.decode("latin1")) for name, value in scope["headers"]]
-        cookies = "; ".join(value for name, value in headers if name == b"cookie")
-        if _decide(scope, scope["path"], cookies):
-            others = [header for header in scope["headers"] if header[0] != b"cookie"]
-            scope["headers"] = [*others, (b"cookie", _without_session(cookies).encode("latin1"))]
-        return bool(scope[_MARK])
-    return False
+        given, path, cookies = environ, environ.get("PATH_INFO", ""), environ.get("HTTP_COOKIE", "")
+    elif scope is not None:
+        sent = [value for name, value in scope["headers"] if name == b"cookie"]
+        given, path, cookies = scope, scope["path"], b"; ".join(sent).decode("latin1")
+    else:
+        return False
+    if _MARK not in given:
+        given[_MARK] = any(claim(path, cookies) for claim in _claims)
+        if given[_MARK]:
+            _leave_session_out(given, cookies)
+    return bool(given[_MARK])
 
 
 def is_claimed(request: HttpRequest) -> bool:
@@ -58,17 +57,14 @@ def is_claimed(request: HttpRequest) -> bool:
     return bool(getattr(request, "scope", request.META).get(_MARK))
 
 
-def _decide(given: Given, path: str, cookies: str) -> bool:
-    """Decide a request that is not decided yet, and tell whether it is claimed by that."""
-    if _MARK in given:
-        return False
-    given[_MARK] = any(claim(path, cookies) for claim in _claims)
-    return bool(given[_MARK])
-
-
-def _without_session(cookies: str) -> str:
-    return ";".join(
+def _leave_session_out(given: Given, cookies: str) -> None:
+    left = ";".join(
         cookie
         for cookie in cookies.split(";")
         if cookie.partition("=")[0].strip() != settings.SESSION_COOKIE_NAME
     )
+    if "headers" in given:  # a scope
+        others = [header for header in given["headers"] if header[0] != b"cookie"]
+        given["headers"] = [*others, (b"cookie", left.encode("latin1"))]
+    else:
+        given["HTTP_COOKIE"] = left

@@ -121,8 +121,8 @@ class DirectoryGrowth:
 
 
 _DIRECTORIES: Final = sql.SQL(
-    "SELECT setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'data_directory'"
-    " UNION ALL SELECT pg_catalog.pg_tablespace_location(oid) FROM pg_catalog.pg_tablespace"
+    "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
+    " UNION ALL SELECT pg_tablespace_location(oid) FROM pg_tablespace"
 )
 
 

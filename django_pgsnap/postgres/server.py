@@ -33,10 +33,8 @@ _MAINTENANCE: Final = "postgres"
 _OWN_MAINTENANCE: Final = ("pgsnap", "pgsnap_maintenance")
 _OWN_COMMENT: Final = "Where django_pgsnap connects while it replaces other databases."
 _IS_OWN: Final = sql.SQL(
-    "SELECT FROM pg_catalog.pg_database d"
-    " WHERE d.datname OPERATOR(pg_catalog.=) %s::pg_catalog.name"
-    " AND pg_catalog.pg_get_userbyid(d.datdba) OPERATOR(pg_catalog.=) current_user"
-    " AND pg_catalog.shobj_description(d.oid, 'pg_database') OPERATOR(pg_catalog.=) %s"
+    "SELECT FROM pg_database WHERE datname = %s AND pg_get_userbyid(datdba) = current_user"
+    " AND shobj_description(oid, 'pg_database') = %s"
 )
 
 _MAX_MILLISECONDS: Final = 2**31 - 1
