@@ -221,9 +221,9 @@ def order_template_spare(server: Server, template: str) -> None:
         if not isinstance(record, TemplateRecord) or not wants_spare(record):
             return
         statements = BackgroundStatements(server, [session])
-        for other in list_templates(present, record.source):
-            if other != record and other.identity in present.spares:
-                statements.drop(spare_name(other.identity))
+        for other in present.templates([record.source]):
+            if other.name != template and other.record.identity in present.spares:
+                statements.drop(spare_name(other.record.identity))
         if record.identity not in present.spares:
             statements.make(clones.plan_clone(session, template, spare_name(record.identity)))
         statements.send_all()
