@@ -22,7 +22,7 @@ from ...clones.test_databases import (
 from ...errors import DatabaseBusyError
 from ...postgres.advisory_locks import release_lock, try_acquire_lock
 from ...postgres.backends import read_backends, wait_until_backends_gone
-from ...postgres.properties import apply_properties, read_properties
+from ...postgres.properties import Properties, apply_properties, read_properties
 from ...postgres.server import Server
 from ...postgres.session import Query, Session
 from ...postgres.targets import live_database_names
@@ -33,9 +33,6 @@ from .own_databases import is_own_name
 # 16 MB with 200 tables take 1.2 to 2.1 s, and 0.5 to 0.7 s by way of the write-ahead log.
 _WAL_LOG_MAX_BYTES: Final = 64 * 1024**2
 
-_SETUP: Final = sql.SQL(
-    "SELECT datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
-)
 _ME: Final = sql.SQL("SELECT current_user::text, pg_database_size(%s)")
 
 
@@ -186,21 +183,14 @@ def _busy(session: Session, name: str, done: str) -> DatabaseBusyError:
     )
 
 
-def read_name_setup(session: Session, name: str) -> tuple[int, str | None]:
-    """Return a database's connection limit, and its comment, by which it is known as ours."""
-    connection_limit, comment = session.rows(_SETUP, [name])[0]
-    return connection_limit, comment
-
-
 def replace_test_database(
-    session: Session, name: str, incoming: str, setup: tuple[int, str | None]
+    session: Session, name: str, incoming: str, setup: Properties
 ) -> str | None:
     """Let a shut clone, whose lock is given back then, take the name of a test database.
 
     The database that had the name is shut. Its new name is returned, whose lock the session holds;
     None if there was no such database.
     """
-    connection_limit, comment = setup
     outgoing = to_drop_name(new_identity())
     statements = []
     if find_database(session, name) is not None:
@@ -210,9 +200,9 @@ def replace_test_database(
         transitions.make_live(
             incoming,
             name,
-            connection_limit=connection_limit,
+            connection_limit=setup.connection_limit,
             is_template=False,
-            user_comment=comment,
+            user_comment=setup.comment,
         )
     )
     session.execute(transitions.join_statements(statements))

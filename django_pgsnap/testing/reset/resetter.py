@@ -20,11 +20,12 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from ...connections.reconnect import accept_silently
 from ...errors import PgsnapError
 from ...postgres.inspection import DatabaseCounters, read_activity
+from ...postgres.properties import read_properties
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import aliases_sharing_database, get_server
 from ..databases import own_databases
-from ..databases.clones import make_shut_clone, read_name_setup, replace_test_database
+from ..databases.clones import make_shut_clone, replace_test_database
 from ..databases.own_databases import OwnDatabase
 from .baseline import Baseline, extend_baseline, measure_relations, put_rows_back, read_baseline
 from .changes import (
@@ -84,7 +85,7 @@ class DatabaseResetter:
         self.named_baselines: dict[str, Baseline] = {}
         self.has_failed = self._leaves_sequences = False
         self.disconnect_all()
-        self._setup = read_name_setup(self.session, self.name)
+        (self._setup,) = read_properties(self.session, self.name)
         self.run_baseline = self._read_run_baseline(own)
         self.class_baseline = self.current = self.run_baseline
         self._close_connection()
