@@ -63,7 +63,7 @@ CACHES = {
         ({"DATABASE_ROUTERS": [f"{__name__}.Router"]}, "the setting DATABASE_ROUTERS"),
         ({"PGSNAP": {"TEST": {"FINGERPRINT": "2"}}}, "PGSNAP['TEST']['FINGERPRINT']"),
         ({"CACHES": CACHES}, "the caches in the database"),
-        ({"MIGRATION_MODULES": {"testapp": None}}, "the apps with migrations"),
+        ({"MIGRATION_MODULES": {"testapp": None}}, "the apps without migrations"),
         ({"MIGRATION_MODULES": {"testapp": None}}, "the models without migrations"),
     ],
     ids=str,

@@ -10,13 +10,13 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final
 
-from django.apps import AppConfig, apps
+from django.apps import apps
 from django.conf import settings
 from django.core.cache import caches
 from django.core.cache.backends.db import BaseDatabaseCache
@@ -86,10 +86,7 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
     """
     given = connection.settings_dict
     test = given["TEST"]
-    is_migrated = {
-        config.label: test["MIGRATE"] is not False and _has_migrations(config.label)
-        for config in apps.get_app_configs()
-    }
+    unmigrated = list_unmigrated_models(may_migrate=test["MIGRATE"] is not False)
     facts = {
         "the version of django_pgsnap": _FORMAT,
         "the alias": [connection.alias, source],
@@ -99,12 +96,9 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
             *(given["ENGINE"], given["TIME_ZONE"]),
             {name: value for name, value in given["OPTIONS"].items() if name != "pool"},
         ],
-        "the apps with migrations": is_migrated,
+        "the apps without migrations": list(unmigrated),
         "the models without migrations": [
-            _describe_model(model)
-            for config in apps.get_app_configs()
-            if not is_migrated[config.label]
-            for model in _list_models(config)
+            _describe_model(model) for models in unmigrated.values() for model in models
         ],
         # What createcachetable makes.
         "the caches in the database": [
@@ -150,15 +144,13 @@ def _has_migrations(label: str) -> bool:
     return spec is not None and spec.origin is not None and bool(spec.submodule_search_locations)
 
 
-def list_unmigrated_models() -> Iterator[Any]:
-    """Yield the models whose tables Django may make without migrations."""
-    for config in apps.get_app_configs():
-        if not _has_migrations(config.label):
-            yield from _list_models(config)
-
-
-def _list_models(config: AppConfig) -> Iterator[Any]:
-    return config.get_models(include_auto_created=True, include_swapped=True)
+def list_unmigrated_models(*, may_migrate: bool = True) -> dict[str, list[Any]]:
+    """Return the models whose tables Django makes without migrations, by their app's label."""
+    return {
+        config.label: [*config.get_models(include_auto_created=True, include_swapped=True)]
+        for config in apps.get_app_configs()
+        if not (may_migrate and _has_migrations(config.label))
+    }
 
 
 def _describe_model(model: Any) -> list[Any]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from operator import eq
 from pathlib import Path
 from typing import Final
@@ -102,7 +103,7 @@ def record(facts: Facts) -> Iterator[Callable[[], Facts]]:
     """Note what is used meanwhile, and give a function that adds all of it to these facts."""
     read_beginning()
     with observer.watch():
-        for model in list_unmigrated_models():
+        for model in chain.from_iterable(list_unmigrated_models().values()):
             options = model._meta
             parts = (*options.local_fields, *options.indexes, *options.constraints)
             observer.noted["module"].update(type(part).__module__ for part in parts)
