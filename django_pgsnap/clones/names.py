@@ -7,6 +7,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -88,24 +89,13 @@ def is_identity(text: str) -> bool:
 
 
 def record_name(kind: str, identity: str) -> str:
-    """Name of the database that holds a record of this kind, by its identity."""
-    return copy_name(identity) if kind == "copy" else f"pgsnap_{kind}_{identity}"
+    """Name of a database of ours by its kind, see `parse_database_names`, and its identity."""
+    return f"pgsnap_{identity}" if kind == "copy" else f"pgsnap_{kind}_{identity}"
 
 
-def copy_name(identity: str) -> str:
-    """Name of the database that holds a published copy."""
-    return f"pgsnap_{identity}"
-
-
-def spare_name(identity: str) -> str:
-    """Name of the ready-made clone of the copy with this identity."""
-    return f"pgsnap_spare_{identity}"
-
-
-def unfinished_name(identity: str) -> str:
-    """Name of a clone that is not published yet."""
-    return f"pgsnap_new_{identity}"
-
+copy_name: Final = partial(record_name, "copy")
+spare_name: Final = partial(record_name, "spare")
+unfinished_name: Final = partial(record_name, "new")
 
 # Only this process knows it.
 _KEY: Final = secrets.token_bytes(16)

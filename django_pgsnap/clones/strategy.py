@@ -16,30 +16,22 @@ from .records import Strategy
 # Up to here writing every block to the write-ahead log is quicker than copying files, which
 # forces two checkpoints. See benchmarks/crossover.py and its figures in docs/performance.md.
 WAL_LOG_MAX_BYTES: Final = 12 * 1024**2
-
 # A file that is copied is written to the disk at once: of 5,000 tables, that is 25,000 files,
 # FILE_COPY made a copy in 43 to 62 s, WAL_LOG in 12 to 27 s. So each file more than the server's
 # own makes up for some bytes.
 _OWN_RELATIONS: Final = 350
-
 _BYTES_PER_RELATION: Final = 128 * 1024
-
 _WAL_LOG_NEVER_ABOVE: Final = 1024**3
-
 # The copy, its log, and as much again for others.
 _ROOM_FOR_LOG: Final = 4
-
 # Before this release WAL_LOG could corrupt the database that it copies from (release notes of
 # PostgreSQL 15.3).
 _WAL_LOG_SAFE_SINCE: Final = 150003
-
 # A strategy that copies every block does not come near this rate, nor does one that shares
 # blocks stay below it once the database is large enough for the difference to matter.
 _SHARED_BLOCKS_BYTES_PER_S: Final = 5 * 1024**3
-
 # Below this, how long a copy takes says little about how fast bytes are copied.
 _TELLING_BYTES: Final = 128 * 1024**2
-
 # What a strategy that the file system refuses counts as: slower than any other, but known.
 _REFUSED: Final = 1.0
 
