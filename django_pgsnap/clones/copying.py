@@ -69,7 +69,6 @@ def copy_databases(
         errors = attempt.run()
         if not any(errors):
             return attempt.results()
-        attempt.undo(errors)
         jobs = _revised(jobs, errors)
 
 
@@ -83,6 +82,7 @@ class _Attempt:
         self._seconds = self._copying_since = 0.0
 
     def run(self) -> list[BaseException | None]:
+        """Make all clones, or none, and return what each failed with."""
         for job in self._jobs:
             job.clone.prepare(job.session)
         started = time.monotonic()
@@ -92,21 +92,21 @@ class _Attempt:
                 pause_s = _LOOK_S if self._barrier.is_open else _LOOK_AT_BARRIER_S
                 errors = run_together(work, meanwhile=self._look, every_s=pause_s)
                 self._barrier.check(errors)
-                return errors
-        except NotQuietError as error:
-            self.undo([None] * len(self._jobs))
+        except BaseException as error:
+            self._undo([None] * len(self._jobs))
+            if not isinstance(error, NotQuietError):
+                raise
             return [error] * len(self._jobs)
-        except BaseException:
-            self.undo([None] * len(self._jobs))
-            raise
-        finally:
-            self._seconds = time.monotonic() - started
+        self._seconds = time.monotonic() - started
+        if any(errors):
+            self._undo(errors)
+        return errors
 
     def results(self) -> list[CopyResult]:
         seconds = round(self._seconds, 3)
         return [CopyResult(strategy=job.clone.strategy, seconds=seconds) for job in self._jobs]
 
-    def undo(self, errors: Sequence[BaseException | None]) -> None:
+    def _undo(self, errors: Sequence[BaseException | None]) -> None:
         """Drop what this try completed; what it did not complete is not there."""
         for job, error in zip(self._jobs, errors, strict=True):
             if error is None and not job.session.broken:
@@ -125,11 +125,8 @@ class _Attempt:
 
     def _report(self) -> None:
         done = [growth.done_bytes() for growth in self._growth.values()]
-        known = [part for part in done if part is not None]
-        self._reporter.copied(
-            sum(known) if len(known) == len(done) else self._estimated_bytes(),
-            sum(job.size_bytes for job in self._jobs),
-        )
+        done_bytes = self._estimated_bytes() if None in done else sum(filter(None, done))
+        self._reporter.copied(done_bytes, sum(job.size_bytes for job in self._jobs))
 
     def _estimated_bytes(self) -> int | None:
         if not all(job.bytes_per_s for job in self._jobs):
