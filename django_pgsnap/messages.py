@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from django.template.defaultfilters import filesizeformat
+from django.utils.formats import date_format
 from django.utils.timesince import timesince
+from django.utils.timezone import localtime
 from django.utils.translation import gettext
 
 
@@ -31,7 +33,11 @@ def message(template: str, /, **values: object) -> Message:
         name: value if isinstance(value, str | int | float | datetime) else str(value)
         for name, value in values.items()
     }
-    made = Message(template.format(**plain) if plain else template)
+    shown = {
+        name: format_ago(value) if isinstance(value, datetime) else value
+        for name, value in plain.items()
+    }
+    made = Message(template.format(**shown) if plain else template)
     made.template, made.values = template, plain
     return made
 
@@ -53,12 +59,20 @@ def translate(text: str) -> str:
     """Return a message in the active language; any other text as it is."""
     if not isinstance(text, Message) or not text:
         return text
-    values = {
-        name: translate(value) if isinstance(value, str) else value
-        for name, value in text.values.items()
-    }
+    values = {name: _translate_value(value) for name, value in text.values.items()}
     template = gettext(text.template)
     return template.format(**values) if values else template
+
+
+def _translate_value(value: object) -> object:
+    if isinstance(value, datetime):
+        return format_moment(value)
+    return translate(value) if isinstance(value, str) else value
+
+
+def format_moment(moment: datetime) -> str:
+    """Return a moment in local time, as the active language writes it."""
+    return date_format(localtime(moment), "DATETIME_FORMAT")
 
 
 def format_size(size_bytes: int) -> str:

@@ -20,13 +20,21 @@ from ..reporting import logger
 from ..snapshots import manage
 from ..snapshots.context import choose_targets
 from ..snapshots.restore import restore, undo
+from ..snapshots.sentences import describe_drift
 from ..snapshots.status import Preview, expected_take_s, preview
 from ..snapshots.take import take
 from ..snapshots.types import KnownMigrations, Snapshot, Undo
 from .background import ProgressReporter
 from .forms import RestoreForm, TakeForm
 from .session_transfer import SessionTransfer, do_sessions_outlive_restores
-from .text import describe_duration, describe_snapshot, describe_undo, format_duration, read_facts
+from .text import (
+    describe_duration,
+    describe_snapshot,
+    describe_undo,
+    format_duration,
+    read_facts,
+    translate_all,
+)
 
 # At which field of the form an error stands.
 ERROR_FIELDS: Final[Mapping[type[PgsnapError], str]] = {
@@ -153,7 +161,7 @@ class Restore(_Replacement):
             _("All that is in %(databases)s goes back to %(snapshot)s.") % facts,
             self._describe_duration(),
             _describe_kept() if config().undo else lost,
-            *self._describe_drift(),
+            *translate_all(describe_drift(KnownMigrations().drift(self.snapshot.migrations))),
             *_describe_logins(self.aliases),
         ]
 
@@ -170,23 +178,6 @@ class Restore(_Replacement):
         size, duration = self.snapshot.size_bytes, describe_duration(self.snapshot.seconds)
         facts = {"size": format_size(size), "duration": duration}
         return _("%(size)s are copied first, which takes %(duration)s.") % facts
-
-    def _describe_drift(self) -> list[str]:
-        drift = KnownMigrations().drift(self.snapshot.migrations)
-        missing, unknown = len(drift.missing), len(drift.unknown)
-        lacks = ngettext(
-            "It lacks %(count)d migration of this checkout: run migrate afterwards.",
-            "It lacks %(count)d migrations of this checkout: run migrate afterwards.",
-            missing,
-        )
-        has = ngettext(
-            "It has %(count)d migration that this checkout does not know.",
-            "It has %(count)d migrations that this checkout does not know.",
-            unknown,
-        )
-        return [
-            text % {"count": count} for text, count in ((lacks, missing), (has, unknown)) if count
-        ]
 
 
 class BringBack(_Replacement):

@@ -17,14 +17,14 @@ from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.timesince import timesince
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import models
-from ..messages import printable
+from ..messages import format_moment, printable, translate
 from ..snapshots.queries import read_carried_properties
 from ..snapshots.types import KnownMigrations, Snapshot
-from .text import format_duration, format_moment
+from .text import format_duration
 
 _SHORT_COMMIT: Final = 8
 
@@ -124,7 +124,7 @@ def _filter_by(name: str, title: Any, read_values: Callable[[Row], dict[str, Any
 
 
 def _drift_kinds(row: Row) -> dict[str, Any]:
-    kinds = {}
+    kinds = {} if row.drift.is_known else {"not known": _("not known")}
     if row.drift.missing:
         kinds["behind"] = _("some not run")
     if row.drift.unknown:
@@ -199,13 +199,7 @@ def code(row: Row) -> str | None:
 
 @admin.display(description=_("migrations"), ordering="migrations")
 def drift(row: Row) -> str:
-    texts = []
-    if count := len(row.drift.missing):
-        texts.append(ngettext("%(count)d not run", "%(count)d not run", count) % {"count": count})
-    if count := len(row.drift.unknown):
-        text = ngettext("%(count)d not in this code", "%(count)d not in this code", count)
-        texts.append(text % {"count": count})
-    return ", ".join(texts) or gettext("as in this code")
+    return translate(row.drift.summary) or gettext("as in this code")
 
 
 @admin.display(description=_("prepared clone"))

@@ -26,6 +26,7 @@ from django.views.decorators.http import require_POST, require_safe
 from ..connections.claimed_requests import is_claimed
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
 from ..snapshots.queries import overview
+from ..snapshots.sentences import describe_operation
 from .actions import Action
 from .background import (
     PROGRESS_COOKIE,
@@ -39,7 +40,7 @@ from .background import (
     set_progress_cookie,
 )
 from .session_transfer import SessionTransfer, leave_alone, sign_out
-from .text import describe_error, describe_operation
+from .text import describe_error, translate_all
 
 View = Callable[..., HttpResponse]
 
@@ -171,7 +172,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
             raise PermissionDenied
         running = []
         if progress is None or progress.is_silent:
-            running = list(map(describe_operation, overview().underway))
+            running = translate_all(map(describe_operation, overview().underway))
         if progress is not None and (running or not progress.is_silent) and not progress.ended:
             return self._show(request, progress, token)
         if progress is None and running:

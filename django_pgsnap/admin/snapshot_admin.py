@@ -23,11 +23,11 @@ from django.utils.translation import gettext_lazy
 
 from ..comparison.diff import diff
 from ..errors import PgsnapError
-from ..messages import translate
 from ..models import Snapshot as Row
 from ..snapshots import manage
 from ..snapshots.context import choose_targets
 from ..snapshots.queries import Overview, overview
+from ..snapshots.sentences import describe_occupied, describe_operation
 from ..snapshots.status import read_status
 from ..snapshots.types import Snapshot
 from . import changelist
@@ -39,10 +39,9 @@ from .progress_pages import ProgressPages, View
 from .text import (
     describe_error,
     describe_live,
-    describe_occupied,
-    describe_operation,
     describe_snapshot,
     describe_undo,
+    translate_all,
 )
 
 
@@ -142,10 +141,10 @@ class SnapshotAdmin(ProgressPages):
         facts = {
             "title": str(self.opts.verbose_name_plural).capitalize(),
             "live": list(map(describe_live, status.live)),
-            "running": list(map(describe_operation, found.underway)),
+            "running": translate_all(map(describe_operation, found.underway)),
             "undos": [(undo.set_id, describe_undo(undo)) for undo in found.undos],
             "may_restore": self.may(request, "restore"),
-            "occupied": describe_occupied(found),
+            "occupied": " ".join(translate_all(describe_occupied(found))),
             "is_empty": not found.snapshots,
         }
         return super().changelist_view(request, {**facts, **(extra_context or {})})
@@ -269,7 +268,7 @@ class SnapshotAdmin(ProgressPages):
         release_connections()
         found = diff(row.name, databases=row.snapshot.aliases)
         title = _("What changed since “%s”") % row.name
-        notes = list(map(translate, found.notes))
+        notes = translate_all(found.notes)
         return self.render(
             request, "diff", title, original=row.name, diff=found, set_id=set_id, notes=notes
         )
@@ -312,8 +311,8 @@ class SnapshotAdmin(ProgressPages):
             "action": action,
             # Worked out here, since what goes wrong in a template is no page any more.
             "consequences": action.describe_consequences(),
-            "busy": list(map(translate, action.preview.busy)),
-            "idle": list(map(translate, action.preview.idle)),
+            "busy": translate_all(action.preview.busy),
+            "idle": translate_all(action.preview.idle),
             "adminform": fields,
             "errors": AdminErrorList(form, []),
             "media": self.media + fields.media,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
-from django.utils.formats import date_format, number_format
+from django.utils.formats import number_format
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
-from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..errors import PgsnapError
-from ..messages import format_size, printable, translate
-from ..snapshots.queries import Overview, RunningOperation
+from ..messages import format_moment, format_size, printable, translate
+from ..snapshots.sentences import describe_kept_state, describe_live_state
 from ..snapshots.status import LiveState
 from ..snapshots.types import Snapshot, Undo
 
@@ -28,11 +27,6 @@ _FIELDS: Final = {
     "pgsnap take": gettext_lazy("Take a snapshot"),
     "pgsnap delete": gettext_lazy("Delete"),
 }
-
-
-def format_moment(moment: datetime) -> str:
-    """Return a moment in local time."""
-    return date_format(localtime(moment), "DATETIME_FORMAT")
 
 
 def format_duration(seconds: float) -> str:
@@ -55,51 +49,25 @@ def describe_error(error: PgsnapError) -> SafeString:
     return format_html_join(SafeString("<br>"), "{}", ((line.strip(),) for line in lines))
 
 
+def translate_all(sentences: Iterable[str]) -> list[str]:
+    """Return sentences in the user's language, each on one line."""
+    return [printable(translate(each)) for each in sentences]
+
+
 def describe_live(live: LiveState) -> str:
     """Return what is live in a database, and since when."""
-    facts: dict[str, Any] = {"alias": live.alias, "holds": _("your work")}
-    if live.size_bytes is None:
-        return _("%(alias)s: the database is missing, or may not be looked at.") % facts
-    if live.since is None:
-        return _("Live in %(alias)s: %(holds)s. Nothing was restored yet.") % facts
-    if live.based_on:
-        facts["holds"] = f"“{printable(live.based_on)}”"
-    facts |= {"moment": format_moment(live.since), "count": live.rows_written}
-    if live.rows_written is None:
-        return _("Live in %(alias)s: %(holds)s since %(moment)s, perhaps changed.") % facts
-    if not live.rows_written:
-        return _("Live in %(alias)s: %(holds)s since %(moment)s, unchanged.") % facts
-    text = ngettext(
-        "Live in %(alias)s: %(holds)s since %(moment)s, %(count)d row written.",
-        "Live in %(alias)s: %(holds)s since %(moment)s, %(count)d rows written.",
-        live.rows_written,
-    )
-    return text % facts
+    facts = {"alias": live.alias, "state": translate(describe_live_state(live))}
+    return printable(_("Live in %(alias)s: %(state)s.") % facts)
 
 
 def describe_undo(undo: Undo) -> str:
     """Return what a replaced state holds, and what replaced it."""
-    holds = _("your work")
-    if undo.based_on:
-        text = _("“%s” as restored") if undo.is_unwritten else _("“%s” and your work since")
-        holds = text % printable(undo.based_on)
-    facts = {**read_facts(undo), "holds": holds, "name": printable(undo.name)}
+    facts = {**read_facts(undo), "holds": translate(describe_kept_state(undo))}
     if undo.by_undo:
-        return _("%(holds)s, until an undo on %(moment)s (%(size)s)") % facts
-    return _("%(holds)s, until the restore of “%(name)s” on %(moment)s (%(size)s)") % facts
-
-
-def describe_operation(each: RunningOperation) -> str:
-    """Return what an operation does, and for how long."""
-    facts = {
-        "purpose": printable(each.purpose),
-        "who": printable(each.who),
-        "aliases": ", ".join(each.aliases),
-    }
-    if each.seconds is None:
-        return _("At work on %(aliases)s: %(purpose)s (%(who)s).") % facts
-    facts["seconds"] = f"{each.seconds:.0f}"
-    return _("At work on %(aliases)s for %(seconds)s s: %(purpose)s (%(who)s).") % facts
+        text = _("%(holds)s, until an undo on %(moment)s (%(size)s)")
+    else:
+        text = _("%(holds)s, until the restore of “%(name)s” on %(moment)s (%(size)s)")
+    return printable(text % facts)
 
 
 def describe_duration(seconds: float) -> str:
@@ -108,14 +76,6 @@ def describe_duration(seconds: float) -> str:
         return _("less than a second")
     count = round(seconds)
     return ngettext("about %(count)d second", "about %(count)d seconds", count) % {"count": count}
-
-
-def describe_occupied(overview: Overview) -> str:
-    """Return what everything occupies together, empty where there is nothing."""
-    if not overview.occupied_bytes:
-        return ""
-    size = format_size(overview.occupied_bytes)
-    return _("All snapshots, their prepared clones and the replaced states occupy %s.") % size
 
 
 def describe_snapshot(snapshot: Snapshot) -> str:

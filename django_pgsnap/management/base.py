@@ -9,18 +9,24 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from io import StringIO, TextIOWrapper
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from django.core.checks import run_checks
-from django.core.management.base import BaseCommand, CommandError, CommandParser, no_translations
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    OutputWrapper,
+    no_translations,
+)
 from django.core.management.color import no_style
 
 from ..conf import CHECKS_TAG
 from ..errors import PgsnapError
-from ..messages import format_ago, format_size, printable
+from ..messages import printable
 from ..reporting import Reporter
 from ..snapshots.queries import Overview
-from ..snapshots.types import Undo
 from .arguments import SUBCOMMANDS
 from .completion import NAMES_DIRECTORY, remember_names
 from .facts import error_facts
@@ -28,10 +34,42 @@ from .facts import error_facts
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_USAGE = 2
-_INTERRUPTED = 130
+    from .output import Output
+
+_USAGE: Final = 2
+_INTERRUPTED: Final = 130
 # A step that takes less needs no progress bar, nor the time that it takes to import one.
 _SHOW_AFTER_S: Final = 0.3
+
+
+class UsageError(PgsnapError):
+    """A command line that makes no sense."""
+
+
+class _Stdout(OutputWrapper):
+    """Standard output. That it fails, or nobody reads on, is no reason to stop in the middle."""
+
+    error: OSError | None = None
+
+    def write(self, *text: Any) -> None:  # type: ignore[override]  # as Django's, all optional
+        self._try(super().write, *text)
+
+    def flush(self) -> None:
+        self._try(super().flush)
+
+    def check(self) -> None:
+        """Raise what went wrong, if anything did."""
+        self.flush()
+        if self.error is not None:
+            raise self.error
+
+    def _try(self, work: Callable[..., object], *text: Any) -> None:
+        try:
+            work(*text)
+        except OSError as error:
+            self.error = error
+            # What is left goes nowhere. Python would complain of it once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
 
 
 class SubcommandsBase(BaseCommand):
@@ -39,8 +77,17 @@ class SubcommandsBase(BaseCommand):
 
     # Checks of other apps are no reason not to give somebody their data back.
     requires_system_checks = [CHECKS_TAG]
+    stdout: _Stdout
+    _as_json = False
+
+    def __init__(self, *streams: Any, **options: Any) -> None:
+        for name in ("stdin", "stdout", "stderr"):
+            if getattr(sys, name) is None:  # whoever started us has closed it
+                setattr(sys, name, StringIO())
+        super().__init__(*streams, **options)
 
     def add_arguments(self, parser: CommandParser) -> None:
+        self._tell_mistakes_of(parser)
         subparsers = parser.add_subparsers(
             dest="subcommand", required=True, metavar="COMMAND", parser_class=_Subparser
         )
@@ -52,6 +99,7 @@ class SubcommandsBase(BaseCommand):
                 help=subcommand.help,
                 description=subcommand.description or sentence,
             )
+            self._tell_mistakes_of(subparser)
             # An alias is another word for the subcommand, not another subcommand.
             subparser.set_defaults(subcommand=name)
             subparser.takes_command = name == "run"
@@ -62,13 +110,20 @@ class SubcommandsBase(BaseCommand):
             )
             _add_base_options(subparser)
 
+    def _tell_mistakes_of(self, parser: CommandParser) -> None:
+        """Have what a parser does not understand told as JSON, too, where that is asked for."""
+        tell = parser.error
+
+        def error(message: str) -> None:
+            if self._as_json:
+                self._print_json(error_facts("UsageError", message))
+            tell(message)
+
+        parser.error = error  # type: ignore[method-assign]
+
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run a command line; where it makes no sense, say so as JSON too, if that is asked for."""
-        if "--json" in argv:
-            try:
-                self.create_parser(argv[0], argv[1]).parse_args(argv[2:])
-            except CommandError as error:  # as Django raises what argparse finds outside of a run
-                self._print_json(error_facts("UsageError", str(error).removeprefix("Error: ")))
+        """Run a command line; what follows ``--`` is another command's."""
+        self._as_json = "--json" in takewhile("--".__ne__, argv)
         super().run_from_argv(argv)
 
     def check(self, *arguments: Any, **options: Any) -> None:
@@ -80,41 +135,46 @@ class SubcommandsBase(BaseCommand):
     def handle(self, *_: Any, subcommand: str, **options: Any) -> None:
         """Run a subcommand: the method of its name, with its own options as keywords."""
         self._verbosity: int = options["verbosity"]
-        self._as_json: bool = options["as_json"]
+        self._as_json = options["as_json"]
         self._command: Sequence[str] = options.get("command") or ()
-        self._colour = not (options["no_color"] or os.environ.get("NO_COLOR"))
-        if not self._colour:
-            self.style = no_style()
-        if sys.stdin is None:  # whoever started us has closed it
-            sys.stdin = StringIO()
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):
-                # A note may hold what the output's encoding does not.
-                stream.reconfigure(errors="backslashreplace")
+        self._open_output(colour=not (options["no_color"] or os.environ.get("NO_COLOR")))
         wanted = {argument.destination for argument in SUBCOMMANDS[subcommand].arguments}
         try:
             getattr(self, f"_{subcommand}")(**{name: options[name] for name in wanted})
             if NAMES_DIRECTORY in os.environ:
                 remember_names(os.environ[NAMES_DIRECTORY])
-            self.stdout.flush()
+            self.stdout.check()
         except PgsnapError as error:
             if self._as_json:
                 self._print_json(error_facts(type(error).__name__, error.message, error.hint))
-            raise CommandError(_printable_lines(str(error))) from error
+            status = _USAGE if isinstance(error, UsageError) else 1
+            raise CommandError(_printable_lines(str(error)), returncode=status) from error
         except KeyboardInterrupt:
             raise CommandError(
                 "Interrupted. Nothing is left half done; see ./manage.py pgsnap list.",
                 returncode=_INTERRUPTED,
             ) from None
-        except BrokenPipeError:
-            # Whoever reads our output has seen enough. Python would complain once more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if error is not self.stdout.error:
+                raise
+            # Whoever goes away, as head does, has seen enough.
+            if not isinstance(error, BrokenPipeError):
+                raise CommandError(
+                    f"This cannot be printed: {error.strerror}. See ./manage.py pgsnap status."
+                ) from error
+        finally:
+            self.stdout.flush()
 
-    def _refusal(self, text: str, *, status: int = _USAGE) -> CommandError:
-        """Return the error for a command line that makes no sense, told as JSON where asked."""
-        if self._as_json:
-            self._print_json(error_facts("UsageError", text))
-        return CommandError(text, returncode=status)
+    def _open_output(self, *, colour: bool) -> None:
+        self._colour = colour
+        if not colour:
+            self.style = no_style()
+        stream: Any = self.stdout._out  # noqa: SLF001  # styles are put around once
+        self.stdout = _Stdout(stream)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                # A note may hold what the output's encoding does not.
+                stream.reconfigure(errors="backslashreplace")
 
     def _tell_more(self, sentences: Iterable[str]) -> None:
         if self._verbosity > 0 and not self._as_json:
@@ -135,9 +195,15 @@ class SubcommandsBase(BaseCommand):
         verbosity = 0 if self._as_json else self._verbosity
         return CommandReporter(self, verbosity=verbosity, animated=sys.stderr.isatty())
 
-    def _print_result(self, sentence: str, get_facts: Callable[..., object], *of: object) -> None:
+    @property
+    def _output(self) -> Output:
+        from .output import Output  # rich takes its time
+
+        return Output(self.stdout, colour=self._colour)
+
+    def _print_result(self, sentence: str, facts: object) -> None:
         if self._as_json:
-            self._print_json(get_facts(*of))
+            self._print_json(facts)
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 
@@ -230,32 +296,6 @@ class CommandReporter(Reporter):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def describe_next_undo(overview: Overview | None) -> Iterable[str]:
-    """Yield what undo would bring back, if anything; nothing where that could not be seen."""
-    if overview is None:
-        return
-    undos = overview.undos
-    if not undos:
-        yield "There is nothing to undo."
-        return
-    state, until = describe_kept_state(undos[0]), format_ago(undos[0].taken_at)
-    yield f"Undo would bring back: {state}, live until {until}."
-    if len(undos) > 1:
-        yield f"Older states: {len(undos) - 1}, see ./manage.py pgsnap undo --list."
-
-
-def describe_occupied(overview: Overview | None) -> Iterable[str]:
-    """Yield what everything occupies together, if that is known and anything."""
-    if overview and overview.occupied_bytes:
-        yield f"All copies together occupy {format_size(overview.occupied_bytes)}."
-
-
-def describe_kept_state(undo: Undo) -> str:
-    if not undo.based_on:
-        return "your own data"
-    return f"{undo.based_on!r}{' as restored' if undo.is_unwritten else ', perhaps changed since'}"
 
 
 class _Subparser(CommandParser):

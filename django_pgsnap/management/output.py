@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Final, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
-from django.core.management.base import OutputWrapper
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,9 +15,15 @@ from ..comparison.types import Diff, RowChange, SchemaChange, TableDiff
 from ..doctor.findings import Diagnosis, Finding
 from ..messages import format_age, format_ago, format_seconds, format_size, printable
 from ..snapshots.queries import Overview
-from ..snapshots.status import LiveState, Status
+from ..snapshots.sentences import (
+    describe_kept_state,
+    describe_live_state,
+    describe_next_undo,
+    describe_occupied,
+    describe_operation,
+)
+from ..snapshots.status import Status
 from ..snapshots.types import Drift, KnownMigrations, Snapshot, Undo
-from .base import describe_kept_state, describe_next_undo, describe_occupied
 
 # A pipe has no width, and a line that is cut short is of no use to whoever reads it there.
 _PIPE_WIDTH: Final = 1000
@@ -32,63 +37,155 @@ _SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 _STYLES: Final = {"added": "green", "removed": "red", "changed": "yellow"}
 
 
-class _Console(Console):
-    """A console that leaves it to the command what to do when nobody reads on."""
+class Output(Console):
+    """Prints to the command's output what there is, with sentences, tables and colours."""
 
-    def on_broken_pipe(self) -> None:
-        """Raise again what rich caught; by itself it would end the process with status 1."""
-        raise BrokenPipeError
+    def __init__(self, stdout: Any, *, colour: bool) -> None:
+        """Print to what can be written, flushed, and asked whether it is a terminal."""
+        super().__init__(
+            file=stdout,
+            no_color=not colour,
+            highlight=False,
+            width=None if stdout.isatty() else _PIPE_WIDTH,
+            color_system="auto" if colour else None,
+        )
 
+    def print_overview(self, overview: Overview, *, everyone: bool) -> None:
+        """Print the list of snapshots, of everyone's if so wanted, and what they occupy."""
+        if overview.snapshots:
+            self.print(self._table(overview, everyone=everyone))
+        elif not overview.not_counted:
+            self.print("No snapshots yet. Take one: ./manage.py pgsnap take", style="dim")
+        self._say(overview.not_counted)
+        if overview.undos:
+            self._say(describe_next_undo(overview), style="dim")
+        self._say(_describe_beside(overview), style="dim")
+        self._say(describe_occupied(overview))
 
-def make_console(stdout: OutputWrapper, *, colour: bool) -> Console:
-    """Return a rich console that writes to the command's output."""
-    return _Console(
-        # It is enough of a file: rich writes to it, flushes it, and asks whether it is a terminal.
-        file=cast("IO[str]", stdout),
-        no_color=not colour,
-        highlight=False,
-        width=None if stdout.isatty() else _PIPE_WIDTH,
-        color_system="auto" if colour else None,
-    )
+    def print_status(self, status: Status) -> None:
+        """Print what is live, what undo would bring back, and what there is beside that."""
+        overview = status.overview
+        for each in status.live:
+            name = f"Live ({each.alias})" if len(status.live) > 1 else "Live"
+            self._say([f"{name}: {describe_live_state(each)}."], style="bold")
+        self._say(describe_next_undo(overview))
+        self._say(_describe_snapshots(overview))
+        self._say(_describe_beside(overview))
+        self._say(map(describe_operation, overview.underway))
+        self._say(describe_occupied(overview))
 
+    def print_undos(self, undos: Sequence[Undo]) -> None:
+        """Print the kept states, each with the number by which undo takes it."""
+        if not undos:
+            self.print("There is nothing to undo.", style="dim")
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for heading in ("N", "Replaced", "By", "Holds", "Size", "Databases"):
+            table.add_column(heading, no_wrap=heading != "Databases")
+        for number, undo in enumerate(undos, 1):
+            by = "undo" if undo.by_undo else f"restore of {undo.name}"
+            size, aliases = format_size(undo.size_bytes), ", ".join(undo.aliases)
+            ago, holds = format_ago(undo.taken_at), describe_kept_state(undo)
+            _add_row(table, str(number), ago, by, holds, size, aliases)
+        self.print(table)
 
-def print_overview(
-    out: Console, overview: Overview, code: KnownMigrations, *, everyone: bool
-) -> None:
-    """Print the list of snapshots, of everyone's if so wanted, and what they occupy."""
-    if overview.snapshots:
-        out.print(_table(out, overview, code, everyone=everyone))
-    elif not overview.not_counted:
-        out.print("No snapshots yet. Take one: ./manage.py pgsnap take", style="dim")
-    _say(out, overview.not_counted)
-    if overview.undos:
-        _say(out, describe_next_undo(overview), style="dim")
-    _say(out, _describe_beside(overview), style="dim")
-    _say(out, describe_occupied(overview))
+    def print_snapshot(self, snapshot: Snapshot, drift: Drift) -> None:
+        """Print all that is known of one snapshot."""
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="bold", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for label, value in _details(snapshot, drift):
+            _add_row(grid, label, value)
+        self.print(grid)
 
+    def print_diagnosis(self, diagnosis: Diagnosis, *, with_notes: bool) -> None:
+        """Print a paragraph per finding; notes, and what our databases occupy, only on demand."""
+        shown = [each for each in diagnosis.findings if with_notes or each.severity != "note"]
+        shown += [each for each in diagnosis.findings if each.fixed and each not in shown]
+        lines = [_paragraph(finding) for finding in shown]
+        lines += [
+            f"{usage.kind}: {usage.databases}, {format_size(usage.size_bytes)}"
+            for usage in diagnosis.usage
+            if with_notes and usage.databases
+        ]
+        if not diagnosis.problems:
+            hidden = len(diagnosis.findings) - len(shown)
+            notes = f" {hidden} {'note' if hidden == 1 else 'notes'}: add -v 2." if hidden else ""
+            lines.append(f"Nothing is wrong.{notes}")
+        for line in lines:
+            self.print(Text(line), soft_wrap=True)  # a remedy is there to be copied
 
-def print_status(out: Console, status: Status, code: KnownMigrations) -> None:
-    """Print what is live, what undo would bring back, and what there is beside that."""
-    overview = status.overview
-    for each in status.live:
-        name = f"Live ({each.alias})" if len(status.live) > 1 else "Live"
-        _say(out, [f"{name}: {_describe_live_state(each)}."], style="bold")
-    _say(out, describe_next_undo(overview))
-    _say(out, _describe_snapshots(overview, code))
-    _say(out, _describe_beside(overview))
-    for work in overview.underway:
-        _say(out, [f"At work on {', '.join(work.aliases)}: {work.purpose} ({work.who})."])
-    _say(out, describe_occupied(overview))
+    def print_diff(self, found: Diff) -> None:
+        """Print what changed: the schema and migrations first, then each model with its rows."""
+        aliases = {each.alias for each in found.tables} | {each.alias for each in found.schema}
+        several = len(aliases) > 1
+        for line in _schema_lines(found, several=several):
+            self.print(line)
+        if found.tables:
+            self.print(_diff_table(found, several=several))
+        for table in found.tables:
+            if table.rows:
+                self.print(Text(_title(table, several=several), style="bold"))
+                for row in table.rows:
+                    self.print(_row_text(row))
+                left = table.added + table.removed + table.changed - len(table.rows)
+                if left:
+                    self.print(Text(f"  ... and {left:,} more", style="dim"))
+        self._say(found.notes, style="dim")
+        if found.is_empty:
+            self._say([f"Nothing differs between {found.before} and {found.after}."])
+
+    def _say(self, sentences: Iterable[str], style: str = "") -> None:
+        for sentence in sentences:
+            self.print(Text(printable(sentence), style=style))
+
+    def _table(self, overview: Overview, *, everyone: bool) -> Table:
+        aliases = {alias for each in overview.snapshots for alias in each.aliases}
+        several = (
+            everyone or len(aliases) > 1 or not all(each.is_complete for each in overview.snapshots)
+        )
+        code = KnownMigrations()
+
+        def cut(text: str, width: int) -> str:
+            fits = len(text) <= width or not self.is_terminal
+            return text if fits else f"{text[: width - 1]}…"
+
+        rows = [
+            {
+                "Name": f"{each.name}{' (pinned)' if each.pinned else ''}",
+                "Age": format_age(each.taken_at),
+                "Size": format_size(each.size_bytes),
+                "Databases": _databases(each, everyone=everyone) if several else "",
+                "Note": cut(each.note, _NOTE_WIDTH),
+                "Branch": cut(each.git_branch, _BRANCH_WIDTH) if self.width >= _NARROW else "",
+                "Migrations": code.drift(each.migrations).summary,
+                "Spare": "" if each.spare == "none" else each.spare,
+            }
+            for each in overview.snapshots
+        ]
+        table = Table(
+            box=box.SIMPLE_HEAD if self.is_terminal else None, pad_edge=False, collapse_padding=True
+        )
+        headings = [heading for heading in rows[0] if any(row[heading] for row in rows)]
+        for heading in headings:
+            words = [word for row in rows for word in row[heading].split()]
+            table.add_column(
+                heading,
+                style="bold" if heading == "Name" else None,
+                justify="right" if heading == "Size" else "left",
+                no_wrap=heading in ("Age", "Size", "Spare"),
+                # On a narrow terminal, lines break between words as long as that is possible.
+                min_width=min(_WORD_WIDTH, max(map(len, [heading, *words]))),
+                overflow="fold",
+            )
+        for row in rows:
+            _add_row(table, *(row[heading] for heading in headings))
+        return table
 
 
 def _add_row(table: Table, *cells: str) -> None:
     # A plain str would be taken for markup.
     table.add_row(*(Text(printable(cell)) for cell in cells))
-
-
-def _say(out: Console, sentences: Iterable[str], style: str = "") -> None:
-    for sentence in sentences:
-        out.print(Text(printable(sentence), style=style))
 
 
 def _describe_beside(overview: Overview) -> Iterable[str]:
@@ -102,22 +199,7 @@ def _describe_beside(overview: Overview) -> Iterable[str]:
             yield f"{name}: {len(sizes)}, {format_size(sum(sizes))}."
 
 
-def _describe_live_state(live: LiveState) -> str:
-    if live.size_bytes is None:
-        return "the database is missing, or may not be looked at"
-    if live.since is None:
-        return "your own data; nothing was restored yet"
-    state = repr(live.based_on) if live.based_on else "your own data"
-    came = f"{'brought back by undo' if live.by_undo else 'restored'} {format_ago(live.since)}"
-    if live.rows_written is None:
-        return f"{state}, {came}, perhaps changed since"
-    if not live.rows_written:
-        return f"{state}, {came}, unchanged since"
-    rows = "1 row" if live.rows_written == 1 else f"{live.rows_written:,} rows"
-    return f"{state}, {came}, {rows} written since"
-
-
-def _describe_snapshots(overview: Overview, code: KnownMigrations) -> Iterable[str]:
+def _describe_snapshots(overview: Overview) -> Iterable[str]:
     if not overview.snapshots:
         yield "No snapshots yet. Take one: ./manage.py pgsnap take"
         return
@@ -128,52 +210,10 @@ def _describe_snapshots(overview: Overview, code: KnownMigrations) -> Iterable[s
     )
     spared = [repr(each.name) for each in overview.snapshots if each.spare == "ready"]
     yield f"Restored without copying: {', '.join(spared) or 'none'}."
+    code = KnownMigrations()
     for each in overview.snapshots:
-        if drift := str(code.drift(each.migrations)):
+        if drift := code.drift(each.migrations).summary:
             yield f"Migrations of {each.name!r}: {drift}."
-
-
-def print_undos(out: Console, undos: Sequence[Undo]) -> None:
-    """Print the kept states, each with the number by which undo takes it."""
-    if not undos:
-        out.print("There is nothing to undo.", style="dim")
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("N", "Replaced", "By", "Holds", "Size", "Databases"):
-        table.add_column(heading, no_wrap=heading != "Databases")
-    for number, undo in enumerate(undos, 1):
-        by = "undo" if undo.by_undo else f"restore of {undo.name}"
-        size, aliases = format_size(undo.size_bytes), ", ".join(undo.aliases)
-        ago, holds = format_ago(undo.taken_at), describe_kept_state(undo)
-        _add_row(table, str(number), ago, by, holds, size, aliases)
-    out.print(table)
-
-
-def print_snapshot(out: Console, snapshot: Snapshot, drift: Drift) -> None:
-    """Print all that is known of one snapshot."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, value in _details(snapshot, drift):
-        _add_row(grid, label, value)
-    out.print(grid)
-
-
-def write_diagnosis(
-    diagnosis: Diagnosis, write: Callable[[str], object], *, with_notes: bool
-) -> None:
-    """Write a paragraph per finding; notes, and what our databases occupy, only on demand."""
-    shown = [each for each in diagnosis.findings if with_notes or each.severity != "note"]
-    shown += [each for each in diagnosis.findings if each.fixed and each not in shown]
-    for finding in shown:
-        write(_paragraph(finding))
-    for usage in diagnosis.usage if with_notes else ():
-        if usage.databases:
-            write(f"{usage.kind}: {usage.databases}, {format_size(usage.size_bytes)}")
-    if not diagnosis.problems:
-        hidden = len(diagnosis.findings) - len(shown)
-        notes = f" {hidden} {'note' if hidden == 1 else 'notes'}: add -v 2." if hidden else ""
-        write(f"Nothing is wrong.{notes}")
 
 
 def summarize_problems(diagnosis: Diagnosis) -> str:
@@ -183,49 +223,6 @@ def summarize_problems(diagnosis: Diagnosis) -> str:
     left = f"{count} {'thing needs' if count == 1 else 'things need'} to be put right"
     by_itself = f", {fixable} of them by ./manage.py pgsnap doctor --fix" if fixable else ""
     return f"{left}{by_itself}."
-
-
-def _table(out: Console, overview: Overview, code: KnownMigrations, *, everyone: bool) -> Table:
-    aliases = {alias for each in overview.snapshots for alias in each.aliases}
-    several = (
-        everyone or len(aliases) > 1 or not all(each.is_complete for each in overview.snapshots)
-    )
-
-    def cut(text: str, width: int) -> str:
-        fits = len(text) <= width or not out.is_terminal
-        return text if fits else f"{text[: width - 1]}…"
-
-    rows = [
-        {
-            "Name": f"{each.name}{' (pinned)' if each.pinned else ''}",
-            "Age": format_age(each.taken_at),
-            "Size": format_size(each.size_bytes),
-            "Databases": _databases(each, everyone=everyone) if several else "",
-            "Note": cut(each.note, _NOTE_WIDTH),
-            "Branch": cut(each.git_branch, _BRANCH_WIDTH) if out.width >= _NARROW else "",
-            "Migrations": str(code.drift(each.migrations)),
-            "Spare": "" if each.spare == "none" else each.spare,
-        }
-        for each in overview.snapshots
-    ]
-    table = Table(
-        box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False, collapse_padding=True
-    )
-    headings = [heading for heading in rows[0] if any(row[heading] for row in rows)]
-    for heading in headings:
-        words = [word for row in rows for word in row[heading].split()]
-        table.add_column(
-            heading,
-            style="bold" if heading == "Name" else None,
-            justify="right" if heading == "Size" else "left",
-            no_wrap=heading in ("Age", "Size", "Spare"),
-            # Where the terminal is narrow, lines break between words as long as that is possible.
-            min_width=min(_WORD_WIDTH, max(map(len, [heading, *words]))),
-            overflow="fold",
-        )
-    for row in rows:
-        _add_row(table, *(row[heading] for heading in headings))
-    return table
 
 
 def _databases(snapshot: Snapshot, *, everyone: bool) -> str:
@@ -250,7 +247,7 @@ def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
     if snapshot.git_commit:
         changes = ", with uncommitted changes" if snapshot.git_dirty else ""
         yield "Code", f"{snapshot.git_branch} {snapshot.git_commit[:12]}{changes}"
-    yield "Migrations", str(drift) or "as in this code"
+    yield "Migrations", drift.summary or "as in this code"
     for label, migrations in (("  not run", drift.missing), ("  not here", drift.unknown)):
         for app, name in migrations:
             yield label, f"{app}.{name}"
@@ -271,27 +268,6 @@ def _paragraph(finding: Finding) -> str:
         lines += finding.remedy.splitlines()
     heading = f"{'fixed' if finding.fixed else finding.severity}: {printable(finding.object)}"
     return "\n    ".join([heading, *map(printable, lines)])
-
-
-def print_diff(out: Console, found: Diff) -> None:
-    """Print what changed: the schema and migrations first, then each model with its rows."""
-    aliases = {each.alias for each in found.tables} | {each.alias for each in found.schema}
-    several = len(aliases) > 1
-    for line in _schema_lines(found, several=several):
-        out.print(line)
-    if found.tables:
-        out.print(_diff_table(found, several=several))
-    for table in found.tables:
-        if table.rows:
-            out.print(Text(_title(table, several=several), style="bold"))
-            for row in table.rows:
-                out.print(_row_text(row))
-            left = table.added + table.removed + table.changed - len(table.rows)
-            if left:
-                out.print(Text(f"  ... and {left:,} more", style="dim"))
-    _say(out, found.notes, style="dim")
-    if found.is_empty:
-        _say(out, [f"Nothing differs between {found.before} and {found.after}."])
 
 
 def _schema_lines(found: Diff, *, several: bool) -> Iterator[Text]:

@@ -141,7 +141,7 @@ def _settle_name(
     existing = [each for each in group_copies(contexts, members) if each.name == name]
     if existing and not replace:
         raise SnapshotExistsError(
-            "There is a snapshot {name!r} already, taken {taken_at:%Y-%m-%d %H:%M} UTC.",
+            "There is a snapshot {name!r} already, taken {taken_at}.",
             hint="Choose another name, or take its place with --replace.",
             name=name,
             taken_at=existing[0].taken_at,

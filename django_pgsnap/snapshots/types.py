@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -12,6 +12,7 @@ from django.db.migrations.loader import MigrationLoader
 
 from ..clones.catalog import Database
 from ..clones.records import CopyRecord, Part, Parts, Record, UndoRecord
+from ..messages import Message, join_messages, message
 from ..postgres.inspection import Migrations
 from ..postgres.server import Server
 
@@ -195,25 +196,15 @@ class Drift:
     unknown: Migrations = ()  # in the snapshot, not in the code: another branch's, usually
     is_known: bool = True  # whether it is known which migrations the snapshot has
 
-    def __str__(self) -> str:
-        parts = [] if self.is_known else ["not known"]
+    @property
+    def summary(self) -> Message:
+        """The difference in a few words; empty where there is none."""
+        parts = [] if self.is_known else [message("not known")]
         if self.missing:
-            parts.append(f"{len(self.missing)} not run")
+            parts.append(message("{count} not run", count=len(self.missing)))
         if self.unknown:
-            parts.append(f"{len(self.unknown)} not in this code")
-        return ", ".join(parts)
-
-
-def describe_drift(drift: Drift) -> Iterator[str]:
-    """Yield what to do about the difference, a sentence for each side of it."""
-    if count := len(drift.missing):
-        yield f"{_count(count)} not run: run migrate, or restore with --migrate."
-    if count := len(drift.unknown):
-        yield f"{_count(count)} that this code does not have: those of another branch, usually."
-
-
-def _count(count: int) -> str:
-    return f"{count} migration{'' if count == 1 else 's'}"
+            parts.append(message("{count} not in this code", count=len(self.unknown)))
+        return join_messages(", ", parts)
 
 
 class KnownMigrations:

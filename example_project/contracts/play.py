@@ -9,7 +9,7 @@ from django.template.defaultfilters import filesizeformat
 from rich.console import Console
 
 from django_pgsnap.comparison.diff import diff
-from django_pgsnap.management.output import print_diff
+from django_pgsnap.management.output import Output
 from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
 
@@ -84,7 +84,9 @@ class Play:
             found = diff(SNAPSHOT, rows=1)
         if found.is_empty:
             raise ProofFailedError("The erasure changed nothing.")
-        print_diff(self._console, found)
+        out = Output(self._console.file, colour=not self._console.no_color)
+        out.width, out.quiet = self._console.width, self._console.quiet
+        out.print_diff(found)
 
     def _restore(self) -> None:
         self._say("Restore the snapshot.")

@@ -90,7 +90,7 @@ def test_undo_and_redo(root: Client) -> None:
     after_undo = authors()
     undo(root)
 
-    assert told(undone)[-1].startswith("Live again: your work, until the restore of “seeded” on ")
+    assert told(undone)[-1].startswith("Live again: your own data, until the restore of “seeded” ")
     assert (after_undo, authors()) == (["Lem"], [])
     assert root.get(page("changelist")).status_code == 200
 
@@ -321,7 +321,7 @@ def test_drift_is_told_before_a_restore(root: Client) -> None:
 
     asked, shown = (text(root.get(of(name, snapshot))) for name in ("restore", "change"))
 
-    assert "It lacks 1 migration of this checkout: run migrate afterwards." in asked
-    assert "It has 1 migration that this checkout does not know." in asked
+    assert "1 migration not run: run migrate afterwards." in asked
+    assert "1 migration that this code does not have: one of another branch" in asked
     assert "In this checkout, not in the snapshot: testapp.0002_genres" in shown
     assert "In the snapshot, not in this checkout: testapp.0002_elsewhere" in shown

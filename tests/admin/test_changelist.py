@@ -152,9 +152,7 @@ def test_columns(root: Client, described: Describe) -> None:
         r'<time datetime="[^"]+" title="[^"]+">5\xa0minutes</time>', response.content.decode()
     )
     assert "Databases" not in page_text.partition("Name Restore")[2]
-    assert (
-        "All snapshots, their prepared clones and the replaced states occupy 7.6 MB." in page_text
-    )
+    assert "All copies together occupy 7.6 MB." in page_text
 
 
 def test_search_and_order(root: Client, described: Describe) -> None:
@@ -272,7 +270,7 @@ def test_spare_undo_and_what_is_under_way(root: Client, live: str, server: Serve
         connection.execute("SELECT pg_advisory_lock(%s)", [lock_key(live)])
         shown = text(root.get(page("changelist")))
 
-    assert "Replaced states, newest first Your work, until the restore of “seeded” on " in shown
+    assert "Replaced states, newest first Your own data, until the restore of “seeded” on " in shown
     assert "At work on default for 0 s: take big (ada@workstation:4711)." in timeless(shown)
 
 
@@ -286,11 +284,11 @@ def test_head_says_what_is_live(root: Client) -> None:
     undo(root)
     heads.append(text(root.get(page("changelist"))))
 
-    assert "Live in default: your work. Nothing was restored yet." in heads[0]
-    assert "Live in default: “seeded” since " in heads[1]
-    assert "Replaced states, newest first Your work, until the restore of “seeded”" in heads[1]
-    assert "Live in default: your work since " in heads[2]
-    assert "Replaced states, newest first “seeded” and your work since, until an undo" in heads[2]
+    assert "Live in default: your own data; nothing was restored yet." in heads[0]
+    assert "Live in default: &#x27;seeded&#x27;, restored " in heads[1]
+    assert "Replaced states, newest first Your own data, until the restore of “seeded”" in heads[1]
+    assert "Live in default: your own data, brought back by undo " in heads[2]
+    assert "&#x27;seeded&#x27;, perhaps changed since, until an undo on " in heads[2]
 
 
 def test_two_of_one_name(root: Client, described: Describe) -> None:

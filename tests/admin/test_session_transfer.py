@@ -17,7 +17,7 @@ from pytest_django import Settings
 
 from django_pgsnap.admin import progress_pages
 from django_pgsnap.admin.background import Progress, read_progress
-from django_pgsnap.admin.text import format_moment
+from django_pgsnap.messages import format_moment
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot

@@ -125,8 +125,8 @@ def test_restore_says_how_far_the_code_is(live: str, call: Call) -> None:
     migrated = call("pgsnap", "restore", "old", "--migrate").stdout
 
     assert said[1:-1] == [
-        "1 migration not run: run migrate, or restore with --migrate.",
-        "1 migration that this code does not have: those of another branch, usually.",
+        "1 migration not run: run migrate afterwards.",
+        "1 migration that this code does not have: one of another branch, usually.",
     ]
     assert "not run" not in migrated
 
@@ -609,6 +609,16 @@ def test_wait_on_a_terminal(live: str, manage: Manage, server: Server) -> None:
     assert "Took 'seeded'" in terminal.text
 
 
+def test_json_of_another_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """A --json that follows -- is for the command that is run, and not for ours."""
+    with pytest.raises(SystemExit, match="2"):
+        Command().run_from_argv(["manage.py", "pgsnap", "run", "--nonsense", "--", "x", "--json"])
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "unrecognized arguments: --nonsense" in said.err
+
+
 @pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["take"]])
 def test_reader_that_has_seen_enough(words: list[str], live: str, manage: Manage) -> None:
     """When nobody reads on, as after `| head -1`, there is no complaint, and the work is done."""
@@ -621,6 +631,39 @@ def test_reader_that_has_seen_enough(words: list[str], live: str, manage: Manage
     assert command.stderr.read() == ""
     assert command.wait(60) == 0
     assert len(list_snapshots()) == (2 if words == ["take"] else 1)
+
+
+@pytest.mark.parametrize("words", [["take"], ["restore"], ["list"], ["list", "--json"]])
+def test_output_that_is_closed(words: list[str], live: str, manage: Manage) -> None:
+    """Whoever closes the output wants to hear nothing."""
+    take("seeded")
+    write("Ursula")
+
+    done = manage("pgsnap", *words, preexec_fn=lambda: os.close(1))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list_snapshots()) == (2 if words == ["take"] else 1)
+    assert authors() == ([] if words == ["restore"] else ["Ursula"])
+
+
+def test_output_that_cannot_be_written(live: str, manage: Manage) -> None:
+    """Where the disk is full, the work is done to its end, and that nothing was printed is said."""
+    MigrationRecorder(connection).record_unapplied("testapp", "0002_genres")
+    connection.cursor().execute("DELETE FROM testapp_genre")
+    take("old")
+    full = os.open("/dev/full", os.O_WRONLY)
+
+    done = manage("pgsnap", "restore", "--migrate", stdout=full, env={"PYTHONUNBUFFERED": "1"})
+    os.close(full)
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        (
+            "CommandError: This cannot be printed: No space left on device. "
+            "See ./manage.py pgsnap status.\n"
+        ),
+    )
+    assert ("testapp", "0002_genres") in MigrationRecorder(connection).applied_migrations()
 
 
 def test_status_and_streams(live: str, manage: Manage) -> None:

@@ -21,8 +21,7 @@ from pytest_django import Settings
 
 from django_pgsnap.clones.names import is_valid_name
 from django_pgsnap.clones.records import Record, encode_record
-from django_pgsnap.management import output
-from django_pgsnap.management.output import print_snapshot
+from django_pgsnap.management.output import Output
 from django_pgsnap.messages import printable
 from django_pgsnap.snapshots.manage import annotate
 from django_pgsnap.snapshots.queries import get
@@ -256,11 +255,8 @@ def test_alias(seeded: Record) -> None:
     odd = replace(snapshot, members=(replace(snapshot.members[0], alias="[red]"),))
     screen = Screen()
 
-    print_snapshot(
-        output.make_console(OutputWrapper(screen), colour=False),
-        odd,
-        KnownMigrations().drift(odd.migrations),
-    )
+    out = Output(OutputWrapper(screen), colour=False)
+    out.print_snapshot(odd, KnownMigrations().drift(odd.migrations))
 
     assert "Alias [red] " in screen.getvalue()
 

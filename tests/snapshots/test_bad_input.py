@@ -45,11 +45,11 @@ def test_unknown_name(live: str, server: Server, call: Call) -> None:
 
 def test_name_in_use(live: str, server: Server, call: Call) -> None:
     """An existing name needs --replace, which the message says."""
-    taken_at = take("seeded", spare=False).taken_at
+    take("seeded", spare=False)
 
     with nothing_changes(server):
         assert refused(call, "take", "seeded") == (
-            f"There is a snapshot 'seeded' already, taken {taken_at:%Y-%m-%d %H:%M} UTC.\n"
+            "There is a snapshot 'seeded' already, taken just now.\n"
             "Choose another name, or take its place with --replace."
         )
 

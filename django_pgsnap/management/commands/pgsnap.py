@@ -6,10 +6,10 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -24,11 +24,17 @@ from ...snapshots.context import EVERYTHING, Kind
 from ...snapshots.purge import list_managed_databases, purge
 from ...snapshots.restore import restore
 from ...snapshots.restore import undo as undo_restore
+from ...snapshots.sentences import (
+    describe_drift,
+    describe_kept_state,
+    describe_next_undo,
+    describe_occupied,
+)
 from ...snapshots.status import preview, read_status
 from ...snapshots.take import take
 from ...snapshots.throwaway import open_throwaway
-from ...snapshots.types import KnownMigrations, Snapshot, describe_drift
-from ..base import SubcommandsBase, describe_kept_state, describe_next_undo, describe_occupied
+from ...snapshots.types import KnownMigrations, Snapshot
+from ..base import SubcommandsBase, UsageError
 from ..completion import completion_script
 from ..facts import (
     diagnosis_facts,
@@ -40,9 +46,6 @@ from ..facts import (
     undo_facts,
 )
 from ..run import run_command
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _STEPS = 2  # the verbosity that shows steps and notes
 _NO = ("n", "no")
@@ -60,8 +63,7 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
-            snapshot_facts,
-            snapshot,
+            snapshot_facts(snapshot),
         )
         self._tell_more(describe_occupied(reporter.overview))
 
@@ -79,9 +81,7 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
             f"{', '.join(snapshot.aliases)} in {took}.",
-            snapshot_facts,
-            snapshot,
-            drift,
+            snapshot_facts(snapshot, drift),
         )
         if migrate:
             self._migrate(snapshot)
@@ -112,35 +112,34 @@ class Command(SubcommandsBase):
             self._purge_kinds({"undo"})
             return
         if only_list:
-            from ..output import print_undos
-
             undos = queries.overview(databases=options["databases"]).undos
-            facts = [undo_facts(each) for each in undos]
-            self._print_facts(facts, lambda out: print_undos(out, undos))
+            if self._as_json:
+                self._print_json([undo_facts(each) for each in undos])
+            else:
+                self._output.print_undos(undos)
             return
         with self._reporter() as reporter:
             undone = undo_restore(number, reporter=reporter, **options)
         self._print_result(
-            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts, undone
+            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts(undone)
         )
         live = f"Live: {describe_kept_state(undone)}, brought back by undo."
         self._tell_more([live, *describe_next_undo(reporter.overview)])
 
     def _status(self, *, databases: Sequence[str] | None) -> None:
-        from ..output import print_status
-
         with allow_here():
             status = read_status(databases=databases)
-        self._print_facts(
-            status_facts(status), lambda out: print_status(out, status, KnownMigrations())
-        )
+        if self._as_json:
+            self._print_json(status_facts(status))
+        else:
+            self._output.print_status(status)
 
     def _diff(self, *, models: Sequence[str] | None, exit_code: bool, **options: Any) -> None:
         from ...comparison.diff import diff
-        from ..output import print_diff
 
         def print_line(facts: object) -> None:
             self.stdout.write(json.dumps(facts))
+            self.stdout.check()  # there may be very many
 
         with self._reporter() as reporter:
             on_row = (lambda row: print_line(row_facts(row))) if self._as_json else None
@@ -149,7 +148,7 @@ class Command(SubcommandsBase):
             for facts in diff_facts(found):
                 print_line(facts)
         else:
-            print_diff(self._console(), found)
+            self._output.print_diff(found)
         if exit_code and not found.is_empty:
             sys.exit(1)
 
@@ -164,9 +163,9 @@ class Command(SubcommandsBase):
         databases: Sequence[str] | None,
     ) -> None:
         if not self._command:
-            raise self._refusal("Name the command after --: ./manage.py pgsnap run NAME -- migrate")
+            raise UsageError("Name the command after --: ./manage.py pgsnap run NAME -- migrate")
         if live and (name or keep):
-            raise self._refusal(
+            raise UsageError(
                 "--live runs on the live databases: it takes neither a NAME nor --keep."
             )
         if live:
@@ -222,55 +221,50 @@ class Command(SubcommandsBase):
         self, name: str | None, databases: Sequence[str] | None, clones: Mapping[str, str] | None
     ) -> None:
         from ...comparison.diff import diff
-        from ..output import print_diff
 
         with self._reporter() as reporter:
             rows = _ROWS_AFTER_RUN
             found = diff(name, clones=clones, databases=databases, rows=rows, reporter=reporter)
-        print_diff(self._console(), found)
+        self._output.print_diff(found)
 
     def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
-        from ..output import print_overview
-
         with allow_here():
             overview = queries.overview(databases=databases, everyone=everyone)
-        code = KnownMigrations()
-        self._print_facts(
-            overview_facts(overview, code),
-            lambda out: print_overview(out, overview, code, everyone=everyone),
-        )
+        if self._as_json:
+            self._print_json(overview_facts(overview, KnownMigrations()))
+        else:
+            self._output.print_overview(overview, everyone=everyone)
 
     def _show(self, *, name: str) -> None:
-        from ..output import print_snapshot
-
         with allow_here():
             snapshot = queries.get(name)
         drift = KnownMigrations().drift(snapshot.migrations)
-        self._print_facts(
-            snapshot_facts(snapshot, drift), lambda out: print_snapshot(out, snapshot, drift)
-        )
+        if self._as_json:
+            self._print_json(snapshot_facts(snapshot, drift))
+        else:
+            self._output.print_snapshot(snapshot, drift)
 
     def _rename(self, *, old: str, new: str) -> None:
         snapshot = manage.rename(old, new)
-        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts, snapshot)
+        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts(snapshot))
 
     def _pin(self, *, name: str) -> None:
         snapshot = manage.pin(name)
-        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts, snapshot)
+        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts(snapshot))
 
     def _unpin(self, *, name: str) -> None:
         snapshot = manage.pin(name, pinned=False)
-        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts, snapshot)
+        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts(snapshot))
 
     def _annotate(self, *, name: str, text: str) -> None:
         snapshot = manage.annotate(name, text)
-        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts, snapshot)
+        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts(snapshot))
 
     def _delete(
         self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
     ) -> None:
         if everything == bool(names):
-            raise self._refusal("Name snapshots to delete, or give --all.")
+            raise UsageError("Name snapshots to delete, or give --all.")
         can_ask = interactive and sys.stdin.isatty() and self.stdout.isatty()
         # A question protects as well as the settings do, which are for what happens unasked.
         with allow_here() if can_ask else nullcontext(), self._reporter() as reporter:
@@ -293,7 +287,7 @@ class Command(SubcommandsBase):
             self._purge_kinds({"template"}, dry_run=dry_run)
             return
         if all(limit is None for limit in limits.values()):
-            raise self._refusal("Give --keep, --older-than or --max-size.")
+            raise UsageError("Give --keep, --older-than or --max-size.")
         with self._reporter() as reporter:
             pruned = manage.prune(**limits, dry_run=dry_run, reporter=reporter)
         self._print_deleted("Would delete" if dry_run else "Deleted", pruned)
@@ -302,7 +296,7 @@ class Command(SubcommandsBase):
         found = list_managed_databases(everyone=everyone)
         if found and interactive:
             if not (sys.stdin.isatty() and self.stdout.isatty()):
-                raise self._refusal("This drops all snapshots. Give -y to say yes.", status=1)
+                raise UsageError("This drops all snapshots. Give -y to say yes.", status=1)
             lines = [
                 f"{each.name}  {each.kind}{f' of {each.about}' if each.about else ''}  "
                 f"{format_size(each.size_bytes)}"
@@ -325,7 +319,7 @@ class Command(SubcommandsBase):
         databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
         self._print_result(
             f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
-            lambda: [asdict(each) for each in gone],
+            [asdict(each) for each in gone],
         )
 
     def _confirm(self, lines: Iterable[str], question: str) -> bool:
@@ -336,7 +330,7 @@ class Command(SubcommandsBase):
         names = ", ".join(repr(each.name) for each in deleted) or "nothing"
         size = format_size(sum(each.size_bytes for each in deleted))
         self._print_result(
-            f"{verb} {names}: {size} less.", lambda: [snapshot_facts(each) for each in deleted]
+            f"{verb} {names}: {size} less.", [snapshot_facts(each) for each in deleted]
         )
 
     def _completion(self, *, shell: str) -> None:
@@ -345,32 +339,20 @@ class Command(SubcommandsBase):
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
             snapshot = manage.refill(name, databases=databases, reporter=reporter)
-        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts, snapshot)
+        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts(snapshot))
 
     def _doctor(self, *, fix: bool, databases: Sequence[str] | None) -> None:
         from ...doctor.diagnosis import diagnose
-        from ..output import summarize_problems, write_diagnosis
+        from ..output import summarize_problems
 
         with self._reporter() as reporter:
             diagnosis = diagnose(databases=databases, fix=fix, reporter=reporter)
         if self._as_json:
             self._print_json(diagnosis_facts(diagnosis))
         else:
-            with_notes = self._verbosity >= _STEPS
-            write_diagnosis(diagnosis, self.stdout.write, with_notes=with_notes)
+            self._output.print_diagnosis(diagnosis, with_notes=self._verbosity >= _STEPS)
         if diagnosis.problems:
             raise CommandError(summarize_problems(diagnosis))
-
-    def _print_facts(self, facts: object, show: Callable[[Console], object]) -> None:
-        if self._as_json:
-            self._print_json(facts)
-        else:
-            show(self._console())
-
-    def _console(self) -> Console:
-        from ..output import make_console  # rich takes its time
-
-        return make_console(self.stdout, colour=self._colour)
 
     def _migrate(self, snapshot: Snapshot) -> None:
         for alias in snapshot.aliases:
