@@ -35,6 +35,7 @@ from psycopg.pq import TransactionStatus
 
 from ..conf import config, iter_postgresql_wrappers
 from ..errors import InsideTransactionError
+from ..messages import message
 from ..postgres.backends import wait_until_backends_gone
 from ..postgres.session import Session
 from ..postgres.targets import aliases_sharing_database
@@ -236,10 +237,15 @@ def _send_post_restore(databases: Iterable[DatabaseReplaced], reporter: Reporter
         for receiver, outcome in post_restore.send_robust(sender=None, **facts):
             if isinstance(outcome, Exception):
                 name = getattr(receiver, "__qualname__", None)
-                shown = f"{receiver.__module__}.{name}" if name else repr(receiver)
                 reporter.warn(
-                    f"The receiver {shown} of post_restore failed for {database.alias!r}: "
-                    f"{type(outcome).__name__}: {outcome}"
+                    message(
+                        "The receiver {receiver} of post_restore failed for {alias!r}: "
+                        "{kind}: {error}",
+                        receiver=f"{receiver.__module__}.{name}" if name else repr(receiver),
+                        alias=database.alias,
+                        kind=type(outcome).__name__,
+                        error=outcome,
+                    )
                 )
 
 
