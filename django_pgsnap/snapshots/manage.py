@@ -23,7 +23,6 @@ from ..clones.transitions import CopyJob, drop_database, join_statements, rewrit
 from ..errors import (
     ConfigurationError,
     ObstacleError,
-    PgsnapError,
     SnapshotExistsError,
     SnapshotPinnedError,
 )
@@ -31,7 +30,6 @@ from ..messages import join_messages, message
 from ..postgres.advisory_locks import acquire_lock, try_acquire_lock
 from ..postgres.inspection import check_privileges
 from ..reporting import Reporter
-from . import queries
 from .context import ServerContext, choose_targets, find_snapshots, find_undos
 from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in, list_snapshots
@@ -249,11 +247,9 @@ def refill(
         if jobs:
             step = message("Making the spare of {name}", name=snapshot.name)
             copy_databases(jobs, contexts[0].reporter, step=step)
-        finish_operation(contexts, current=snapshot.members, drops={})
-    try:
-        return queries.get(snapshot.name, databases=databases)
-    except PgsnapError:
-        return snapshot  # the spare is made, so it is no failure if that cannot be seen
+        left = find_snapshots(finish_operation(contexts, current=snapshot.members))
+    # The spare is made, so it is no failure if that cannot be seen.
+    return next((each for each in left if each.set_id == snapshot.set_id), snapshot)
 
 
 def current_snapshot(contexts: Sequence[ServerContext]) -> str | None:

@@ -6,7 +6,7 @@ finishes by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -40,6 +40,7 @@ from ..postgres.targets import (
 from ..reporting import Reporter
 from ..safety import check_server_allowed
 from .context import ServerContext
+from .queries import sum_up
 from .types import AnyMember, CopyMember
 
 
@@ -185,7 +186,7 @@ def finish_operation(
     contexts: Sequence[ServerContext],
     *,
     current: Sequence[CopyMember] = (),
-    drops: Mapping[Server, Sequence[str]],
+    drops: Iterable[tuple[Server, str]] = (),
     is_fresh: bool = False,
 ) -> list[ServerContext]:
     """Have spares made of the current copies, and have dropped what nobody needs.
@@ -195,14 +196,16 @@ def finish_operation(
     used up, and with them its locks are given back. The operation itself is done by now, so
     whatever goes wrong here is only reported.
 
-    Returned are the servers as the operation leaves them; none if one could not be looked at.
+    The reporter hears what there is then. Returned are the servers as the operation leaves them;
+    none if one could not be looked at.
     """
+    drops = list(drops)
     left = []
     for context in contexts:
         here = [member for member in current if member.server == context.server]
         try:
             now = context if is_fresh else context.reloaded()
-            _send_off(now, here, drops.get(context.server, ()))
+            _send_off(now, here, [name for server, name in drops if server == context.server])
             left.append(now)
         except (PgsnapError, psycopg.Error) as error:
             context.reporter.warn(
@@ -212,7 +215,10 @@ def finish_operation(
                     cause=str(error).strip(),
                 )
             )
-    return left if len(left) == len(contexts) else []
+    if len(left) < len(contexts):
+        return []
+    contexts[0].reporter.finished(sum_up(left))
+    return left
 
 
 def _send_off(now: ServerContext, current: Sequence[CopyMember], drops: Sequence[str]) -> None:

@@ -280,12 +280,6 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     return sum_up(contexts, everyone=everyone, tests=tests)
 
 
-def report_finished(contexts: Sequence[ServerContext]) -> None:
-    """Tell what there is when an operation has ended, if that could be looked at."""
-    if contexts:
-        contexts[0].reporter.finished(sum_up(contexts))
-
-
 def sum_up(
     contexts: Sequence[ServerContext],
     *,

@@ -103,9 +103,9 @@ class Replacement:
         self._swaps: list[Swap] = []
 
     @property
-    def drops(self) -> list[str]:
+    def drops(self) -> list[tuple[Server, str]]:
         """Databases that nobody needs any more."""
-        return [name for swap in self._swaps for name in swap.drops]
+        return [(self.context.server, name) for swap in self._swaps for name in swap.drops]
 
     def check(self) -> None:
         # Two sessions are asked at once: new ones have to fill their caches.
@@ -233,7 +233,7 @@ def replace_live(
     incoming: Sequence[IncomingDatabase],
     request: ReplaceRequest,
     snapshot: Snapshot | None = None,
-) -> tuple[list[DatabaseReplaced], dict[Server, list[str]]]:
+) -> tuple[list[DatabaseReplaced], list[tuple[Server, str]]]:
     """Put databases in the place of the live ones.
 
     1. The incoming databases are set up like the live ones. If it stops here, nothing has changed.
@@ -265,9 +265,7 @@ def replace_live(
     report_terminated([each.terminator for each in work], contexts[0].reporter)
     successors = {place: each for one in work for place, each in one.successors.items()}
     drops = settle_history(contexts, kept, successors)
-    return replaced, {
-        each.context.server: [*each.drops, *drops.get(each.context.server, ())] for each in work
-    }
+    return replaced, [*(drop for each in work for drop in each.drops), *drops]
 
 
 def _announce(

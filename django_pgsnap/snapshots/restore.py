@@ -33,7 +33,7 @@ from ..signals import pre_restore
 from .context import ServerContext, choose_targets, find_undos
 from .manage import delete
 from .operation import finish_operation, open_operation, plan_copy_job
-from .queries import find_snapshot_in, report_finished
+from .queries import find_snapshot_in
 from .replace_live import IncomingDatabase, ReplaceRequest, match_with_live, replace_live
 from .take import take
 from .types import AnyMember, Snapshot, Undo
@@ -99,9 +99,8 @@ def restore_as(
         for each in copies:
             release_lock(each.context.worker(each.member), spare_name(each.member.record.identity))
         current = () if consume else snapshot.members
-        left = finish_operation(contexts, current=current, drops=drops)
+        finish_operation(contexts, current=current, drops=drops)
     handle_announced_restore(replaced, contexts[0].reporter)
-    report_finished(left)
     return snapshot
 
 
@@ -205,9 +204,8 @@ def undo(
     with open_operation("undo", about, wait_s=request.wait_s, reporter=reporter) as contexts:
         chosen = _choose_undo(contexts, number, set_id)
         replaced, drops = replace_live(match_with_live(contexts, chosen.members), request)
-        left = finish_operation(contexts, drops=drops)
+        finish_operation(contexts, drops=drops)
     handle_announced_restore(replaced, contexts[0].reporter)
-    report_finished(left)
     return chosen
 
 

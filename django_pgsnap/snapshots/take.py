@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from typing import Any
 
 import django
 import psycopg
@@ -33,42 +34,23 @@ from ..postgres.inspection import (
 from ..postgres.properties import Properties, read_properties
 from ..postgres.server import Server
 from ..postgres.session import Query, Session, start_in_thread
-from ..postgres.targets import Target, group_by_server
+from ..postgres.targets import Target
 from ..reporting import Reporter
 from ..signals import post_take, pre_take
 from .context import ServerContext, choose_targets, group_copies
 from .operation import finish_operation, open_operation, report_terminated
-from .queries import report_finished
 from .types import CopyMember, Snapshot, group_members
 
 
 @dataclass(frozen=True, kw_only=True)
-class TakeRequest:
-    """What a take was asked for; see `take`."""
-
-    name: str
-    note: str
-    pinned: bool
-    strategy: Strategy | None
-    force: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class TakePart:
-    """One live database's part of a take; ``rates`` are how fast the server copied before."""
+    """One live database's part of a take."""
 
     context: ServerContext
-    target: Target
-    identity: str
-    contents: Contents
-    rates: CopyRates
+    record: CopyRecord  # what its copy knows of itself, but for how copying went
+    rates: CopyRates  # how fast the server copied before
     properties: Properties
     job: CopyJob
-
-    def rates_after(self, how: CopyResult) -> CopyRates:
-        """Return how fast the server copies, with what this copy has shown."""
-        job = self.job
-        return self.rates.tried(job.clone.strategy, how.strategy, job.size_bytes, how.seconds)
 
 
 def take(
@@ -115,18 +97,11 @@ def take(
     pre_take.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
     with open_operation(f"take {name or ''}", about, wait_s=wait_s, reporter=reporter) as contexts:
         name, replaced = _settle_name(contexts, name, replace=replace)
-        request = TakeRequest(name=name, note=note, pinned=pin, strategy=strategy, force=force)
-        now, snapshot = _take(contexts, request, replaced)
-        left = finish_operation(
-            now,
-            current=snapshot.members if spare else (),
-            drops={
-                server: [names.to_drop_name(member.record.identity) for member in members]
-                for server, members in group_by_server(replaced).items()
-            },
-            is_fresh=True,
-        )
-    report_finished(left)
+        parts = _plan_all(contexts, strategy, force=force, name=name, note=note, pinned=pin)
+        now, snapshot = _take(contexts, parts, replaced)
+        current = snapshot.members if spare else ()
+        drops = [(each.server, names.to_drop_name(each.record.identity)) for each in replaced]
+        finish_operation(now, current=current, drops=drops, is_fresh=True)
     post_take.send(sender=Snapshot, snapshot=snapshot)
     return snapshot
 
@@ -162,14 +137,35 @@ def _settle_name(
     return name, parts
 
 
+def _plan_all(
+    contexts: Sequence[ServerContext], strategy: Strategy | None, *, force: bool, **described: Any
+) -> list[TakePart]:
+    for context in contexts:
+        context.check_whole(context.sources)
+        for target in context.targets:
+            context.live(target)
+            check_collation(context.watcher, target.name)
+        check_nothing_attached(context.watcher, context.sources)
+        check_privileges(context.watcher, context.sources)
+    targets = [(context, target) for context in contexts for target in context.targets]
+    described |= {
+        "set_id": names.new_identity(),
+        "members": len(targets),
+        "parts": tuple(context.part(target) for context, target in targets),
+        "taken_at": contexts[0].read_clock(),
+        "django": django.get_version(),
+    }
+    return [
+        part
+        for context in contexts
+        for part in _plan_parts(context, strategy, described, force=force)
+    ]
+
+
 def _take(
-    contexts: Sequence[ServerContext], request: TakeRequest, replaced: Sequence[CopyMember]
+    contexts: Sequence[ServerContext], parts: Sequence[TakePart], replaced: Sequence[CopyMember]
 ) -> tuple[list[ServerContext], Snapshot]:
     """Return the servers as they are now, and the snapshot that there is."""
-    for context in contexts:
-        _check(context)
-    parts = [part for context in contexts for part in _plan_parts(context, request)]
-    taken_at = contexts[0].read_clock()
     # In a large working copy git takes as long as the server.
     code = start_in_thread(read_checkout)
     jobs = [part.job for part in parts]
@@ -177,11 +173,11 @@ def _take(
     copied = copy_databases(jobs, reporter)
     try:
         for part in parts:
-            name, final_name = part.job.clone.name, names.copy_name(part.identity)
+            name, final_name = part.job.clone.name, part.record.database
             (present,) = read_properties(part.context.watcher, name)
             part.context.set_up(name, part.properties, present, final_name=final_name)
-        records = build_records(parts, copied, request, code.result(), taken_at)
-        _publish(list(zip(parts, records, strict=True)), replaced)
+        made = [_completed(*each, code.result()) for each in zip(parts, copied, strict=True)]
+        _publish(made, replaced)
     except BaseException:
         for part in parts:
             # Where even that fails, the next operation takes it for the leftover that it is.
@@ -191,33 +187,38 @@ def _take(
     report_terminated(list_terminators(jobs), reporter)
     now = [context.reloaded() for context in contexts]
     copies = [copy for context in now for copy in context.copies()]
-    made = [copy for copy in copies if copy.record.set_id == records[0].set_id]
-    (snapshot,) = group_members(Snapshot, made)
+    set_id = parts[0].record.set_id
+    (snapshot,) = group_members(Snapshot, (each for each in copies if each.record.set_id == set_id))
     return now, snapshot
 
 
-def _check(context: ServerContext) -> None:
-    context.check_whole(context.sources)
-    for target in context.targets:
-        context.live(target)
-        check_collation(context.watcher, target.name)
-    check_nothing_attached(context.watcher, context.sources)
-    check_privileges(context.watcher, context.sources)
+def _completed(part: TakePart, how: CopyResult, code: Checkout) -> TakePart:
+    job = part.job
+    rates = part.rates.tried(job.clone.strategy, how.strategy, job.size_bytes, how.seconds)
+    record = dataclasses.replace(
+        part.record,
+        strategy=how.strategy,
+        seconds=how.seconds,
+        clone_rate=rates.clone,
+        file_copy_rate=rates.file_copy,
+        git_branch=code.branch,
+        git_commit=code.commit,
+        git_dirty=code.dirty,
+    )
+    return dataclasses.replace(part, record=record)
 
 
-def _publish(made: Sequence[tuple[TakePart, CopyRecord]], replaced: Sequence[CopyMember]) -> None:
+def _publish(made: Sequence[TakePart], replaced: Sequence[CopyMember]) -> None:
     """Make the clones a snapshot, and the members of the one that it replaces none any more.
 
     On one server that is one transaction. On several, the old ones go when all the new ones are
     there: if we are killed before, the new snapshot is incomplete, or both exist and the newer
     counts; if anything fails, what is incomplete is taken back.
     """
-    contexts = {part.context.server: part.context for part, _ in made}
+    contexts = {part.context.server: part.context for part in made}
     for member in replaced:
         cancel_spare(contexts[member.server].watcher, member.record)
-    publishing = [
-        (part.context, publish_copy(part.job.clone.name, record)) for part, record in made
-    ]
+    publishing = [(each.context, publish_copy(each.job.clone.name, each.record)) for each in made]
     unpublishing = [(contexts[each.server], unpublish(each.record)) for each in replaced]
     if len(contexts) == 1:
         _send(publishing + unpublishing)
@@ -230,15 +231,15 @@ def _publish(made: Sequence[tuple[TakePart, CopyRecord]], replaced: Sequence[Cop
     _send(unpublishing)
 
 
-def _take_back(made: Sequence[tuple[TakePart, CopyRecord]]) -> None:
+def _take_back(made: Sequence[TakePart]) -> None:
     """Unpublish what is published of a snapshot, unless all of it is.
 
     A message may have done its work though its sender was interrupted, so the servers are asked,
     from sessions that nothing has happened to yet. What is unpublished waits to be dropped.
     """
     published: list[tuple[Server, CopyRecord]] = []
-    for part, record in made:
-        server = part.context.server
+    for part in made:
+        server, record = part.context.server, part.record
         with suppress(ServerUnavailableError), server.session("take back") as session:
             if record.database in load_catalog(session).databases:
                 published.append((server, record))
@@ -259,45 +260,55 @@ def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
         session.execute(join_statements(group))
 
 
-def _plan_parts(context: ServerContext, request: TakeRequest) -> Iterator[TakePart]:
-    terminator = context.terminator(context.sources, force=request.force)
+def _plan_parts(
+    context: ServerContext,
+    strategy: Strategy | None,
+    described: Mapping[str, Any],
+    *,
+    force: bool,
+) -> Iterator[TakePart]:
+    watcher, terminator = context.watcher, context.terminator(context.sources, force=force)
     newest = _newest_copy(context)
     rates = CopyRates()
     if newest:
         rates = CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
-    sizes = measure_databases(context.watcher, context.sources)
+    sizes = measure_databases(watcher, context.sources)
     for target in context.targets:
-        identity = names.new_identity()
-        size = sizes.get(target.name)
-        (present,) = read_properties(context.watcher, target.name)
+        size, session = sizes.get(target.name), context.workers[target.alias]
+        (properties,) = read_properties(watcher, target.name)
         contents = _inspect(context, target)
+        record = CopyRecord(
+            identity=names.new_identity(),
+            alias=target.alias,
+            source=target.name,
+            size_bytes=size or 0,
+            postgresql=watcher.server_name,
+            migrations=contents.migrations or (),
+            knows_migrations=contents.migrations is not None,
+            comment=properties.comment,
+            connection_limit=properties.connection_limit,
+            **described,
+        )
         clone = Clone(
             source=target.name,
-            name=names.unfinished_name(identity),
-            owner=present.owner,
-            strategy=request.strategy
-            or choose_strategy(context.watcher, size, rates, relations=contents.relations),
+            name=names.unfinished_name(record.identity),
+            owner=properties.owner,
+            strategy=strategy
+            or choose_strategy(watcher, size, rates, relations=contents.relations),
         )
-        check_strategy(context.watcher, clone.strategy)
+        check_strategy(watcher, clone.strategy)
         # Whoever sweeps leftovers sees by this lock that the clone is not one.
-        acquire_lock(context.workers[target.alias], clone.name, context.wait_s)
-        yield TakePart(
-            context=context,
-            target=target,
-            identity=identity,
-            contents=contents,
-            rates=rates,
-            properties=present,
-            job=CopyJob(
-                clone=clone,
-                size_bytes=size or 0,
-                session=context.workers[target.alias],
-                watcher=context.watcher,
-                server=context.server,
-                terminator=terminator,
-                bytes_per_s=newest.bytes_per_s if newest else 0.0,
-            ),
+        acquire_lock(session, clone.name, context.wait_s)
+        job = CopyJob(
+            clone=clone,
+            size_bytes=record.size_bytes,
+            session=session,
+            watcher=watcher,
+            server=context.server,
+            terminator=terminator,
+            bytes_per_s=newest.bytes_per_s if newest else 0.0,
         )
+        yield TakePart(context=context, record=record, rates=rates, properties=properties, job=job)
 
 
 def _newest_copy(context: ServerContext) -> CopyRecord | None:
@@ -331,44 +342,3 @@ def _inspect(context: ServerContext, target: Target) -> Contents:
             )
         )
     return contents
-
-
-def build_records(
-    parts: Sequence[TakePart],
-    copied: Sequence[CopyResult],
-    request: TakeRequest,
-    code: Checkout,
-    taken_at: datetime,
-) -> list[CopyRecord]:
-    """Return what each copy shall know of itself."""
-    set_id = names.new_identity()
-    return [
-        CopyRecord(
-            identity=part.identity,
-            set_id=set_id,
-            members=len(parts),
-            parts=tuple(each.context.part(each.target) for each in parts),
-            name=request.name,
-            alias=part.target.alias,
-            source=part.target.name,
-            taken_at=taken_at,
-            size_bytes=part.job.size_bytes,
-            note=request.note,
-            pinned=request.pinned,
-            strategy=how.strategy,
-            seconds=how.seconds,
-            clone_rate=rates.clone,
-            file_copy_rate=rates.file_copy,
-            git_branch=code.branch,
-            git_commit=code.commit,
-            git_dirty=code.dirty,
-            django=django.get_version(),
-            postgresql=part.context.watcher.server_name,
-            migrations=part.contents.migrations or (),
-            knows_migrations=part.contents.migrations is not None,
-            comment=part.properties.comment,
-            connection_limit=part.properties.connection_limit,
-        )
-        for part, how in zip(parts, copied, strict=True)
-        for rates in [part.rates_after(how)]
-    ]

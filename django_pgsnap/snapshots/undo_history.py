@@ -117,11 +117,11 @@ def settle_history(
     before: Sequence[ServerContext],
     replaced: Mapping[Place, UndoRecord],
     successors: Mapping[Place, Successor],
-) -> dict[Server, list[str]]:
+) -> list[tuple[Server, str]]:
     """Let go of the states that the rule does not keep, after a swap.
 
     Told are the servers as they were before it, what the live databases have become if they are
-    kept, and what is live now. Returned is what is to be dropped on each server.
+    kept, and what is live now. Returned is what is to be dropped, and on which server.
     """
     try:
         history = _History([context.reloaded() for context in before])
@@ -139,7 +139,7 @@ def settle_history(
                 cause=str(error).strip(),
             )
         )
-        return {}
+        return []
 
 
 class _History:
@@ -249,9 +249,8 @@ class _History:
         self._states.remove(state)
         self._gone += state.members
 
-    def write(self) -> dict[Server, list[str]]:
+    def write(self) -> list[tuple[Server, str]]:
         """Carry it out, in one transaction per server, and return what is to be dropped."""
-        drops: dict[Server, list[str]] = {}
         gone = group_by_server(self._gone)
         left = group_by_server(member for state in self._states for member in state.members)
         for server, context in self._contexts.items():
@@ -265,8 +264,7 @@ class _History:
             if statements:
                 end_diffs(context.watcher, [member.database.name for member in members])
                 context.main.execute(join_statements(statements))
-            drops[server] = [to_drop_name(member.record.identity) for member in members]
-        return drops
+        return [(each.server, to_drop_name(each.record.identity)) for each in self._gone]
 
 
 def _place(member: UndoMember) -> Place:

@@ -52,7 +52,7 @@ def test_newest_though_the_clock_was_turned_back(
             return super().now(tz) - timedelta(days=365)
 
     take("first", spare=False)
-    monkeypatch.setattr("django_pgsnap.snapshots.take.datetime", TurnedBack)
+    monkeypatch.setattr("django_pgsnap.snapshots.context.datetime", TurnedBack)
     take("second", spare=False)
 
     assert restore().name == "second"
