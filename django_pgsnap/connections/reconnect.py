@@ -7,8 +7,8 @@ A database is known by its oid, which stays through a rename. As long as a sessi
 it connected to still leads to its database, since a swap waits until no session is left. So only
 new connections have to be looked at, and those that the server has ended are made anew.
 
-That is soon enough for queries, but not for a request that begins with something cached: so each
-request begins with a look, too.
+That is soon enough for queries, but not for rows that Django gives from memory, content types and
+sites: before it does, the connection is looked at, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import select
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
@@ -25,23 +25,20 @@ from typing import Any, Final
 
 import psycopg
 from django.apps import apps
-from django.core.handlers.asgi import ASGIHandler
-from django.core.handlers.wsgi import WSGIHandler
-from django.core.signals import request_started
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.models import Manager
 from psycopg.pq import TransactionStatus
 
-from ..conf import config, iter_postgresql_wrappers
+from ..conf import iter_postgresql_wrappers
 from ..errors import InsideTransactionError
 from ..messages import message
 from ..postgres.backends import wait_until_backends_gone
 from ..postgres.session import Session
-from ..postgres.targets import aliases_sharing_database
 from ..reporting import Reporter
 from ..signals import post_restore
-from .claimed_requests import is_claimed_at_start
 
 _NO_TRANSACTION: Final = (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
 
@@ -193,11 +190,6 @@ def _note_database(alias: str, connection: Any) -> list[DatabaseReplaced]:
     return [found]
 
 
-def connected_aliases() -> list[str]:
-    """Return the aliases that this process has been connected to."""
-    return list(dict.fromkeys(alias for alias, _ in list(_known_oids) if alias in connections))
-
-
 def accept_silently(alias: str, name: str) -> None:
     """Accept the next database under this name without sending post_restore.
 
@@ -270,14 +262,15 @@ def clear_caches(alias: str) -> None:
         known_by_alias.pop(alias, None)
 
 
-_DISPATCH_UID: Final = "django_pgsnap"
-
-# How long to wait for a connection of a pool, in seconds: one that takes longer has either none to
-# spare, or nothing but ended ones to give. The second time those have been replaced.
-_POOL_S: Final = (0.1, 1.0)
-
 # A connection is set up again when a restore comes in between. Restores do not follow so closely.
 _SET_UPS: Final = 10
+
+# The attribute by which a lookup of ours has Django's.
+_DJANGO_LOOKUP: Final = "pgsnap_django_lookup"
+
+# Coroutines may not connect, nor may tests that Django's test cases or pytest-django keep from a
+# database. They are given what is in memory all the same.
+_FORBIDDEN: Final = (SynchronousOnlyOperation, AssertionError, RuntimeError)
 
 _django_connect: Final = DatabaseWrapper.connect
 _django_close_if_unhealthy: Final = DatabaseWrapper.close_if_health_check_failed
@@ -300,17 +293,17 @@ def watch_connections() -> None:
     # Backends of others inherit from it.
     DatabaseWrapper.connect = _connect  # type: ignore[method-assign,assignment]
     DatabaseWrapper.close_if_health_check_failed = _close_if_ended  # type: ignore[method-assign,assignment]
-    # Neither the test client's requests, which may be forbidden to connect, nor those for static
-    # files: both have handlers of their own.
-    for handler in (WSGIHandler, ASGIHandler):
-        request_started.connect(_check_before_request, sender=handler, dispatch_uid=_DISPATCH_UID)
+    for manager, names in _find_cached_lookups():
+        for name in names:
+            lookup = getattr(manager, name)
+            if not hasattr(lookup, _DJANGO_LOOKUP):
+                setattr(manager, name, _look_first(lookup))
 
 
-def is_ended(wrapper: BaseDatabaseWrapper, *, any_state: bool = False) -> bool:
-    """Tell whether the server has ended a connection, or one outside transactions is stale.
+def is_ended(wrapper: BaseDatabaseWrapper) -> bool:
+    """Tell whether the server has ended a connection outside transactions, or whether it is stale.
 
-    Without any_state, that is told of connections outside transactions only.
-
+    With AUTOCOMMIT off, a request may leave a transaction, in which the next one must not begin.
     An idle session has nothing to say, so its socket is not readable. Only where it is, which may
     also be a notification, a round trip shows which of them it is.
     """
@@ -322,7 +315,8 @@ def is_ended(wrapper: BaseDatabaseWrapper, *, any_state: bool = False) -> bool:
     is_idle = held.pgconn.transaction_status == TransactionStatus.IDLE
     if is_idle and _is_stale(wrapper):
         return True
-    if not (is_idle or any_state) or not _is_readable(held.fileno()):
+    # Django sets this back when a request begins.
+    if (wrapper.health_check_done and not is_idle) or not _is_readable(held.fileno()):
         return False
     usable = wrapper.is_usable()
     if usable and is_idle and not held.autocommit:
@@ -350,6 +344,42 @@ def _close_if_ended(wrapper: BaseDatabaseWrapper) -> None:
         wrapper.close()
         repair_pools([wrapper.alias])
     _django_close_if_unhealthy(wrapper)
+    wrapper.health_check_done = True
+
+
+def _find_cached_lookups() -> list[tuple[type[Manager[Any]], Sequence[str]]]:
+    """Return the managers that give rows from memory, and their methods that do."""
+    found: list[tuple[type[Manager[Any]], Sequence[str]]] = []
+    if apps.is_installed("django.contrib.contenttypes"):
+        from django.contrib.contenttypes.models import ContentTypeManager
+
+        names = ("get_by_natural_key", "get_for_id", "get_for_model", "get_for_models")
+        found.append((ContentTypeManager, names))
+    if apps.is_installed("django.contrib.sites"):
+        from django.contrib.sites.models import SiteManager
+
+        found.append((SiteManager, ("get_current",)))
+    return found
+
+
+def _look_first(lookup: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a lookup that first sees whether what is in memory is still true."""
+
+    @wraps(lookup)
+    def look(manager: Manager[Any], *arguments: Any, **named: Any) -> Any:
+        wrapper = connections[manager.db]
+        # What is in memory was read by way of a connection that was looked at.
+        if isinstance(wrapper, DatabaseWrapper) and not wrapper.in_atomic_block:
+            with suppress(*_FORBIDDEN):
+                try:
+                    wrapper.close_if_health_check_failed()
+                    wrapper.ensure_connection()
+                except (DatabaseError, InterfaceError):
+                    wrapper.close()  # the next query tries for itself
+        return lookup(manager, *arguments, **named)
+
+    setattr(look, _DJANGO_LOOKUP, lookup)
+    return look
 
 
 @wraps(_django_connect)
@@ -387,39 +417,3 @@ def _is_current(wrapper: BaseDatabaseWrapper, new: list[DatabaseReplaced]) -> bo
         clear_caches(wrapper.alias)
         return False
     return True
-
-
-def _check_before_request(**request: Any) -> None:
-    """See, before a request begins, whether what it will find cached is still true."""
-    if is_claimed_at_start(**request):
-        return
-    databases = config().databases
-    watched = connected_aliases()
-    if databases is not None:
-        restorable = set(aliases_sharing_database(databases))
-        watched = [alias for alias in watched if alias in restorable]
-    for alias in watched:
-        wrapper = connections[alias]
-        try:
-            if pool := get_open_pool(wrapper):
-                _check_pool(alias, pool)
-            elif not wrapper.in_atomic_block:
-                if is_ended(wrapper, any_state=True):
-                    wrapper.close()
-                if wrapper.connection is None:
-                    # Not ensure_connection(), which test cases forbid in the threads of a live
-                    # server, too.
-                    with wrapper.wrap_database_errors:
-                        wrapper.connect()
-        except (DatabaseError, InterfaceError):
-            # The request will try for itself, if it needs the database at all.
-            wrapper.close()
-
-
-def _check_pool(alias: str, pool: Any) -> None:
-    """Borrow a connection for a moment only, since the request may need none."""
-    for timeout_s in _POOL_S:
-        with suppress(psycopg.Error), pool.connection(timeout=timeout_s) as connection:
-            check_oid(alias, connection)
-            return
-        repair_pools([alias])

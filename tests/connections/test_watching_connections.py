@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.contrib.contenttypes.models import ContentType
+from django.contrib.contenttypes.models import ContentType, ContentTypeManager
 from django.contrib.postgres import signals as types
-from django.contrib.staticfiles.handlers import StaticFilesHandler
-from django.core.handlers.asgi import ASGIHandler
-from django.core.handlers.wsgi import WSGIHandler
-from django.core.signals import request_started
+from django.contrib.sites.models import Site, SiteManager
 from django.db import OperationalError, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
@@ -99,10 +96,10 @@ def test_asgi(twin: str, server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("twin", ["neither", "persistent"], indirect=True)
-def test_connection_ended_within_a_request(twin: str, server: Server) -> None:
-    """What begins after the swap is right, though the request had connected before it."""
+def test_connection_that_ends_in_between(twin: str, server: Server) -> None:
+    """What begins after the swap is right, though the thread had connected before it."""
     assert answer("/state/")["status"] == 200
-    request_started.send(sender=WSGIHandler, environ={})
+    connection.ensure_connection()
 
     swap_twin(server, twin)
 
@@ -126,7 +123,7 @@ def test_pool_is_mended_at_once(twin: str, server: Server) -> None:
 def test_duplicate_and_other_aliases(
     lives: dict[str, str], set_alias: SetAlias, server: Server
 ) -> None:
-    """Each alias of a database is told, those of others are not, by a request that needs none."""
+    """Each alias of a database is told, those of others are not."""
     make_twin(server, lives["default"])
     set_alias("again")
     for alias in ("default", "again", "other"):
@@ -134,28 +131,10 @@ def test_duplicate_and_other_aliases(
 
     with heard(post_restore) as calls:
         swap_twin(server, lives["default"])
-        answer("/no-query/")
+        for alias in ("default", "again", "other"):
+            answer(f"/state/?using={alias}")
 
     assert [call["using"] for call in calls] == ["default", "again"]
-
-
-@pytest.mark.parametrize(("named", "told"), [(None, 2), (["other"], 1), (["unknown"], 0)])
-def test_only_what_can_be_restored_is_asked(
-    named: list[str] | None, told: int, lives: dict[str, str], server: Server, settings: Settings
-) -> None:
-    """A request connects to none but the databases that PGSNAP['DATABASES'] names."""
-    for live in lives.values():
-        make_twin(server, live)
-    for alias in lives:
-        assert answer(f"/state/?using={alias}")["status"] == 200
-    for live in lives.values():
-        swap_twin(server, live)
-    settings.PGSNAP = {"DATABASES": named}
-
-    with heard(post_restore) as calls:
-        answer("/no-query/")
-
-    assert len(calls) == told
 
 
 def test_other_vendors_are_left_alone(live: str, set_alias: SetAlias, tmp_path: Path) -> None:
@@ -175,84 +154,98 @@ def test_other_vendors_are_left_alone(live: str, set_alias: SetAlias, tmp_path: 
     assert answer("/state/")["status"] == 200
 
 
-def test_server_is_down(live: str) -> None:
-    """A page that needs no database does without."""
+@one_kind("neither")
+def test_cached_lookups_outside_of_requests(twin: str, server: Server) -> None:
+    """What Django gives from memory is right, whichever lookup a thread calls, and when."""
+    lookups: list[Callable[[], object]] = [
+        lambda: ContentType.objects.get_by_natural_key("testapp", "author").pk,
+        lambda: ContentType.objects.get_for_model(Author).pk,
+        lambda: ContentType.objects.get_for_models(Author)[Author].pk,
+        lambda: Site.objects.get_current().name,
+    ]
+    for keeps_connected in (False, True):
+        before = [look() for look in lookups]
+        for look, known in zip(lookups, before, strict=True):
+            if not keeps_connected:
+                connection.close()
+            swap_twin(server, twin)
+            assert look() != known
+            swap_twin(server, twin)
+            assert look() == known
+    known_id = ContentType.objects.get_for_model(Author).pk
+    ContentType.objects.get_for_id(known_id)
+    swap_twin(server, twin)
+    with pytest.raises(ContentType.DoesNotExist):
+        ContentType.objects.get_for_id(known_id)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_that_needs_no_database(kind: str, live: str) -> None:
+    """It costs no connection, with a pool none of that, and waits for no server."""
+    point("default", **KINDS[kind])
     assert answer("/state/")["status"] == 200
     connection.close()
-    point("default", PORT="1")
 
-    assert answer("/no-query/")["status"] == 200
+    with heard(connection_created) as made:
+        assert answer("/no-query/")["status"] == 200
+        point("default", PORT="1")
+        assert answer("/no-query/")["status"] == 200
+
+    assert connection.connection is None
+    assert made == []
+
+
+def test_cached_lookup_without_a_server(live: str) -> None:
+    """What Django has in memory it gives, though nobody can tell whether it is still true."""
+    known = ContentType.objects.get_for_model(Author)
+    connection.close()
+    connection.settings_dict["PORT"] = "1"
+
+    assert ContentType.objects.get_for_model(Author) is known
+
+
+def test_cached_lookup_in_a_coroutine(live: str) -> None:
+    """A coroutine, which may not connect, is given what is in memory, as by Django."""
+    known = ContentType.objects.get_for_model(Author)
+
+    async def look() -> ContentType:
+        return ContentType.objects.get_for_model(Author)
+
+    assert asyncio.run(look()) is known
 
 
 def test_connection_is_lost_while_it_is_set_up(live: str, before_ours: Callable[..., None]) -> None:
-    """Nothing half set up is left to the request, which connects for itself."""
-    connection.ensure_connection()
+    """Nothing half set up is left by a look, so that the next query connects for itself."""
+    known = ContentType.objects.get_for_model(Author)
     connection.close()
 
     def fail(connection: BaseDatabaseWrapper, **_: Any) -> None:
         raise OperationalError("terminating connection due to administrator command")
 
     before_ours(fail)
-    request_started.send(sender=WSGIHandler, environ={})
 
-    assert connection.connection is None
-
-
-def test_pool_has_none_to_spare(live: str) -> None:
-    """A page that needs no database waits but a moment for the pool's last connection."""
-    point("default", OPTIONS={"pool": {"min_size": 1, "timeout": 60}})
-    connection.ensure_connection()
-
-    with threads(1) as (thread,):
-        status = thread.submit(answer, "/no-query/").result(timeout=30)["status"]
-
-    assert status == 200
-
-
-def test_nothing_is_kept_from_a_pool(live: str) -> None:
-    """A request that needs no database holds no connection of the pool."""
-    point("default", OPTIONS={"pool": {"min_size": 1}})
-    answer("/state/")
-
-    request_started.send(sender=WSGIHandler, environ={})
-
-    assert connection.connection is None
-
-
-def test_test_client_connects_to_nothing(live: str, client: Any) -> None:
-    """The test client's requests, in tests that may forbid it, do not connect by themselves."""
-    answer("/state/")
-    connection.close()
-
-    client.get("/no-query/")
-
+    assert ContentType.objects.get_for_model(Author) is known
     assert connection.connection is None
 
 
 def test_database_that_a_test_case_forbids(lives: dict[str, str]) -> None:
-    """A live server in a test that does not declare a database answers all the same."""
+    """What is in memory is given in a test that may not use the database, and by its server."""
 
     class OneDatabase(TransactionTestCase):
         databases = {"default"}
 
-    answer("/state/?using=other")
+    manager = ContentType.objects.db_manager("other")
+    known = manager.get_for_model(Author)
+    connections["other"].close()
     OneDatabase.setUpClass()
     try:
         with threads(1) as (live_server,):
-            status = live_server.submit(answer, "/no-query/").result()["status"]
+            given = [manager.get_for_model(Author)]
+            given.append(live_server.submit(manager.get_for_model, Author).result())
     finally:
         OneDatabase.doClassCleanups()
 
-    assert status == 200
-
-
-def test_static_files(live: str) -> None:
-    """A request for a static file connects to nothing."""
-    answer("/state/")
-
-    answer("/static/admin/css/base.css", StaticFilesHandler(WSGIHandler()))
-
-    assert connection.connection is None
+    assert given == [known, known]
 
 
 @pytest.mark.parametrize("debug", [True, False])
@@ -263,7 +256,7 @@ def test_look_is_not_counted(live: str, debug: bool, settings: Settings) -> None
     with CaptureQueriesContext(connection) as captured:
         connection.close()
         connection.ensure_connection()
-        reconnect._check_before_request()
+        connection.close_if_health_check_failed()
 
     assert captured.captured_queries == []
     assert connection.queries == []
@@ -273,7 +266,8 @@ def test_no_transaction_is_left_open(live: str, sql: RunSql) -> None:
     """With AUTOCOMMIT off, looking leaves no session inside a transaction."""
     point("default", AUTOCOMMIT=False, CONN_MAX_AGE=600)
     connection.ensure_connection()
-    reconnect._check_before_request()
+    sql("SELECT pg_notify('nobody', '')")
+    connection.close_if_health_check_failed()
 
     states = sql("SELECT state FROM pg_stat_activity WHERE datname = %s", [live])
 
@@ -356,7 +350,7 @@ def test_off(live: str, pgsnap: dict[str, Any], unwatched: None) -> None:
 
     assert connection.settings_dict["CONN_HEALTH_CHECKS"] is False
     assert not is_watched()
-    assert reconnect._check_before_request not in request_started._live_receivers(WSGIHandler)[0]
+    assert not hasattr(ContentTypeManager.get_for_id, reconnect._DJANGO_LOOKUP)
 
 
 def test_debug_switches_it_on(live: str, unwatched: None) -> None:
@@ -369,11 +363,11 @@ def test_debug_switches_it_on(live: str, unwatched: None) -> None:
 
 def test_switching_on_twice(live: str) -> None:
     """Starting the app anew, as tests with other INSTALLED_APPS do, changes nothing."""
-    before = list(request_started.receivers), list(connection_created.receivers)
+    before = ContentTypeManager.get_for_model, list(connection_created.receivers)
 
     apps.get_app_config("django_pgsnap").ready()
 
-    assert (list(request_started.receivers), list(connection_created.receivers)) == before
+    assert (ContentTypeManager.get_for_model, list(connection_created.receivers)) == before
 
 
 def values(columns: str) -> tuple[Any, ...]:
@@ -408,12 +402,16 @@ def unwatched() -> Iterator[None]:
 
 
 def is_watched() -> bool:
-    return DatabaseWrapper.connect is reconnect._connect
+    looks = hasattr(ContentTypeManager.get_for_model, reconnect._DJANGO_LOOKUP)
+    assert looks == hasattr(SiteManager.get_current, reconnect._DJANGO_LOOKUP)
+    return looks and DatabaseWrapper.connect is reconnect._connect
 
 
 def _unwatch() -> None:
     DatabaseWrapper.connect = reconnect._django_connect  # type: ignore[method-assign]
     unhealthy = reconnect._django_close_if_unhealthy
     DatabaseWrapper.close_if_health_check_failed = unhealthy  # type: ignore[method-assign]
-    for handler in (WSGIHandler, ASGIHandler):
-        request_started.disconnect(sender=handler, dispatch_uid=reconnect._DISPATCH_UID)
+    for manager, names in reconnect._find_cached_lookups():
+        for name in names:
+            lookup = getattr(manager, name)
+            setattr(manager, name, getattr(lookup, reconnect._DJANGO_LOOKUP, lookup))
