@@ -316,7 +316,8 @@ def is_ended(wrapper: BaseDatabaseWrapper) -> bool:
     if is_idle and _is_stale(wrapper):
         return True
     # Django sets this back when a request begins.
-    if (wrapper.health_check_done and not is_idle) or not _is_readable(held.fileno()):
+    begins: bool = not wrapper.health_check_done  # type: ignore[attr-defined]
+    if not (is_idle or begins) or not _is_readable(held.fileno()):
         return False
     usable = wrapper.is_usable()
     if usable and is_idle and not held.autocommit:
@@ -344,7 +345,7 @@ def _close_if_ended(wrapper: BaseDatabaseWrapper) -> None:
         wrapper.close()
         repair_pools([wrapper.alias])
     _django_close_if_unhealthy(wrapper)
-    wrapper.health_check_done = True
+    wrapper.health_check_done = True  # type: ignore[attr-defined]
 
 
 def _find_cached_lookups() -> list[tuple[type[Manager[Any]], Sequence[str]]]:
