@@ -10,16 +10,18 @@ from typing import Any
 
 from ..clones import transitions
 from ..clones.copying import copy_databases
-from ..clones.names import spare_name, to_drop_name, validate_name
+from ..clones.names import spare_name, validate_name
 from ..clones.records import CopyRecord, UndoRecord, validate_note
 from ..clones.spares import (
     cancel_spare,
     describe_taken_name,
+    drop_leftovers,
     obtain_spare,
     plan_spare,
     wait_for_spare,
 )
-from ..clones.transitions import CopyJob, drop_database, join_statements, rewrite_comment
+from ..clones.test_databases import drop_template
+from ..clones.transitions import CopyJob, join_statements, rewrite_comment
 from ..errors import (
     ConfigurationError,
     ObstacleError,
@@ -27,7 +29,7 @@ from ..errors import (
     SnapshotPinnedError,
 )
 from ..messages import join_messages, message
-from ..postgres.advisory_locks import acquire_lock, try_acquire_lock
+from ..postgres.advisory_locks import acquire_lock
 from ..postgres.inspection import check_privileges
 from ..reporting import Reporter
 from .context import ServerContext, choose_targets, find_snapshots, find_undos
@@ -88,7 +90,7 @@ def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None
     1. All names are looked up; if one is unknown or, without ``force``, pinned, nothing happens.
     2. One transaction per server makes the snapshots none any more. If it stops after this, the
        next operation drops what is left of them.
-    3. Their databases are dropped.
+    3. Their databases are dropped, and what interrupted operations left.
     """
     with _operation(f"delete {' '.join(unwanted)}", reporter) as contexts:
         to_drop = [find_snapshot_in(contexts, name) for name in dict.fromkeys(unwanted)]
@@ -117,27 +119,12 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember]) -> None:
     context.main.execute(
         join_statements(transitions.unpublish(member.record) for member in members)
     )
+    names = ", ".join(dict.fromkeys(member.record.name for member in members))
+    context.reporter.step(message("Dropping {name}", name=names))
     identities = [member.record.identity for member in members]
-    templates = [
-        template.record
-        for template in context.catalog.templates()
-        if template.record.snapshot in identities
-    ]
-    for member in members:
-        context.reporter.step(
-            message(
-                "Dropping the copy of {source} in {name}",
-                source=member.record.source,
-                name=member.record.name,
-            )
-        )
-        identity = member.record.identity
-        _drop_leftovers(context, [to_drop_name(identity), spare_name(identity)])
-    _drop_leftovers(context, [record.database for record in templates])
-    _drop_leftovers(context, [spare_name(record.set_id) for record in templates])
-    left = context.reloaded().catalog.databases
-    for record in templates:
-        if record.database in left:
+    for template in context.catalog.templates():
+        record = template.record
+        if record.snapshot in identities and not drop_template(context.main, record):
             context.reporter.warn(
                 message(
                     "The template {database!r}, made of {name!r}, is in use by a test run. The "
@@ -146,13 +133,7 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember]) -> None:
                     name=record.name,
                 )
             )
-
-
-def _drop_leftovers(context: ServerContext, names: Sequence[str]) -> None:
-    left = {database.name for database in context.reloaded().leftovers()} if names else set()
-    for name in names:
-        if name in left and try_acquire_lock(context.main, name):
-            context.main.execute(drop_database(name))
+    drop_leftovers(context.main, context.reloaded().leftovers(), context.reporter)
 
 
 def _rewritten(
