@@ -2,9 +2,6 @@
 
 Progress is kept in files, by Django's file-based cache. It cannot be kept in the database, which is
 being copied or replaced, nor in memory, since the next request may reach another process.
-
-Whoever started an operation gets a signed cookie. While the operation is at work, its page needs
-nothing else: no session, no user, no database.
 """
 
 from __future__ import annotations
@@ -26,25 +23,20 @@ from typing import Any, Final
 
 from django.core.cache.backends.filebased import FileBasedCache
 from django.db import connections
-from django.http import HttpRequest, HttpResponse, parse_cookie
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from ..connections.claimed_requests import register_claim
 from ..errors import InsideTransactionError, PgsnapError
 from ..messages import translate
 from ..reporting import Reporter
 
 # How long a finished operation can be looked at, and how long its cookie is good for.
-_KEEP_S: Final = 60 * 60
+KEEP_S: Final = 60 * 60
 _WRITE_EVERY_S: Final = 0.25
 # An operation that has written nothing for so long may have died.
 _SILENCE_S: Final = 15.0
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
-_PAGE: Final = re.compile(r"/progress/(?P<token>[0-9a-f]{32})/(cancel/)?$")
-PROGRESS_COOKIE: Final = "pgsnap_progress"
-_SALT: Final = "django_pgsnap.progress"
 
 
 class AdminError(PgsnapError):
@@ -172,7 +164,7 @@ def _store() -> FileBasedCache:
         raise PermissionError(f"{directory} is not ours.")
     if os.name == "posix" and found.st_mode & 0o077:
         raise PermissionError(f"{directory} is open to others.")
-    return FileBasedCache(str(directory), {"TIMEOUT": _KEEP_S, "OPTIONS": {"MAX_ENTRIES": 1000}})
+    return FileBasedCache(str(directory), {"TIMEOUT": KEEP_S, "OPTIONS": {"MAX_ENTRIES": 1000}})
 
 
 def _without_password(user: Any) -> Any:
@@ -238,38 +230,3 @@ def release_connections() -> None:
                 hint="Take the middleware or decorator away that opens it, for the admin's pages.",
             )
     connections.close_all()
-
-
-def set_progress_cookie(response: HttpResponse, token: str, page: str, *, secure: bool) -> None:
-    """Give whoever started an operation the cookie for it, which its page alone gets to see."""
-    response.set_signed_cookie(
-        PROGRESS_COOKIE,
-        token,
-        salt=_SALT,
-        max_age=_KEEP_S,
-        path=page,
-        secure=secure,
-        httponly=True,
-        # Another site can make nobody press Cancel.
-        samesite="Strict",
-    )
-
-
-def has_progress_cookie(request: HttpRequest, token: str) -> bool:
-    """Tell whether a request has the cookie for the operation of this token."""
-    found = request.get_signed_cookie(PROGRESS_COOKIE, "", salt=_SALT, max_age=_KEEP_S)
-    return bool(found == token)
-
-
-def _claims(path: str, cookies: str) -> bool:
-    """Claim a request for the page of an operation that is at work, if it has the cookie."""
-    page = _PAGE.search(path)
-    request = HttpRequest()
-    request.COOKIES = parse_cookie(cookies)
-    if page is None or not has_progress_cookie(request, page["token"]):
-        return False
-    progress = read_progress(page["token"])
-    return progress is not None and not progress.ended and not progress.is_silent
-
-
-register_claim(_claims)

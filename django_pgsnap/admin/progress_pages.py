@@ -23,20 +23,22 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST, require_safe
 
-from ..connections.claimed_requests import is_claimed
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
 from ..snapshots.queries import overview
 from ..snapshots.sentences import describe_operation
 from .actions import Action
 from .background import (
-    PROGRESS_COOKIE,
     Job,
     Progress,
     forget_progress,
-    has_progress_cookie,
     read_progress,
     release_connections,
     request_cancel,
+)
+from .progress_access import (
+    PROGRESS_COOKIE,
+    has_progress_cookie,
+    needs_no_database,
     set_progress_cookie,
 )
 from .session_transfer import SessionTransfer, leave_alone, sign_out
@@ -128,7 +130,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         """
         progress = read_progress(token)
         is_own = progress is not None and has_progress_cookie(request, token)
-        if progress is not None and is_own and is_claimed(request):
+        if progress is not None and is_own and needs_no_database(request):
             request.user = progress.user or AnonymousUser()
             if self.admin_site.has_permission(request):
                 shown = self._show(request, progress, token).render()
