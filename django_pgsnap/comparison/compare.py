@@ -5,28 +5,21 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import zip_longest
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from django.apps import apps
 from psycopg import sql
 
 from ..messages import message
-from ..postgres.inspection import Migrations, read_migrations
+from ..postgres.inspection import read_migrations
+from ..postgres.session import Query
 from ..reporting import Reporter
-from .contents import Pair, Shape, Values, compare_contents, have_same_contents, texts_of
+from .contents import RowPair, Values, compare_contents, have_same_contents, texts_of
 from .schema import Objects, compare_schemas, read_schema
 from .sides import Side, ask_both
-from .tables import Table, read_tables, read_types
+from .tables import Table, TablePair, Tables, pair_tables, read_tables, read_types
 from .types import ChangeKind, Method, RowChange, SchemaChange, TableDiff
-from .versions import (
-    SMALL_BLOCKS,
-    TooManyError,
-    find_different_tables,
-    find_different_versions,
-    is_small,
-)
+from .versions import SMALL_BLOCKS, VersionSearch, find_different_tables, in_batches
 
 # Beyond this, reading both sides in order is quicker than fetching row by row.
 _MOST_VERSIONS: Final = 50_000
@@ -36,63 +29,159 @@ _MASKED: Final = "********"
 # For showing how far it is: a server can be built with others.
 _BLOCK_BYTES: Final = 8192
 
-Tables = Mapping[tuple[str, str], Table]
 # A table and the place of a row in it.
 Place = tuple[Table, str]
-Places = dict[Table, set[str]]
-OnRow = Callable[[RowChange], None]
+Places = Mapping[Table, Iterable[str]]
+Steps = set[tuple[str, str]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is wanted of a comparison."""
+@dataclass(kw_only=True)
+class Comparison:
+    """Compares databases one after the other, and keeps what changed in them."""
 
     # Labels of the only models, or names of the only tables, to compare; empty for all.
     models: frozenset[str] = frozenset()
     rows: int = 0
     # Parts of the names of columns whose values are not shown, in lower case.
     mask: tuple[str, ...] = ()
-    on_row: OnRow = lambda _: None
+    on_row: Callable[[RowChange], None] = lambda _: None
     reporter: Reporter = field(default_factory=Reporter)
 
+    # The parts of a `Diff`.
+    schema: list[SchemaChange] = field(default_factory=list)
+    applied: Steps = field(default_factory=set)
+    missing: Steps = field(default_factory=set)
+    tables: list[TableDiff] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)  # what models and tables can be called
 
-@dataclass(frozen=True, kw_only=True)
-class DatabaseDiff:
-    """What changed in one database; the parts of a `Diff`."""
+    # How far it is in the present database.
+    _blocks: int = 0
+    _blocks_read: int = 0
 
-    schema: tuple[SchemaChange, ...]
-    applied: Migrations
-    missing: Migrations
-    tables: tuple[TableDiff, ...]
-    notes: tuple[str, ...]
-    known: frozenset[str]
+    def compare(self, alias: str, before: Side, after: Side) -> None:
+        """Compare one database as it was and as it is."""
+        self.reporter.step(message("Comparing {alias!r}", alias=alias))
+        old, new = ask_both(_read_definitions, (before,), (after,))
+        self.schema += compare_schemas(alias, old.schema, new.schema)
+        self.applied |= new.steps - old.steps
+        self.missing |= old.steps - new.steps
+        self.notes += _describe_left_out(alias, after, new.tables)
+        pairs = pair_tables(alias, before, after, old.tables, new.tables)
+        self.known.update(*(pair.names for pair in pairs))
+        if self.models:
+            pairs = [pair for pair in pairs if self.models & pair.names]
+        self._blocks_read, self._blocks = 0, sum(pair.blocks for pair in pairs)
+        share_versions = old.types == new.types and not before.has_wrapped
+        sharing = {
+            pair: list(zip(pair.olds, pair.news, strict=True))
+            for pair in pairs
+            if share_versions and pair.shares_versions
+        }
+        parts = [each for parts in sharing.values() for each in parts]
+        different = set(find_different_tables(before, after, parts))
+        for pair in pairs:
+            if pair not in sharing:
+                self._compare_contents(pair)
+            elif parts := [each for each in sharing[pair] if each in different]:
+                self._compare_versions(pair, parts)
+
+    def _compare_versions(self, pair: TablePair, parts: Sequence[tuple[Table, Table]]) -> None:
+        olds: dict[Table, set[str]] = {}
+        news: dict[Table, set[str]] = {}
+        most = _MOST_VERSIONS
+        for old, new in parts:
+            search = VersionSearch(
+                before=pair.before,
+                after=pair.after,
+                old=old,
+                new=new,
+                on_blocks=self._tell_progress,
+            )
+            if (found := search.find(most)) is None:
+                self._compare_contents(pair)
+                return
+            olds[old], news[new] = found
+            most -= sum(map(len, found))
+        self._count(pair, _read_versions(pair, olds, news), "row versions")
+
+    def _tell_progress(self, blocks: int) -> None:
+        self._blocks_read += blocks
+        done, total = self._blocks_read * _BLOCK_BYTES, self._blocks * _BLOCK_BYTES
+        # A table that is compared by its contents after all is read twice.
+        self.reporter.copied(min(done, total), total)
+
+    def _compare_contents(self, pair: TablePair) -> None:
+        if pair.blocks > SMALL_BLOCKS:
+            self.reporter.wait(message("Comparing the contents of {name!r}", name=pair.name))
+        if not (pair.olds and pair.news and have_same_contents(pair)):
+            self._count(pair, compare_contents(pair), "contents")
+
+    def _count(self, pair: TablePair, found: Iterable[RowPair], method: Method) -> None:
+        kinds: Counter[ChangeKind] = Counter()
+        changed_columns: Counter[str] = Counter()
+        rows: list[RowChange] = []
+        for each in found:
+            change = self._describe(pair, *each)
+            kinds[change.kind] += 1
+            if change.kind == "changed":
+                changed_columns.update(change.columns.keys())
+            if len(rows) < self.rows:
+                rows.append(change)
+            self.on_row(change)
+        if kinds:
+            table = TableDiff(
+                alias=pair.alias,
+                table=pair.name,
+                model=pair.model,
+                added=kinds["added"],
+                removed=kinds["removed"],
+                changed=kinds["changed"],
+                changed_columns=dict(changed_columns),
+                rows=tuple(rows),
+                method=method,
+            )
+            self.tables.append(table)
+
+    def _describe(
+        self, pair: TablePair, key: Values, old: Values | None, new: Values | None
+    ) -> RowChange:
+        nothing: Values = (None,) * len(pair.columns)
+        kind: ChangeKind = "added" if old is None else "removed" if new is None else "changed"
+        keys = zip(pair.identity, key, strict=True)
+        both = zip(pair.columns, old or nothing, new or nothing, strict=True)
+        return RowChange(
+            alias=pair.alias,
+            table=pair.name,
+            model=pair.model,
+            kind=kind,
+            key={name: self._show(name, value) for name, value in keys},
+            columns={
+                name: (self._show(name, before), self._show(name, after))
+                for name, before, after in both
+                if kind != "changed" or before != after
+            },
+        )
+
+    def _show(self, column: str, value: str | None) -> str | None:
+        is_secret = any(part in column.lower() for part in self.mask)
+        return _MASKED if is_secret and value is not None else value
 
 
-def compare_databases(alias: str, before: Side, after: Side, options: Options) -> DatabaseDiff:
-    """Return what changed from one side to the other."""
-    (old_schema, old_types, olds), (new_schema, new_types, news) = ask_both(
-        before, after, _read_definitions, _read_definitions
-    )
-    old_steps, new_steps = [set(read_migrations(side.session) or ()) for side in (before, after)]
-    share_versions = old_types == new_types and not before.has_wrapped
-    comparison = _Comparison(alias, before, after, options, share_versions=share_versions)
-    groups = _groups(olds, news, after.schema)
-    tables = tuple(comparison.run(groups))
-    return DatabaseDiff(
-        schema=tuple(compare_schemas(alias, old_schema, new_schema)),
-        applied=tuple(sorted(new_steps - old_steps)),
-        missing=tuple(sorted(old_steps - new_steps)),
-        tables=tables,
-        notes=tuple(_notes(alias, after, news)),
-        known=frozenset[str]().union(*(group.names for group in groups)),
-    )
+class _Definitions(NamedTuple):
+    schema: Objects
+    types: str
+    tables: Tables
+    steps: Steps
 
 
-def _read_definitions(side: Side) -> tuple[Objects, str, Tables]:
-    return read_schema(side.session), read_types(side.session), read_tables(side.session)
+def _read_definitions(side: Side) -> _Definitions:
+    session = side.session
+    steps = set(read_migrations(session) or ())
+    return _Definitions(read_schema(session), read_types(session), read_tables(session), steps)
 
 
-def _notes(alias: str, side: Side, tables: Tables) -> Iterator[str]:
+def _describe_left_out(alias: str, side: Side, tables: Tables) -> Iterator[str]:
     ((has_large_objects, has_foreign_tables),) = side.rows(_LEFT_OUT)
     if has_large_objects and ("pg_catalog", "pg_largeobject") not in tables:
         yield message(
@@ -108,224 +197,62 @@ _LEFT_OUT: Final = sql.SQL(
 )
 
 
-class _Comparison:
-    def __init__(
-        self, alias: str, before: Side, after: Side, options: Options, *, share_versions: bool
-    ) -> None:
-        self._alias = alias
-        self._before = before
-        self._after = after
-        self._options = options
-        self._share_versions = share_versions
-        self._all_blocks = 0
-        self._read_blocks = 0
-
-    def run(self, all_groups: Sequence[_Group]) -> Iterator[TableDiff]:
-        """Yield the tables whose rows differ."""
-        wanted = self._options.models
-        groups = [group for group in all_groups if not wanted or wanted & group.names]
-        sharing = [group for group in groups if self._share_versions and group.shares_versions]
-        small = [pair for group in sharing for pair in group.pairs if is_small(*pair)]
-        self._all_blocks = sum(group.blocks for group in groups)
-        self._options.reporter.step(message("Comparing {alias!r}", alias=self._alias))
-        different = find_different_tables(self._before, self._after, small)
-        for group in groups:
-            if group in sharing:
-                pairs = [p for p in group.pairs if p[0].oid in different or not is_small(*p)]
-                found = self._by_versions(group, pairs) if pairs else None
-            else:
-                found = self._by_contents(group)
-            if found is not None:
-                yield found
-
-    def _by_versions(self, group: _Group, pairs: Sequence[tuple[Table, Table]]) -> TableDiff | None:
-        olds: Places = {}
-        news: Places = {}
-        most = _MOST_VERSIONS
-        for old, new in pairs:
-            try:
-                olds[old], news[new] = find_different_versions(
-                    self._before, self._after, old, new, most=most, on_blocks=self._tell_progress
-                )
-            except TooManyError:
-                return self._by_contents(group)
-            most -= len(olds[old]) + len(news[new])
-        changes = self._read_versions(group.shape, olds, news)
-        return self._counted(group, changes, "row versions")
-
-    def _read_versions(self, shape: Shape, olds: Places, news: Places) -> Iterator[Pair]:
-        """Yield the rows at some places, of which few are held at a time: they may be long."""
-        old_keys, new_keys = _keys(self._before, olds, shape), _keys(self._after, news, shape)
-        keys = sorted(old_keys.keys() | new_keys.keys(), key=_natural_order)
-        for start in range(0, len(keys), _ROWS_PER_QUERY):
-            some = keys[start : start + _ROWS_PER_QUERY]
-            yield from _paired(
-                _rows(self._before, (place for key in some for place in old_keys[key]), shape),
-                _rows(self._after, (place for key in some for place in new_keys[key]), shape),
-            )
-
-    def _tell_progress(self, blocks: int) -> None:
-        self._read_blocks += blocks
-        done, total = self._read_blocks * _BLOCK_BYTES, self._all_blocks * _BLOCK_BYTES
-        # A table that is compared by its contents after all is read twice.
-        self._options.reporter.copied(min(done, total), total)
-
-    def _by_contents(self, group: _Group) -> TableDiff | None:
-        if group.blocks > SMALL_BLOCKS:
-            what = message("Comparing the contents of {name!r}", name=group.table)
-            self._options.reporter.wait(what)
-        both = self._before, self._after, group.shape
-        if group.olds and group.news and have_same_contents(*both):
-            return None
-        return self._counted(group, compare_contents(*both), "contents")
-
-    def _counted(self, group: _Group, pairs: Iterable[Pair], method: Method) -> TableDiff | None:
-        kinds: Counter[ChangeKind] = Counter()
-        changed_columns: Counter[str] = Counter()
-        rows: list[RowChange] = []
-        for key, old, new in pairs:
-            change = self._change(group, key, old, new)
-            kinds[change.kind] += 1
-            if change.kind == "changed":
-                changed_columns.update(change.columns.keys())
-            if len(rows) < self._options.rows:
-                rows.append(change)
-            self._options.on_row(change)
-        if not kinds:
-            return None
-        return TableDiff(
-            alias=self._alias,
-            table=group.table,
-            model=group.model,
-            added=kinds["added"],
-            removed=kinds["removed"],
-            changed=kinds["changed"],
-            changed_columns=dict(changed_columns),
-            rows=tuple(rows),
-            method=method,
-        )
-
-    def _change(
-        self, group: _Group, key: Values, old: Values | None, new: Values | None
-    ) -> RowChange:
-        shape = group.shape
-        nothing: Values = (None,) * len(shape.columns)
-        kind: ChangeKind = "added" if old is None else "removed" if new is None else "changed"
-        keys = zip(shape.key, key, strict=True)
-        both = zip(shape.columns, old or nothing, new or nothing, strict=True)
-        return RowChange(
-            alias=self._alias,
-            table=group.table,
-            model=group.model,
-            kind=kind,
-            key={name: self._shown(name, value) for name, value in keys},
-            columns={
-                name: (self._shown(name, before), self._shown(name, after))
-                for name, before, after in both
-                if kind != "changed" or before != after
-            },
-        )
-
-    def _shown(self, column: str, value: str | None) -> str | None:
-        is_secret = any(part in column.lower() for part in self._options.mask)
-        return _MASKED if is_secret and value is not None else value
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Group:
-    """A table, or one with its partitions, on both sides."""
-
-    table: str
-    model: str
-    olds: tuple[Table, ...]
-    news: tuple[Table, ...]
-
-    @property
-    def names(self) -> frozenset[str]:
-        """What it can be called in `Options.models`: as in Django, whatever the model's case."""
-        return frozenset({self.model, self.model.lower(), self.table})
-
-    @cached_property
-    def shape(self) -> Shape:
-        """What is read of it on both sides."""
-        return Shape.of(self.olds, self.news)
-
-    @property
-    def blocks(self) -> int:
-        """How many blocks the larger of both sides has."""
-        return max(sum(table.blocks for table in side) for side in (self.olds, self.news))
-
-    @property
-    def pairs(self) -> list[tuple[Table, Table]]:
-        """The same tables on both sides."""
-        return list(zip(self.olds, self.news, strict=True))
-
-    @property
-    def shares_versions(self) -> bool:
-        """Whether each table has the same file on both sides, and means the same by it."""
-        olds, news = ([table.physical for table in side] for side in (self.olds, self.news))
-        return olds == news and None not in olds
-
-
-def _groups(olds: Tables, news: Tables, usual_schema: str) -> list[_Group]:
-    models = {
-        model._meta.db_table: model._meta.label  # noqa: SLF001  # Django's API of models
-        for model in apps.get_models(include_auto_created=True)
-    }
-    roots = {table.root for side in (olds, news) for table in side.values()}
-    return [
-        _Group(
-            table=name if schema == usual_schema else f"{schema}.{name}",
-            model=models.get(name, "") if schema == usual_schema else "",
-            olds=tuple(table for table in olds.values() if table.root == (schema, name)),
-            news=tuple(table for table in news.values() if table.root == (schema, name)),
-        )
-        for schema, name in sorted(roots)
-    ]
-
-
-def _keys(side: Side, places: Places, shape: Shape) -> defaultdict[Values, list[Place]]:
-    """Return the places of rows by their keys, or by a digest of the row where there is none."""
-    query = sql.SQL("SELECT ctid::text, ARRAY[{}]::text[] FROM {} WHERE ctid = ANY({}::tid[])")
-    found: defaultdict[Values, list[Place]] = defaultdict(list)
-    for table, of_table in places.items():
-        columns = texts_of(table, shape.key)
-        key = columns if shape.has_key else sql.SQL("md5(ROW({})::text)").format(columns)
-        ordered = list(of_table)
-        for start in range(0, len(ordered), _PLACES_PER_QUERY):
-            some = sql.Literal(ordered[start : start + _PLACES_PER_QUERY])
-            for place, values in side.rows(query.format(key, table.identifier, some)):
-                found[tuple(values)].append((table, str(place)))  # type: ignore[arg-type]
-    return found
-
-
-def _rows(side: Side, places: Iterable[Place], shape: Shape) -> dict[Values, list[Values]]:
-    by_table: defaultdict[Table, list[str]] = defaultdict(list)
-    for table, place in places:
-        by_table[table].append(place)
-    query = sql.SQL(
-        "SELECT ARRAY[{}]::text[], ARRAY[{}]::text[] FROM {} WHERE ctid = ANY({}::tid[])"
-    )
-    found: defaultdict[Values, list[Values]] = defaultdict(list)
-    for table, some in by_table.items():
-        values_of = [texts_of(table, names) for names in (shape.key, shape.columns)]
-        for key, values in side.rows(query.format(*values_of, table.identifier, sql.Literal(some))):
-            found[tuple(key)].append(tuple(values))  # type: ignore[arg-type]
-    return found
+def _read_versions(pair: TablePair, olds: Places, news: Places) -> Iterator[RowPair]:
+    """Yield the rows at some places, of which few are held at a time: they may be long."""
+    old_keys, new_keys = _read_keys(pair, pair.before, olds), _read_keys(pair, pair.after, news)
+    keys = sorted(old_keys.keys() | new_keys.keys(), key=_natural_order)
+    for some in in_batches(keys, _ROWS_PER_QUERY):
+        before = _read_rows(pair, pair.before, (place for key in some for place in old_keys[key]))
+        after = _read_rows(pair, pair.after, (place for key in some for place in new_keys[key]))
+        for key in sorted(before.keys() | after.keys(), key=_natural_order):
+            # A version that says the same as before is no change.
+            was, now = Counter(before[key]), Counter(after[key])
+            for old, new in zip_longest((was - now).elements(), (now - was).elements()):
+                yield key, old, new
 
 
 def _natural_order(key: Values) -> list[tuple[bool, int, str]]:
     return [(each is None, len(each) if each and each.isdigit() else 0, each or "") for each in key]
 
 
-def _paired(
-    olds: Mapping[Values, Sequence[Values]], news: Mapping[Values, Sequence[Values]]
-) -> Iterator[Pair]:
-    """Yield rows of one key together; a version that says the same as before is no change."""
-    for key in sorted(olds.keys() | news.keys(), key=_natural_order):
-        old, new = list(olds.get(key, ())), list(news.get(key, ()))
-        for same in [row for row in old if row in new]:
-            old.remove(same)
-            new.remove(same)
-        for was, now in zip_longest(old, new):
-            yield key, was, now
+def _read_keys(pair: TablePair, side: Side, places: Places) -> defaultdict[Values, list[Place]]:
+    """Return the places of rows by their keys, or by a digest of the row where there is none."""
+
+    def select(table: Table) -> Query:
+        columns = texts_of(table, pair.identity)
+        key = columns if pair.key else sql.SQL("md5(ROW({})::text)").format(columns)
+        return sql.SQL("ctid::text, ARRAY[{}]::text[]").format(key)
+
+    found: defaultdict[Values, list[Place]] = defaultdict(list)
+    for table, (place, key) in _read_at(side, places, select):
+        found[tuple(key)].append((table, place))
+    return found
+
+
+def _read_rows(
+    pair: TablePair, side: Side, places: Iterable[Place]
+) -> defaultdict[Values, list[Values]]:
+    by_table: defaultdict[Table, list[str]] = defaultdict(list)
+    for table, place in places:
+        by_table[table].append(place)
+
+    def select(table: Table) -> Query:
+        parts = [texts_of(table, names) for names in (pair.identity, pair.columns)]
+        return sql.SQL("ARRAY[{}]::text[], ARRAY[{}]::text[]").format(*parts)
+
+    found: defaultdict[Values, list[Values]] = defaultdict(list)
+    for _, (key, values) in _read_at(side, by_table, select):
+        found[tuple(key)].append(tuple(values))
+    return found
+
+
+def _read_at(
+    side: Side, places: Places, select: Callable[[Table], Query]
+) -> Iterator[tuple[Table, tuple[Any, ...]]]:
+    """Yield what is selected of the rows at some places, with the table of each."""
+    query = sql.SQL("SELECT {} FROM {} WHERE ctid = ANY({}::tid[])")
+    for table, of_table in places.items():
+        for some in in_batches(list(of_table), _PLACES_PER_QUERY):
+            statement = query.format(select(table), table.identifier, sql.Literal(some))
+            for row in side.rows(statement):
+                yield table, row

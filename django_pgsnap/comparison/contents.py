@@ -7,61 +7,33 @@ block of rows at a time, so memory stays flat at any size.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from psycopg import sql
 
 from ..postgres.session import Query
 from .sides import Side, ask_both
-from .tables import Table
+from .tables import Table, TablePair
 
 Values = tuple[str | None, ...]
 # A row of either side: its key as bytes to be ordered by, the key's values, and all values.
 Row = tuple[bytes, Values, Values]
 # The row as it was, and as it is; None on the side where it is not.
-Pair = tuple[Values, Values | None, Values | None]
+RowPair = tuple[Values, Values | None, Values | None]
 
 _BLOCK: Final = 2_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What is read of a table on both sides."""
-
-    old_parts: tuple[Table, ...]
-    new_parts: tuple[Table, ...]
-    columns: tuple[str, ...]  # the columns that both sides have
-    key: tuple[str, ...]  # the primary key that both sides have; all columns without one
-    has_key: bool  # whether these values tell rows apart
-
-    @classmethod
-    def of(cls, old_parts: Sequence[Table], new_parts: Sequence[Table]) -> Shape:
-        """Return what the tables of both sides have in common; one side may have none."""
-        sides = [parts[0].columns for parts in (new_parts, old_parts) if parts]
-        columns = tuple(name for name in sides[0] if all(name in side for side in sides))
-        keys = {table.key for table in (*old_parts, *new_parts)}
-        key = keys.pop() if len(keys) == 1 else ()
-        return cls(
-            old_parts=tuple(old_parts),
-            new_parts=tuple(new_parts),
-            columns=columns,
-            key=key or columns,
-            has_key=bool(key),
-        )
-
-
-def have_same_contents(before: Side, after: Side, shape: Shape) -> bool:
+def have_same_contents(pair: TablePair) -> bool:
     """Tell whether all rows are the same, by their number and sums of their hashes."""
-    olds, news = _sum(shape.old_parts, shape.columns), _sum(shape.new_parts, shape.columns)
-    old, new = ask_both(before, after, lambda side: side.rows(olds), lambda side: side.rows(news))
+    old, new = ask_both(_sum, (pair.before, pair.olds), (pair.after, pair.news), pair.columns)
     return old == new
 
 
-def compare_contents(before: Side, after: Side, shape: Shape) -> Iterator[Pair]:
+def compare_contents(pair: TablePair) -> Iterator[RowPair]:
     """Yield the key of each row that differs, as it was and as it is."""
-    olds = _ordered(before, shape.old_parts, shape)
-    news = _ordered(after, shape.new_parts, shape)
+    olds = _ordered(pair, pair.before, pair.olds)
+    news = _ordered(pair, pair.after, pair.news)
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
         if new is None or (old is not None and old[0] < new[0]):
@@ -91,16 +63,16 @@ _OF_OWN_TYPE: Final = sql.SQL("{}::text")
 _OF_MADE_TYPE: Final = sql.SQL("CASE WHEN num_nulls({0}) = 0 THEN concat({0}) END")
 
 
-def _ordered(side: Side, parts: Sequence[Table], shape: Shape) -> Iterator[Row]:
+def _ordered(pair: TablePair, side: Side, parts: Sequence[Table]) -> Iterator[Row]:
     if not parts:
         return
-    cursor = sql.Identifier(f"pgsnap_{id(shape):x}")
+    cursor = sql.Identifier(f"pgsnap_{id(pair):x}")
     select = sql.SQL(
         "SELECT convert_to(ROW({0})::text, 'UTF8') AS key, ARRAY[{0}]::text[], ARRAY[{1}]::text[]"
         " FROM {2}"
     )
     selects = [
-        select.format(texts_of(part, shape.key), texts_of(part, shape.columns), part.identifier)
+        select.format(texts_of(part, pair.identity), texts_of(part, pair.columns), part.identifier)
         for part in parts
     ]
     declare = sql.SQL("DECLARE {} NO SCROLL CURSOR FOR SELECT * FROM ({}) r ORDER BY key").format(
@@ -115,7 +87,7 @@ def _ordered(side: Side, parts: Sequence[Table], shape: Shape) -> Iterator[Row]:
     side.session.execute(sql.SQL("CLOSE {}").format(cursor))
 
 
-def _sum(parts: Sequence[Table], columns: Sequence[str]) -> Query:
+def _sum(side: Side, parts: Sequence[Table], columns: Sequence[str]) -> object:
     # Equal rows count as often as they are there, so that they do not cancel each other.
     hashes = sql.SQL(
         "count(*), sum(hashtextextended(row, 0)::numeric), sum(hashtextextended(row, 1)::numeric)"
@@ -126,4 +98,4 @@ def _sum(parts: Sequence[Table], columns: Sequence[str]) -> Query:
         )
         for part in parts
     )
-    return sql.SQL("SELECT {} FROM ({}) r").format(hashes, rows)
+    return side.rows(sql.SQL("SELECT {} FROM ({}) r").format(hashes, rows))

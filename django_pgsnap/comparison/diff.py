@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
@@ -19,7 +19,7 @@ from ..postgres.session import DIFF_PURPOSE
 from ..reporting import Reporter
 from ..snapshots.queries import choose_snapshot, overview
 from ..snapshots.types import AnyMember, Snapshot, Undo
-from .compare import DatabaseDiff, Options, compare_databases
+from .compare import Comparison
 from .sides import Side, open_copy
 from .types import Diff, RowChange
 
@@ -65,24 +65,10 @@ def diff(
         reporter: Hears which database is compared, and how far that is; None to log it.
 
     Raises:
-        SnapshotNotFoundError: There is none of that name.
-        NothingToUndoError: ``undo`` is asked for, and no restore has left anything.
-        ConfigurationError: No table belongs to one of the models.
-        DatabaseBusyError: An operation needed one of the databases, and ended the comparison.
-        MissingRightError: Policies hide rows from our role, or it may not read a table.
-        PgsnapError: Other subclasses say what stood in the way. Nothing is changed by looking.
+        PgsnapError: Subclasses say what stood in the way. Nothing is changed by looking.
     """
-    if undo and (name is not None or other is not None):
-        raise ConfigurationError(
-            "A replaced state is compared with the live databases only.",
-            hint="Leave the names of snapshots out.",
-        )
-    found = overview(databases=databases)
-    before: Snapshot | Undo = (
-        _choose_undo(found.undos, undo) if undo else choose_snapshot(found.snapshots, name)
-    )
-    after = None if other is None else choose_snapshot(found.snapshots, other)
-    options = Options(
+    before, after = _choose_states(name, other, undo, databases)
+    comparison = Comparison(
         models=frozenset(models),
         rows=rows,
         mask=diff_mask(),
@@ -91,31 +77,44 @@ def diff(
     )
     pairs, notes = _pairs(before, after, clones or {})
     with server_errors():
-        parts = [_compare(pair, options) for pair in pairs]
-    _check_known(models, parts)
-    return _join(before, after, parts, notes)
-
-
-def _join(
-    before: Snapshot | Undo,
-    after: Snapshot | None,
-    parts: Sequence[DatabaseDiff],
-    notes: Sequence[str],
-) -> Diff:
+        for pair in pairs:
+            _compare(pair, comparison)
+    _check_known(models, comparison.known)
     return Diff(
         before=UNDO if isinstance(before, Undo) else before.name,
         after=LIVE if after is None else after.name,
-        schema=tuple(change for part in parts for change in part.schema),
-        migrations_applied=tuple(sorted({key for part in parts for key in part.applied})),
-        migrations_missing=tuple(sorted({key for part in parts for key in part.missing})),
-        tables=tuple(table for part in parts for table in part.tables),
-        notes=(*notes, *(note for part in parts for note in part.notes)),
+        schema=tuple(comparison.schema),
+        migrations_applied=tuple(sorted(comparison.applied)),
+        migrations_missing=tuple(sorted(comparison.missing)),
+        tables=tuple(comparison.tables),
+        notes=(*notes, *comparison.notes),
     )
 
 
-def _check_known(models: Sequence[str], parts: Sequence[DatabaseDiff]) -> None:
+def _choose_states(
+    name: str | None, other: str | None, undo: int, databases: Sequence[str] | None
+) -> tuple[Snapshot | Undo, Snapshot | None]:
+    if undo and (name is not None or other is not None):
+        raise ConfigurationError(
+            "A replaced state is compared with the live databases only.",
+            hint="Leave the names of snapshots out.",
+        )
+    found = overview(databases=databases)
+    if not undo:
+        after = None if other is None else choose_snapshot(found.snapshots, other)
+        return choose_snapshot(found.snapshots, name), after
+    if not 0 < undo <= len(found.undos):
+        raise NothingToUndoError(
+            "There is no replaced state {number} to compare with: {count} are kept.",
+            hint="See ./manage.py pgsnap undo --list.",
+            number=undo,
+            count=len(found.undos),
+        )
+    return found.undos[undo - 1], None
+
+
+def _check_known(models: Sequence[str], known: Collection[str]) -> None:
     """Refuse names that no table has, which would look as if nothing had changed."""
-    known = {name for part in parts for name in part.known if name}
     for name in models:
         if name not in known:
             similar = " or ".join(map(repr, nearest_names(name, known)))
@@ -127,17 +126,6 @@ def _check_known(models: Sequence[str], parts: Sequence[DatabaseDiff]) -> None:
                 name=name,
                 similar=similar,
             )
-
-
-def _choose_undo(undos: Sequence[Undo], number: int) -> Undo:
-    if not 0 < number <= len(undos):
-        raise NothingToUndoError(
-            "There is no replaced state {number} to compare with: {count} are kept.",
-            hint="See ./manage.py pgsnap undo --list.",
-            number=number,
-            count=len(undos),
-        )
-    return undos[number - 1]
 
 
 def _pairs(
@@ -160,11 +148,11 @@ def _pairs(
     ]
 
 
-def _compare(pair: _Pair, options: Options) -> DatabaseDiff:
+def _compare(pair: _Pair, comparison: Comparison) -> None:
     source = pair.before.record.source
     try:
         with _sides(pair) as (before, after):
-            return compare_databases(pair.before.alias, before, after, options)
+            comparison.compare(pair.before.alias, before, after)
     except (psycopg.errors.AdminShutdown, psycopg.errors.IdleInTransactionSessionTimeout) as error:
         raise DatabaseBusyError(
             "Another operation needed {source!r} or its copy, so the comparison was ended.",

@@ -90,16 +90,19 @@ class Side:
 
 
 def ask_both(
-    before: Side, after: Side, work: Callable[[Side], Result], other: Callable[[Side], Result]
+    work: Callable[..., Result], one: tuple[Any, ...], other: tuple[Any, ...], *same: Any
 ) -> tuple[Result, Result]:
-    """Do some work on both sides at the same time, and return what each gave."""
-    future = start_in_thread(lambda: work(before))
+    """Do some work on two sides at the same time, and return what each gave.
+
+    The work is called with the side and what it is about there, then what is the same on both.
+    """
+    future = start_in_thread(lambda: work(*one, *same))
     try:
-        mine = other(after)
+        mine = work(*other, *same)
     except BaseException:
         with ExitStack() as stack:
             stack.callback(future.exception)
-            before.session.cancel()
+            one[0].session.cancel()
         raise
     return future.result(), mine
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
+from django.apps import apps
 from psycopg import sql
 
 from ..postgres.session import Session
+from .sides import Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,54 @@ class Table:
         """The table as a statement names it, without those that inherit from it."""
         return sql.SQL("ONLY {}").format(sql.Identifier(self.schema, self.name))
 
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TablePair:
+    """A table, or one with its partitions, on both sides; one side may have none."""
+
+    before: Side
+    after: Side
+    alias: str
+    name: str  # with the schema where that is not the usual one
+    model: str  # the label of its model, empty for none
+    olds: tuple[Table, ...]
+    news: tuple[Table, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What one can call it: as in Django, whatever the model's case."""
+        return frozenset({self.model, self.model.lower(), self.name} - {""})
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the larger of both sides has."""
+        return max(sum(table.blocks for table in side) for side in (self.olds, self.news))
+
+    @property
+    def shares_versions(self) -> bool:
+        """Whether each table has the same file on both sides, and means the same by it."""
+        olds, news = ([table.physical for table in side] for side in (self.olds, self.news))
+        return olds == news and None not in olds
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that both sides have."""
+        sides = [parts[0].columns for parts in (self.news, self.olds) if parts]
+        return tuple(name for name in sides[0] if all(name in side for side in sides))
+
+    @cached_property
+    def key(self) -> tuple[str, ...]:
+        """The primary key that both sides have; empty without one."""
+        keys = {table.key for table in (*self.olds, *self.news)}
+        return keys.pop() if len(keys) == 1 else ()
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns that tell rows apart: the key, or all."""
+        return self.key or self.columns
+
+
+Tables = Mapping[tuple[str, str], Table]
 
 # A toast pointer, an enum's number and a record's layout mean the same only where what they point
 # into is the same. Types hang on types, so enums and composites are compared as a whole.
@@ -77,7 +128,7 @@ SELECT concat_ws('|',
 """)
 
 
-def read_tables(session: Session) -> dict[tuple[str, str], Table]:
+def read_tables(session: Session) -> Tables:
     """Return the tables, partitions and materialized views, by schema and name.
 
     Large objects are among them where our role may read them, as ``pg_largeobject``.
@@ -102,3 +153,26 @@ def read_tables(session: Session) -> dict[tuple[str, str], Table]:
 def read_types(session: Session) -> str:
     """Return what values of user-defined types depend on; alike where the types are."""
     return str(session.value(_TYPES))
+
+
+def pair_tables(
+    alias: str, before: Side, after: Side, olds: Tables, news: Tables
+) -> list[TablePair]:
+    """Return the tables of both sides, partitions with what they are parts of, by name."""
+    models = {
+        model._meta.db_table: model._meta.label  # noqa: SLF001  # Django's API of models
+        for model in apps.get_models(include_auto_created=True)
+    }
+    roots = {table.root for side in (olds, news) for table in side.values()}
+    return [
+        TablePair(
+            before=before,
+            after=after,
+            alias=alias,
+            name=name if schema == after.schema else f"{schema}.{name}",
+            model=models.get(name, "") if schema == after.schema else "",
+            olds=tuple(table for table in olds.values() if table.root == (schema, name)),
+            news=tuple(table for table in news.values() if table.root == (schema, name)),
+        )
+        for schema, name in sorted(roots)
+    ]

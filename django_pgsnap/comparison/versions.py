@@ -16,15 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from psycopg import sql
 
 from ..postgres.session import Query
-from .sides import Side, ask_both
+from .sides import Result, Side, ask_both
 from .tables import Table
 
+Item = TypeVar("Item")
 # A row's place, and the hash of its place and transaction.
 Version = tuple[str, int]
 # The exclusive or of the hashes of all versions in a range, by its first block; 0 for none.
@@ -46,68 +46,47 @@ _RANGES_PER_STEP: Final = 2048
 _HALF: Final = 2**31
 
 
-class TooManyError(Exception):
-    """More row versions differ than are worth being looked at one by one."""
-
-
 def find_different_tables(
     before: Side, after: Side, tables: Sequence[tuple[Table, Table]]
-) -> set[int]:
-    """Return the oids of those small tables whose row versions are not the same."""
-    different: set[int] = set()
-    for start in range(0, len(tables), _TABLES_PER_QUERY):
-        olds, news = zip(*tables[start : start + _TABLES_PER_QUERY], strict=True)
-        old, new = ask_both(
-            before, after, partial(_table_sums, tables=olds), partial(_table_sums, tables=news)
-        )
-        different |= {oid for oid in old if old[oid] != new[oid]}
-    return different
+) -> list[tuple[Table, Table]]:
+    """Return the tables to look into: all but small ones whose row versions are the same."""
+    small = [pair for pair in tables if all(table.blocks <= SMALL_BLOCKS for table in pair)]
+    same: set[int] = set()
+    for some in in_batches(small, _TABLES_PER_QUERY):
+        olds, news = zip(*some, strict=True)
+        old, new = ask_both(_table_sums, (before, olds), (after, news))
+        same |= {oid for oid in old if old[oid] == new[oid]}
+    return [(old, new) for old, new in tables if old.oid not in same]
 
 
-def is_small(*tables: Table) -> bool:
-    """Tell whether tables are read as a whole rather than in ranges."""
-    return all(table.blocks <= SMALL_BLOCKS for table in tables)
-
-
-def find_different_versions(
-    before: Side,
-    after: Side,
-    old: Table,
-    new: Table,
-    *,
-    most: int,
-    on_blocks: Callable[[int], None],
-) -> tuple[set[str], set[str]]:
-    """Return the places of row versions that only the older, and only the newer side has.
-
-    More than so many are too many. Heard is how many blocks more have been compared.
-    """
-    only_old: set[str] = set()
-    only_new: set[str] = set()
-    search = _Search(before=before, after=after, old=old, new=new, on_blocks=on_blocks)
-    for blocks in search.find_blocks():
-        olds, news = ask_both(
-            before,
-            after,
-            partial(_versions, table=old, blocks=blocks),
-            partial(_versions, table=new, blocks=blocks),
-        )
-        only_old |= {place for place, _ in olds - news}
-        only_new |= {place for place, _ in news - olds}
-        if len(only_old) + len(only_new) > most:
-            raise TooManyError
-    return only_old, only_new
+def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield so many items at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Search:
+class VersionSearch:
+    """Looks for row versions that only one side of a table has."""
+
     before: Side
     after: Side
     old: Table
     new: Table
-    on_blocks: Callable[[int], None]
+    on_blocks: Callable[[int], None]  # hears how many blocks more have been compared
 
-    def find_blocks(self) -> Iterator[Sequence[int]]:
+    def find(self, most: int) -> tuple[set[str], set[str]] | None:
+        """Return the places that only the older, and only the newer side has; None for too many."""
+        only_old: set[str] = set()
+        only_new: set[str] = set()
+        for blocks in self._find_blocks():
+            olds, news = self._ask(_versions, blocks)
+            only_old |= {place for place, _ in olds - news}
+            only_new |= {place for place, _ in news - olds}
+            if len(only_old) + len(only_new) > most:
+                return None
+        return only_old, only_new
+
+    def _find_blocks(self) -> Iterator[Sequence[int]]:
         """Yield the blocks that differ, some at a time."""
         blocks = max(self.old.blocks, self.new.blocks)
         size = _RANGE_BLOCKS
@@ -118,59 +97,40 @@ class _Search:
         yield from self._find_in([r for r in ranges if old[r] != new[r]], size)
 
     def _find_in(self, ranges: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-        # Single blocks are read row by row.
-        most = _BLOCKS_PER_QUERY if size == 1 else _RANGES_PER_QUERY
-        for start in range(0, len(ranges), most):
-            some = ranges[start : start + most]
-            if size == 1:
-                yield some
-                continue
-            smaller = size // _PARTS
+        if size == 1:  # single blocks are read row by row
+            yield from in_batches(ranges, _BLOCKS_PER_QUERY)
+            return
+        smaller = size // _PARTS
+        for some in in_batches(ranges, _RANGES_PER_QUERY):
             parts = [part for first in some for part in range(first, first + size, smaller)]
-            old, new = self._sums(parts, smaller)
+            old, new = self._ask(_range_sums, parts, smaller)
             yield from self._find_in([p for p in parts if old[p] != new[p]], smaller)
 
-    def _sums(self, ranges: Sequence[int], size: int) -> tuple[Sums, Sums]:
-        return ask_both(
-            self.before,
-            self.after,
-            partial(_range_sums, table=self.old, ranges=ranges, size=size),
-            partial(_range_sums, table=self.new, ranges=ranges, size=size),
-        )
+    def _ask(self, work: Callable[..., Result], *what: Any) -> tuple[Result, Result]:
+        return ask_both(work, (self.before, self.old), (self.after, self.new), *what)
 
     def _first_sums(self, ranges: Sequence[int], size: int) -> tuple[Sums, Sums]:
         """Return the sums of all ranges; what is known of a copy is not read again."""
         known = {} if self.before.sums is None else self.before.sums
         name = f"{self.old.oid} {size}"
-        is_known = name in known and self.after.twin is not None
+        twin = self.after.twin if name in known else None
         old: Sums = dict.fromkeys(ranges, 0)
         new: Sums = {}
-        if is_known:
+        if twin:
             old.update(zip(ranges, known[name], strict=False))
-        for start in range(0, len(ranges), _RANGES_PER_STEP):
-            some = ranges[start : start + _RANGES_PER_STEP]
-            if is_known:
-                new.update(self._newer_sums(some, size))
+        for some in in_batches(ranges, _RANGES_PER_STEP):
+            if twin:  # the copy has nothing to do, so two sessions read the open database
+                middle = len(some) // 2
+                halves = (twin(), self.new, some[:middle]), (self.after, self.new, some[middle:])
+                for sums in ask_both(_range_sums, *halves, size):
+                    new.update(sums)
             else:
-                olds, news = self._sums(some, size)
+                olds, news = self._ask(_range_sums, some, size)
                 old.update(olds)
                 new.update(news)
             self.on_blocks(size * len(some))
-        if not is_known:
-            known[name] = list(old.values())
+        known.setdefault(name, list(old.values()))
         return old, new
-
-    def _newer_sums(self, ranges: Sequence[int], size: int) -> Sums:
-        """Return sums of an open database, which two sessions read: the copy has nothing to do."""
-        assert self.after.twin is not None  # noqa: S101  # only asked for with one
-        middle = len(ranges) // 2
-        first, second = ask_both(
-            self.after.twin(),
-            self.after,
-            partial(_range_sums, table=self.new, ranges=ranges[:middle], size=size),
-            partial(_range_sums, table=self.new, ranges=ranges[middle:], size=size),
-        )
-        return first | second
 
 
 def _table_sums(side: Side, tables: Sequence[Table]) -> Sums:

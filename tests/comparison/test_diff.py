@@ -71,6 +71,17 @@ def test_rows(run: Callable[[str], object]) -> None:
     ]
 
 
+def test_equal_rows_without_a_key(run: Callable[[str], object]) -> None:
+    """Of two equal rows one is deleted, and the other written again as it was."""
+    run("CREATE TABLE keyless (name text)")
+    run("INSERT INTO keyless VALUES ('a'), ('a')")
+    take("seeded")
+    run("DELETE FROM keyless WHERE ctid = '(0,1)'")
+    run("UPDATE keyless SET name = name")
+
+    assert told(diff("seeded")) == {"keyless": (0, 1, 0)}
+
+
 def test_branches_of_history(live: str, run: Callable[[str], object]) -> None:
     """What is older than a snapshot can differ from it all the same."""
     write("Ursula")
