@@ -8,11 +8,10 @@ killed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import fields
-from select import select
 from selectors import EVENT_READ, DefaultSelector
 from threading import Thread
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -141,12 +140,11 @@ class Session:
     def _prepare(self, settings: Mapping[str, str]) -> None:
         assignments = _set_all(settings)
         first = _FIRST_STATEMENT.format(identity=_IDENTITY, settings=assignments, pid=self.pid)
-        ((*identity, is_ours, is_another_role, server_address, schemas, _),) = self.rows(first)
+        (found,) = self.rows(first)
+        *identity, is_ours, self._is_another_role, self.server_address, self.schemas, _ = found
         if not is_ours:
             raise PoolerError
         self.identity = ServerIdentity(*identity)
-        self._is_another_role = is_another_role
-        self.server_address, self.schemas = server_address, schemas
 
     def identify(self) -> tuple[ServerIdentity, int]:
         """Return which server the session is on, and its database's oid; nothing is set."""
@@ -264,7 +262,7 @@ class Session:
         # get_result() alone would keep other threads waiting, and Ctrl-C.
         with suppress(psycopg.OperationalError):
             while self.busy:
-                select([self._connection.pgconn.socket], [], [])
+                _wait_until_readable([self])
         while (result := self._connection.pgconn.get_result()) is not None:
             # What follows a first error only says that the connection is lost.
             if result.status == ExecStatus.FATAL_ERROR and failed is None:
@@ -332,6 +330,14 @@ class _AnyTextLoader(Loader):
             return text.decode()
         except UnicodeDecodeError:
             return text.decode("latin1")
+
+
+def _wait_until_readable(sessions: Iterable[Session], seconds: float | None = None) -> None:
+    # select() would refuse the sockets of a process that has more than 1,024 files open.
+    with DefaultSelector() as selector:
+        for session in sessions:
+            selector.register(session, EVENT_READ)
+        selector.select(seconds)
 
 
 def _set_all(values: Mapping[str, str]) -> sql.Composed:
@@ -408,10 +414,7 @@ class _Statements:
         return [session for session, _ in self._work if session.is_running]
 
     def _wait(self, seconds: float) -> None:
-        with DefaultSelector() as selector:
-            for session in self._running():
-                selector.register(session, EVENT_READ)
-            selector.select(seconds)
+        _wait_until_readable(self._running(), seconds)
         for session, _ in self._work:
             if session not in self._ended and (session.is_running or session.broken):
                 try:

@@ -1,12 +1,14 @@
 """Running statements on several sessions at once, while something else is watched."""
 
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Timer
 from types import FrameType
 from typing import Any
@@ -301,3 +303,23 @@ def test_begin_what_fails() -> None:
 
     with pytest.raises(ZeroDivisionError):
         begun.result(PATIENCE_S)
+
+
+def test_many_open_files(session_as: SessionAs) -> None:
+    """A process that has more files open than select() takes waits all the same."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    try:
+        with ExitStack() as stack:
+            for _ in range(1024):
+                stack.enter_context(Path(os.devnull).open())
+            session = session_as()
+            assert session.fileno() > 1023
+
+            session.send(pg.SQL("SELECT pg_sleep(0.01)"))
+            session.finish()
+
+            assert session.value(NOW) == 1
+            session.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
