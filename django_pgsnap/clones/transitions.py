@@ -6,7 +6,7 @@ happen together or not at all. The swap is such a message: another database take
 name.
 
     unfinished --publish--> copy --unpublish--> to be dropped
-    copy's clone --make_live--> live --rename, shut--> undo --unpublish--> to be dropped
+    copy's clone --open--> live --rename, shut--> undo --unpublish--> to be dropped
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ def rewrite_comment(record: Record) -> Query:
     return comment_on_database(record.database, encode_record(record))
 
 
-def make_live(
-    database: str, live: str, *, connection_limit: int, is_template: bool, user_comment: str | None
+def open_database(
+    database: str, name: str, text: str | None, *, limit: int = -1, is_template: bool = False
 ) -> Query:
-    """Give a shut database the live database's name, and open it to clients."""
+    """Give a shut database another name and a comment, and open it to clients."""
     alter = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {} IS_TEMPLATE {}")
-    opened = alter.format(sql.Identifier(live), connection_limit, is_template)
+    opened = alter.format(sql.Identifier(name), limit, is_template)
     return join_statements(
-        [rename_database(database, live), opened, comment_on_database(live, user_comment)]
+        [rename_database(database, name), opened, comment_on_database(name, text)]
     )
 
 
@@ -185,16 +185,12 @@ class Swap:
                 unchanged = self.properties.is_still_that_of(self.outgoing_name)
                 statements.append(_raise_unless(unchanged, _PROPERTIES))
             statements.append(shut_database(self.outgoing_name, comment))
-        statements.append(
-            make_live(
-                self.incoming.name,
-                self.live_name,
-                connection_limit=self.properties.connection_limit,
-                is_template=self.properties.is_template,
-                user_comment=self.properties.comment,
-            )
+        wanted = self.properties
+        limit, is_template = wanted.connection_limit, wanted.is_template
+        opened = open_database(
+            self.incoming.name, self.live_name, wanted.comment, limit=limit, is_template=is_template
         )
-        return [*statements, *self._checks()]
+        return [*statements, opened, *self._checks()]
 
     def _checks(self) -> list[Query]:
         # Names are checked after the renames: by then they are locked, so nobody can have slipped

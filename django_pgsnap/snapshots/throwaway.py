@@ -19,8 +19,8 @@ from psycopg import sql
 from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity
-from ..clones.records import RunRecord
-from ..clones.transitions import CopyJob, join_statements, publish_copy
+from ..clones.records import RunRecord, encode_record
+from ..clones.transitions import CopyJob, open_database
 from ..errors import CopyFailedError
 from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.properties import apply_properties, read_properties
@@ -105,9 +105,7 @@ def _open(
     wanted = replace(wanted, owner=present.owner)
     for each in apply_properties(context.watcher, wanted, present, unfinished):
         Reporter().note(each)
-    opening = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1")
-    statements = [publish_copy(unfinished, record), opening.format(sql.Identifier(name))]
-    session.execute(join_statements(statements))
+    session.execute(open_database(unfinished, name, encode_record(record)))
     release_lock(context.worker(member), unfinished)
     return name
 

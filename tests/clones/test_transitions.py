@@ -9,7 +9,7 @@ from django_pgsnap.clones.records import Record
 from django_pgsnap.clones.transitions import (
     comment_on_database,
     join_statements,
-    make_live,
+    open_database,
     rename_database,
     rewrite_comment,
     shut_database,
@@ -89,9 +89,7 @@ def test_live_and_back(
     make_database("incoming")
     session.execute(pg.SQL("ALTER DATABASE incoming ALLOW_CONNECTIONS false CONNECTION LIMIT 0"))
 
-    session.execute(
-        make_live("incoming", name, connection_limit=7, is_template=True, user_comment=name)
-    )
+    session.execute(open_database("incoming", name, name, limit=7, is_template=True))
     opened = only(databases)
     session.execute(
         join_statements([rename_database(name, "outgoing"), shut_database("outgoing", None)])

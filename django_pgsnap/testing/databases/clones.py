@@ -82,15 +82,8 @@ def turn_into_test_database(
     session: Session, unfinished: str, comment: TestDatabaseComment
 ) -> None:
     """Make a shut clone, whose lock is held, a test database."""
-    session.execute(
-        transitions.make_live(
-            unfinished,
-            comment.database,
-            connection_limit=-1,
-            is_template=False,
-            user_comment=encode_comment(comment),
-        )
-    )
+    text = encode_comment(comment)
+    session.execute(transitions.open_database(unfinished, comment.database, text))
     release_lock(session, unfinished)
 
 
@@ -196,15 +189,8 @@ def replace_test_database(
     if find_database(session, name) is not None:
         try_acquire_lock(session, outgoing)
         statements.append(_shut_to_drop(name, outgoing))
-    statements.append(
-        transitions.make_live(
-            incoming,
-            name,
-            connection_limit=setup.connection_limit,
-            is_template=False,
-            user_comment=setup.comment,
-        )
-    )
+    limit = setup.connection_limit
+    statements.append(transitions.open_database(incoming, name, setup.comment, limit=limit))
     session.execute(transitions.join_statements(statements))
     release_lock(session, incoming)
     return outgoing if len(statements) > 1 else None
