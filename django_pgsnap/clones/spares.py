@@ -18,6 +18,7 @@ from psycopg import sql
 from ..conf import config
 from ..messages import Message, message
 from ..postgres.advisory_locks import (
+    lock_if_free,
     read_lock_holder,
     release_lock,
     release_other_locks,
@@ -158,12 +159,9 @@ class BackgroundStatements:
 def drop_leftovers(session: Session, leftovers: Iterable[AnyDatabase], reporter: Reporter) -> None:
     """Drop what interrupted operations left, each under its lock, while we wait."""
     for left in leftovers:
-        if not try_acquire_lock(session, left.name):
-            continue
-        try:
-            drop_unless_in_use(session, left.name, reporter)
-        finally:
-            release_lock(session, left.name)
+        with lock_if_free(session, left.name) as is_ours:
+            if is_ours:
+                drop_unless_in_use(session, left.name, reporter)
 
 
 def drop_unless_in_use(session: Session, name: str, reporter: Reporter) -> None:

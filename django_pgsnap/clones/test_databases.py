@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final
@@ -17,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from ..conf import test_config
-from ..postgres.advisory_locks import release_lock, try_acquire_lock
+from ..postgres.advisory_locks import lock_if_free
 from ..postgres.session import Query, Session
 from .catalog import Catalog, load_catalog
 from .names import to_drop_name
@@ -122,17 +123,14 @@ def find_superfluous_templates(present: Catalog, source: str) -> list[TemplateRe
 
 def drop_template(session: Session, record: TemplateRecord) -> bool:
     """Drop a template unless a run uses it, and tell whether it is gone."""
-    name = record.database
-    if not try_acquire_lock(session, name):
-        return False
-    try:
-        session.execute(unpublish(record))
-        session.execute(drop_database(to_drop_name(record.identity)))
-    except (psycopg.errors.InvalidCatalogName, psycopg.errors.ObjectInUse):
-        return False  # another run was quicker, or clones it at this moment
-    finally:
-        release_lock(session, name)
-    return True
+    with lock_if_free(session, record.database) as is_ours:
+        if is_ours:
+            # Another run may be quicker, or clone it at this moment.
+            with suppress(psycopg.errors.InvalidCatalogName, psycopg.errors.ObjectInUse):
+                session.execute(unpublish(record))
+                session.execute(drop_database(to_drop_name(record.identity)))
+                return True
+    return False
 
 
 def is_fresh_template(record: TemplateRecord) -> bool:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -146,6 +146,18 @@ def try_acquire_lock(session: Session, database: str) -> bool:
     if is_free_elsewhere is False:
         release_lock(session, database)
     return bool(is_free_elsewhere)
+
+
+@contextmanager
+def lock_if_free(session: Session, *databases: str) -> Iterator[bool]:
+    """Hold databases' locks if all of them are free, and tell whether they are."""
+    with ExitStack() as stack:
+        for database in databases:
+            if not try_acquire_lock(session, database):
+                yield False
+                return
+            stack.callback(release_lock, session, database)
+        yield True
 
 
 def wait_for_lock(

@@ -13,6 +13,7 @@ from psycopg import sql as pg
 
 from django_pgsnap import safety
 from django_pgsnap.clones import test_databases as comments
+from django_pgsnap.clones.names import spare_name
 from django_pgsnap.clones.test_databases import FoundDatabase, TestDatabaseComment, run_lock_key
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import DatabaseBusyError, NotEnabledError
@@ -33,6 +34,7 @@ from tests.conftest import (
     SessionAs,
     SetAlias,
 )
+from tests.records import copy_record, make_copy
 
 UNHASHABLE = '[{"alias": [], "name": "n", "source": "s", "template": null, "place": []}]'
 OWN = OwnDatabase(alias="default", name="test_live", source="live", template=None)
@@ -190,6 +192,22 @@ def test_swept(session: Session, make_database: MakeDatabase, databases: ListDat
 
     assert clones.sweep_dead_runs(session, "live") == ["test_live", 'test "live" ünïcode%_gw1']
     assert databases() == []
+
+
+def test_swept_while_a_spare_is_made(
+    session: Session, session_as: SessionAs, make_database: MakeDatabase, databases: ListDatabases
+) -> None:
+    """What a killed run took stays while a spare is made of it, and no lock is kept for it."""
+    left_by_a_run(session, make_database("test_live"))
+    copy = copy_record(source="test_live")
+    make_copy(session, copy)
+    other = session_as()
+    try_acquire_lock(other, spare_name(copy.identity))
+
+    assert clones.sweep_dead_runs(session, "live") == ["test_live"]
+
+    assert [each.name for each in databases()] == [copy.database]
+    assert try_acquire_lock(other, "test_live")
 
 
 def test_not_swept_while_the_run_lives(

@@ -20,7 +20,7 @@ from ...clones.test_databases import (
     run_lock_key,
 )
 from ...errors import DatabaseBusyError
-from ...postgres.advisory_locks import release_lock, try_acquire_lock
+from ...postgres.advisory_locks import lock_if_free, release_lock, try_acquire_lock
 from ...postgres.backends import read_backends, wait_until_backends_gone
 from ...postgres.properties import Properties, apply_properties, read_properties
 from ...postgres.server import Server
@@ -157,15 +157,12 @@ def remove_snapshots(session: Session, name: str) -> None:
     present = load_catalog(session)
     for database in [*present.copies([name]), *present.undos([name])]:
         record, spare = database.record, spare_name(database.record.identity)
-        if not database.trusted:
-            continue
-        if not (try_acquire_lock(session, name) and try_acquire_lock(session, spare)):
-            continue  # a spare is being made; the next run finds both
-        session.execute(transitions.unpublish(record))
-        session.execute(transitions.drop_database(to_drop_name(record.identity)))
-        session.execute(transitions.drop_database(spare))
-        release_lock(session, spare)
-        release_lock(session, name)
+        # Where a spare is being made, the next run finds both.
+        with lock_if_free(session, name, spare) as is_ours:
+            if is_ours and database.trusted:
+                session.execute(transitions.unpublish(record))
+                session.execute(transitions.drop_database(to_drop_name(record.identity)))
+                session.execute(transitions.drop_database(spare))
 
 
 def _busy(session: Session, name: str, done: str) -> DatabaseBusyError:
