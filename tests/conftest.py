@@ -519,7 +519,7 @@ def list_left(databases: ListDatabases, sql: RunSql) -> Left:
             time.sleep(0.01)
         templates = [each for each in databases() if each.name.startswith("pgsnap_template_")]
         kept = {each.name for each in templates}
-        kept |= {spare_name(json.loads(each.comment or "")["set_id"]) for each in templates}
+        kept |= {spare_name(json.loads(each.comment or "")["identity"]) for each in templates}
         return [database.name for database in databases() if database.name not in kept]
 
     return run
