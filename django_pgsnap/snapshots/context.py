@@ -30,7 +30,6 @@ from ..postgres.targets import (
 from ..reporting import Reporter
 from ..safety import check_enabled, check_server_allowed, prefer_test_databases
 from .types import (
-    AnyMember,
     CopyMember,
     Member,
     Snapshot,
@@ -97,9 +96,9 @@ class ServerContext:
         """The session that sends what concerns all databases of the server."""
         return self.workers[self.targets[0].alias]
 
-    def worker(self, member: AnyMember) -> Session:
-        """Return the session that holds the lock of a member's live database."""
-        (alias,) = (each.alias for each in self.targets if each.name == member.record.source)
+    def worker(self, record: Record) -> Session:
+        """Return the session that holds the lock of a record's live database."""
+        (alias,) = (each.alias for each in self.targets if each.name == record.source)
         return self.workers[alias]
 
     def terminator(self, databases: Iterable[str], *, force: bool) -> BackendTerminator:

@@ -246,8 +246,8 @@ def _plan_spares(context: ServerContext, snapshot: Snapshot) -> Iterator[CopyJob
     for member in snapshot.members:
         if member.server != context.server:
             continue
-        worker, copy = context.worker(member), member.record
-        if obtain_spare(worker, context.watcher, copy, context.reporter):
+        copy = member.record
+        if obtain_spare(context.worker(copy), context.watcher, copy, context.reporter):
             continue
         if taken := context.reloaded().catalog.databases.get(spare_name(copy.identity)):
             raise ObstacleError(
@@ -255,7 +255,7 @@ def _plan_spares(context: ServerContext, snapshot: Snapshot) -> Iterator[CopyJob
                 hint="Let that role drop or rename it. A restore works meanwhile, and copies "
                 "afresh.",
             )
-        yield plan_copy_job(context, member, plan_spare(member.database))
+        yield plan_copy_job(context, copy, plan_spare(member.database))
 
 
 def prune(

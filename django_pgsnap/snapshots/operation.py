@@ -15,6 +15,7 @@ from typing import Final
 import psycopg
 
 from ..clones.catalog import AnyDatabase
+from ..clones.records import Record
 from ..clones.spares import BackgroundStatements, describe_taken_name, plan_spare, wants_spare
 from ..clones.transitions import Clone, CopyJob
 from ..conf import config
@@ -41,7 +42,7 @@ from ..reporting import Reporter
 from ..safety import check_server_allowed
 from .context import ServerContext
 from .queries import sum_up
-from .types import AnyMember, CopyMember
+from .types import CopyMember
 
 
 @contextmanager
@@ -244,17 +245,24 @@ def _send_off(now: ServerContext, current: Sequence[CopyMember], drops: Sequence
     background.send_all()
 
 
-def plan_copy_job(context: ServerContext, member: AnyMember, clone: Clone) -> CopyJob:
-    """Return how a copy is cloned by the session that holds the lock of its live database."""
+def plan_copy_job(
+    context: ServerContext,
+    record: Record,
+    clone: Clone,
+    *,
+    terminator: BackendTerminator | None = None,
+    bytes_per_s: float | None = None,
+) -> CopyJob:
+    """Return how the session that holds the lock of a record's live database makes a clone."""
     check_collation(context.watcher, clone.source)
     return CopyJob(
         clone=clone,
-        size_bytes=member.record.size_bytes,
-        session=context.worker(member),
+        size_bytes=record.size_bytes,
+        session=context.worker(record),
         watcher=context.watcher,
         server=context.server,
-        terminator=None,
-        bytes_per_s=member.record.bytes_per_s,
+        terminator=terminator,
+        bytes_per_s=record.bytes_per_s if bytes_per_s is None else bytes_per_s,
     )
 
 

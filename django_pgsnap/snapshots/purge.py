@@ -11,7 +11,7 @@ from ..clones.test_databases import drop_template, run_lock_key
 from ..clones.transitions import join_statements, unpublish
 from ..errors import MissingRightError
 from ..messages import Message, message
-from ..postgres.advisory_locks import read_lock_holder, release_lock, try_acquire_lock
+from ..postgres.advisory_locks import read_lock_holder, try_acquire_lock
 from ..postgres.server import drop_maintenance_database, server_errors
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
@@ -104,7 +104,6 @@ def _purge_server(
     drop_leftovers(session, context.reloaded().leftovers(), context.reporter)
     for name in unused:
         drop_unless_in_use(session, name, context.reporter)
-        release_lock(session, run_lock_key(name))
 
 
 def _must_stay(whole: Snapshot | Undo, contexts: Sequence[ServerContext]) -> bool:
@@ -158,22 +157,14 @@ def _unpublish(context: ServerContext, unwanted: Sequence[Database[Record]]) -> 
     ]
     # We hold the locks of our own live databases; those of other projects have to be free.
     others = {record.source for record in parts} - set(context.sources)
-    locked = {source for source in others if try_acquire_lock(session, source)}
-    busy = {record.set_id for record in parts if record.source in others - locked}
-    try:
-        for record in parts:
-            if record.set_id in busy:
-                context.reporter.warn(
-                    message(
-                        "Not dropped: {name!r}, since an operation is at work on it.",
-                        name=record.database,
-                    )
-                )
-            else:
-                cancel_spare(context.watcher, record)
-        free = [unpublish(record) for record in parts if record.set_id not in busy]
-        if free:
-            session.execute(join_statements(free))
-    finally:
-        for source in locked:
-            release_lock(session, source)
+    taken = {source for source in others if not try_acquire_lock(session, source)}
+    busy = {record.set_id for record in parts if record.source in taken}
+    free = [record for record in parts if record.set_id not in busy]
+    for record in parts:
+        if record in free:
+            cancel_spare(context.watcher, record)
+        else:
+            why = "Not dropped: {name!r}, since an operation is at work on it."
+            context.reporter.warn(message(why, name=record.database))
+    if free:
+        session.execute(join_statements(map(unpublish, free)))

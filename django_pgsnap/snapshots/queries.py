@@ -7,14 +7,13 @@ what it does. So everybody can see it, and nothing is left of it when it is gone
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
 
 from psycopg import sql
 
-from ..clones.catalog import Database
 from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
 from ..errors import ObstacleError, SnapshotNotFoundError
@@ -143,43 +142,40 @@ def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Sna
         return choose_snapshot(find_snapshots(contexts), name)
     except SnapshotNotFoundError:
         for context in contexts:
-            for database in _strangers(context):
-                if name in (None, database.record.name):
-                    raise _not_trusted(context, database) from None
+            for each, why in _find_uncounted(context):
+                if name in (None, each):
+                    raise why from None
         raise
 
 
-def _strangers(context: ServerContext) -> list[Database[CopyRecord]]:
-    """Return what says that it is a copy of one of the live databases, of roles not trusted."""
-    found: list[Database[Any]] = [
-        database
-        for database in context.catalog.untrusted()
-        if isinstance(record := database.record, CopyRecord) and record.source in context.sources
-    ]
-    return found
-
-
-def _not_trusted(context: ServerContext, database: Database[CopyRecord]) -> SnapshotNotFoundError:
-    record = database.record
-    live = context.catalog.databases.get(record.source)
-    if live is None:
-        why = message("and the live database is gone, whose owner would count")
-        statement, names = "CREATE DATABASE {} OWNER {};", (record.source, database.owner)
-    else:
-        why = message("while the live database belongs to {owner!r}", owner=live.owner)
-        statement, names = "ALTER DATABASE {} OWNER TO {};", (database.name, live.owner)
-    adopt = sql.SQL(statement).format(*map(sql.Identifier, names)).as_string(None)
-    return SnapshotNotFoundError(
-        "There is no snapshot {name!r} of {source!r} that counts: the database "
-        "{copy!r} says it is one, but belongs to the role {role!r}, {why}.",
-        hint="If you know it to be yours, run: {adopt}",
-        name=record.name,
-        source=record.source,
-        copy=database.name,
-        role=database.owner,
-        why=why,
-        adopt=adopt,
-    )
+def _find_uncounted(context: ServerContext) -> Iterator[tuple[str, SnapshotNotFoundError]]:
+    """Yield the snapshots whose copies belong to roles that do not count, and why not."""
+    for database in context.catalog.untrusted():
+        record = database.record
+        if not isinstance(record, CopyRecord) or record.source not in context.sources:
+            continue
+        live = context.catalog.databases.get(record.source)
+        if live is None:
+            why = message("and the live database is gone, whose owner would count")
+            statement, names = "CREATE DATABASE {} OWNER {};", (record.source, database.owner)
+        else:
+            why = message("while the live database belongs to {owner!r}", owner=live.owner)
+            statement, names = "ALTER DATABASE {} OWNER TO {};", (database.name, live.owner)
+        adopt = sql.SQL(statement).format(*map(sql.Identifier, names)).as_string(None)
+        yield (
+            record.name,
+            SnapshotNotFoundError(
+                "There is no snapshot {name!r} of {source!r} that counts: the database "
+                "{copy!r} says it is one, but belongs to the role {role!r}, {why}.",
+                hint="If you know it to be yours, run: {adopt}",
+                name=record.name,
+                source=record.source,
+                copy=database.name,
+                role=database.owner,
+                why=why,
+                adopt=adopt,
+            ),
+        )
 
 
 def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
@@ -303,11 +299,7 @@ def sum_up(
             for context in contexts
             for operation in find_running_operations(context.targets, context.holders)
         ),
-        not_counted=tuple(
-            str(_not_trusted(context, database))
-            for context in contexts
-            for database in _strangers(context)
-        ),
+        not_counted=tuple(str(why) for each in contexts for _, why in _find_uncounted(each)),
         beside=tuple(beside),
     )
 

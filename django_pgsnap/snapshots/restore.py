@@ -97,7 +97,7 @@ def restore_as(
         incoming = copies if consume else _obtain_clones(copies)
         replaced, drops = replace_live(incoming, request, snapshot)
         for each in copies:
-            release_lock(each.context.worker(each.member), spare_name(each.member.record.identity))
+            release_lock(each.context.worker(each.record), spare_name(each.record.identity))
         current = () if consume else snapshot.members
         finish_operation(contexts, current=current, drops=drops)
     handle_announced_restore(replaced, contexts[0].reporter)
@@ -132,16 +132,14 @@ def _obtain_clones(copies: Sequence[IncomingDatabase]) -> list[IncomingDatabase]
     """Return a spare in the place of each copy, or else a clone made now."""
     reporter = copies[0].context.reporter
     spares = [
-        obtain_spare(
-            each.context.worker(each.member), each.context.watcher, each.member.record, reporter
-        )
+        obtain_spare(each.context.worker(each.record), each.context.watcher, each.record, reporter)
         for each in copies
     ]
     lacking = [each for each, spare in zip(copies, spares, strict=True) if spare is None]
     jobs = [plan_clone(each.context, each.member, owner=each.database.owner) for each in lacking]
     if jobs:
         copy_databases(jobs, reporter)
-        record = lacking[0].member.record
+        record = lacking[0].record
         reporter.note(
             message("Copied {name!r}, {reason}.", name=record.name, reason=_why_no_spare(record))
         )
@@ -171,8 +169,8 @@ def plan_clone(context: ServerContext, member: AnyMember, *, owner: str) -> Copy
         owner=owner,
         strategy=parse_strategy(member.record.strategy),
     )
-    try_acquire_lock(context.worker(member), clone.name)
-    return plan_copy_job(context, member, clone)
+    try_acquire_lock(context.worker(member.record), clone.name)
+    return plan_copy_job(context, member.record, clone)
 
 
 def undo(

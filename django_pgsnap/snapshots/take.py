@@ -25,7 +25,6 @@ from ..postgres.advisory_locks import acquire_lock, wait_until_connectable
 from ..postgres.backends import open_temporary_session
 from ..postgres.inspection import (
     Contents,
-    check_collation,
     check_nothing_attached,
     check_privileges,
     measure_databases,
@@ -38,7 +37,7 @@ from ..postgres.targets import Target
 from ..reporting import Reporter
 from ..signals import post_take, pre_take
 from .context import ServerContext, choose_targets, group_copies
-from .operation import finish_operation, open_operation, report_terminated
+from .operation import finish_operation, open_operation, plan_copy_job, report_terminated
 from .types import CopyMember, Snapshot, group_members
 
 
@@ -144,7 +143,6 @@ def _plan_all(
         context.check_whole(context.sources)
         for target in context.targets:
             context.live(target)
-            check_collation(context.watcher, target.name)
         check_nothing_attached(context.watcher, context.sources)
         check_privileges(context.watcher, context.sources)
     targets = [(context, target) for context in contexts for target in context.targets]
@@ -269,9 +267,10 @@ def _plan_parts(
 ) -> Iterator[TakePart]:
     watcher, terminator = context.watcher, context.terminator(context.sources, force=force)
     newest = _newest_copy(context)
-    rates = CopyRates()
+    rates, speed = CopyRates(), 0.0
     if newest:
         rates = CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
+        speed = newest.bytes_per_s
     sizes = measure_databases(watcher, context.sources)
     for target in context.targets:
         size, session = sizes.get(target.name), context.workers[target.alias]
@@ -299,15 +298,7 @@ def _plan_parts(
         check_strategy(watcher, clone.strategy)
         # Whoever sweeps leftovers sees by this lock that the clone is not one.
         acquire_lock(session, clone.name, context.wait_s)
-        job = CopyJob(
-            clone=clone,
-            size_bytes=record.size_bytes,
-            session=session,
-            watcher=watcher,
-            server=context.server,
-            terminator=terminator,
-            bytes_per_s=newest.bytes_per_s if newest else 0.0,
-        )
+        job = plan_copy_job(context, record, clone, terminator=terminator, bytes_per_s=speed)
         yield TakePart(context=context, record=record, rates=rates, properties=properties, job=job)
 
 

@@ -106,7 +106,7 @@ def _open(
     for each in apply_properties(context.watcher, wanted, present, unfinished):
         Reporter().note(each)
     session.execute(open_database(unfinished, name, encode_record(record)))
-    release_lock(context.worker(member), unfinished)
+    release_lock(context.worker(copy), unfinished)
     return name
 
 
