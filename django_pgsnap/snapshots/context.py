@@ -299,25 +299,21 @@ def describe_managed(
     everyone: bool = False,
 ) -> list[ManagedDatabase]:
     """Return which databases of ours there are on a server, of these kinds, and some more."""
-    found: dict[str, tuple[Kind, str]] = {}
+    found: dict[str, tuple[Kind, str]] = {
+        left.name: ("leftover", "") for left in context.leftovers()
+    }
     tests = list_test_databases(context, everyone=everyone)
     for database in (*list_published(context, everyone=everyone, sources=tests), *more):
         record, about = database.record, _about(database.record)
         found[database.name] = (record.kind, about)
-        if not isinstance(record, CopyRecord | TemplateRecord):
-            continue
-        identity = record.set_id if isinstance(record, TemplateRecord) else record.identity
-        spare = context.catalog.databases.get(spare_name(identity))
-        if spare is not None and spare.owner == database.owner and spare.is_shut:
+        if spare := context.catalog.spares.get(record.identity):
             found[spare.name] = ("spare", about)
-    found.update({name: ("test", source) for name, source in tests.items()})
-    for left in context.leftovers():
-        found.setdefault(left.name, ("leftover", ""))
-    found = {name: each for name, each in found.items() if each[0] in kinds}
-    sizes = measure_databases(context.watcher, found) if found else {}
+    found |= {name: ("test", source) for name, source in tests.items()}
+    wanted = {name: each for name, each in found.items() if each[0] in kinds}
+    sizes = measure_databases(context.watcher, wanted) if wanted else {}
     return [
         ManagedDatabase(name=name, kind=kind, about=about, size_bytes=sizes.get(name, 0))
-        for name, (kind, about) in found.items()
+        for name, (kind, about) in wanted.items()
     ]
 
 

@@ -196,7 +196,7 @@ def test_spare_of_a_template(
     suite: Project, attacker: Attacker, sql: RunSql, server: Server
 ) -> None:
     """A test run takes no database of others for its template's spare, nor drops it."""
-    spare = spare_name(template_of(server).set_id)
+    spare = spare_name(template_of(server).identity)
     sql(pg.SQL("DROP DATABASE {}").format(pg.Identifier(spare)))
     attacker.forge(spare)
     oid = oids(settle(server))[spare]
@@ -212,7 +212,7 @@ def test_template(
 ) -> None:
     """A test run clones no template of others, neither as it is nor to migrate it further."""
     real = template_of(server)
-    for name in (real.database, spare_name(real.set_id)):
+    for name in (real.database, spare_name(real.identity)):
         sql(pg.SQL("DROP DATABASE {}").format(pg.Identifier(name)))
     attacker.forge(real.database, comment=encode_record(real))
     oid = oids(settle(server))[real.database]

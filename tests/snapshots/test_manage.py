@@ -179,7 +179,7 @@ def made_of_seeded(live: str, session_as: SessionAs, server: Server) -> Template
     rename("seeded", "sown")
     unfinished = unfinished_name(template.identity)
     with session_as() as session:
-        for name in (unfinished, spare_name(template.set_id)):
+        for name in (unfinished, spare_name(template.identity)):
             clone = Clone(source=copy.database, name=name, owner=SUPERUSER, strategy="wal_log")
             session.execute(clone.statement)
         session.execute(publish_copy(unfinished, template))
@@ -193,7 +193,7 @@ def test_delete_takes_templates_of_tests_along(
     delete("sown")
 
     left = oids(settle(server))
-    assert not {made_of_seeded.database, spare_name(made_of_seeded.set_id)} & left.keys()
+    assert not {made_of_seeded.database, spare_name(made_of_seeded.identity)} & left.keys()
 
 
 def test_delete_while_a_test_run_uses_a_template(
