@@ -216,7 +216,7 @@ def aliases_sharing_database(aliases: Iterable[str]) -> list[str]:
     """Return every alias, mirrors included, that leads to the live database of one of these."""
     wanted = set(aliases)
     places = {
-        wrapper.alias: (get_server(wrapper).identity, str(wrapper.settings_dict["NAME"]))
+        wrapper.alias: (get_server(wrapper).identity, _database_name(wrapper.settings_dict))
         for wrapper in iter_postgresql_wrappers()
     }
     leading = {place for alias, place in places.items() if alias in wanted}

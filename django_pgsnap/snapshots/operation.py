@@ -240,9 +240,12 @@ def _send_off(now: ServerContext, current: Sequence[CopyMember], drops: Sequence
             now.reporter.warn(describe_taken_name(member.record, taken))
         else:
             background.make(clone)
-    for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
-        background.drop(name)
-    background.send_all()
+    try:
+        for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
+            background.drop(name)
+    finally:
+        # The server may let no more sessions in; those that there are have work already.
+        background.send_all()
 
 
 def plan_copy_job(

@@ -7,7 +7,12 @@ from django.conf import settings
 from django.db import connections
 
 from django_pgsnap.errors import ConfigurationError
-from django_pgsnap.postgres.targets import group_by_server, list_targets, live_database_names
+from django_pgsnap.postgres.targets import (
+    aliases_sharing_database,
+    group_by_server,
+    list_targets,
+    live_database_names,
+)
 from tests.conftest import SetAlias
 
 SQLITE = "django.db.backends.sqlite3"
@@ -232,3 +237,11 @@ def test_live_names(set_alias: SetAlias) -> None:
 
     assert live_database_names() == {"live_default", "live_other", "db.sqlite3"}
     assert set(connections) == {"default", "other", "third"}
+
+
+def test_aliases_of_the_default_database(set_alias: SetAlias) -> None:
+    """An alias without a name leads to postgres, as one does that says so."""
+    set_alias("default", NAME="postgres")
+    set_alias("other", NAME=None)
+
+    assert aliases_sharing_database(["default"]) == ["default", "other"]

@@ -1,14 +1,17 @@
 """What every operation begins with: its sessions."""
 
 import pytest
+from psycopg import sql as pg
 
+from django_pgsnap.clones.names import new_identity, spare_name, unfinished_name
 from django_pgsnap.errors import ServerUnavailableError
 from django_pgsnap.postgres.advisory_locks import lock_key
+from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from tests.conftest import MakeLive, MakeRole, RunSql
 from tests.project import Manage, point
 from tests.servers import Server
-from tests.watching import Background, is_locked, is_waiting, settle, until
+from tests.watching import Background, Recorder, is_locked, is_waiting, settle, until
 
 
 def test_no_session_stays_where_another_is_refused(
@@ -39,6 +42,31 @@ def test_as_many_sessions_as_a_copy_needs(
     assert (taken.returncode, refilled.returncode) == (0, 0)
     assert taken.stderr.startswith("Warning: Taken without its list of migrations: Cannot connect")
     assert "Took 'seeded'" in taken.stdout
+
+
+def test_more_to_send_off_than_sessions(
+    make_live: MakeLive, role: MakeRole, sql: RunSql, server: Server
+) -> None:
+    """Where the server lets in no session more, those of the operation make the spare and drop."""
+    make_live("default", user=role())
+    identity = take("seeded", databases=["default"]).members[0].record.identity
+    settle(server)
+    for _ in range(3):
+        left = pg.Identifier(unfinished_name(new_identity()))
+        sql(
+            pg.SQL(
+                "CREATE DATABASE {} OWNER ordinary ALLOW_CONNECTIONS false CONNECTION LIMIT 0"
+            ).format(left)
+        )
+    sql("ALTER ROLE ordinary CONNECTION LIMIT 2")
+    recorder = Recorder()
+
+    restore("seeded", databases=["default"], reporter=recorder)
+
+    assert "too many connections for role" in recorder.warnings[0]
+    names = [database.name for database in settle(server)]
+    assert spare_name(identity) in names
+    assert sum(name.startswith("pgsnap_new_") for name in names) == 2
 
 
 def test_locks_are_taken_in_one_order(lives: dict[str, str], server: Server) -> None:
