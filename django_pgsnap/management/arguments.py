@@ -9,7 +9,6 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -25,19 +24,16 @@ class Argument:
         self.destination = settings.get("dest") or flags[0].lstrip("-").replace("-", "_")
 
 
-@dataclass(frozen=True, kw_only=True)
 class Subcommand:
-    """What a subcommand does, and which arguments it takes beside ``--json``.
+    """What a subcommand does, which arguments it takes beside ``--json``, and its other names."""
 
-    Attributes:
-        help: What it does, as a line of a list.
-        description: The same as whole sentences; empty where the line says it all.
-    """
-
-    help: str
-    arguments: Sequence[Argument]
-    description: str = ""
-    aliases: Sequence[str] = ()
+    def __init__(
+        self, summary: str, *arguments: Argument, more: str = "", aliases: Sequence[str] = ()
+    ) -> None:
+        self.summary = summary
+        self.description = f"{summary[0].upper()}{summary[1:]}. {more}".strip()
+        self.arguments = arguments
+        self.aliases = aliases
 
 
 _QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(.*)", re.DOTALL)
@@ -104,180 +100,170 @@ _NO_INPUT: Final = Argument(
     *("-y", "--no-input", "--noinput"), dest="interactive", action="store_false", help="do not ask"
 )
 
-_TAKE: Final = (
-    Argument("name", nargs="?", help="its name (default: snap1, snap2, ...)"),
-    Argument("--note", default="", help="a remark to show in lists"),
-    _flag("--replace", help="replace the snapshot of that name, if there is one"),
-    _flag("--pin", help="protect it from being pruned"),
-    Argument(
-        "--no-spare",
-        dest="spare",
-        action="store_false",
-        help="do not prepare a clone for the first restore, which then has to copy",
-    ),
-    Argument("--strategy", choices=STRATEGIES, help="how the server copies (default: the fastest)"),
-    *_WHEN_BUSY,
-)
-_RESTORE: Final = (
-    Argument("name", nargs="?", help="name of the snapshot (default: the newest)"),
-    Argument(
-        "--no-undo",
-        dest="undo",
-        action="store_const",
-        const=False,
-        help="drop the present state, so that this cannot be undone",
-    ),
-    _flag("--migrate", help="then run the migrations that the snapshot lacks"),
-    _flag("--dry-run", help="only say what would happen: who is connected, what is copied"),
-    *_WHEN_BUSY,
-)
-_UNDO: Final = (
-    Argument(
-        "number",
-        nargs="?",
-        type=int,
-        default=1,
-        metavar="N",
-        help="which of the kept states, counted from the newest (default: 1)",
-    ),
-    _flag("--list", dest="only_list", help="list the kept states, and change nothing"),
-    _flag("--drop", help="drop all kept states instead, and give their disk space back"),
-    *_WHEN_BUSY,
-)
-_LIST: Final = (
-    _flag("--all", dest="everyone", help="those of other projects on these servers too"),
-    _DATABASE,
-)
-_RENAME: Final = (
-    Argument("old", help="present name of the snapshot"),
-    Argument("new", help="its new name"),
-)
-_DELETE: Final = (
-    Argument("names", nargs="*", metavar="name", help="name of a snapshot, or 'snap*' for several"),
-    _flag("--all", dest="everything", help="all snapshots of this project"),
-    _flag("--force", help="pinned ones, too"),
-    _NO_INPUT,
-)
-_PRUNE: Final = (
-    Argument("--keep", type=_count, metavar="N", help="keep the N newest in any case"),
-    Argument("--older-than", type=_age, metavar="AGE", help="delete those older than 12h, 7d, 2w"),
-    Argument(
-        "--max-size",
-        dest="max_bytes",
-        type=_size,
-        metavar="SIZE",
-        help="delete the oldest until the others occupy no more than 500MB, 10GB",
-    ),
-    _flag("--templates", help="all templates of tests on these databases, instead of snapshots"),
-    _flag("--dry-run", help="only say which would go"),
-)
-_PURGE: Final = (
-    _flag("--all-projects", dest="everyone", help="what your role has for other projects, too"),
-    _NO_INPUT,
-)
-_ANNOTATE: Final = (_NAME, Argument("text", metavar="note", help="the new remark; '' for none"))
-_REFILL: Final = (
-    Argument("name", nargs="?", help="the snapshot (default: the one last taken or restored)"),
-    _DATABASE,
-)
-_DIFF: Final = (
-    Argument("name", nargs="?", help="the older state (default: the newest snapshot)"),
-    Argument("other", nargs="?", help="the newer state (default: the databases as they are now)"),
-    Argument(
-        "--undo",
-        nargs="?",
-        type=int,
-        const=1,
-        default=0,
-        metavar="N",
-        help="compare with what the last restore replaced, rather than a snapshot, or the Nth last",
-    ),
-    Argument(
-        "--model",
-        dest="models",
-        action="append",
-        metavar="APP.MODEL",
-        help="only this model, or table; may be repeated",
-    ),
-    Argument("--rows", type=int, default=0, metavar="N", help="show N rows of each model"),
-    _flag("--exit-code", help="exit with 1 where anything differs, as git does"),
-    _DATABASE,
-)
-_RUN: Final = (
-    Argument("name", nargs="?", help="the snapshot (default: the newest)"),
-    _flag("--live", help="run it on the live databases, then ask whether to keep what it did"),
-    _flag("--keep", help="keep the clone when the command is done"),
-    _flag("--diff", help="show what the command changed"),
-    _NO_INPUT,
-    _DATABASE,
-)
-_DOCTOR: Final = (_flag("--fix", help="drop what interrupted commands left behind"), _DATABASE)
-
 SUBCOMMANDS: Final = {
-    "take": Subcommand(help="take a snapshot of the databases", arguments=_TAKE, aliases=("save",)),
-    "restore": Subcommand(help="bring the databases back to a snapshot", arguments=_RESTORE),
+    "take": Subcommand(
+        "take a snapshot of the databases",
+        Argument("name", nargs="?", help="its name (default: snap1, snap2, ...)"),
+        Argument("--note", default="", help="a remark to show in lists"),
+        _flag("--replace", help="replace the snapshot of that name, if there is one"),
+        _flag("--pin", help="protect it from being pruned"),
+        Argument(
+            "--no-spare",
+            dest="spare",
+            action="store_false",
+            help="do not prepare a clone for the first restore, which then has to copy",
+        ),
+        Argument(
+            "--strategy", choices=STRATEGIES, help="how the server copies (default: the fastest)"
+        ),
+        *_WHEN_BUSY,
+        aliases=("save",),
+    ),
+    "restore": Subcommand(
+        "bring the databases back to a snapshot",
+        Argument("name", nargs="?", help="name of the snapshot (default: the newest)"),
+        Argument(
+            "--no-undo",
+            dest="undo",
+            action="store_const",
+            const=False,
+            help="drop the present state, so that this cannot be undone",
+        ),
+        _flag("--migrate", help="then run the migrations that the snapshot lacks"),
+        _flag("--dry-run", help="only say what would happen: who is connected, what is copied"),
+        *_WHEN_BUSY,
+    ),
     "undo": Subcommand(
-        help="bring back what the last restore replaced",
-        description="Bring back what the last restore replaced, or an older state. The state that "
-        "it replaces is kept in turn, so a second undo leads back.",
-        arguments=_UNDO,
+        "bring back what the last restore replaced",
+        Argument(
+            "number",
+            nargs="?",
+            type=int,
+            default=1,
+            metavar="N",
+            help="which of the kept states, counted from the newest (default: 1)",
+        ),
+        _flag("--list", dest="only_list", help="list the kept states, and change nothing"),
+        _flag("--drop", help="drop all kept states instead, and give their disk space back"),
+        *_WHEN_BUSY,
+        more="The state that it replaces is kept in turn, so a second undo leads back.",
     ),
     "diff": Subcommand(
-        help="show what changed since a snapshot, by model and row",
-        description="Show what changed since a snapshot, or between two snapshots, by model and "
-        "row. With --json each change is an object on a line of its own.",
-        arguments=_DIFF,
+        "show what changed since a snapshot, by model and row",
+        Argument("name", nargs="?", help="the older state (default: the newest snapshot)"),
+        Argument(
+            "other", nargs="?", help="the newer state (default: the databases as they are now)"
+        ),
+        Argument(
+            "--undo",
+            nargs="?",
+            type=int,
+            const=1,
+            default=0,
+            metavar="N",
+            help="compare with what the last restore replaced, or the Nth last, not a snapshot",
+        ),
+        Argument(
+            "--model",
+            dest="models",
+            action="append",
+            metavar="APP.MODEL",
+            help="only this model, or table; may be repeated",
+        ),
+        Argument("--rows", type=int, default=0, metavar="N", help="show N rows of each model"),
+        _flag("--exit-code", help="exit with 1 where anything differs, as git does"),
+        _DATABASE,
+        more="With --json each change is an object on a line of its own.",
     ),
     "run": Subcommand(
-        help="try a command on a clone of a snapshot: pgsnap run NAME -- migrate",
-        description="Run a management command, which follows after --, on a clone of a snapshot "
-        "that is dropped afterwards: the live databases stay as they are. With --live it runs on "
-        "the live databases, and you are asked whether to keep what it did or to go back. The exit "
-        "status is the command's.",
-        arguments=_RUN,
+        "try a command on a clone of a snapshot: pgsnap run NAME -- migrate",
+        Argument("name", nargs="?", help="the snapshot (default: the newest)"),
+        _flag("--live", help="run it on the live databases, then ask whether to keep what it did"),
+        _flag("--keep", help="keep the clone when the command is done"),
+        _flag("--diff", help="show what the command changed"),
+        _NO_INPUT,
+        _DATABASE,
+        more="The clone is dropped afterwards: the live databases stay as they are. With --live it "
+        "runs on the live databases, and you are asked whether to keep what it did or to go back. "
+        "The exit status is the command's.",
     ),
     "status": Subcommand(
-        help="say what is live, and what undo would bring back",
-        description="Say which snapshot the live databases come from, since when, and whether "
-        "they were written since; what undo would bring back; and what there is beside.",
-        arguments=(_DATABASE,),
+        "say what is live, and what undo would bring back",
+        _DATABASE,
+        more="It says which snapshot the live databases come from, since when, whether they were "
+        "written since, and what there is beside.",
     ),
-    "list": Subcommand(help="list the snapshots", arguments=_LIST, aliases=("ls",)),
-    "show": Subcommand(help="show all that is known of a snapshot", arguments=(_NAME,)),
-    "rename": Subcommand(help="give a snapshot another name", arguments=_RENAME),
-    "annotate": Subcommand(help="change the remark of a snapshot", arguments=_ANNOTATE),
-    "pin": Subcommand(help="protect a snapshot from being pruned", arguments=(_NAME,)),
-    "unpin": Subcommand(help="allow a snapshot to be pruned again", arguments=(_NAME,)),
-    "delete": Subcommand(help="delete snapshots", arguments=_DELETE, aliases=("rm",)),
+    "list": Subcommand(
+        "list the snapshots",
+        _flag("--all", dest="everyone", help="those of other projects on these servers too"),
+        _DATABASE,
+        aliases=("ls",),
+    ),
+    "show": Subcommand("show all that is known of a snapshot", _NAME),
+    "rename": Subcommand(
+        "give a snapshot another name",
+        Argument("old", help="present name of the snapshot"),
+        Argument("new", help="its new name"),
+    ),
+    "annotate": Subcommand(
+        "change the remark of a snapshot",
+        _NAME,
+        Argument("text", metavar="note", help="the new remark; '' for none"),
+    ),
+    "pin": Subcommand("protect a snapshot from being pruned", _NAME),
+    "unpin": Subcommand("allow a snapshot to be pruned again", _NAME),
+    "delete": Subcommand(
+        "delete snapshots",
+        Argument(
+            "names", nargs="*", metavar="name", help="name of a snapshot, or 'snap*' for several"
+        ),
+        _flag("--all", dest="everything", help="all snapshots of this project"),
+        _flag("--force", help="pinned ones, too"),
+        _NO_INPUT,
+        aliases=("rm",),
+    ),
     "prune": Subcommand(
-        help="delete snapshots that are too many, too old or too large",
-        description="Delete snapshots that are not pinned, the oldest first. With --older-than or "
-        "--max-size, these say which go, and --keep protects the newest. With --keep alone, all "
-        "but the newest go.",
-        arguments=_PRUNE,
+        "delete snapshots that are too many, too old or too large",
+        Argument("--keep", type=_count, metavar="N", help="keep the N newest in any case"),
+        Argument(
+            "--older-than", type=_age, metavar="AGE", help="delete those older than 12h, 7d, 2w"
+        ),
+        Argument(
+            "--max-size",
+            dest="max_bytes",
+            type=_size,
+            metavar="SIZE",
+            help="delete the oldest until the others occupy no more than 500MB, 10GB",
+        ),
+        _flag(
+            "--templates", help="all templates of tests on these databases, instead of snapshots"
+        ),
+        _flag("--dry-run", help="only say which would go"),
+        more="Pinned ones stay, and the oldest go first. With --older-than or --max-size, these "
+        "say which go, and --keep protects the newest. With --keep alone, all but the newest go.",
     ),
     "purge": Subcommand(
-        help="take away everything that pgsnap has made",
-        description="Drop all snapshots, spares, kept states and test templates of this project, "
-        "before uninstalling for example. The live databases stay.",
-        arguments=_PURGE,
+        "take away everything that pgsnap has made",
+        _flag("--all-projects", dest="everyone", help="what your role has for other projects, too"),
+        _NO_INPUT,
+        more="These are all snapshots, spares, kept states and test templates of this project. The "
+        "live databases stay.",
     ),
     "completion": Subcommand(
-        help="print what makes a shell complete subcommands and names",
-        description="Print what makes a shell complete subcommands, options and names of "
-        "snapshots. Put it where the shell reads it at its start.",
-        arguments=(Argument("shell", choices=SHELLS, help="the shell"),),
+        "print what makes a shell complete subcommands, options and names",
+        Argument("shell", choices=SHELLS, help="the shell"),
+        more="Put it where the shell reads it at its start.",
     ),
     "refill": Subcommand(
-        help="prepare the clone that makes the next restore fast",
-        description="Prepare the clone that makes the next restore fast, and wait until it is "
-        "there. Usually take and restore have the server do that after they ended.",
-        arguments=_REFILL,
+        "prepare the clone that makes the next restore fast",
+        Argument("name", nargs="?", help="the snapshot (default: the one last taken or restored)"),
+        _DATABASE,
+        more="Usually the server does that after a take or restore. This waits until it is there.",
     ),
     "doctor": Subcommand(
-        help="say what is wrong or in the way, and what to do about it",
-        description="Say what is wrong with the snapshots and their servers, or in the way, and "
-        "what to do about it. The exit status is 1 while an error or a warning is left.",
-        arguments=_DOCTOR,
+        "say what is wrong or in the way, and what to do about it",
+        _flag("--fix", help="drop what interrupted commands left behind"),
+        _DATABASE,
+        more="The exit status is 1 while an error or a warning is left.",
     ),
 }

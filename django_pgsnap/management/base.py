@@ -92,12 +92,11 @@ class SubcommandsBase(BaseCommand):
             dest="subcommand", required=True, metavar="COMMAND", parser_class=_Subparser
         )
         for name, subcommand in SUBCOMMANDS.items():
-            sentence = f"{subcommand.help[0].upper()}{subcommand.help[1:]}."
             subparser = subparsers.add_parser(
                 name,
                 aliases=subcommand.aliases,
-                help=subcommand.help,
-                description=subcommand.description or sentence,
+                help=subcommand.summary,
+                description=subcommand.description,
             )
             self._tell_mistakes_of(subparser)
             # An alias is another word for the subcommand, not another subcommand.

@@ -82,18 +82,9 @@ def describe_occupied(overview: Overview | None) -> Iterator[Message]:
 
 def describe_drift(drift: Drift) -> Iterator[Message]:
     """Yield what to do about migrations that a snapshot and the code do not share."""
-    if count := len(drift.missing):
-        yield message(
-            "1 migration not run: run migrate afterwards."
-            if count == 1
-            else "{count} migrations not run: run migrate afterwards.",
-            count=count,
-        )
-    if count := len(drift.unknown):
-        yield message(
-            "1 migration that this code does not have: one of another branch, usually."
-            if count == 1
-            else "{count} migrations that this code does not have: those of another branch, "
-            "usually.",
-            count=count,
-        )
+    if drift.missing:
+        count = len(drift.missing)
+        yield message("Migrations not run: {count}. Run migrate afterwards.", count=count)
+    if drift.unknown:
+        count = len(drift.unknown)
+        yield message("Migrations of another branch, not in this code: {count}.", count=count)

@@ -321,7 +321,7 @@ def test_drift_is_told_before_a_restore(root: Client) -> None:
 
     asked, shown = (text(root.get(of(name, snapshot))) for name in ("restore", "change"))
 
-    assert "1 migration not run: run migrate afterwards." in asked
-    assert "1 migration that this code does not have: one of another branch" in asked
+    assert "Migrations not run: 1. Run migrate afterwards." in asked
+    assert "Migrations of another branch, not in this code: 1." in asked
     assert "In this checkout, not in the snapshot: testapp.0002_genres" in shown
     assert "In the snapshot, not in this checkout: testapp.0002_elsewhere" in shown

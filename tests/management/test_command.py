@@ -125,8 +125,8 @@ def test_restore_says_how_far_the_code_is(live: str, call: Call) -> None:
     migrated = call("pgsnap", "restore", "old", "--migrate").stdout
 
     assert said[1:-1] == [
-        "1 migration not run: run migrate afterwards.",
-        "1 migration that this code does not have: one of another branch, usually.",
+        "Migrations not run: 1. Run migrate afterwards.",
+        "Migrations of another branch, not in this code: 1.",
     ]
     assert "not run" not in migrated
 
