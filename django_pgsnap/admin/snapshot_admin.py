@@ -279,7 +279,8 @@ class SnapshotAdmin(ProgressPages):
         undo = next((undo for undo in found.undos if undo.set_id == set_id), None)
         if undo is None:
             return self._say_gone(request, _("This state is not kept any more."))
-        return self._act(request, BringBack(undo))
+        action = BringBack(undo)
+        return self._act(request, action, action.title)
 
     def _say_gone(self, request: HttpRequest, text: str) -> HttpResponse:
         messages.warning(request, text)

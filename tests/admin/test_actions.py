@@ -95,6 +95,17 @@ def test_undo_and_redo(root: Client) -> None:
     assert root.get(page("changelist")).status_code == 200
 
 
+def test_page_of_a_replaced_state_is_no_addition(root: Client) -> None:
+    """The way to it ends in what it does, and not as that to a new snapshot."""
+    take("seeded", spare=False)
+    restore("seeded")
+
+    shown = text(root.get(undo_page()))
+
+    assert "Snapshots &rsaquo; Bring back a replaced state " in shown
+    assert "Add snapshot" not in shown
+
+
 def test_older_state_is_brought_back(root: Client) -> None:
     """Each replaced state has a page of its own, which means it whatever is restored meanwhile."""
     take("seeded", spare=False)
