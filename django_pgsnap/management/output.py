@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from rich import box
@@ -118,19 +118,24 @@ class Output(Console):
     def print_diff(self, found: Diff) -> None:
         """Print what changed: the schema and migrations first, then each model with its rows."""
         aliases = {each.alias for each in found.tables} | {each.alias for each in found.schema}
-        several = len(aliases) > 1
-        for line in _schema_lines(found, several=several):
-            self.print(line)
+        where = {alias: f" ({alias})" if len(aliases) > 1 else "" for alias in aliases}
+        applied, missing = found.migrations_applied, found.migrations_missing
+        for word, keys in (("applied since", applied), ("missing now", missing)):
+            if keys:
+                self._say([f"Migrations {word}: {', '.join(map('.'.join, keys))}"])
+        for change in found.schema:
+            self.print(_schema_text(change, where[change.alias]))
         if found.tables:
-            self.print(_diff_table(found, several=several))
+            titles = {f"{each.name}{where[each.alias]}": each for each in found.tables}
+            self.print(_diff_table(titles))
         for table in found.tables:
             if table.rows:
-                self.print(Text(_title(table, several=several), style="bold"))
+                self._say([f"{table.name}{where[table.alias]}"], style="bold")
                 for row in table.rows:
                     self.print(_row_text(row))
                 left = table.added + table.removed + table.changed - len(table.rows)
                 if left:
-                    self.print(Text(f"  ... and {left:,} more", style="dim"))
+                    self._say([f"  ... and {left:,} more"], style="dim")
         self._say(found.notes, style="dim")
         if found.is_empty:
             self._say([f"Nothing differs between {found.before} and {found.after}."])
@@ -270,21 +275,8 @@ def _paragraph(finding: Finding) -> str:
     return "\n    ".join([heading, *map(printable, lines)])
 
 
-def _schema_lines(found: Diff, *, several: bool) -> Iterator[Text]:
-    for word, keys in (
-        ("applied since", found.migrations_applied),
-        ("missing now", found.migrations_missing),
-    ):
-        if keys:
-            names = ", ".join(f"{app}.{name}" for app, name in keys)
-            yield Text(f"Migrations {word}: {printable(names)}")
-    for change in found.schema:
-        yield _schema_text(change, several=several)
-
-
-def _schema_text(change: SchemaChange, *, several: bool) -> Text:
+def _schema_text(change: SchemaChange, where: str) -> Text:
     kind = "added" if change.before is None else "removed" if change.after is None else "changed"
-    where = f" ({change.alias})" if several else ""
     name = printable(change.short_name)
     text = Text(f"{_SIGNS[kind]} {change.kind} {name}{where}", style=_STYLES[kind])
     if kind == "changed":
@@ -292,20 +284,16 @@ def _schema_text(change: SchemaChange, *, several: bool) -> Text:
     return text
 
 
-def _diff_table(found: Diff, *, several: bool) -> Table:
+def _diff_table(tables: Mapping[str, TableDiff]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("Model")
     for heading, style in (("Added", "green"), ("Removed", "red"), ("Changed", "yellow")):
         table.add_column(heading, justify="right", style=style)
     table.add_column("Columns that changed", overflow="fold")
-    for each in found.tables:
+    for name, each in tables.items():
         counts = (f"{n:,}" if n else "" for n in (each.added, each.removed, each.changed))
-        _add_row(table, _title(each, several=several), *counts, ", ".join(each.changed_columns))
+        _add_row(table, name, *counts, ", ".join(each.changed_columns))
     return table
-
-
-def _title(table: TableDiff, *, several: bool) -> str:
-    return printable(f"{table.name} ({table.alias})" if several else table.name)
 
 
 def _row_text(row: RowChange) -> Text:
