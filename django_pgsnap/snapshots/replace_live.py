@@ -9,7 +9,7 @@ from typing import Final
 
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.names import new_identity
-from ..clones.records import Record, UndoRecord
+from ..clones.records import UndoRecord
 from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
 from ..conf import config
 from ..connections.reconnect import DatabaseReplaced, announce_restore, close_and_wait
@@ -46,11 +46,6 @@ class IncomingDatabase:
     def server(self) -> Server:
         """The server it is on."""
         return self.context.server
-
-    @property
-    def record(self) -> Record:
-        """What the member knows of itself."""
-        return self.member.record
 
     @property
     def place(self) -> Place:
@@ -130,7 +125,9 @@ class Replacement:
         counters = read_counters(session, coming)
         for each in self._incoming:
             counted = counters.get(each.database.name, UNKNOWN_COUNTERS)
-            self.successors[each.place] = describe_successor(each.database, each.record, counted)
+            self.successors[each.place] = describe_successor(
+                each.database, each.member.record, counted
+            )
 
     def _read_properties(self) -> None:
         self._properties = {each.target.name: self._properties_of(each) for each in self._incoming}
@@ -205,8 +202,8 @@ class Replacement:
         if not is_there:
             wanted = replace(
                 wanted,
-                comment=each.record.comment,
-                connection_limit=each.record.connection_limit,
+                comment=each.member.record.comment,
+                connection_limit=each.member.record.connection_limit,
                 is_template=False,
             )
         return wanted, present
@@ -252,7 +249,7 @@ def replace_live(
     keeps = config().undo > 0 if request.keep_undo is None else request.keep_undo
     # What is replaced on all servers is one state.
     there = [
-        (each.context, each.target, each.record.name)
+        (each.context, each.target, each.member.record.name)
         for each in incoming
         if each.target.name in each.context.catalog.databases
     ]

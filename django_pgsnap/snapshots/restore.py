@@ -97,7 +97,9 @@ def restore_as(
         incoming = copies if consume else _obtain_clones(copies)
         replaced, drops = replace_live(incoming, request, snapshot)
         for each in copies:
-            release_lock(each.context.worker(each.record), spare_name(each.record.identity))
+            release_lock(
+                each.context.worker(each.member.record), spare_name(each.member.record.identity)
+            )
         current = () if consume else snapshot.members
         finish_operation(contexts, current=current, drops=drops)
     handle_announced_restore(replaced, contexts[0].reporter)
@@ -132,14 +134,19 @@ def _obtain_clones(copies: Sequence[IncomingDatabase]) -> list[IncomingDatabase]
     """Return a spare in the place of each copy, or else a clone made now."""
     reporter = copies[0].context.reporter
     spares = [
-        obtain_spare(each.context.worker(each.record), each.context.watcher, each.record, reporter)
+        obtain_spare(
+            each.context.worker(each.member.record),
+            each.context.watcher,
+            each.member.record,
+            reporter,
+        )
         for each in copies
     ]
     lacking = [each for each, spare in zip(copies, spares, strict=True) if spare is None]
     jobs = [plan_clone(each.context, each.member, owner=each.database.owner) for each in lacking]
     if jobs:
         copy_databases(jobs, reporter)
-        record = lacking[0].record
+        record = lacking[0].member.record
         reporter.note(
             message("Copied {name!r}, {reason}.", name=record.name, reason=_why_no_spare(record))
         )

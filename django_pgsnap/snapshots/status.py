@@ -15,7 +15,7 @@ from ..postgres.targets import Target
 from .context import ServerContext, choose_targets, read_contexts
 from .queries import Overview, overview
 from .types import Snapshot
-from .undo_history import newest_of
+from .undo_history import find_newest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def _read_live(
     size_bytes: int | None,
     counters: DatabaseCounters | None,
 ) -> LiveState:
-    newest = newest_of(context.undos()).get((context.server, target.name))
+    newest = find_newest([context]).get((context.server, target.name))
     present = context.catalog.databases.get(target.name)
     state = LiveState(alias=target.alias, database=target.name, size_bytes=size_bytes)
     if newest is None or present is None or newest.successor_oid != present.oid:

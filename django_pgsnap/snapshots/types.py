@@ -174,16 +174,19 @@ def group_members(
     return sorted(found, key=lambda whole: whole.taken_at, reverse=True)
 
 
-def _by_set(members: Iterable[MemberT]) -> dict[tuple[str, Parts, object], dict[str, MemberT]]:
+def _by_set(
+    members: Iterable[MemberT],
+) -> dict[tuple[str, Parts, object], dict[str, MemberT]]:
     """Group members by what all parts of a set say of it, and only they."""
+    # Two addresses may lead to the same server, which then shows the same member twice. A server
+    # whose data directory is a copy of another one's shows the same sets, which then are two each.
+    members = list(members)
+    places = {server: server.identity for server in {member.server for member in members}}
     groups: dict[tuple[str, Parts, object], dict[str, MemberT]] = {}
     for member in members:
         record = member.record
-        # A server whose data directory is a copy of another one's shows the same sets, which then
-        # are two each.
         is_on_one = len({part.system for part in record.parts}) == 1
-        key = (record.set_id, record.parts, member.server.identity if is_on_one else None)
-        # Two addresses may lead to the same server, which then shows the same member twice.
+        key = (record.set_id, record.parts, places[member.server] if is_on_one else None)
         groups.setdefault(key, {}).setdefault(record.identity, member)
     return groups
 

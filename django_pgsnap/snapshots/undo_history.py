@@ -16,7 +16,7 @@ about anything a state counts as written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -78,9 +78,8 @@ def plan_kept_state(
     Told are its live databases, with the name of the snapshot that is about to replace each. It is
     dated after all that is kept already, whatever became of the clock.
     """
-    kept = [member for context in contexts for member in context.undos()]
-    later = [member.record.taken_at + timedelta(microseconds=1) for member in kept]
-    newest = newest_of(kept)
+    newest = find_newest(contexts)
+    later = [record.taken_at + timedelta(microseconds=1) for record in newest.values()]
     common: dict[str, Any] = {
         "set_id": new_identity(),
         "members": len(live),
@@ -107,10 +106,14 @@ def plan_kept_state(
     return found
 
 
-def newest_of(kept: Iterable[UndoMember]) -> dict[Place, UndoRecord]:
+def find_newest(contexts: Sequence[ServerContext]) -> dict[Place, UndoRecord]:
     """Return the newest kept state of each live database, which knows what is live now."""
-    oldest_first = sorted(kept, key=lambda member: member.record.taken_at)
-    return {_place(member): member.record for member in oldest_first}
+    kept = [
+        ((context.server, undo.record.source), undo.record)
+        for context in contexts
+        for undo in context.catalog.undos(context.sources)
+    ]
+    return dict(sorted(kept, key=lambda each: each[1].taken_at))
 
 
 def settle_history(
@@ -126,8 +129,7 @@ def settle_history(
     try:
         history = _History([context.reloaded() for context in before])
         if replaced:
-            known = newest_of(member for context in before for member in context.undos())
-            history.judge(next(iter(replaced.values())), known)
+            history.judge(next(iter(replaced.values())), find_newest(before))
         history.note_successors(successors)
         history.trim(before[0].reporter)
         return history.write()
