@@ -8,11 +8,10 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error
 from django.core.checks import Warning as CheckWarning
-from django.db import connections
 
 from . import conf
 from .clones.names import nearest_names
-from .conf import PSYCOPG_HINT, SETTINGS_HINT, get_wrapper, iter_postgresql_wrappers
+from .conf import PSYCOPG_HINT, SETTINGS_HINT, iter_postgresql_wrappers
 from .errors import ConfigurationError
 
 
@@ -88,20 +87,12 @@ def _check_databases(given: object) -> Iterator[CheckMessage]:
                 id="pgsnap.W001",
             )
         return
+    from .postgres.targets import check_alias  # which needs psycopg
+
     for alias in named:
-        if not isinstance(alias, str):
-            continue  # which is a bad value
-        if alias not in connections.settings:
-            yield Error(
-                f"PGSNAP['DATABASES'] names the alias {alias!r}, which is not in DATABASES.",
-                hint=f"Known: {', '.join(connections)}.",
-                id="pgsnap.E004",
-            )
-        elif (wrapper := get_wrapper(alias)) is None or wrapper.vendor != "postgresql":
-            vendor = wrapper.display_name if wrapper else "of a vendor without driver here"
-            yield Error(
-                f"PGSNAP['DATABASES'] names the alias {alias!r}, which is {vendor}, "
-                "not PostgreSQL.",
-                hint="Leave it out: only PostgreSQL databases can be cloned.",
-                id="pgsnap.E005",
-            )
+        if isinstance(alias, str):  # anything else is a bad value
+            try:
+                check_alias(alias)
+            except ConfigurationError as error:
+                said = f"PGSNAP['DATABASES'] cannot be followed. {error.message}"
+                yield Error(said, hint=error.hint, id="pgsnap.E004")

@@ -155,7 +155,7 @@ def test_unknown_alias(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert found() == [
         Error(
-            "PGSNAP['DATABASES'] names the alias 'defualt', which is not in DATABASES.",
+            "PGSNAP['DATABASES'] cannot be followed. There is no alias 'defualt' in DATABASES.",
             hint="Known: default, other.",
             id="pgsnap.E004",
         )
@@ -171,10 +171,24 @@ def test_alias_of_another_vendor(set_alias: SetAlias, monkeypatch: pytest.Monkey
 
     assert wrong_value.id == "pgsnap.E002"
     assert wrong_vendor == Error(
-        "PGSNAP['DATABASES'] names the alias 'other', which is SQLite, not PostgreSQL.",
-        hint="Leave it out: only PostgreSQL databases can be cloned.",
-        id="pgsnap.E005",
+        "PGSNAP['DATABASES'] cannot be followed. The alias 'other' is SQLite, not PostgreSQL.",
+        hint="Choose others with --database or PGSNAP['DATABASES'].",
+        id="pgsnap.E004",
     )
+
+
+def test_alias_without_a_snapshot_of_its_own(
+    set_alias: SetAlias, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror is an error where it is named, and so is an alias whose driver is missing."""
+    set_alias("other", TEST={"MIRROR": "default"})
+    set_alias("third", ENGINE="django.db.backends.oracle")
+    give(monkeypatch, {"DATABASES": ["other", "third"]})
+
+    assert [each.msg.partition(". ")[2] for each in found()] == [
+        "The alias 'other' is a mirror of 'default'.",
+        "The alias 'third' is of a vendor without driver here, not PostgreSQL.",
+    ]
 
 
 def test_alias_of_another_vendor_beside(set_alias: SetAlias) -> None:

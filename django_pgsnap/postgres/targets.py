@@ -12,8 +12,9 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import sql
 
-from ..conf import config, iter_postgresql_wrappers
+from ..conf import config, get_wrapper, iter_postgresql_wrappers
 from ..errors import ConfigurationError, MissingRightError, ServerUnavailableError
+from ..messages import message
 from ..reporting import logger
 from .server import Server, maintenance_name
 from .session import ServerIdentity, Session
@@ -146,7 +147,7 @@ def _chosen_aliases(aliases: Sequence[str] | None) -> list[str]:
     wanted = config().databases if aliases is None else aliases
     if wanted is not None:
         for alias in wanted:
-            _check_alias(alias)
+            check_alias(alias)
         return [alias for alias in connections if alias in wanted]
     found = [each.alias for each in iter_postgresql_wrappers() if not _is_mirror(each)]
     if not found:
@@ -157,7 +158,8 @@ def _chosen_aliases(aliases: Sequence[str] | None) -> list[str]:
     return found
 
 
-def _check_alias(alias: str) -> None:
+def check_alias(alias: str) -> None:
+    """Refuse an alias that is not in ``DATABASES``, not PostgreSQL, or a mirror."""
     if alias not in connections.settings:
         raise ConfigurationError(
             "There is no alias {alias!r} in DATABASES.",
@@ -165,13 +167,13 @@ def _check_alias(alias: str) -> None:
             alias=alias,
             known=", ".join(connections),
         )
-    wrapper = connections[alias]
-    if wrapper.vendor != "postgresql":
+    wrapper = get_wrapper(alias)
+    if wrapper is None or wrapper.vendor != "postgresql":
         raise ConfigurationError(
             "The alias {alias!r} is {vendor}, not PostgreSQL.",
             hint="Choose others with --database or PGSNAP['DATABASES'].",
             alias=alias,
-            vendor=wrapper.display_name,
+            vendor=wrapper.display_name if wrapper else message("of a vendor without driver here"),
         )
     if _is_mirror(wrapper):
         raise ConfigurationError(

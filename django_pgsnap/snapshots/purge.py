@@ -164,7 +164,8 @@ def _unpublish(context: ServerContext, unwanted: Sequence[Database[Record]]) -> 
         if record in free:
             cancel_spare(context.watcher, record)
         else:
-            why = "Not dropped: {name!r}, since an operation is at work on it."
-            context.reporter.warn(message(why, name=record.database))
+            name = record.database
+            why = message("Not dropped: {name!r}, since an operation is at work on it.", name=name)
+            context.reporter.warn(why)
     if free:
         session.execute(join_statements(map(unpublish, free)))
