@@ -65,13 +65,6 @@ class DatabaseChangesMixin(TestCase):
             raise self.failureException("\n".join(["The database changed otherwise:", *problems]))
 
 
-@contextmanager
-def check_database_changes(expected: Expected, *, using: str = "default") -> Iterator[None]:
-    """Do what `DatabaseChangesMixin.assertDatabaseChanges` does, for tests that are functions."""
-    with DatabaseChangesMixin().assertDatabaseChanges(expected, using=using):
-        yield
-
-
 def _read_tables(using: str) -> dict[str, _Rows]:
     """Return all rows of all tables, by model label, or by name where there is no model."""
     connection = connections[using]

@@ -168,9 +168,9 @@ def pgsnap(transactional_db: None) -> Iterator[TestSnapshots]:  # noqa: ARG001  
 @pytest.fixture
 def assert_database_changes() -> Callable[..., AbstractContextManager[None]]:
     """Assert what a block does to the database, and that it does nothing else."""
-    from .assertions import check_database_changes
+    from .assertions import DatabaseChangesMixin
 
-    return check_database_changes
+    return DatabaseChangesMixin().assertDatabaseChanges
 
 
 @pytest.fixture(scope="class")

@@ -4,10 +4,12 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_pgsnap.testing.assertions import Expected, check_database_changes
+from django_pgsnap.testing.assertions import DatabaseChangesMixin, Expected
 from tests.testapp.models import Author, Book
 
 ADA: Expected = {"testapp.Author": {"changed": {"name"}}, "testapp.Book": {"removed": 2}}
+
+check_database_changes = DatabaseChangesMixin().assertDatabaseChanges
 
 
 @pytest.fixture

@@ -183,21 +183,16 @@ def adopt_announced_databases() -> None:
 
 def _own_on(server: Server) -> list[OwnDatabase]:
     # Test databases of several servers may have one name, and one may be led to by several roles.
-    place = (server.host, server.port)
-    servers = {own: get_server(connections[own.alias]) for own in _own.values()}
-    return [own for own, found in servers.items() if (found.host, found.port) == place]
+    return [
+        own for own in _own.values() if get_server(connections[own.alias]).address == server.address
+    ]
 
 
 def _announce() -> None:
     """Tell the processes that tests will start."""
+    told = ("alias", "name", "source", "template")
     found = [
-        {
-            "alias": own.alias,
-            "name": own.name,
-            "source": own.source,
-            "template": own.template,
-            "place": _place(own.alias, NAME=own.source),
-        }
+        {**{key: getattr(own, key) for key in told}, "place": _place(own.alias, NAME=own.source)}
         for own in list_own_databases()
     ]
     os.environ[TEST_DATABASES] = json.dumps(found)

@@ -162,13 +162,14 @@ def _digest_noted() -> Iterator[tuple[tuple[str, str], str]]:
     imported = ImportReader(observer.executed).follow(modules)
     # What code read before counts where migrations have to do with that.
     readers = ("", *imported["source"])
-    files = {path: each for reader in readers for path, each in file_reads.files[reader].items()}
+    files = {path: digest_file(path) for path in _list_catalogs() if is_own_file(path)}
+    for reader in readers:
+        files.update(file_reads.files[reader])
     used = {
         "receivers": {_ALL, *noted["model"]},
         "source": imported["source"],
         "place": {*noted["place"], *imported["place"]} - files.keys(),
         "directory": {path for reader in readers for path in file_reads.directories[reader]},
-        "catalog": set(_list_catalogs()),
         "setting": {*noted["setting"], *imported["setting"]} - _NOT_COMPARED,
         "variable": {*noted["variable"], *imported["variable"]} - _NOT_COMPARED_VARIABLES,
         "command": noted["command"],
@@ -273,13 +274,12 @@ def _look_at_receivers(label: str) -> str:
     )
 
 
-_FILES: Final = {"source", "file", "place", "directory", "catalog"}
+_FILES: Final = {"source", "file", "place", "directory"}
 _LOOKS: Final[dict[str, Callable[[str], str]]] = {
     "source": _look_at_source,
     "file": lambda name: digest_file(locate_file(name)),
     "place": _look_at_place,
     "directory": _look_at_directory,
-    "catalog": lambda name: digest_file(locate_file(name)),
     "setting": lambda name: digest_result(lambda: getattr(settings, name, _NO_VALUE)),
     "variable": lambda name: digest_value(read_beginning()[0].get(name)),
     "command": lambda name: digest_value(get_commands().get(name)),
