@@ -167,9 +167,10 @@ def _find_start(cls: type, alias: str, resetter: DatabaseResetter) -> Baseline |
     bare = getattr(cls, "available_apps", None) is not None or getattr(
         cls, "serialized_rollback", False
     )
-    return resetter.get_named_baseline(
-        "flushed, bare" if bare else "flushed",
-        lambda: call_command(
+
+    def flush() -> Baseline:
+        resetter.start(resetter.run_baseline)
+        call_command(
             "flush",
             verbosity=0,
             interactive=False,
@@ -177,8 +178,10 @@ def _find_start(cls: type, alias: str, resetter: DatabaseResetter) -> Baseline |
             reset_sequences=False,
             allow_cascade=True,
             inhibit_post_migrate=bare,
-        ),
-    )
+        )
+        return resetter.adopt_state()
+
+    return resetter.get_named_baseline("flushed, bare" if bare else "flushed", flush)
 
 
 def _starts_flushed(cls: type) -> bool:

@@ -55,8 +55,7 @@ class SnapshotCreation(WorkerCreation):
         keepdb: bool = False,
     ) -> str:
         name = str(self._get_test_db_name())  # type: ignore[attr-defined]
-        source = setup.get_source(self.connection)
-        with setup.claim_slot(self.connection, name, source, keep=keepdb) as slot:
+        with setup.claim_slot(self.connection, name, keep=keepdb) as slot:
             found = slot.find_present()
             if found is not None and found.comment is None:
                 if keepdb:
@@ -107,7 +106,7 @@ class SnapshotCreation(WorkerCreation):
         self._say(
             "Using existing clone" if keepdb else "Cloning test database", original.name, verbosity
         )
-        with setup.claim_slot(self.connection, name, original.source, keep=keepdb) as slot:
+        with setup.claim_slot(self.connection, name, keep=keepdb) as slot:
             setup.clone_for_worker(slot, original)
 
     def destroy_test_db(

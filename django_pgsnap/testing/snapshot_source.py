@@ -6,6 +6,7 @@ template, as long as the snapshot is the same and nothing changes that migrating
 
 from __future__ import annotations
 
+from functools import partial
 from unittest import SkipTest
 
 from django.core.management import call_command
@@ -45,12 +46,8 @@ def start_from_snapshot(
     for alias, resetter in resetters:
         if (copy := copies[alias].get(snapshot)) is not None:
             with explain_errors(who, alias):
-                known = resetter.named_baselines.get(copy.record.identity)
-                if known is not None:
-                    resetter.start(known)
-                else:
-                    made = _prepare(alias, resetter, copy)
-                    resetter.named_baselines[copy.record.identity] = made
+                prepare = partial(_prepare, alias, resetter, copy)
+                resetter.start(resetter.get_named_baseline(copy.record.identity, prepare))
 
 
 def _list_copies(alias: str, resetter: DatabaseResetter) -> dict[str, Database[CopyRecord]]:

@@ -83,14 +83,14 @@ class TestDatabaseSlot:
 
 @contextmanager
 def claim_slot(
-    connection: BaseDatabaseWrapper, name: str, source: str, *, keep: bool
+    connection: BaseDatabaseWrapper, name: str, *, keep: bool
 ) -> Iterator[TestDatabaseSlot]:
     """Claim the name of a test database, then drop what killed runs left.
 
     Raises:
         DatabaseBusyError: Another run uses it, or sessions are on what an earlier one left.
     """
-    server = get_server(connection)
+    server, source = get_server(connection), _get_source(connection)
     with server_errors():
         session = own_databases.get_lock_session(server)
         own_databases.claim_name(session, name)
@@ -100,7 +100,7 @@ def claim_slot(
         )
 
 
-def get_source(connection: BaseDatabaseWrapper) -> str:
+def _get_source(connection: BaseDatabaseWrapper) -> str:
     """Return the name of the database that an alias leads to outside of tests."""
     own = own_databases.find_own_database(connection.alias)
     return own.source if own else str(connection.settings_dict["NAME"])
@@ -166,7 +166,7 @@ def _make(slot: TestDatabaseSlot, wanted: Wanted, migrate: Migrate, tell: Tell) 
 def mark_unfinished(connection: BaseDatabaseWrapper, name: str) -> None:
     """Comment on a test database that is about to be migrated, in case the run is killed."""
     comment = TestDatabaseComment(
-        database=name, source=get_source(connection), complete=False, kept=False
+        database=name, source=_get_source(connection), complete=False, kept=False
     )
     own_databases.get_lock_session(get_server(connection)).execute(write_comment(comment))
 

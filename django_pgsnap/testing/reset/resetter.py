@@ -69,7 +69,6 @@ class DatabaseResetter:
         run_baseline: What it was like when the run began.
         class_baseline: What classes start from by default.
         current: What tests start from now.
-        named_baselines: Baselines made on top of that of the run, or of snapshots.
     """
 
     _last: _Measurement
@@ -82,7 +81,7 @@ class DatabaseResetter:
         self.aliases = self._connections.aliases
         self._pool = ClonePool(server)
         self._origins: list[str] = []
-        self.named_baselines: dict[str, Baseline] = {}
+        self._named_baselines: dict[str, Baseline] = {}
         self.has_failed = self._leaves_sequences = False
         self.disconnect_all()
         (self._setup,) = read_properties(self.session, self.name)
@@ -135,13 +134,11 @@ class DatabaseResetter:
         """Have nobody be connected to the test database, so that it can be cloned."""
         self._connections.clear_database(self.session)
 
-    def get_named_baseline(self, name: str, make: Callable[[], object]) -> Baseline:
-        """Return the baseline of this name, which is made on top of that of the whole run."""
-        if name not in self.named_baselines:
-            self.start(self.run_baseline)
-            make()
-            self.named_baselines[name] = self.adopt_state()
-        return self.named_baselines[name]
+    def get_named_baseline(self, name: str, make: Callable[[], Baseline]) -> Baseline:
+        """Return the baseline of this name, which is made when it is asked for first."""
+        if name not in self._named_baselines:
+            self._named_baselines[name] = make()
+        return self._named_baselines[name]
 
     def adopt_state(self) -> Baseline:
         """Have tests start from the state that the test database is in now."""
