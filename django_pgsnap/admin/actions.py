@@ -10,7 +10,7 @@ from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.db import Error
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
 from .. import models
 from ..conf import config
@@ -44,20 +44,23 @@ ERROR_FIELDS: Final[Mapping[type[PgsnapError], str]] = {
 }
 
 Values = dict[str, Any]
+# What an action was about, what to tell of it, and what to log.
+Done = tuple[Sequence[Snapshot | Undo], str, str]
 
 
 class Action:
-    """One thing to do to the live databases.
+    """One thing to do to the live databases with these aliases, all if there are none.
 
     Attributes:
         permission: What it takes: ``take``, ``restore`` or ``delete``.
         replaces_live: Whether what is live now goes.
-        aliases: The live databases that it is about, None for all.
+        log_flag: As what the admin's log counts it.
     """
 
     permission: ClassVar[str]
     button: Any
-    replaces_live: ClassVar[bool] = True
+    replaces_live: ClassVar[bool] = False
+    log_flag: ClassVar[int] = CHANGE
 
     def __init__(self, title: str, aliases: Sequence[str] = ()) -> None:
         self.title, self.aliases = title, aliases
@@ -77,7 +80,38 @@ class Action:
 
     def perform(self, values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
         """Do it, and return why the visitor has to sign in again, empty where they need not."""
+        session.keep_ids_unique = values.get("keep_ids_unique", False)
+        options = {"wait_s": values.get("wait_s"), "force": values.get("force"), "reporter": out}
+        if self.replaces_live:
+            options["last_look"] = session.look
+        found, told, done = self._do(values, options)
+        signed_out = session.arrive(self.aliases) if self.replaces_live else ""
+        out.tell("success", told)
+        for each in found:
+            self._log(session, each, done, out)
+        return signed_out
+
+    def _do(self, values: Values, options: dict[str, Any]) -> Done:
         raise NotImplementedError
+
+    def _log(
+        self, session: SessionTransfer, about: Snapshot | Undo, done: str, out: ProgressReporter
+    ) -> None:
+        """Write down who did what: in Python's log, and in the admin's log of the live database.
+
+        Python's log is outside of any database that a restore replaces. The admin's log shows the
+        text in its recent actions; not where the live database does not know the user.
+        """
+        logger.warning("Snapshot %r: %s by %r in the admin", about.name, done, session.username)
+        user_id = getattr(session.user, "pk", None)
+        if user_id is None:
+            return
+        name = about.name if self.log_flag == DELETION else f"{about.name}: {done}"
+        row = models.Snapshot(set_id=about.set_id, name=name)
+        try:
+            LogEntry.objects.log_actions(user_id, [row], self.log_flag, done)
+        except Error as error:
+            out.warn(_("Nothing was written into the admin's log: %s") % str(error).strip())
 
 
 class Take(Action):
@@ -85,7 +119,7 @@ class Take(Action):
 
     permission = "take"
     button = gettext_lazy("Take snapshot")
-    replaces_live = False
+    log_flag = ADDITION
 
     def __init__(self, snapshots: Sequence[Snapshot], *, may_replace: bool) -> None:
         super().__init__(_("Take a snapshot"))
@@ -109,44 +143,24 @@ class Take(Action):
             lines.append(_("That takes %s.") % describe_duration(expected_s))
         return [*lines, _("Clients that connect meanwhile wait until it is done.")]
 
-    def perform(self, values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
+    def _do(self, values: Values, options: dict[str, Any]) -> Done:
         snapshot = take(
             values["name"] or None,
             databases=values.get("databases"),
             note=values["note"],
             pin=values["pinned"],
             replace=bool(values.get("replace")),
-            wait_s=values["wait_s"],
-            force=values["force"],
-            reporter=out,
+            **options,
         )
         facts = {**read_facts(snapshot), "seconds": format_duration(snapshot.seconds)}
-        out.tell("success", _("Took “%(name)s”: %(size)s in %(seconds)s.") % facts)
-        _log(session, ADDITION, snapshot, _("taken"), out)
-        return ""
+        return [snapshot], _("Took “%(name)s”: %(size)s in %(seconds)s.") % facts, _("taken")
 
 
-class _Replacement(Action):
-    permission = "restore"
-
-    def perform(self, values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
-        session.keep_ids_unique = values.get("keep_ids_unique", False)
-        about, told, done = self._replace(
-            wait_s=values["wait_s"], force=values["force"], reporter=out, last_look=session.look
-        )
-        signed_out = session.arrive(about.aliases)
-        out.tell("success", told)
-        _log(session, CHANGE, about, done, out)
-        return signed_out
-
-    def _replace(self, **options: Any) -> tuple[Snapshot | Undo, str, str]:
-        """Do it, and return what is live then, and what to tell and to log of it."""
-        raise NotImplementedError
-
-
-class Restore(_Replacement):
+class Restore(Action):
     """Bring the live databases back to a snapshot."""
 
+    permission = "restore"
+    replaces_live = True
     button = gettext_lazy("Restore")
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -165,10 +179,10 @@ class Restore(_Replacement):
             *_describe_logins(self.aliases),
         ]
 
-    def _replace(self, **options: Any) -> tuple[Snapshot, str, str]:
+    def _do(self, _values: Values, options: dict[str, Any]) -> Done:
         snapshot = restore(self.snapshot.name, **options)
         told = _("Restored “%(name)s” (%(moment)s).") % read_facts(snapshot)
-        return snapshot, told, _("restored")
+        return [snapshot], told, _("restored")
 
     def _describe_duration(self) -> str:
         if self.snapshot.spare == "ready":
@@ -180,9 +194,11 @@ class Restore(_Replacement):
         return _("%(size)s are copied first, which takes %(duration)s.") % facts
 
 
-class BringBack(_Replacement):
+class BringBack(Action):
     """Undo: swap back a state that a restore or an undo replaced."""
 
+    permission = "restore"
+    replaces_live = True
     button = gettext_lazy("Bring back")
 
     def __init__(self, undo: Undo) -> None:
@@ -197,38 +213,31 @@ class BringBack(_Replacement):
             *_describe_logins(self.aliases),
         ]
 
-    def _replace(self, **options: Any) -> tuple[Undo, str, str]:
+    def _do(self, _values: Values, options: dict[str, Any]) -> Done:
         undone = undo(set_id=self._undo.set_id, **options)
-        return undone, _("Live again: %s.") % describe_undo(undone), _("brought back")
+        return [undone], _("Live again: %s.") % describe_undo(undone), _("brought back")
 
 
 class Delete(Action):
     """Delete snapshots; Django's own pages say beforehand what is lost."""
 
     permission = "delete"
+    log_flag = DELETION
 
     def __init__(self, snapshots: Sequence[Snapshot]) -> None:
         self._snapshots = snapshots
         self._names = ", ".join(_("“%s”") % printable(each.name) for each in snapshots)
         super().__init__(_("Delete %s") % self._names)
 
-    def perform(self, _values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
-        manage.delete(*(each.name for each in self._snapshots), force=True, reporter=out)
-        out.tell("success", _("Deleted: %s.") % self._names)
-        for each in self._snapshots:
-            _log(session, DELETION, each, _("deleted"), out)
-        return ""
+    def _do(self, _values: Values, options: dict[str, Any]) -> Done:
+        names = [each.name for each in self._snapshots]
+        manage.delete(*names, force=True, reporter=options["reporter"])
+        return self._snapshots, _("Deleted: %s.") % self._names, _("deleted")
 
 
 def _describe_kept() -> str:
-    count = int(config().undo)
-    text = ngettext(
-        "What is live now is kept, and can be brought back: the last %(count)d replaced state is.",
-        "What is live now is kept, and can be brought back: the last %(count)d replaced states "
-        "are.",
-        count,
-    )
-    return text % {"count": count}
+    text = _("What is live now is kept, and can be brought back. Replaced states that stay: %d.")
+    return text % config().undo
 
 
 def _describe_logins(restored: Collection[str]) -> list[str]:
@@ -245,23 +254,3 @@ def _describe_logins(restored: Collection[str]) -> list[str]:
     else:
         lines.append(_("Others have to log in again."))
     return [*lines, _("You stay logged in if you are there with the same password.")]
-
-
-def _log(
-    session: SessionTransfer, flag: int, about: Snapshot | Undo, done: str, out: ProgressReporter
-) -> None:
-    """Write down who did what: in Python's log, and in the admin's log of the live database.
-
-    Python's log is outside of any database that a restore replaces. The admin's log shows the text
-    in its recent actions. Nothing is written there where the live database does not know the user.
-    """
-    logger.warning("Snapshot %r: %s by %r in the admin", about.name, done, session.username)
-    user_id = getattr(session.user, "pk", None)
-    if user_id is None:
-        return
-    name = about.name if flag == DELETION else f"{about.name}: {done}"
-    row = models.Snapshot(set_id=about.set_id, name=name)
-    try:
-        LogEntry.objects.log_actions(user_id, [row], flag, done)
-    except Error as error:
-        out.warn(_("Nothing was written into the admin's log: %s") % str(error).strip())

@@ -9,7 +9,7 @@ from django.utils.formats import number_format
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
 from ..errors import PgsnapError
 from ..messages import format_moment, format_size, printable, translate
@@ -72,10 +72,7 @@ def describe_undo(undo: Undo) -> str:
 
 def describe_duration(seconds: float) -> str:
     """Return about how long something takes."""
-    if seconds < 1:
-        return _("less than a second")
-    count = round(seconds)
-    return ngettext("about %(count)d second", "about %(count)d seconds", count) % {"count": count}
+    return _("about %d s") % round(seconds) if seconds >= 1 else _("less than a second")
 
 
 def describe_snapshot(snapshot: Snapshot) -> str:
