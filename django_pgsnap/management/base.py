@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from io import StringIO, TextIOWrapper
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -207,7 +208,7 @@ class SubcommandsBase(BaseCommand):
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 
     def _print_json(self, facts: object) -> None:
-        self.stdout.write(json.dumps(facts, indent=2))
+        self.stdout.write(json.dumps(facts, indent=2, default=datetime.isoformat))
 
 
 def _printable_lines(text: str) -> str:

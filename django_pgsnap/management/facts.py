@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from ..comparison.types import Diff, RowChange, SchemaChange, TableDiff
+from ..comparison.types import Diff, RowChange
 from ..doctor.findings import Diagnosis
 from ..snapshots.queries import Overview
 from ..snapshots.status import Status
 from ..snapshots.types import AnyMember, Drift, KnownMigrations, Snapshot, Undo
 
+# What fields of a diff are called, and which have objects of their own.
+_CALLED: Final = {"alias": "database", "method": "compared_by"}
+_APART: Final = {"schema", "tables", "rows"}
 _SNAPSHOT: Final = (
     *("name", "note", "size_bytes", "seconds", "pinned", "spare"),
     *("git_branch", "git_commit", "git_dirty"),
@@ -21,7 +24,7 @@ _SNAPSHOT: Final = (
 def snapshot_facts(snapshot: Snapshot, drift: Drift | None = None) -> dict[str, Any]:
     """Return what is known of a snapshot; with its drift if that was worked out."""
     facts = {
-        "taken_at": snapshot.taken_at.isoformat(),
+        "taken_at": snapshot.taken_at,
         "complete": snapshot.is_complete,
         "completeness": snapshot.completeness,
         "outside": [str(part) for part in snapshot.elsewhere],
@@ -30,8 +33,8 @@ def snapshot_facts(snapshot: Snapshot, drift: Drift | None = None) -> dict[str, 
     }
     if drift is not None:
         facts["migrations"] = {
-            "missing": [f"{app}.{name}" for app, name in drift.missing],
-            "unknown": [f"{app}.{name}" for app, name in drift.unknown],
+            "missing": list(map(".".join, drift.missing)),
+            "unknown": list(map(".".join, drift.unknown)),
         }
     return facts
 
@@ -39,7 +42,7 @@ def snapshot_facts(snapshot: Snapshot, drift: Drift | None = None) -> dict[str, 
 def undo_facts(undo: Undo) -> dict[str, Any]:
     return {
         "replaced_by": undo.name,
-        "replaced_at": undo.taken_at.isoformat(),
+        "replaced_at": undo.taken_at,
         "by_undo": undo.by_undo,
         "based_on": undo.based_on or None,
         "unwritten": undo.is_unwritten,
@@ -48,12 +51,11 @@ def undo_facts(undo: Undo) -> dict[str, Any]:
     }
 
 
-def overview_facts(overview: Overview, code: KnownMigrations | None = None) -> dict[str, Any]:
-    """Return what there is; with how migrations compare with this code's, if that is given."""
+def overview_facts(overview: Overview) -> dict[str, Any]:
+    code = KnownMigrations()
     return {
         "snapshots": [
-            snapshot_facts(each, code.drift(each.migrations) if code else None)
-            for each in overview.snapshots
+            snapshot_facts(each, code.drift(each.migrations)) for each in overview.snapshots
         ],
         "undos": [undo_facts(each) for each in overview.undos],
         "beside": [asdict(each) for each in overview.beside],
@@ -63,9 +65,7 @@ def overview_facts(overview: Overview, code: KnownMigrations | None = None) -> d
 
 def status_facts(status: Status) -> dict[str, Any]:
     return {
-        "live": [
-            {**asdict(each), "since": each.since and each.since.isoformat()} for each in status.live
-        ],
+        "live": [asdict(each) for each in status.live],
         "underway": [asdict(each) for each in status.overview.underway],
         **overview_facts(status.overview),
     }
@@ -84,39 +84,21 @@ def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def diff_facts(found: Diff) -> Iterator[dict[str, object]]:
-    """Yield what changed as plain values for JSON, one object for each thing; rows come apart."""
-    yield {
-        "type": "diff",
-        "before": found.before,
-        "after": found.after,
-        "different": not found.is_empty,
-        "migrations_applied": [list(key) for key in found.migrations_applied],
-        "migrations_missing": [list(key) for key in found.migrations_missing],
-        "notes": list(found.notes),
-    }
+    """Yield what changed, one object for each thing; rows come apart."""
+    yield _fields("diff", found, different=not found.is_empty)
     for change in found.schema:
-        yield _pick("schema", change, "kind", "name", "before", "after")
+        yield _fields("schema", change)
     for table in found.tables:
-        yield {
-            **_pick("table", table, "table", "added", "removed", "changed"),
-            "model": table.model or None,
-            "changed_columns": dict(table.changed_columns),
-            "compared_by": table.method,
-        }
+        yield _fields("table", table, model=table.model or None)
 
 
 def row_facts(row: RowChange) -> dict[str, object]:
-    """Return one row change as plain values for JSON."""
-    return {
-        **_pick("row", row, "table", "kind"),
-        "model": row.model or None,
-        "key": dict(row.key),
-        "columns": {name: list(values) for name, values in row.columns.items()},
-    }
+    return _fields("row", row, model=row.model or None)
 
 
-def _pick(kind: str, of: SchemaChange | TableDiff | RowChange, *names: str) -> dict[str, object]:
-    return {"type": kind, "database": of.alias, **{name: getattr(of, name) for name in names}}
+def _fields(kind: str, of: object, **more: object) -> dict[str, object]:
+    fields = {_CALLED.get(name, name): value for name, value in vars(of).items()}
+    return {"type": kind, **{n: v for n, v in fields.items() if n not in _APART}, **more}
 
 
 def _members(members: Iterable[AnyMember]) -> list[dict[str, Any]]:

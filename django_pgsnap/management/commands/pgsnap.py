@@ -231,7 +231,7 @@ class Command(SubcommandsBase):
         with allow_here():
             overview = queries.overview(databases=databases, everyone=everyone)
         if self._as_json:
-            self._print_json(overview_facts(overview, KnownMigrations()))
+            self._print_json(overview_facts(overview))
         else:
             self._output.print_overview(overview, everyone=everyone)
 
