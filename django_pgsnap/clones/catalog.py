@@ -73,7 +73,7 @@ def load_catalog(session: Session) -> Catalog:
 
 
 def _own_record(name: str, comment: str | None) -> Record | None:
-    record = decode_record(comment)
+    record = decode_record(comment) if comment else None
     # pg_dump carries comments over to other databases.
     return record if record is not None and record.database == name else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -155,10 +155,13 @@ def group_members(
     systems: Iterable[str] = (),
 ) -> list[SetT]:
     """Group members into wholes, newest first; others are further parts on these systems."""
-    reached = set(systems)
-    elsewhere = _by_set(others)
+    reached, members, others = set(systems), list(members), list(others)
+    servers = {each.server for each in (*members, *others)}
+    # Two addresses may lead to one server.
+    identities = {each: each.identity for each in servers} if len(servers) > 1 else {}
+    elsewhere = _by_set(others, identities)
     found = []
-    for key, here in _by_set(members).items():
+    for key, here in _by_set(members, identities).items():
         outside = [
             each for identity, each in elsewhere.get(key, {}).items() if identity not in here
         ]
@@ -175,18 +178,15 @@ def group_members(
 
 
 def _by_set(
-    members: Iterable[MemberT],
+    members: Iterable[MemberT], identities: Mapping[Server, object]
 ) -> dict[tuple[str, Parts, object], dict[str, MemberT]]:
     """Group members by what all parts of a set say of it, and only they."""
-    # Two addresses may lead to the same server, which then shows the same member twice. A server
-    # whose data directory is a copy of another one's shows the same sets, which then are two each.
-    members = list(members)
-    places = {server: server.identity for server in {member.server for member in members}}
     groups: dict[tuple[str, Parts, object], dict[str, MemberT]] = {}
     for member in members:
         record = member.record
+        # A server whose data directory is a copy of another one's shows the same sets once more.
         is_on_one = len({part.system for part in record.parts}) == 1
-        key = (record.set_id, record.parts, places[member.server] if is_on_one else None)
+        key = (record.set_id, record.parts, identities.get(member.server) if is_on_one else None)
         groups.setdefault(key, {}).setdefault(record.identity, member)
     return groups
 
