@@ -21,8 +21,8 @@ _OURS: Final = os.path.dirname(__file__)  # noqa: PTH120  # as in frames
 def hear_calls(places: Iterable[tuple[Any, str, Hear]]) -> Iterator[None]:
     """Have functions tell meanwhile what they are called with.
 
-    They are named by a module or class, and their name in it. One of Python's gets other code, so
-    that those who took it before tell as well. Any other, written in C for instance, is replaced
+    They are named by what has them, a module, class or object, and by their name in it. One written
+    in Python gets other code, so that those who took it before tell as well. Any other is replaced
     where it is.
     """
     with ExitStack() as undoing:
@@ -62,7 +62,7 @@ def _call(*arguments: Any, _telling: Telling, **named: Any) -> Any:
 
 
 def _replace(owner: Any, name: str, hear: Hear) -> Callable[[], None]:
-    before, function = vars(owner)[name], getattr(owner, name)
+    before, function = vars(owner).get(name), getattr(owner, name)
     if isinstance(function, Telling):  # what somebody had put over ours, and took away since
         before = function = function.__wrapped__
     telling = Telling(function, hear)
@@ -70,7 +70,9 @@ def _replace(owner: Any, name: str, hear: Hear) -> Callable[[], None]:
 
     def undo() -> None:
         # What somebody put over ours stays, and calls it.
-        if vars(owner).get(name) is telling:
+        if vars(owner).get(name) is telling and before is None:
+            delattr(owner, name)  # an object has it of its class
+        elif vars(owner).get(name) is telling:
             setattr(owner, name, before)
 
     return undo

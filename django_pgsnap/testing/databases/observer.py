@@ -17,6 +17,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
@@ -136,8 +137,10 @@ class Observer:
         yield importlib, "import_module", self._import
         yield module_loading, "cached_import", lambda module_path, _: note("module", module_path)
         yield management, "load_command_class", lambda _, name: note("command", name)
-        yield AppConfig, "get_model", self._get_model
-        yield AppConfig, "get_models", self._get_models
+        # Not the class: Django asks others of it millions of times to render migrations' states.
+        for config in apps.get_app_configs():
+            yield config, "get_model", partial(self._get_model, config)
+            yield config, "get_models", partial(self._get_models, config)
         yield Apps, "get_app_config", self._get_app_config
         yield ManagerDescriptor, "__get__", lambda _, __, cls=None: self._use_model(cls)
         yield Model, "__init__", lambda instance, *_, **__: self._use_model(type(instance))
@@ -170,14 +173,12 @@ class Observer:
         self._note("module", importlib.util.resolve_name(name, package) if package else name)
 
     def _get_model(self, config: AppConfig, model_name: str, *_: object, **__: object) -> None:
-        name = model_name.lower()
-        if config.apps is apps and name in config.models:
-            self._use_model(config.models[name])
+        self._use_model(config.models[model_name.lower()])
 
     def _get_models(self, config: AppConfig, *_: object, **__: object) -> None:
         # To find the relations of one model, Django goes through all.
         between = ("django.apps.registry",)
-        if config.apps is apps and not _name_caller(between).startswith("django.db."):
+        if not _name_caller(between).startswith("django.db."):
             for model in config.models.values():
                 self._use_model(model)
 
