@@ -16,7 +16,7 @@ from django.db.backends.base.creation import BaseDatabaseCreation
 
 from ..conf import iter_postgresql_wrappers
 from . import cases
-from .databases import migrate_signals, own_databases, setup
+from .databases import own_databases, setup
 from .databases.templates import Tell
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
@@ -87,7 +87,7 @@ class SnapshotCreation(WorkerCreation):
             self.connection.close()
             settings.DATABASES[self.connection.alias]["NAME"] = name
             self.connection.settings_dict["NAME"] = name
-            migrate_signals.tell_receivers(self.connection.alias, max(verbosity - 1, 0))
+            setup.tell_receivers(self.connection.alias, max(verbosity - 1, 0))
         if serialize:
             self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]
         self.connection.ensure_connection()

@@ -22,7 +22,7 @@ QUALIFIED = [
 # Where a session is made of a connection: by `Server`, which sets it up, or of Django's.
 MAKE_SESSIONS = {
     "postgres/server.py",
-    "testing/databases/migrate_signals.py",
+    "testing/databases/setup.py",
     "testing/reset/connections.py",
 }
 

@@ -9,7 +9,7 @@ from django.db import connections
 from django.db.models.signals import post_migrate, pre_migrate
 from django.test.utils import CaptureQueriesContext
 
-from django_pgsnap.testing.databases import migrate_signals
+from django_pgsnap.testing.databases import setup
 
 heard: list[tuple[str, str, str]] = []
 
@@ -35,7 +35,7 @@ def test_told(live: str) -> None:
     before = list(post_migrate.receivers or ())
 
     with CaptureQueriesContext(connections["default"]) as queries:
-        migrate_signals.tell_receivers("default", 0)
+        setup.tell_receivers("default", 0)
 
     assert heard == [("before", "testapp", "default"), ("after", "testapp", "default")]
     assert len(queries) == 0
@@ -55,7 +55,7 @@ def test_receivers_that_change(live: str) -> None:
 
     post_migrate.connect(first)
     try:
-        migrate_signals.tell_receivers("default", 0)
+        setup.tell_receivers("default", 0)
 
         now = list(post_migrate.receivers or ())
         assert now[:-1] == before
@@ -67,6 +67,6 @@ def test_receivers_that_change(live: str) -> None:
 
 def test_nobody_to_tell(set_alias: Any) -> None:
     """Where only Django listens, no connection is opened."""
-    migrate_signals.tell_receivers("default", 0)
+    setup.tell_receivers("default", 0)
 
     assert connections["default"].connection is None

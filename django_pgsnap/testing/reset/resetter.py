@@ -330,10 +330,9 @@ def list_resetters(cls: Any = None) -> list[tuple[str, DatabaseResetter]]:
     allowed = getattr(cls, "databases", ()) if cls else "__all__"
     found: dict[DatabaseResetter, str] = {}
     for alias in connections:
-        if allowed == "__all__" or alias in allowed:
-            resetter = get_resetter(alias)
-            if resetter is not None:
-                found.setdefault(resetter, alias)
+        is_allowed = allowed == "__all__" or alias in allowed
+        if is_allowed and (resetter := get_resetter(alias)) is not None:
+            found.setdefault(resetter, alias)
     return [(alias, resetter) for resetter, alias in found.items()]
 
 
