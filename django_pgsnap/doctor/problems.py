@@ -33,9 +33,6 @@ _LACKING_PRIVILEGES: Final = sql.SQL(
     " ('cannot-see-sessions', 'pg_read_all_stats')) AS needed(kind, role)"
     " WHERE rolname = current_user AND NOT rolsuper AND NOT pg_has_role(role, 'USAGE')"
 )
-_SHUT: Final = sql.SQL(
-    "SELECT datname FROM pg_database WHERE NOT datallowconn AND datname = ANY(%s) ORDER BY oid"
-)
 # Roles are referred to from shared objects and from inside databases. Those that nothing but
 # our databases refers to could be dropped, were it not for them.
 _KEPT_ROLES: Final = sql.SQL(
@@ -219,7 +216,8 @@ def _orphans(context: ServerContext) -> Iterator[Finding]:
 
 
 def _upgrade(context: ServerContext) -> Iterator[Finding]:
-    shut = [name for (name,) in context.watcher.rows(_SHUT, [_managed(context)])]
+    databases, managed = context.catalog.databases.values(), _managed(context)
+    shut = [each.name for each in databases if each.is_shut and each.name in managed]
     if shut:
         cause = f"pg_upgrade refuses databases that nobody may connect to: {len(shut)} here."
         remedy = (

@@ -210,26 +210,17 @@ def find_snapshots(contexts: Sequence[ServerContext], *, everyone: bool = False)
     return group_copies(contexts, members)
 
 
-def group_copies(
-    contexts: Sequence[ServerContext], members: Iterable[CopyMember]
-) -> list[Snapshot]:
+def group_copies(contexts: Sequence[ServerContext], copies: Sequence[CopyMember]) -> list[Snapshot]:
     """Return the snapshots that these copies are of, with what else there is of them."""
-    return group_members(
-        Snapshot,
-        members,
-        [part for context in contexts for part in context.parts(CopyRecord)],
-        [context.system for context in contexts],
-    )
+    others = [part for context in contexts for part in context.parts(CopyRecord)]
+    return group_members(Snapshot, copies, others, [context.system for context in contexts])
 
 
 def find_undos(contexts: Sequence[ServerContext], *, everyone: bool = False) -> list[Undo]:
     """Return the kept states of the databases that are asked about, as wholes, newest first."""
-    return group_members(
-        Undo,
-        [undo for context in contexts for undo in context.undos(everyone=everyone)],
-        [part for context in contexts for part in context.parts(UndoRecord)],
-        [context.system for context in contexts],
-    )
+    members = [undo for context in contexts for undo in context.undos(everyone=everyone)]
+    others = [part for context in contexts for part in context.parts(UndoRecord)]
+    return group_members(Undo, members, others, [context.system for context in contexts])
 
 
 def choose_targets(aliases: Sequence[str] | None) -> list[Target]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from ..clones import transitions
 from ..clones.copying import copy_databases
 from ..clones.names import spare_name, validate_name
-from ..clones.records import CopyRecord, UndoRecord, validate_note
+from ..clones.records import UndoRecord, validate_note
 from ..clones.spares import (
     cancel_spare,
     describe_taken_name,
@@ -31,11 +31,12 @@ from ..errors import (
 from ..messages import join_messages, message
 from ..postgres.advisory_locks import acquire_lock
 from ..postgres.inspection import check_privileges
+from ..postgres.server import Server
 from ..reporting import Reporter
 from .context import ServerContext, choose_targets, find_snapshots, find_undos
 from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in, list_snapshots
-from .types import CopyMember, Snapshot, Undo, UndoMember
+from .types import CopyMember, Snapshot, Undo
 
 
 def rename(old: str, new: str) -> Snapshot:
@@ -47,7 +48,8 @@ def rename(old: str, new: str) -> Snapshot:
         SnapshotNotFoundError: There is no snapshot of the old name.
     """
     validate_name(new)
-    with _found(f"rename {old}", old) as (contexts, snapshot):
+    with _operation(f"rename {old}") as contexts:
+        snapshot = find_snapshot_in(contexts, old)
         others = [member.record for context in contexts for member in context.copies()]
         if any(record.name == new and record.set_id != snapshot.set_id for record in others):
             raise SnapshotExistsError(
@@ -57,12 +59,12 @@ def rename(old: str, new: str) -> Snapshot:
             )
         # An undo says which snapshot took its place.
         undos = [
-            replace(each, database=replace(each.database, record=renamed))
+            (context.server, renamed)
             for context in contexts
             for each in context.undos()
             if (renamed := _renamed(each.record, old, new)) != each.record
         ]
-        return _rewritten(contexts, snapshot, lambda record: replace(record, name=new), also=undos)
+        return _rewrite(contexts, snapshot, undos, name=new)
 
 
 def _renamed(record: UndoRecord, old: str, new: str) -> UndoRecord:
@@ -73,15 +75,15 @@ def _renamed(record: UndoRecord, old: str, new: str) -> UndoRecord:
 
 def pin(name: str, *, pinned: bool = True) -> Snapshot:
     """Keep a snapshot from being pruned, or allow it again."""
-    with _found(f"pin {name}", name) as (contexts, snapshot):
-        return _rewritten(contexts, snapshot, lambda record: replace(record, pinned=pinned))
+    with _operation(f"pin {name}") as contexts:
+        return _rewrite(contexts, find_snapshot_in(contexts, name), pinned=pinned)
 
 
 def annotate(name: str, note: str) -> Snapshot:
     """Change a snapshot's note."""
     validate_note(note)
-    with _found(f"note {name}", name) as (contexts, snapshot):
-        return _rewritten(contexts, snapshot, lambda record: replace(record, note=note))
+    with _operation(f"note {name}") as contexts:
+        return _rewrite(contexts, find_snapshot_in(contexts, name), note=note)
 
 
 def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None) -> list[Snapshot]:
@@ -136,23 +138,22 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember]) -> None:
     drop_leftovers(context.main, context.reloaded().leftovers(), context.reporter)
 
 
-def _rewritten(
+def _rewrite(
     contexts: Sequence[ServerContext],
     snapshot: Snapshot,
-    change: Callable[[CopyRecord], CopyRecord],
-    *,
-    also: Sequence[UndoMember] = (),
+    undos: Sequence[tuple[Server, UndoRecord]] = (),
+    **facts: Any,
 ) -> Snapshot:
-    """Write a change to all members of a snapshot, those of a server in one transaction."""
+    """Write facts to all members of a snapshot, and undos, those of a server in one transaction."""
     changed = {
         member.record.identity: replace(
-            member, database=replace(member.database, record=change(member.record))
+            member, database=replace(member.database, record=replace(member.record, **facts))
         )
         for member in lock_all_parts(contexts, snapshot)
     }
+    records = [*((each.server, each.record) for each in changed.values()), *undos]
     for context in contexts:
-        several = (*changed.values(), *also)
-        here = [each.record for each in several if each.server == context.server]
+        here = [record for server, record in records if server == context.server]
         for record in here:
             wait_for_spare(context.main, record, Reporter())
         if here:
@@ -190,12 +191,6 @@ def check_parts_outside(contexts: Sequence[ServerContext], whole: Snapshot | Und
         names = [each.database.name for each in whole.outside if each.server == context.server]
         if names:
             check_privileges(context.main, names)
-
-
-@contextmanager
-def _found(purpose: str, name: str) -> Iterator[tuple[list[ServerContext], Snapshot]]:
-    with _operation(purpose) as contexts:
-        yield contexts, find_snapshot_in(contexts, name)
 
 
 def _operation(
