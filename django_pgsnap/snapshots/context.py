@@ -12,6 +12,7 @@ from psycopg import sql
 from ..clones.catalog import NO_DATABASES, AnyDatabase, Catalog, Database, RecordT, load_catalog
 from ..clones.names import spare_name
 from ..clones.records import CopyRecord, Part, Record, TemplateRecord, UndoRecord
+from ..clones.spares import obtain_spare
 from ..clones.test_databases import list_comments
 from ..errors import DatabaseMissingError, ObstacleError
 from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
@@ -106,6 +107,10 @@ class ServerContext:
         return BackendTerminator(
             self.watcher, databases, wait_s=self.wait_s, force=force, reporter=self.reporter
         )
+
+    def obtain_spare(self, copy: Record) -> AnyDatabase | None:
+        """Return the spare of a copy, with the lock of its name, None if there is none."""
+        return obtain_spare(self.worker(copy), self.watcher, copy, self.reporter)
 
     def set_up(
         self, database: str, wanted: Properties, present: Properties, *, final_name: str

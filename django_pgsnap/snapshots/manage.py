@@ -16,7 +16,6 @@ from ..clones.spares import (
     cancel_spare,
     describe_taken_name,
     drop_leftovers,
-    obtain_spare,
     plan_spare,
     wait_for_spare,
 )
@@ -242,7 +241,7 @@ def _plan_spares(context: ServerContext, snapshot: Snapshot) -> Iterator[CopyJob
         if member.server != context.server:
             continue
         copy = member.record
-        if obtain_spare(context.worker(copy), context.watcher, copy, context.reporter):
+        if context.obtain_spare(copy):
             continue
         if taken := context.reloaded().catalog.databases.get(spare_name(copy.identity)):
             raise ObstacleError(

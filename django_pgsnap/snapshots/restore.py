@@ -17,7 +17,7 @@ from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity, spare_name, unfinished_name
 from ..clones.records import Record, parse_strategy
-from ..clones.spares import obtain_spare, wants_spare
+from ..clones.spares import wants_spare
 from ..clones.transitions import Clone, CopyJob
 from ..conf import config
 from ..connections.reconnect import handle_announced_restore
@@ -97,9 +97,8 @@ def restore_as(
         incoming = copies if consume else _obtain_clones(copies)
         replaced, drops = replace_live(incoming, request, snapshot)
         for each in copies:
-            release_lock(
-                each.context.worker(each.member.record), spare_name(each.member.record.identity)
-            )
+            record = each.member.record
+            release_lock(each.context.worker(record), spare_name(record.identity))
         current = () if consume else snapshot.members
         finish_operation(contexts, current=current, drops=drops)
     handle_announced_restore(replaced, contexts[0].reporter)
@@ -133,15 +132,7 @@ def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
 def _obtain_clones(copies: Sequence[IncomingDatabase]) -> list[IncomingDatabase]:
     """Return a spare in the place of each copy, or else a clone made now."""
     reporter = copies[0].context.reporter
-    spares = [
-        obtain_spare(
-            each.context.worker(each.member.record),
-            each.context.watcher,
-            each.member.record,
-            reporter,
-        )
-        for each in copies
-    ]
+    spares = [each.context.obtain_spare(each.member.record) for each in copies]
     lacking = [each for each, spare in zip(copies, spares, strict=True) if spare is None]
     jobs = [plan_clone(each.context, each.member, owner=each.database.owner) for each in lacking]
     if jobs:

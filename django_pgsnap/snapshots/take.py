@@ -235,17 +235,17 @@ def _take_back(made: Sequence[TakePart]) -> None:
     A message may have done its work though its sender was interrupted, so the servers are asked,
     from sessions that nothing has happened to yet. What is unpublished waits to be dropped.
     """
-    published: list[tuple[Server, CopyRecord]] = []
+    published = []
     for part in made:
-        server, record = part.context.server, part.record
+        server = part.context.server
         with suppress(ServerUnavailableError), server.session("take back") as session:
-            if record.database in load_catalog(session).databases:
-                published.append((server, record))
+            if part.record.database in load_catalog(session).databases:
+                published.append((server, part.record))
     if len(published) == len(made):
         return
-    lost = (psycopg.Error, ServerUnavailableError)
     for server, record in published:
-        with suppress(*lost), server.session("take back") as session:
+        unreachable = suppress(psycopg.Error, ServerUnavailableError)
+        with unreachable, server.session("take back") as session:
             session.execute(unpublish(record))
             session.execute(transitions.drop_database(names.to_drop_name(record.identity)))
 
