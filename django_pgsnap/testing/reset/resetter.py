@@ -355,8 +355,11 @@ def use_run_baselines() -> None:
 def explain_errors(who: str, alias: str) -> Iterator[None]:
     """Have errors name the class or test that is to start, and the alias."""
     try:
-        with server_errors():
+        try:
             yield
+        except psycopg.Error:
+            with server_errors():
+                raise
     except PgsnapError as error:
         raise type(error)(
             f"The baseline for {who} could not be put back in alias {alias!r}: {error.message}",
