@@ -61,6 +61,7 @@ class ServerContext:
     catalog: Catalog = NO_DATABASES
     # Who holds which advisory lock; in an operation nobody is looked for.
     holders: Mapping[int, LockHolder] = field(default_factory=dict)
+    everyone: bool = False  # whether other projects' databases are asked about, too
     reporter: Reporter = field(default_factory=Reporter)  # who hears about progress and warnings
     wait_s: float = 0.0  # how long an operation waits for others, in seconds
 
@@ -86,6 +87,11 @@ class ServerContext:
     def sources(self) -> list[str]:
         """Names of the live databases."""
         return [target.name for target in self.targets]
+
+    @property
+    def asked(self) -> list[str] | None:
+        """Names of the live databases whose copies are asked about; None for any project's."""
+        return None if self.everyone else self.sources
 
     @property
     def present(self) -> list[str]:
@@ -148,13 +154,13 @@ class ServerContext:
                     drop=drop,
                 )
 
-    def copies(self, *, everyone: bool = False) -> list[CopyMember]:
-        """Return the members of snapshots of these live databases, or of all on the server."""
-        return self._members(self.catalog.copies(None if everyone else self.sources))
+    def copies(self) -> list[CopyMember]:
+        """Return the members of snapshots that are asked about."""
+        return self._members(self.catalog.copies(self.asked))
 
-    def undos(self, *, everyone: bool = False) -> list[UndoMember]:
-        """Return the members of undos of these live databases, or of all on the server."""
-        return self._members(self.catalog.undos(None if everyone else self.sources))
+    def undos(self) -> list[UndoMember]:
+        """Return the members of undos that are asked about."""
+        return self._members(self.catalog.undos(self.asked))
 
     def parts(self, kind: type[RecordT]) -> list[Member[RecordT]]:
         """Return the parts of sets on the server, whoever's; see `Catalog.parts`."""
@@ -209,10 +215,9 @@ class ServerContext:
         return "building" if self.holders and self.is_locked(spare_name(identity)) else "none"
 
 
-def find_snapshots(contexts: Sequence[ServerContext], *, everyone: bool = False) -> list[Snapshot]:
-    """Return the snapshots of the databases that are asked about, as wholes, newest first."""
-    members = [copy for context in contexts for copy in context.copies(everyone=everyone)]
-    return group_copies(contexts, members)
+def find_snapshots(contexts: Sequence[ServerContext]) -> list[Snapshot]:
+    """Return the snapshots that are asked about, as wholes, newest first."""
+    return group_copies(contexts, [copy for context in contexts for copy in context.copies()])
 
 
 def group_copies(contexts: Sequence[ServerContext], copies: Sequence[CopyMember]) -> list[Snapshot]:
@@ -221,9 +226,9 @@ def group_copies(contexts: Sequence[ServerContext], copies: Sequence[CopyMember]
     return group_members(Snapshot, copies, others, [context.system for context in contexts])
 
 
-def find_undos(contexts: Sequence[ServerContext], *, everyone: bool = False) -> list[Undo]:
-    """Return the kept states of the databases that are asked about, as wholes, newest first."""
-    members = [undo for context in contexts for undo in context.undos(everyone=everyone)]
+def find_undos(contexts: Sequence[ServerContext]) -> list[Undo]:
+    """Return the kept states that are asked about, as wholes, newest first."""
+    members = [undo for context in contexts for undo in context.undos()]
     others = [part for context in contexts for part in context.parts(UndoRecord)]
     return group_members(Undo, members, others, [context.system for context in contexts])
 
@@ -237,12 +242,14 @@ def choose_targets(aliases: Sequence[str] | None) -> list[Target]:
     return merge_servers(found, are_named=aliases is not None)
 
 
-def read_contexts(purpose: str, about: Sequence[Target]) -> Iterator[ServerContext]:
+def read_contexts(
+    purpose: str, about: Sequence[Target], *, everyone: bool = False
+) -> Iterator[ServerContext]:
     """Yield one server after the other as it is now, without anybody's locks."""
     for server, group in group_by_server(about).items():
         with server_errors(), server.session(purpose) as session:
             check_server_allowed(session, group)
-            yield ServerContext.read(server, session, group)
+            yield replace(ServerContext.read(server, session, group), everyone=everyone)
 
 
 Kind = Literal["copy", "undo", "template", "run", "test", "spare", "leftover"]
@@ -263,27 +270,28 @@ class ManagedDatabase:
 
 
 def list_published(
-    context: ServerContext, *, everyone: bool, sources: Iterable[str] = ()
+    context: ServerContext, sources: Iterable[str] = ()
 ) -> Iterator[Database[Record]]:
     """Yield the copies, kept states, templates and clones for commands that are ours to drop.
 
     They are of the live databases that are asked about, of more sources, or those that our role has
     for any project.
     """
-    catalog, about = context.catalog, None if everyone else [*context.sources, *sources]
+    catalog, about = context.catalog, None if context.everyone else [*context.sources, *sources]
     copies, undos = catalog.copies(about), catalog.undos(about)
     for database in (*copies, *undos, *catalog.templates(about), *catalog.runs(about)):
-        if database.trusted or not everyone:
+        if database.trusted or not context.everyone:
             yield database
 
 
-def list_test_databases(context: ServerContext, *, everyone: bool) -> dict[str, str]:
+def list_test_databases(context: ServerContext) -> dict[str, str]:
     """Return the test databases of our role, and what their aliases lead to outside of tests."""
     spared = live_database_names()
     return {
         comment.database: comment.source
         for comment in list_comments(context.watcher)
-        if (everyone or comment.source in context.sources) and comment.database not in spared
+        if comment.database not in spared
+        and (context.everyone or comment.source in context.sources)
     }
 
 
@@ -292,14 +300,13 @@ def describe_managed(
     kinds: Collection[Kind] = EVERYTHING,
     *,
     more: Iterable[Database[Record]] = (),
-    everyone: bool = False,
 ) -> list[ManagedDatabase]:
     """Return which databases of ours there are on a server, of these kinds, and some more."""
     found: dict[str, tuple[Kind, str]] = {
         left.name: ("leftover", "") for left in context.leftovers()
     }
-    tests = list_test_databases(context, everyone=everyone)
-    for database in (*list_published(context, everyone=everyone, sources=tests), *more):
+    tests = list_test_databases(context)
+    for database in (*list_published(context, tests), *more):
         record, about = database.record, _about(database.record)
         found[database.name] = (record.kind, about)
         if spare := context.catalog.spares.get(record.identity):
@@ -313,10 +320,10 @@ def describe_managed(
     ]
 
 
-def describe_beside(context: ServerContext, *, everyone: bool) -> Iterator[ManagedDatabase]:
+def describe_beside(context: ServerContext) -> Iterator[ManagedDatabase]:
     """Yield the templates and clones for commands, as large as they were when they were made."""
-    catalog, about = context.catalog, None if everyone else context.sources
-    for database in (*catalog.templates(about), *catalog.runs(about)):
+    catalog = context.catalog
+    for database in (*catalog.templates(context.asked), *catalog.runs(context.asked)):
         yield ManagedDatabase(
             name=database.name,
             kind=database.record.kind,

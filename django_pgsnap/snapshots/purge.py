@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from ..clones.catalog import Database
 from ..clones.records import Record, RunRecord, TemplateRecord
@@ -40,8 +41,8 @@ def list_managed_databases(
 ) -> list[ManagedDatabase]:
     """Return which databases of ours there are, or of our role in any project."""
     found: list[ManagedDatabase] = []
-    for context in read_contexts("list", choose_targets(None)):
-        found += describe_managed(context, kinds, everyone=everyone)
+    for context in read_contexts("list", choose_targets(None), everyone=everyone):
+        found += describe_managed(context, kinds)
     return found
 
 
@@ -69,10 +70,10 @@ def purge(
         sets: list[Snapshot | Undo] = [*copies, *undos]
         kept = {each.set_id for each in sets if _must_stay(each, contexts)}
         outside = group_by_server(member for each in sets for member in each.outside)
-        for context in contexts:
+        for context in (replace(each, everyone=everyone) for each in contexts):
             more = [member.database for member in outside.get(context.server, ())]
-            before = describe_managed(context, more=more, everyone=everyone)
-            _purge_server(context, kinds, kept, more, everyone=everyone)
+            before = describe_managed(context, more=more)
+            _purge_server(context, kinds, kept, more)
             left = context.reloaded().catalog.databases
             gone += [each for each in before if each.name not in left]
     if set(kinds) >= EVERYTHING:
@@ -87,13 +88,11 @@ def _purge_server(
     kinds: Collection[Kind],
     kept: Collection[str],
     outside: Sequence[Database[Record]],
-    *,
-    everyone: bool,
 ) -> None:
     session = context.main
-    tests = list_test_databases(context, everyone=everyone) if "test" in kinds else ()
+    tests = list_test_databases(context) if "test" in kinds else ()
     unused = [name for name in tests if _claim(context, run_lock_key(name), name)]
-    ours = list_published(context, sources=unused, everyone=everyone)
+    ours = list_published(context, unused)
     unwanted = [
         each
         for each in (*ours, *outside)

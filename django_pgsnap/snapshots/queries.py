@@ -270,23 +270,18 @@ def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) 
     """Return what snapshots and undos there are, those of other projects too for everyone."""
     contexts: list[ServerContext] = []
     tests: list[ManagedDatabase] = []
-    for context in read_contexts("list", choose_targets(databases)):
+    for context in read_contexts("list", choose_targets(databases), everyone=everyone):
         contexts.append(context)
-        tests += describe_managed(context, {"test"}, everyone=everyone)
-    return sum_up(contexts, everyone=everyone, tests=tests)
+        tests += describe_managed(context, {"test"})
+    return sum_up(contexts, tests)
 
 
-def sum_up(
-    contexts: Sequence[ServerContext],
-    *,
-    everyone: bool = False,
-    tests: Sequence[ManagedDatabase] = (),
-) -> Overview:
+def sum_up(contexts: Sequence[ServerContext], tests: Sequence[ManagedDatabase] = ()) -> Overview:
     """Return what snapshots and undos there are on these servers; see `overview`."""
-    made = [each for context in contexts for each in describe_beside(context, everyone=everyone)]
+    made = [each for context in contexts for each in describe_beside(context)]
     beside = [*made, *tests]
-    snapshots = find_snapshots(contexts, everyone=everyone)
-    undos = find_undos(contexts, everyone=everyone)
+    snapshots = find_snapshots(contexts)
+    undos = find_undos(contexts)
     members = [each for whole in (*snapshots, *undos) for each in whole.members]
     spared = [each for each in members if each.spare != "none"]
     return Overview(
