@@ -205,9 +205,18 @@ def test_forgotten_counters(read: Read, sql: RunSql) -> None:
     """Where the server has lost its counters, as after a crash, they prove nothing."""
     before = read()
 
-    sql("SELECT pg_stat_reset_shared('bgwriter')")
+    sql("SELECT pg_stat_reset_shared('wal')")
 
     assert changed(before, read()) == {"the database that new ones are cloned from"}
+
+
+def test_not_all_is_counted(read: Read, sql: RunSql) -> None:
+    """Where a database or a role goes uncounted, counters cannot tell that nobody wrote."""
+    sql("ALTER DATABASE template1 SET track_counts = off")
+    try:
+        assert changed(read(), read()) == {"the database that new ones are cloned from"}
+    finally:
+        sql("ALTER DATABASE template1 RESET track_counts")
 
 
 def test_server_and_extensions(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,13 +50,9 @@ _SERVER: Final = sql.SQL(
 _EXTENSIONS: Final = sql.SQL(
     "SELECT name, default_version FROM pg_catalog.pg_available_extensions ORDER BY name"
 )
-# What is written into it shows in its counters. After a crash the server counts from zero; it notes
-# that time with those of the background writer only.
 _TEMPLATE: Final = sql.SQL(
-    "SELECT d.oid, d.datname, d.encoding, d.datcollate, d.datctype, d.datcollversion,"
-    " s.stats_reset, b.stats_reset"
-    " FROM pg_catalog.pg_database d LEFT JOIN pg_catalog.pg_stat_database s ON s.datid = d.oid,"
-    " pg_catalog.pg_stat_bgwriter b WHERE d.datname = %s"
+    "SELECT datname, encoding, datcollate, datctype, datcollversion"
+    " FROM pg_catalog.pg_database WHERE datname = %s"
 )
 _ROLE: Final = sql.SQL(
     "SELECT r.rolname, r.rolsuper, s.setdatabase, s.setconfig FROM pg_catalog.pg_roles r"
@@ -86,6 +82,9 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
     """
     given = connection.settings_dict
     test = given["TEST"]
+    # A look inside would keep others from cloning it meanwhile, so the server's counters have to
+    # tell whether a client has written there. Where not all is counted, no epoch is like another.
+    template = read_activity(session, test.get("TEMPLATE") or "template1")
     unmigrated = list_unmigrated_models(may_migrate=test["MIGRATE"] is not False)
     facts = {
         "the version of django_pgsnap": _FORMAT,
@@ -111,25 +110,16 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
         "the version of Python": sys.version,
         "the server": session.rows(_SERVER),
         "the server's extensions": session.rows(_EXTENSIONS),
-        "the database that new ones are cloned from": session.rows(
-            _TEMPLATE, [test.get("TEMPLATE") or "template1"]
-        ),
+        "the database that new ones are cloned from": [
+            *(template.oid, template.epoch),
+            session.rows(_TEMPLATE, [template.name]),
+        ],
         "the role": session.rows(_ROLE),
     }
     return Facts(
         digests={("fact", name): digest_value(value) for name, value in facts.items()},
-        counters=count_in_template(session, test.get("TEMPLATE")),
+        counters=(template.sessions, template.rows),
     )
-
-
-def count_in_template(session: Session, name: str | None) -> tuple[int, int]:
-    """Return what the server has counted in the database in ``TEST["TEMPLATE"]``, or the usual one.
-
-    A look inside would keep others from cloning it meanwhile, so the server's counters have to tell
-    whether a client has written there (manual, pg_stat_database).
-    """
-    found = read_activity(session, name or "template1")
-    return found.sessions, found.rows
 
 
 def _has_migrations(label: str) -> bool:
