@@ -20,10 +20,9 @@ from ..reporting import logger
 from ..snapshots import manage
 from ..snapshots.context import choose_targets
 from ..snapshots.restore import restore, undo
-from ..snapshots.sentences import describe_drift
 from ..snapshots.status import Preview, expected_take_s, preview
 from ..snapshots.take import take
-from ..snapshots.types import KnownMigrations, Snapshot, Undo
+from ..snapshots.types import KnownMigrations, Snapshot, Undo, describe_drift
 from .background import ProgressReporter
 from .forms import RestoreForm, TakeForm
 from .session_transfer import SessionTransfer, do_sessions_outlive_restores
@@ -115,8 +114,6 @@ class Action:
 
 
 class Take(Action):
-    """Take a snapshot."""
-
     permission = "take"
     button = gettext_lazy("Take snapshot")
     log_flag = ADDITION
@@ -157,8 +154,6 @@ class Take(Action):
 
 
 class Restore(Action):
-    """Bring the live databases back to a snapshot."""
-
     permission = "restore"
     replaces_live = True
     button = gettext_lazy("Restore")

@@ -193,7 +193,6 @@ class Job(Thread):
         self.start()
 
     def run(self) -> None:
-        """Do the work, and write down how it ended."""
         with translation.override(self._language):
             try:
                 self._reporter.end(signed_out=self._work(self._reporter))

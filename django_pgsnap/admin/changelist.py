@@ -49,14 +49,12 @@ class SnapshotRows(QuerySet[Row]):
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Self:
-        """Return these rows, in this order."""
         found = cls(Row)
         found._result_cache = list(rows)
         return found
 
     @classmethod
     def of_snapshots(cls, snapshots: Iterable[Snapshot]) -> Self:
-        """Return a row for each snapshot."""
         known = KnownMigrations()
         rows = []
         for each in snapshots:
@@ -137,19 +135,19 @@ def _branches(row: Row) -> dict[str, Any]:
     return {branch or "-": printable(branch) or _("none")}
 
 
-def _pins(row: Row) -> dict[str, Any]:
-    return {"yes": _("Yes")} if row.snapshot.pinned else {"no": _("No")}
-
-
-def _aliases(row: Row) -> dict[str, Any]:
-    return {alias: printable(alias) for alias in row.snapshot.aliases}
-
-
 FILTERS: Final = (
-    _filter_by("pinned", _("pinned"), _pins),
+    _filter_by(
+        "pinned",
+        _("pinned"),
+        lambda row: {"yes": _("Yes")} if row.snapshot.pinned else {"no": _("No")},
+    ),
     _filter_by("drift", _("migrations"), _drift_kinds),
     _filter_by("branch", _("branch"), _branches),
-    _filter_by("database", _("database"), _aliases),
+    _filter_by(
+        "database",
+        _("database"),
+        lambda row: {a: printable(a) for a in row.snapshot.aliases},
+    ),
 )
 
 
@@ -167,11 +165,6 @@ def age(row: Row) -> str:
     )
 
 
-@admin.display(description=_("size"), ordering="size")
-def size(row: Row) -> str:
-    return filesizeformat(row.snapshot.size_bytes)
-
-
 @admin.display(description=_("note"))
 def note(row: Row) -> str:
     """The note, on one line, after that it is pinned, or that a part is missing."""
@@ -179,11 +172,6 @@ def note(row: Row) -> str:
     marks = [gettext("Pinned.")] if snapshot.pinned else []
     marks += [] if snapshot.is_complete else [gettext("Incomplete.")]
     return " ".join([*marks, printable(snapshot.note)]).strip()
-
-
-@admin.display(description=_("databases"))
-def aliases(row: Row) -> str:
-    return ", ".join(map(printable, row.snapshot.aliases))
 
 
 @admin.display(description=_("code"), ordering="branch")
@@ -208,22 +196,6 @@ def spare(row: Row) -> str:
     return states[row.snapshot.spare]
 
 
-@admin.display(description=_("taken"))
-def taken(row: Row) -> str:
-    return format_moment(row.snapshot.taken_at)
-
-
-@admin.display(description=_("copying took"))
-def copying(row: Row) -> str:
-    return format_duration(row.snapshot.seconds)
-
-
-@admin.display(description=_("identity"))
-def identity(row: Row) -> Any:
-    """What its copies share, and no other snapshot has."""
-    return row.pk
-
-
 @admin.display(description=_("databases"))
 def databases(row: Row) -> str:
     snapshot: Snapshot = row.snapshot
@@ -231,13 +203,25 @@ def databases(row: Row) -> str:
     return render_to_string("admin/django_pgsnap/snapshot/databases.html", {"parts": parts})
 
 
-@admin.display(description=_("migrations"))
-def migrations(row: Row) -> str:
-    return render_to_string(
-        "admin/django_pgsnap/snapshot/migrations.html",
-        {"snapshot": row.snapshot, "drift": row.drift},
-    )
+def _fact(name: str, title: Any, read: Callable[[Row], Any], ordering: str | None = None) -> Any:
+    """Return what the admin takes for a column: a function with a name, a title and an order."""
+    read.__name__ = name
+    return admin.display(description=title, ordering=ordering)(read)
 
+
+size = _fact("size", _("size"), lambda row: filesizeformat(row.snapshot.size_bytes), "size")
+aliases = _fact(
+    "aliases", _("databases"), lambda row: ", ".join(map(printable, row.snapshot.aliases))
+)
+taken = _fact("taken", _("taken"), lambda row: format_moment(row.snapshot.taken_at))
+copying = _fact("copying", _("copying took"), lambda row: format_duration(row.snapshot.seconds))
+# What its copies share, and no other snapshot has.
+identity = _fact("identity", _("identity"), lambda row: row.pk)
+migrations = _fact(
+    "migrations",
+    _("migrations"),
+    lambda row: render_to_string("admin/django_pgsnap/snapshot/migrations.html", {"row": row}),
+)
 
 COLUMNS: Final = (age, size, note, aliases, code, drift, spare)
 DETAILS: Final = (taken, size, copying, spare, code, identity)

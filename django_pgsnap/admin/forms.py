@@ -53,8 +53,6 @@ class _SnapshotFields(forms.Form):
 
 
 class WaitForm(forms.Form):
-    """How to treat sessions that are at work."""
-
     wait_s = forms.FloatField(
         label=_("Seconds to wait"),
         initial=lambda: config().wait_s,
@@ -71,8 +69,6 @@ class WaitForm(forms.Form):
 
 
 class RestoreForm(WaitForm):
-    """How to replace what is live."""
-
     keep_ids_unique = forms.BooleanField(
         label=_("Give no user the id of another"),
         required=False,
@@ -84,15 +80,12 @@ class RestoreForm(WaitForm):
     )
 
     def __init__(self, data: Any, *, restored: Collection[str]) -> None:
-        """Ask what matters where these aliases are restored."""
         super().__init__(data)
         if not do_sessions_outlive_restores(restored):
             del self.fields["keep_ids_unique"]
 
 
 class TakeForm(WaitForm, _SnapshotFields):
-    """What a new snapshot is to be."""
-
     databases = forms.MultipleChoiceField(label=_("Databases"), widget=forms.CheckboxSelectMultiple)
     # Only there where a snapshot has that name, since only then it can be said what is lost.
     replace = forms.MultipleChoiceField(

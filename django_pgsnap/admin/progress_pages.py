@@ -24,8 +24,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST, require_safe
 
 from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
-from ..snapshots.queries import overview
-from ..snapshots.sentences import describe_operation
+from ..snapshots.queries import describe_operation, overview
 from .actions import Action
 from .background import (
     Job,
@@ -62,7 +61,6 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
     """Does the work of actions, and has the pages that go with it."""
 
     def url(self, page: str, *arguments: str) -> str:
-        """Return the address of one of the pages."""
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
         return reverse(name, args=arguments, current_app=self.admin_site.name)
 
@@ -149,7 +147,6 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @method_decorator([*_PUBLIC, require_POST])
     def cancel_view(self, request: HttpRequest, token: str) -> HttpResponse:
-        """Have whoever started an operation stop it."""
         if not has_progress_cookie(request, token):
             raise PermissionDenied
         request_cancel(token)

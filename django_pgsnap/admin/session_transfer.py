@@ -23,6 +23,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseSession
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSession
+from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieSession
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import Error, connections, router
 from django.db.models import QuerySet
@@ -108,7 +109,8 @@ class SessionTransfer:
     def _recognised(self, data: dict[str, Any]) -> AbstractBaseUser | None:
         """Return whom Django takes the owner of a session for, if that is the visitor."""
         request = HttpRequest()
-        request.session = _Copy(data)  # type: ignore[assignment]
+        request.session = CookieSession()  # stores nothing by itself
+        request.session.update(data)
         user = auth.get_user(request)
         # The hash is of the password alone: users without one would all match.
         if isinstance(user, AnonymousUser) or user.get_username() != self.username:
@@ -118,16 +120,6 @@ class SessionTransfer:
 
 def _rows_of(session: DatabaseSession) -> QuerySet[AbstractBaseSession]:
     return session.model._default_manager.using(router.db_for_write(session.model))  # noqa: SLF001
-
-
-class _Copy(dict[str, Any]):
-    """A session's data, for Django to look at without anything being stored."""
-
-    def flush(self) -> None:
-        self.clear()
-
-    def cycle_key(self) -> None:
-        """Keep the key: the session itself gets a new one at its next request."""
 
 
 def do_sessions_outlive_restores(restored: Collection[str]) -> bool:
@@ -144,7 +136,8 @@ def _are_in(store: type[SessionBase], aliases: Collection[str]) -> bool:
     return alias in aliases or alias in aliases_sharing_database(aliases)
 
 
-_SEQUENCE: Final = "%(sequence)s::pg_catalog.regclass"
+# It is NULL where a project gives ids in another way, and so is what comes of it.
+_SEQUENCE: Final = "pg_catalog.pg_get_serial_sequence(%(table)s, %(column)s)::pg_catalog.regclass"
 _LAST_ID: Final = f"pg_catalog.pg_sequence_last_value({_SEQUENCE})"
 
 
@@ -154,13 +147,8 @@ def _ask_users(query: str, **values: Any) -> Any:
     connection = connections[router.db_for_write(auth.get_user_model())]
     table = connection.ops.quote_name(options.db_table)
     with suppress(Error), connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_catalog.pg_get_serial_sequence(%s, %s)", [table, options.pk.column]
-        )
-        (sequence,) = cursor.fetchone()
-        if sequence is not None:
-            cursor.execute(query, {"sequence": sequence, **values})
-            return cursor.fetchone()[0]
+        cursor.execute(query, {"table": table, "column": options.pk.column, **values})
+        return cursor.fetchone()[0]
     return None
 
 

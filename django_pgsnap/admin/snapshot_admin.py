@@ -26,8 +26,7 @@ from ..errors import PgsnapError
 from ..models import Snapshot as Row
 from ..snapshots import manage
 from ..snapshots.context import choose_targets
-from ..snapshots.queries import Overview, overview
-from ..snapshots.sentences import describe_occupied, describe_operation
+from ..snapshots.queries import Overview, describe_occupied, describe_operation, overview
 from ..snapshots.status import read_status
 from ..snapshots.types import Snapshot
 from . import changelist
@@ -46,8 +45,6 @@ from .text import (
 
 
 class SnapshotAdmin(ProgressPages):
-    """Snapshots in the admin."""
-
     form = SnapshotForm
     actions = ("delete_selected",)
     list_filter = changelist.FILTERS
@@ -226,7 +223,9 @@ class SnapshotAdmin(ProgressPages):
         for row in rows:
             self._check_name(request, row.name)
         answer = self.perform(request, Delete([row.snapshot for row in rows]), {})
-        return self.refuse(request, answer) if isinstance(answer, PgsnapError) else answer
+        if isinstance(answer, PgsnapError):
+            raise answer
+        return answer
 
     def _check_name(self, request: HttpRequest, name: str) -> None:
         """Refuse a name that means two snapshots: what is done is done by name."""

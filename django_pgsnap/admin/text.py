@@ -13,9 +13,8 @@ from django.utils.translation import gettext_lazy
 
 from ..errors import PgsnapError
 from ..messages import format_moment, format_size, printable, translate
-from ..snapshots.sentences import describe_kept_state, describe_live_state
-from ..snapshots.status import LiveState
-from ..snapshots.types import Snapshot, Undo
+from ..snapshots.status import LiveState, describe_live_state
+from ..snapshots.types import Snapshot, Undo, describe_kept_state
 
 # What the command line calls options are fields here.
 _FIELDS: Final = {
@@ -55,13 +54,11 @@ def translate_all(sentences: Iterable[str]) -> list[str]:
 
 
 def describe_live(live: LiveState) -> str:
-    """Return what is live in a database, and since when."""
     facts = {"alias": live.alias, "state": translate(describe_live_state(live))}
     return printable(_("Live in %(alias)s: %(state)s.") % facts)
 
 
 def describe_undo(undo: Undo) -> str:
-    """Return what a replaced state holds, and what replaced it."""
     facts = {**read_facts(undo), "holds": translate(describe_kept_state(undo))}
     if undo.by_undo:
         text = _("%(holds)s, until an undo on %(moment)s (%(size)s)")
@@ -71,7 +68,6 @@ def describe_undo(undo: Undo) -> str:
 
 
 def describe_duration(seconds: float) -> str:
-    """Return about how long something takes."""
     return _("about %d s") % round(seconds) if seconds >= 1 else _("less than a second")
 
 

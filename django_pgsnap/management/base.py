@@ -60,7 +60,6 @@ class _Stdout(OutputWrapper):
 
     def check(self) -> None:
         """Raise what went wrong, if anything did."""
-        self.flush()
         if self.error is not None:
             raise self.error
 
@@ -143,6 +142,7 @@ class SubcommandsBase(BaseCommand):
             getattr(self, f"_{subcommand}")(**{name: options[name] for name in wanted})
             if NAMES_DIRECTORY in os.environ:
                 remember_names(os.environ[NAMES_DIRECTORY])
+            self.stdout.flush()
             self.stdout.check()
         except PgsnapError as error:
             if self._as_json:
@@ -201,9 +201,9 @@ class SubcommandsBase(BaseCommand):
 
         return Output(self.stdout, colour=self._colour)
 
-    def _print_result(self, sentence: str, facts: object) -> None:
+    def _print_result(self, sentence: str, get_facts: Callable[..., object], *of: object) -> None:
         if self._as_json:
-            self._print_json(facts)
+            self._print_json(get_facts(*of))
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 

@@ -72,7 +72,6 @@ _FISH_OPTION: Final = (
 
 
 def completion_script(shell: str) -> str:
-    """Return the script that completes the command in a shell."""
     verbs, named, options = [], [], []
     for name, each in SUBCOMMANDS.items():
         words = [name, *each.aliases]

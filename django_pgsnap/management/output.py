@@ -14,16 +14,9 @@ from rich.text import Text
 from ..comparison.types import Diff, RowChange, SchemaChange, TableDiff
 from ..doctor.findings import Diagnosis, Finding
 from ..messages import format_age, format_ago, format_seconds, format_size, printable
-from ..snapshots.queries import Overview
-from ..snapshots.sentences import (
-    describe_kept_state,
-    describe_live_state,
-    describe_next_undo,
-    describe_occupied,
-    describe_operation,
-)
-from ..snapshots.status import Status
-from ..snapshots.types import Drift, KnownMigrations, Snapshot, Undo
+from ..snapshots.queries import Overview, describe_next_undo, describe_occupied, describe_operation
+from ..snapshots.status import Status, describe_live_state
+from ..snapshots.types import Drift, KnownMigrations, Snapshot, Undo, describe_kept_state
 
 # A pipe has no width, and a line that is cut short is of no use to whoever reads it there.
 _PIPE_WIDTH: Final = 1000
@@ -90,7 +83,6 @@ class Output(Console):
         self.print(table)
 
     def print_snapshot(self, snapshot: Snapshot, drift: Drift) -> None:
-        """Print all that is known of one snapshot."""
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="bold", no_wrap=True)
         grid.add_column(overflow="fold")
@@ -219,15 +211,6 @@ def _describe_snapshots(overview: Overview) -> Iterable[str]:
     for each in overview.snapshots:
         if drift := code.drift(each.migrations).summary:
             yield f"Migrations of {each.name!r}: {drift}."
-
-
-def summarize_problems(diagnosis: Diagnosis) -> str:
-    """Return the sentence that says what is left to do."""
-    count = len(diagnosis.problems)
-    fixable = sum(finding.fixable for finding in diagnosis.problems)
-    left = f"{count} {'thing needs' if count == 1 else 'things need'} to be put right"
-    by_itself = f", {fixable} of them by ./manage.py pgsnap doctor --fix" if fixable else ""
-    return f"{left}{by_itself}."
 
 
 def _databases(snapshot: Snapshot, *, everyone: bool) -> str:

@@ -17,7 +17,7 @@ from psycopg import sql
 from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
 from ..errors import ObstacleError, SnapshotNotFoundError
-from ..messages import Message, message
+from ..messages import Message, format_ago, format_size, message
 from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.properties import Privilege, Properties, mask_setting, read_properties
 from ..postgres.server import Server, server_errors
@@ -32,7 +32,7 @@ from .context import (
     find_undos,
     read_contexts,
 )
-from .types import CopyMember, Snapshot, Undo
+from .types import CopyMember, Snapshot, Undo, describe_kept_state
 
 # As many as can be looked over in a line.
 _NAMES_SHOWN: Final = 10
@@ -263,6 +263,40 @@ class Overview:
     # What else there is: templates and clones for commands; test databases where one has asked for
     # an overview, and not at the end of an operation.
     beside: tuple[ManagedDatabase, ...] = ()
+
+
+def describe_operation(each: RunningOperation) -> Message:
+    """Return what an operation does, and for how long."""
+    return message(
+        "At work on {aliases}: {purpose} ({who})."
+        if each.seconds is None
+        else "At work on {aliases} for {seconds:.0f} s: {purpose} ({who}).",
+        aliases=", ".join(each.aliases),
+        purpose=each.purpose,
+        who=each.who,
+        seconds=each.seconds or 0.0,
+    )
+
+
+def describe_next_undo(overview: Overview | None) -> Iterator[str]:
+    """Yield what undo would bring back, if anything; nothing where that could not be seen."""
+    if overview is None:
+        return
+    undos = overview.undos
+    if not undos:
+        yield "There is nothing to undo."
+        return
+    state, until = describe_kept_state(undos[0]), format_ago(undos[0].taken_at)
+    yield f"Undo would bring back: {state}, live until {until}."
+    if len(undos) > 1:
+        yield f"Older states: {len(undos) - 1}, see ./manage.py pgsnap undo --list."
+
+
+def describe_occupied(overview: Overview | None) -> Iterator[Message]:
+    """Yield what everything occupies together, if that is known and anything."""
+    if overview and overview.occupied_bytes:
+        size = format_size(overview.occupied_bytes)
+        yield message("All copies together occupy {size}.", size=size)
 
 
 @server_errors()

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.db import connections
 
+from ..messages import Message, message
 from ..postgres.backends import read_backends
 from ..postgres.inspection import DatabaseCounters, measure_databases, read_counters
 from ..postgres.server import server_errors
@@ -31,6 +32,32 @@ class LiveState:
     # How many rows the server counted since; None where it does not know. Those of sessions that
     # are still open come up to some seconds later.
     rows_written: int | None = None
+
+
+def describe_live_state(live: LiveState) -> Message:
+    """Return what a live database holds, since when, and whether it was written since."""
+    if live.size_bytes is None:
+        return message("the database is missing, or may not be looked at")
+    if live.since is None:
+        return message("your own data; nothing was restored yet")
+    if live.rows_written is None:
+        written = message("perhaps changed since")
+    elif not live.rows_written:
+        written = message("unchanged since")
+    else:
+        written = message(
+            "1 row written since" if live.rows_written == 1 else "{count:,} rows written since",
+            count=live.rows_written,
+        )
+    return message(
+        "{state}, {came}, {written}",
+        state=repr(live.based_on) if live.based_on else message("your own data"),
+        came=message(
+            "brought back by undo {moment}" if live.by_undo else "restored {moment}",
+            moment=live.since,
+        ),
+        written=written,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

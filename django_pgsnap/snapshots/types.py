@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -145,6 +145,16 @@ class Undo(_Set[UndoRecord]):
         return all(member.record.clone_of for member in self.members)
 
 
+def describe_kept_state(undo: Undo) -> Message:
+    """Return what a state that was replaced holds."""
+    if not undo.based_on:
+        return message("your own data")
+    return message(
+        "{name!r} as restored" if undo.is_unwritten else "{name!r}, perhaps changed since",
+        name=undo.based_on,
+    )
+
+
 SetT = TypeVar("SetT", bound=_Set[Any])
 
 
@@ -208,6 +218,16 @@ class Drift:
         if self.unknown:
             parts.append(message("{count} not in this code", count=len(self.unknown)))
         return join_messages(", ", parts)
+
+
+def describe_drift(drift: Drift) -> Iterator[Message]:
+    """Yield what to do about migrations that a snapshot and the code do not share."""
+    if drift.missing:
+        count = len(drift.missing)
+        yield message("Migrations not run: {count}. Run migrate afterwards.", count=count)
+    if drift.unknown:
+        count = len(drift.unknown)
+        yield message("Migrations of another branch, not in this code: {count}.", count=count)
 
 
 class KnownMigrations:

@@ -15,25 +15,22 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from ...clones.names import new_identity
+from ...comparison.types import Diff
 from ...conf import RUN_DATABASES, iter_postgresql_wrappers
+from ...doctor.findings import Diagnosis
 from ...errors import PgsnapError
 from ...messages import format_ago, format_seconds, format_size
 from ...safety import allow_here
 from ...snapshots import manage, queries
 from ...snapshots.context import EVERYTHING, Kind
 from ...snapshots.purge import list_managed_databases, purge
+from ...snapshots.queries import describe_next_undo, describe_occupied
 from ...snapshots.restore import restore
 from ...snapshots.restore import undo as undo_restore
-from ...snapshots.sentences import (
-    describe_drift,
-    describe_kept_state,
-    describe_next_undo,
-    describe_occupied,
-)
 from ...snapshots.status import preview, read_status
 from ...snapshots.take import take
 from ...snapshots.throwaway import open_throwaway
-from ...snapshots.types import KnownMigrations, Snapshot
+from ...snapshots.types import KnownMigrations, Snapshot, describe_drift, describe_kept_state
 from ..base import SubcommandsBase, UsageError
 from ..completion import completion_script
 from ..facts import (
@@ -63,7 +60,8 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
-            snapshot_facts(snapshot),
+            snapshot_facts,
+            snapshot,
         )
         self._tell_more(describe_occupied(reporter.overview))
 
@@ -81,7 +79,9 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
             f"{', '.join(snapshot.aliases)} in {took}.",
-            snapshot_facts(snapshot, drift),
+            snapshot_facts,
+            snapshot,
+            drift,
         )
         if migrate:
             self._migrate(snapshot)
@@ -121,7 +121,7 @@ class Command(SubcommandsBase):
         with self._reporter() as reporter:
             undone = undo_restore(number, reporter=reporter, **options)
         self._print_result(
-            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts(undone)
+            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts, undone
         )
         live = f"Live: {describe_kept_state(undone)}, brought back by undo."
         self._tell_more([live, *describe_next_undo(reporter.overview)])
@@ -135,15 +135,12 @@ class Command(SubcommandsBase):
             self._output.print_status(status)
 
     def _diff(self, *, models: Sequence[str] | None, exit_code: bool, **options: Any) -> None:
-        from ...comparison.diff import diff
-
         def print_line(facts: object) -> None:
             self.stdout.write(json.dumps(facts))
-            self.stdout.check()  # there may be very many
+            self.stdout.check()  # very many more may come
 
-        with self._reporter() as reporter:
-            on_row = (lambda row: print_line(row_facts(row))) if self._as_json else None
-            found = diff(models=models or (), on_row=on_row, reporter=reporter, **options)
+        on_row = (lambda row: print_line(row_facts(row))) if self._as_json else None
+        found = self._compare(models=models or (), on_row=on_row, **options)
         if self._as_json:
             for facts in diff_facts(found):
                 print_line(facts)
@@ -151,6 +148,12 @@ class Command(SubcommandsBase):
             self._output.print_diff(found)
         if exit_code and not found.is_empty:
             sys.exit(1)
+
+    def _compare(self, *names: str | None, **options: Any) -> Diff:
+        from ...comparison.diff import diff  # not needed by the verbs that have to be fast
+
+        with self._reporter() as reporter:
+            return diff(*names, reporter=reporter, **options)
 
     def _run(
         self,
@@ -175,7 +178,7 @@ class Command(SubcommandsBase):
                 self._warn_of_live(clones)
                 status = run_command(self._command, clones)
                 if diff:
-                    self._print_diff(name, databases, clones)
+                    self._print_changes(name, databases=databases, clones=clones)
             if keep:
                 self._print_kept(clones)
         if status:
@@ -196,7 +199,7 @@ class Command(SubcommandsBase):
         is_asked = interactive and sys.stdin.isatty()
         try:
             status = run_command(self._command, {})
-            self._print_diff(name, snapshot.aliases, None)
+            self._print_changes(name, databases=snapshot.aliases)
             if is_asked and self._answer("Keep it? [Y/n] ") in _NO:
                 restore(name, databases=snapshot.aliases)
                 self.stdout.write("Went back to what was there; undo brings the changes again.")
@@ -210,22 +213,15 @@ class Command(SubcommandsBase):
         manage.delete(name, force=True)
         return status
 
+    def _print_changes(self, name: str | None, **options: Any) -> None:
+        self._output.print_diff(self._compare(name, rows=_ROWS_AFTER_RUN, **options))
+
     def _print_kept(self, clones: Mapping[str, str]) -> None:
         self.stdout.write("Kept, as databases like any other:")
         for alias, clone in clones.items():
             self.stdout.write(f"  {clone} ({alias})  drop it: DROP DATABASE {clone};")
         variable = shlex.quote(json.dumps(dict(clones)))
         self.stdout.write(f"Work on them: {RUN_DATABASES}={variable} ./manage.py …")
-
-    def _print_diff(
-        self, name: str | None, databases: Sequence[str] | None, clones: Mapping[str, str] | None
-    ) -> None:
-        from ...comparison.diff import diff
-
-        with self._reporter() as reporter:
-            rows = _ROWS_AFTER_RUN
-            found = diff(name, clones=clones, databases=databases, rows=rows, reporter=reporter)
-        self._output.print_diff(found)
 
     def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
         with allow_here():
@@ -246,19 +242,19 @@ class Command(SubcommandsBase):
 
     def _rename(self, *, old: str, new: str) -> None:
         snapshot = manage.rename(old, new)
-        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts(snapshot))
+        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts, snapshot)
 
     def _pin(self, *, name: str) -> None:
         snapshot = manage.pin(name)
-        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts(snapshot))
+        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts, snapshot)
 
     def _unpin(self, *, name: str) -> None:
         snapshot = manage.pin(name, pinned=False)
-        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts(snapshot))
+        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts, snapshot)
 
     def _annotate(self, *, name: str, text: str) -> None:
         snapshot = manage.annotate(name, text)
-        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts(snapshot))
+        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts, snapshot)
 
     def _delete(
         self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
@@ -319,7 +315,7 @@ class Command(SubcommandsBase):
         databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
         self._print_result(
             f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
-            [asdict(each) for each in gone],
+            lambda: [asdict(each) for each in gone],
         )
 
     def _confirm(self, lines: Iterable[str], question: str) -> bool:
@@ -330,7 +326,7 @@ class Command(SubcommandsBase):
         names = ", ".join(repr(each.name) for each in deleted) or "nothing"
         size = format_size(sum(each.size_bytes for each in deleted))
         self._print_result(
-            f"{verb} {names}: {size} less.", [snapshot_facts(each) for each in deleted]
+            f"{verb} {names}: {size} less.", lambda: [snapshot_facts(each) for each in deleted]
         )
 
     def _completion(self, *, shell: str) -> None:
@@ -339,11 +335,10 @@ class Command(SubcommandsBase):
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
             snapshot = manage.refill(name, databases=databases, reporter=reporter)
-        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts(snapshot))
+        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts, snapshot)
 
     def _doctor(self, *, fix: bool, databases: Sequence[str] | None) -> None:
         from ...doctor.diagnosis import diagnose
-        from ..output import summarize_problems
 
         with self._reporter() as reporter:
             diagnosis = diagnose(databases=databases, fix=fix, reporter=reporter)
@@ -352,7 +347,7 @@ class Command(SubcommandsBase):
         else:
             self._output.print_diagnosis(diagnosis, with_notes=self._verbosity >= _STEPS)
         if diagnosis.problems:
-            raise CommandError(summarize_problems(diagnosis))
+            raise CommandError(_summarize(diagnosis))
 
     def _migrate(self, snapshot: Snapshot) -> None:
         for alias in snapshot.aliases:
@@ -372,3 +367,11 @@ def _way_back(name: str) -> str:
         f"To go back: ./manage.py pgsnap restore {name}\n"
         f"To keep what it did: ./manage.py pgsnap delete {name} --force"
     )
+
+
+def _summarize(diagnosis: Diagnosis) -> str:
+    count = len(diagnosis.problems)
+    fixable = sum(finding.fixable for finding in diagnosis.problems)
+    left = f"{count} {'thing needs' if count == 1 else 'things need'} to be put right"
+    by_itself = f", {fixable} of them by ./manage.py pgsnap doctor --fix" if fixable else ""
+    return f"{left}{by_itself}."
