@@ -9,7 +9,11 @@ from django.db import connections
 from django.db.models.signals import post_migrate, pre_migrate
 from django.test.utils import CaptureQueriesContext
 
-from django_pgsnap.testing.databases import setup
+from django_pgsnap.clones.test_databases import TestDatabaseComment
+from django_pgsnap.postgres.session import Session
+from django_pgsnap.testing.databases import clones, own_databases, setup
+from django_pgsnap.testing.databases.own_databases import OwnDatabase
+from tests.conftest import MakeDatabase, RunSql, SetAlias
 
 heard: list[tuple[str, str, str]] = []
 
@@ -70,3 +74,41 @@ def test_nobody_to_tell(set_alias: Any) -> None:
     setup.tell_receivers("default", 0)
 
     assert connections["default"].connection is None
+
+
+@pytest.fixture
+def things(
+    session: Session, make_database: MakeDatabase, set_alias: SetAlias, sql: RunSql
+) -> Iterator[str]:
+    """A test database that was cloned from its template, with an empty table."""
+    make_database("template")
+    sql("CREATE TABLE things (id int)", dbname="template")
+    name = "test_things"
+    comment = TestDatabaseComment(database=name, source="live", complete=True, kept=False)
+    clones.make_test_database(session, "template", comment)
+    set_alias("default", NAME=name)
+    own = OwnDatabase(alias="default", name=name, source="live", template="template")
+    own_databases.register_database(own)
+    yield name
+    setup.give_up_database(connections["default"], name, keep=False)
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_taken_back(things: str, sql: RunSql, is_counted: bool) -> None:
+    """What a receiver writes again is gone, also where the server does not count it."""
+    if not is_counted:
+        sql(f"ALTER DATABASE {things} SET track_counts = off")
+
+    def insert(**_: Any) -> None:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("INSERT INTO things VALUES (7)")
+
+    config = apps.get_app_config("testapp")
+    post_migrate.connect(insert, sender=config)
+    try:
+        setup.tell_receivers("default", 0)
+    finally:
+        post_migrate.disconnect(insert, sender=config)
+
+    connections["default"].close()
+    assert sql("SELECT * FROM things", dbname=things) == []

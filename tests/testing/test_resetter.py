@@ -558,10 +558,13 @@ def test_settings_of_the_database(live: str, sql: RunSql, role: MakeRole) -> Non
         assert sql(query, [live], dbname=live) == before
 
 
+@pytest.mark.parametrize("is_counted", [True, False])
 def test_written_before_the_first_baseline(
-    live: str, make_database: MakeDatabase, session: Session, sql: RunSql
+    live: str, make_database: MakeDatabase, session: Session, sql: RunSql, is_counted: bool
 ) -> None:
     """What a project writes beyond its template is in the baseline of the run."""
+    if not is_counted:
+        sql(pg.SQL("ALTER DATABASE {} SET track_counts = off").format(pg.Identifier(live)))
     sql("CREATE TABLE things (id int)", dbname=live)
     make_database("template")
     sql("CREATE TABLE things (id int)", dbname="template")

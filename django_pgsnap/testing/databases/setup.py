@@ -23,7 +23,7 @@ from ...clones.test_databases import (
 )
 from ...conf import test_config
 from ...connections.reconnect import clear_caches, close_pools
-from ...postgres.inspection import read_activity
+from ...postgres.inspection import DatabaseCounters, read_activity
 from ...postgres.server import Server, server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
@@ -238,21 +238,23 @@ def tell_receivers(alias: str, verbosity: int) -> None:
         return
     own = own_databases.find_own_database(alias)
     template = own.template if own is not None else None
-    before = _read_counters(alias) if template is not None else {}
+    before = _read_counters(own) if own and template else None
     with _without_djangos(pre_migrate), _without_djangos(post_migrate):
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
-    if own is not None and template is not None:
-        changes = find_changes(before, _read_counters(alias))
-        if changes.catalogs or changes.relations:
+    if own and template and before:
+        now = _read_counters(own)
+        changes = find_changes(before[1], now[1])
+        # Where not all is counted, no epoch is like another.
+        if changes.catalogs or changes.relations or not now[0].continues(before[0]):
             _take_back(own, template)
 
 
-def _read_counters(alias: str) -> TableCounters:
-    connections[alias].ensure_connection()
-    session = Session(connections[alias].connection)
+def _read_counters(own: OwnDatabase) -> tuple[DatabaseCounters, TableCounters]:
+    connections[own.alias].ensure_connection()
+    session = Session(connections[own.alias].connection)
     with session.in_autocommit():
-        return read_table_counters(session)
+        return read_activity(session, own.name), read_table_counters(session)
 
 
 def _take_back(own: OwnDatabase, template: str) -> None:
