@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -10,9 +10,8 @@ from django.db import connections
 
 from ..messages import Message, message
 from ..postgres.backends import read_backends
-from ..postgres.inspection import DatabaseCounters, measure_databases, read_counters
+from ..postgres.inspection import measure_databases, read_counters
 from ..postgres.server import server_errors
-from ..postgres.targets import Target
 from .context import ServerContext, choose_targets, read_contexts
 from .queries import Overview, overview
 from .types import Snapshot
@@ -73,34 +72,29 @@ def read_status(*, databases: Sequence[str] | None = None) -> Status:
     """Return what is live and what undo would bring back."""
     live: list[LiveState] = []
     for context in read_contexts("status", choose_targets(databases)):
-        sizes = measure_databases(context.watcher, context.sources)
-        counters = read_counters(context.watcher, context.sources)
-        live += [
-            _read_live(context, target, sizes.get(target.name), counters.get(target.name))
-            for target in context.targets
-        ]
+        live += _read_live(context)
     return Status(live=tuple(live), overview=overview(databases=databases))
 
 
-def _read_live(
-    context: ServerContext,
-    target: Target,
-    size_bytes: int | None,
-    counters: DatabaseCounters | None,
-) -> LiveState:
-    newest = find_newest([context]).get((context.server, target.name))
-    present = context.catalog.databases.get(target.name)
-    state = LiveState(alias=target.alias, database=target.name, size_bytes=size_bytes)
-    if newest is None or present is None or newest.successor_oid != present.oid:
-        return state
-    known = counters is not None and counters.epoch == newest.statistics_epoch
-    return replace(
-        state,
-        based_on=newest.successor_based_on,
-        since=newest.taken_at,
-        by_undo=newest.by_undo,
-        rows_written=counters.rows - newest.successor_rows if counters and known else None,
-    )
+def _read_live(context: ServerContext) -> Iterator[LiveState]:
+    sizes = measure_databases(context.watcher, context.sources)
+    counters = read_counters(context.watcher, context.sources)
+    kept = find_newest([context])
+    for target in context.targets:
+        name, present = target.name, context.catalog.databases.get(target.name)
+        state = LiveState(alias=target.alias, database=name, size_bytes=sizes.get(name))
+        newest, counted = kept.get((context.server, name)), counters.get(name)
+        if newest is None or present is None or newest.successor_oid != present.oid:
+            yield state
+            continue
+        is_known = counted is not None and counted.epoch == newest.statistics_epoch
+        yield replace(
+            state,
+            based_on=newest.successor_based_on,
+            since=newest.taken_at,
+            by_undo=newest.by_undo,
+            rows_written=counted.rows - newest.successor_rows if counted and is_known else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +121,7 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
     idle: list[str] = []
     busy: list[str] = []
     for context in read_contexts("preview", choose_targets(databases)):
-        sizes = measure_databases(context.watcher, context.sources)
-        found += [
-            LiveState(alias=target.alias, database=target.name, size_bytes=sizes.get(target.name))
-            for target in context.targets
-        ]
+        found += _read_live(context)
         # Where pids of several servers are mixed, one too many may be left out, without harm.
         ours = {
             wrapper.connection.info.backend_pid

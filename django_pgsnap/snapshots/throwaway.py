@@ -21,8 +21,7 @@ from ..clones.copying import copy_databases
 from ..clones.names import new_identity
 from ..clones.records import RunRecord, encode_record
 from ..clones.transitions import CopyJob, open_database
-from ..errors import CopyFailedError
-from ..postgres.advisory_locks import release_lock, try_acquire_lock
+from ..postgres.advisory_locks import acquire_lock, release_lock, try_acquire_lock
 from ..postgres.properties import apply_properties, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
@@ -97,10 +96,7 @@ def _open(
         kept=keep,
     )
     name = record.database
-    if not try_acquire_lock(session, name):
-        raise CopyFailedError(
-            f"Somebody holds the lock of the new name {name!r}.", hint="Try again."
-        )
+    acquire_lock(session, name, context.wait_s)
     wanted, present = read_properties(context.watcher, member.database.name, unfinished)
     wanted = replace(wanted, owner=present.owner)
     for each in apply_properties(context.watcher, wanted, present, unfinished):
