@@ -127,19 +127,19 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         Others have to be signed in.
         """
         progress = read_progress(token)
-        is_own = progress is not None and has_progress_cookie(request, token)
-        if progress is not None and is_own and needs_no_database(request):
-            request.user = progress.user or AnonymousUser()
+        own = progress if has_progress_cookie(request, token) else None
+        if own is not None and needs_no_database(request):
+            request.user = own.user or AnonymousUser()
             if self.admin_site.has_permission(request):
-                shown = self._show(request, progress, token).render()
+                shown = self._show(request, own, token).render()
                 leave_alone(request)
                 return cast(HttpResponse, shown)
-        if progress is not None and is_own and progress.ended:
+        if own is not None and own.ended:
             if _is_poll(request):
                 return HttpResponse(status=HTTPStatus.NO_CONTENT)
-            if progress.signed_out or self.admin_site.has_permission(request):
+            if own.signed_out or self.admin_site.has_permission(request):
                 forget_progress(token)
-                response = self._conclude(request, progress)
+                response = self._conclude(request, own)
                 page = self.url("progress", token)
                 response.delete_cookie(PROGRESS_COOKIE, path=page, samesite="Strict")
                 return response

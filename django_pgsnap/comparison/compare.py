@@ -91,13 +91,7 @@ class Comparison:
         news: dict[Table, set[str]] = {}
         most = _MOST_VERSIONS
         for old, new in parts:
-            search = VersionSearch(
-                before=pair.before,
-                after=pair.after,
-                old=old,
-                new=new,
-                on_blocks=self._tell_progress,
-            )
+            search = VersionSearch(pair=pair, old=old, new=new, on_blocks=self._tell_progress)
             if (found := search.find(most)) is None:
                 self._compare_contents(pair)
                 return

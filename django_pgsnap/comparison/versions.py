@@ -22,7 +22,7 @@ from psycopg import sql
 
 from ..postgres.session import Query
 from .sides import Result, Side, ask_both
-from .tables import Table
+from .tables import Table, TablePair
 
 Item = TypeVar("Item")
 # A row's place, and the hash of its place and transaction.
@@ -68,8 +68,7 @@ def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 class VersionSearch:
     """Looks for row versions that only one side of a table has."""
 
-    before: Side
-    after: Side
+    pair: TablePair  # what the two tables are parts of
     old: Table
     new: Table
     on_blocks: Callable[[int], None]  # hears how many blocks more have been compared
@@ -107,13 +106,14 @@ class VersionSearch:
             yield from self._find_in([p for p in parts if old[p] != new[p]], smaller)
 
     def _ask(self, work: Callable[..., Result], *what: Any) -> tuple[Result, Result]:
-        return ask_both(work, (self.before, self.old), (self.after, self.new), *what)
+        return ask_both(work, (self.pair.before, self.old), (self.pair.after, self.new), *what)
 
     def _first_sums(self, ranges: Sequence[int], size: int) -> tuple[Sums, Sums]:
         """Return the sums of all ranges; what is known of a copy is not read again."""
-        known = {} if self.before.sums is None else self.before.sums
+        before, after = self.pair.before, self.pair.after
+        known = {} if before.sums is None else before.sums
         name = f"{self.old.oid} {size}"
-        twin = self.after.twin if name in known else None
+        twin = after.twin if name in known else None
         old: Sums = dict.fromkeys(ranges, 0)
         new: Sums = {}
         if twin:
@@ -121,7 +121,7 @@ class VersionSearch:
         for some in in_batches(ranges, _RANGES_PER_STEP):
             if twin:  # the copy has nothing to do, so two sessions read the open database
                 middle = len(some) // 2
-                halves = (twin(), self.new, some[:middle]), (self.after, self.new, some[middle:])
+                halves = (twin(), self.new, some[:middle]), (after, self.new, some[middle:])
                 for sums in ask_both(_range_sums, *halves, size):
                     new.update(sums)
             else:
