@@ -98,8 +98,7 @@ def _purge_server(
         for each in (*ours, *outside)
         if each.record.kind in kinds and each.record.set_id not in kept
     ]
-    _drop_reusable(context, unwanted)
-    _unpublish(context, unwanted)
+    _unpublish(context, [each.record for each in unwanted if not _drop_reusable(context, each)])
     drop_leftovers(session, context.reloaded().leftovers(), context.reporter)
     for name in unused:
         drop_unless_in_use(session, name, context.reporter)
@@ -137,23 +136,20 @@ def _claim(context: ServerContext, lock: str, name: str) -> bool:
     return False
 
 
-def _drop_reusable(context: ServerContext, unwanted: Sequence[Database[Record]]) -> None:
-    """Drop templates and throwaway clones, each by itself, unless somebody uses them."""
-    for database in unwanted:
-        record, name = database.record, database.name
-        if isinstance(record, TemplateRecord) and not drop_template(context.main, record):
-            why = message("Not dropped: the template {name!r}, which a test run uses.", name=name)
-            context.reporter.warn(why)
-        if isinstance(record, RunRecord) and _claim(context, name, name):
-            drop_run(context.main, name)
+def _drop_reusable(context: ServerContext, database: Database[Record]) -> bool:
+    """Drop a template or a throwaway clone unless it is in use, and tell whether it was one."""
+    record, name = database.record, database.name
+    if isinstance(record, RunRecord) and _claim(context, name, name):
+        drop_run(context.main, name)
+    if isinstance(record, TemplateRecord) and not drop_template(context.main, record):
+        why = message("Not dropped: the template {name!r}, which a test run uses.", name=name)
+        context.reporter.warn(why)
+    return isinstance(record, (RunRecord, TemplateRecord))
 
 
-def _unpublish(context: ServerContext, unwanted: Sequence[Database[Record]]) -> None:
+def _unpublish(context: ServerContext, parts: Sequence[Record]) -> None:
     """Make parts of sets ones that nobody needs, but for sets that somebody is at work on."""
     session = context.main
-    parts = [
-        each.record for each in unwanted if not isinstance(each.record, (TemplateRecord, RunRecord))
-    ]
     # We hold the locks of our own live databases; those of other projects have to be free.
     others = {record.source for record in parts} - set(context.sources)
     taken = {source for source in others if not try_acquire_lock(session, source)}

@@ -139,6 +139,7 @@ def _settle_name(
 def _plan_all(
     contexts: Sequence[ServerContext], strategy: Strategy | None, *, force: bool, **described: Any
 ) -> list[TakePart]:
+    """Check that nothing stands in the way, and plan each part; all records say what is told."""
     for context in contexts:
         context.check_whole(context.sources)
         for target in context.targets:
