@@ -455,6 +455,26 @@ def test_sequence_set_by_the_project(
     assert sql("SELECT last_value FROM counter", dbname=live) == [(1000,)]
 
 
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_baseline_where_counts_are_lost(
+    resetter: DatabaseResetter, held: Held, sql: RunSql, live: str, is_counted: bool
+) -> None:
+    """What was written is in the baseline that is made of it, though no count tells of it."""
+    before = held()
+    if not is_counted:
+        sql(pg.SQL("ALTER DATABASE {} SET track_counts = off").format(pg.Identifier(live)))
+    by_django("INSERT INTO elder VALUES (7)")
+    if is_counted:
+        by_django("SELECT pg_stat_reset()")
+
+    resetter.adopt_state()
+    on_top = held()
+    by_django("DROP TABLE elder CASCADE")
+    resetter.reset()
+
+    assert held() == on_top != before
+
+
 def test_baseline_on_top(resetter: DatabaseResetter, held: Held, oid: Oid) -> None:
     """Tests start from what was made on top, until they start from the run's baseline again."""
     before, place = held(), oid()

@@ -144,8 +144,11 @@ class DatabaseResetter:
         """Have tests start from the state that the test database is in now."""
         self._leaves_sequences = False
         self.disconnect_all()
-        if not self._is_untouched(read_activity(self.session, self.name)):
-            self.current = self._read_extended_baseline() or self._read_baseline(self.clone_state())
+        activity = read_activity(self.session, self.name)
+        if not self._is_untouched(activity):
+            has_all_counts = activity.continues(self._last.activity)
+            extended = self._read_extended_baseline() if has_all_counts else None
+            self.current = extended or self._read_baseline(self.clone_state())
         return self.current
 
     def start_from(self, origin: str) -> Baseline:
