@@ -161,6 +161,83 @@ def _plan_all(
     ]
 
 
+def _plan_parts(
+    context: ServerContext,
+    strategy: Strategy | None,
+    described: Mapping[str, Any],
+    *,
+    force: bool,
+) -> Iterator[TakePart]:
+    watcher, terminator = context.watcher, context.terminator(context.sources, force=force)
+    rates, speed = _find_rates(context)
+    sizes = measure_databases(watcher, context.sources)
+    for target in context.targets:
+        size, session = sizes.get(target.name), context.workers[target.alias]
+        (properties,) = read_properties(watcher, target.name)
+        contents = _inspect(context, target)
+        record = CopyRecord(
+            identity=names.new_identity(),
+            alias=target.alias,
+            source=target.name,
+            size_bytes=size or 0,
+            postgresql=watcher.server_name,
+            migrations=contents.migrations or (),
+            knows_migrations=contents.migrations is not None,
+            comment=properties.comment,
+            connection_limit=properties.connection_limit,
+            **described,
+        )
+        clone = Clone(
+            source=target.name,
+            name=names.unfinished_name(record.identity),
+            owner=properties.owner,
+            strategy=strategy
+            or choose_strategy(watcher, size, rates, relations=contents.relations),
+        )
+        check_strategy(watcher, clone.strategy)
+        # Whoever sweeps leftovers sees by this lock that the clone is not one.
+        acquire_lock(session, clone.name, context.wait_s)
+        job = plan_copy_job(context, record, clone, terminator=terminator, bytes_per_s=speed)
+        yield TakePart(context=context, record=record, rates=rates, properties=properties, job=job)
+
+
+def _find_rates(context: ServerContext) -> tuple[CopyRates, float]:
+    """Return how fast the server copied before, and was the last time; 0 for unknown."""
+    records = [
+        copy.record
+        for copy in context.catalog.copies()
+        # Other projects' copies say what their owners like.
+        if copy.trusted or copy.record.source in context.sources
+    ]
+    if not records:
+        return CopyRates(), 0.0
+    newest = max(records, key=lambda record: record.taken_at)
+    return CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate), newest.bytes_per_s
+
+
+def _inspect(context: ServerContext, target: Target) -> Contents:
+    wait_until_connectable(context.watcher, target.name, context.wait_s)
+    try:
+        with open_temporary_session(
+            context.server, context.watcher, target.name, "looking inside"
+        ) as inside:
+            contents = read_contents(inside)
+    except ServerUnavailableError as error:
+        why = message("Taken without its list of migrations: {cause}", cause=error.message)
+        context.reporter.warn(why)
+        return Contents(migrations=None, unlogged=())
+    if contents.unlogged:
+        context.reporter.warn(
+            message(
+                "Unlogged tables of {name!r} come back empty if the server crashes after the "
+                "take: {tables}.",
+                name=target.name,
+                tables=", ".join(contents.unlogged),
+            )
+        )
+    return contents
+
+
 def _take(
     contexts: Sequence[ServerContext], parts: Sequence[TakePart], replaced: Sequence[CopyMember]
 ) -> tuple[list[ServerContext], Snapshot]:
@@ -257,80 +334,3 @@ def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
         by_server.setdefault(context.server, (context.main, []))[1].append(statement)
     for session, group in by_server.values():
         session.execute(join_statements(group))
-
-
-def _plan_parts(
-    context: ServerContext,
-    strategy: Strategy | None,
-    described: Mapping[str, Any],
-    *,
-    force: bool,
-) -> Iterator[TakePart]:
-    watcher, terminator = context.watcher, context.terminator(context.sources, force=force)
-    newest = _newest_copy(context)
-    rates, speed = CopyRates(), 0.0
-    if newest:
-        rates = CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate)
-        speed = newest.bytes_per_s
-    sizes = measure_databases(watcher, context.sources)
-    for target in context.targets:
-        size, session = sizes.get(target.name), context.workers[target.alias]
-        (properties,) = read_properties(watcher, target.name)
-        contents = _inspect(context, target)
-        record = CopyRecord(
-            identity=names.new_identity(),
-            alias=target.alias,
-            source=target.name,
-            size_bytes=size or 0,
-            postgresql=watcher.server_name,
-            migrations=contents.migrations or (),
-            knows_migrations=contents.migrations is not None,
-            comment=properties.comment,
-            connection_limit=properties.connection_limit,
-            **described,
-        )
-        clone = Clone(
-            source=target.name,
-            name=names.unfinished_name(record.identity),
-            owner=properties.owner,
-            strategy=strategy
-            or choose_strategy(watcher, size, rates, relations=contents.relations),
-        )
-        check_strategy(watcher, clone.strategy)
-        # Whoever sweeps leftovers sees by this lock that the clone is not one.
-        acquire_lock(session, clone.name, context.wait_s)
-        job = plan_copy_job(context, record, clone, terminator=terminator, bytes_per_s=speed)
-        yield TakePart(context=context, record=record, rates=rates, properties=properties, job=job)
-
-
-def _newest_copy(context: ServerContext) -> CopyRecord | None:
-    records = [
-        copy.record
-        for copy in context.catalog.copies()
-        # Other projects' copies say what their owners like.
-        if copy.trusted or copy.record.source in context.sources
-    ]
-    return max(records, key=lambda record: record.taken_at, default=None)
-
-
-def _inspect(context: ServerContext, target: Target) -> Contents:
-    wait_until_connectable(context.watcher, target.name, context.wait_s)
-    try:
-        with open_temporary_session(
-            context.server, context.watcher, target.name, "looking inside"
-        ) as inside:
-            contents = read_contents(inside)
-    except ServerUnavailableError as error:
-        why = message("Taken without its list of migrations: {cause}", cause=error.message)
-        context.reporter.warn(why)
-        return Contents(migrations=None, unlogged=())
-    if contents.unlogged:
-        context.reporter.warn(
-            message(
-                "Unlogged tables of {name!r} come back empty if the server crashes after the "
-                "take: {tables}.",
-                name=target.name,
-                tables=", ".join(contents.unlogged),
-            )
-        )
-    return contents
