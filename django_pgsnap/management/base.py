@@ -47,10 +47,18 @@ class UsageError(PgsnapError):
     """A command line that makes no sense."""
 
 
-class _Stdout(OutputWrapper):
-    """Standard output. That it fails, or nobody reads on, is no reason to stop in the middle."""
+class _Stream(OutputWrapper):
+    """One of the standard streams. That nobody reads on is no reason to stop in the middle."""
 
     error: OSError | None = None
+
+    @classmethod
+    def of(cls, wrapper: OutputWrapper) -> Self:
+        """Return what writes to the same stream in the same style."""
+        out: Any = wrapper._out  # noqa: SLF001  # styles are put around once
+        stream = cls(out)
+        stream.style_func = wrapper.style_func
+        return stream
 
     def write(self, *text: Any) -> None:  # type: ignore[override]  # as Django's, all optional
         self._try(super().write, *text)
@@ -77,7 +85,7 @@ class SubcommandsBase(BaseCommand):
 
     # Checks of other apps are no reason not to give somebody their data back.
     requires_system_checks = [CHECKS_TAG]
-    stdout: _Stdout
+    stdout: _Stream
     _as_json = False
 
     def __init__(self, *streams: Any, **options: Any) -> None:
@@ -169,8 +177,7 @@ class SubcommandsBase(BaseCommand):
         self._colour = colour
         if not colour:
             self.style = no_style()
-        stream: Any = self.stdout._out  # noqa: SLF001  # styles are put around once
-        self.stdout = _Stdout(stream)
+        self.stdout, self.stderr = _Stream.of(self.stdout), _Stream.of(self.stderr)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 # A note may hold what the output's encoding does not.

@@ -633,6 +633,18 @@ def test_reader_that_has_seen_enough(words: list[str], live: str, manage: Manage
     assert len(list_snapshots()) == (2 if words == ["take"] else 1)
 
 
+def test_reader_of_both_streams_that_has_seen_enough(live: str, manage: Manage) -> None:
+    """When nobody reads on, as after `2>&1 | head -0`, the work that tells of itself is done."""
+    command = manage.start("pgsnap", "take", "seeded", "--verbosity", "2")
+    assert command.stdout
+    assert command.stderr
+    command.stdout.close()
+    command.stderr.close()
+
+    assert command.wait(60) == 0
+    assert [each.name for each in list_snapshots()] == ["seeded"]
+
+
 @pytest.mark.parametrize("words", [["take"], ["restore"], ["list"], ["list", "--json"]])
 def test_output_that_is_closed(words: list[str], live: str, manage: Manage) -> None:
     """Whoever closes the output wants to hear nothing."""
