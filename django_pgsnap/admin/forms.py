@@ -17,19 +17,14 @@ from ..conf import config
 from ..errors import InvalidNameError
 from ..snapshots.types import Snapshot
 from .session_transfer import do_sessions_outlive_restores
-from .text import describe_snapshot
+from .text import describe_error, describe_snapshot
 
 
 def _valid_name(name: str) -> None:
     try:
         validate_name(name)
     except InvalidNameError as error:
-        raise ValidationError(
-            gettext(
-                "A name has 1 to 100 letters, digits, “.”, “_”, “-” and “/”, and begins with a "
-                "letter or digit."
-            )
-        ) from error
+        raise ValidationError(describe_error(error)) from error
 
 
 class _SnapshotFields(forms.Form):
