@@ -81,7 +81,9 @@ def completion_script(shell: str) -> str:
         flags = [flag for argument in each.arguments for flag in argument.flags]
         flags = [flag for flag in (*flags, "--json", "--help") if flag.startswith("--")]
         if shell == "fish":
-            options += [_FISH_OPTION.format(verb=name, option=flag[2:]) for flag in flags]
+            options += [
+                _FISH_OPTION.format(verb=" ".join(words), option=flag[2:]) for flag in flags
+            ]
         else:
             cases = "|".join(f"{word}:-*" for word in words)
             options.append(f'            {cases}) offered="{" ".join(flags)}" ;;')

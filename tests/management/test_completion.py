@@ -90,3 +90,21 @@ def test_script_is_one_of_the_shell(shell: str, manage: Manage) -> None:
         pytest.skip(f"{shell} is not installed")
     read = subprocess.run([shell, "-n"], check=False, input=script, capture_output=True, text=True)
     assert (read.returncode, read.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_options_in_fish(tmp_path: Path) -> None:
+    """Options are offered after each name of a subcommand."""
+    script = tmp_path / "completion.fish"
+    script.write_text(completion_script("fish"))
+
+    for name in ("delete", "rm"):
+        ask = f"source {script}; complete -C 'manage.py pgsnap {name} --fo'"
+        ended = subprocess.run(
+            ["fish", "--no-config", "-c", ask],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        assert ended.stdout.split() == ["--force"]
