@@ -51,7 +51,7 @@ def test_story(live: str, visitor: Visitor) -> None:
     visitor.reads("ADA")
     assert authors_seen() == ["Ursula"]
 
-    visitor.press_part("Your work, until the restore of “seeded”")
+    visitor.press_part("Your own data, until the restore of “seeded”")
     visitor.keep("undo")
     visitor.press("Bring back")
     visitor.reads("Live again")
