@@ -223,9 +223,14 @@ def release_connections() -> None:
     """
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
+            text = _(
+                "This request runs inside transaction.atomic on “%s”, which a snapshot operation "
+                "would have to wait for."
+            )
             raise InsideTransactionError(
-                f"This request runs inside transaction.atomic on {connection.alias!r}, which a "
-                "snapshot operation would have to wait for.",
-                hint="Take the middleware or decorator away that opens it, for the admin's pages.",
+                text % connection.alias,
+                hint=_(
+                    "Take the middleware or decorator away from the admin's pages that opens it."
+                ),
             )
     connections.close_all()

@@ -6,6 +6,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection, transaction
 from django.test import Client
+from django.utils import translation
 from pytest_django import Settings
 
 from django_pgsnap.admin.text import describe_snapshot
@@ -300,9 +301,12 @@ def test_inside_a_transaction_it_is_refused(root: Client) -> None:
 
     with transaction.atomic():
         answer = confirm(root, page("add"))
+        with translation.override("de"):
+            german = confirm(root, page("add"))
 
     assert answer.status_code == 409
-    assert "This request runs inside transaction.atomic on &#x27;default&#x27;" in text(answer)
+    assert "This request runs inside transaction.atomic on “default”" in text(answer)
+    assert "Diese Anfrage läuft in transaction.atomic auf „default“" in text(german)
     assert known() == []
 
 
