@@ -48,7 +48,6 @@ class TestDatabaseComment:
 class FoundDatabase:
     """A database that is there under a test database's name."""
 
-    name: str
     comment: TestDatabaseComment | None
     broken: bool  # whether a DROP of it was interrupted, after which it can only be dropped
 
@@ -73,15 +72,15 @@ def write_comment(comment: TestDatabaseComment) -> Query:
 
 def find_database(session: Session, name: str) -> FoundDatabase | None:
     """Return the database of this name, None if there is none."""
-    for database, text, broken in session.rows(_DATABASES, [name]):
-        return FoundDatabase(name=database, comment=_decode(database, text), broken=broken)
+    for _, text, broken in session.rows(_DATABASES, [name]):
+        return FoundDatabase(comment=_decode(name, text), broken=broken)
     return None
 
 
 def list_comments(session: Session) -> list[TestDatabaseComment]:
     """Return the comments on all test databases of our role."""
-    found = [_decode(name, text) for name, text, _ in session.rows(_DATABASES, [None])]
-    return [comment for comment in found if comment is not None]
+    rows = session.rows(_DATABASES, [None])
+    return [found for name, text, _ in rows if (found := _decode(name, text)) is not None]
 
 
 def run_lock_key(name: str) -> str:

@@ -81,9 +81,8 @@ def publish_copy(unfinished: str, record: Record) -> Query:
 def unpublish(record: Record) -> Query:
     """Make a copy or an undo a database that nobody needs, to be dropped at leisure."""
     to_drop = to_drop_name(record.identity)
-    return join_statements(
-        [rename_database(record.database, to_drop), comment_on_database(to_drop, None)]
-    )
+    renamed = rename_database(record.database, to_drop)
+    return join_statements([renamed, comment_on_database(to_drop, None)])
 
 
 def rewrite_comment(record: Record) -> Query:
@@ -97,9 +96,8 @@ def open_database(
     """Give a shut database another name and a comment, and open it to clients."""
     alter = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {} IS_TEMPLATE {}")
     opened = alter.format(sql.Identifier(name), limit, is_template)
-    return join_statements(
-        [rename_database(database, name), opened, comment_on_database(name, text)]
-    )
+    renamed = rename_database(database, name)
+    return join_statements([renamed, opened, comment_on_database(name, text)])
 
 
 def shut_database(database: str, text: str | None) -> Query:

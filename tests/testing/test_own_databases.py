@@ -294,7 +294,7 @@ def test_made_from_its_first_moment(
     clones.make_test_database(session, "source", comment)
 
     assert comments.find_database(session, "test_live") == FoundDatabase(
-        name="test_live", comment=comment, broken=False
+        comment=comment, broken=False
     )
     (made,) = [each for each in databases() if each.name == "test_live"]
     assert (made.allows_connections, made.connection_limit) == (True, -1)
