@@ -101,7 +101,7 @@ def find_change(then: Facts, now: Facts, *, with_files: bool = True) -> str | No
 @contextmanager
 def record(facts: Facts) -> Iterator[Callable[[], Facts]]:
     """Note what is used meanwhile, and give a function that adds all of it to these facts."""
-    read_beginning()
+    read_beginning()  # before anything migrates
     with observer.watch():
         for model in chain.from_iterable(list_unmigrated_models().values()):
             options = model._meta
