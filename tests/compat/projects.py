@@ -117,6 +117,9 @@ OSCAR = """
 from tests.settings import *
 DATABASES = {"default": database("oscar")}
 INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
+# In files, a run would find the index of the one before. Whoosh names files at random, and to shuffle
+# tests sets the seed of that: where a name is there already, Whoosh fails, and keeps its lock.
+HAYSTACK_CONNECTIONS["default"]["STORAGE"] = "ram"
 """
 
 ALLAUTH = """
