@@ -117,8 +117,8 @@ OSCAR = """
 from tests.settings import *
 DATABASES = {"default": database("oscar")}
 INSTALLED_APPS = [*INSTALLED_APPS, "django_pgsnap"]
-# In files, a run would find the index of the one before. Whoosh names files at random, and to shuffle
-# tests sets the seed of that: where a name is there already, Whoosh fails, and keeps its lock.
+# In files, a run would find the index of the one before. Whoosh names files at random, and shuffled
+# tests begin with the same seed. Where a name is there, Whoosh fails, and keeps its lock.
 HAYSTACK_CONNECTIONS["default"]["STORAGE"] = "ram"
 """
 
@@ -258,6 +258,7 @@ PROJECTS = {
         settings=TENANTS,
         command=(*TEST, "django_tenants"),
         paths=(".", "dts_test_project"),
+        needs=("tblib",),  # without it, Django's workers cannot tell of a test that fails
     ),
     "oscar": Project(
         repository="django-oscar/django-oscar",
@@ -292,6 +293,8 @@ PROJECTS = {
         repository="wagtail/wagtail",
         settings=WAGTAIL,
         command=(*TEST, *WAGTAIL_PARTS),
-        needs=("wagtail", "jinja2", "freezegun", "responses", "django-pattern-library"),
+        needs=(
+            *("wagtail", "jinja2", "freezegun", "responses", "django-pattern-library", "tblib"),
+        ),
     ),
 }
