@@ -401,13 +401,12 @@ class _Statements:
     def cancel_the_rest(self) -> None:
         # A request to cancel that overtakes its statement is lost, so it is repeated.
         while running := self._running():
-            now = time.monotonic()
             for session in running:
                 # The end of one statement is no reason to ask for that of another again.
-                if self._cancel_again_at.get(session, 0.0) <= now:
-                    self._cancel_again_at[session] = now + _CANCEL_AGAIN_S
+                if self._cancel_again_at.get(session, 0.0) <= time.monotonic():
                     with suppress(psycopg.Error):
                         session.cancel()
+                    self._cancel_again_at[session] = time.monotonic() + _CANCEL_AGAIN_S
             self._wait(_CANCEL_AGAIN_S)
 
     def _running(self) -> list[Session]:
