@@ -248,7 +248,8 @@ _ROWS: Final = sql.SQL(
 _ALL_ARE_COUNTED: Final = sql.SQL(
     "pg_catalog.current_setting('track_counts')::pg_catalog.bool AND NOT EXISTS ("
     "SELECT FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) c"
-    " WHERE pg_catalog.starts_with(c, 'track_counts=')) AND NOT EXISTS ("
+    " WHERE pg_catalog.starts_with(c, 'track_counts=')"
+    " AND c OPERATOR(pg_catalog.<>) 'track_counts=on') AND NOT EXISTS ("
     "SELECT FROM pg_catalog.pg_parameter_acl"
     " WHERE parname OPERATOR(pg_catalog.=) 'track_counts')"
 )

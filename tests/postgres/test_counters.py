@@ -132,6 +132,13 @@ def test_counting_that_somebody_may_switch_off(
         session.execute(pg.SQL("REVOKE SET ON PARAMETER track_counts FROM PUBLIC"))
 
 
+def test_counting_that_somebody_has_switched_on(fresh: str, session: Session, read: Read) -> None:
+    """A setting that changes nothing takes nothing away."""
+    session.execute(pg.SQL("ALTER DATABASE {} SET track_counts = on").format(pg.Identifier(fresh)))
+
+    assert read().epoch == read().epoch
+
+
 def test_counting_is_switched_off(session: Session, read: Read) -> None:
     """Where nothing is counted nothing is for sure."""
     session.configure({"track_counts": "off"})
