@@ -278,8 +278,8 @@ class SnapshotAdmin(ProgressPages):
         undo = next((undo for undo in found.undos if undo.set_id == set_id), None)
         if undo is None:
             return self._say_gone(request, _("This state is not kept any more."))
-        action = BringBack(undo)
-        return self._act(request, action, action.title)
+        # As its button, in short: a way of more words than links asks for links that stand out.
+        return self._act(request, BringBack(undo), str(BringBack.button))
 
     def _say_gone(self, request: HttpRequest, text: str) -> HttpResponse:
         messages.warning(request, text)
