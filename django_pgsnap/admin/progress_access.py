@@ -58,26 +58,26 @@ def _mark_request(
     **_: Any,
 ) -> None:
     """Mark what a server knows of a request: the environment of WSGI, or the scope of ASGI."""
-    if environ is not None:
-        path, cookies = environ.get("PATH_INFO", ""), environ.get("HTTP_COOKIE", "")
-        if _is_for_work(path, cookies):
+    # All requests pass here, so their cookies are read for this page alone.
+    if environ is not None and (page := _PAGE.search(environ.get("PATH_INFO", ""))):
+        cookies = environ.get("HTTP_COOKIE", "")
+        if _is_for_work(page["token"], cookies):
             environ.update({_MARK: True, "HTTP_COOKIE": _leave_session_out(cookies)})
-    elif scope is not None:
+    elif scope is not None and (page := _PAGE.search(scope["path"])):
         sent = [value for name, value in scope["headers"] if name == b"cookie"]
         cookies = b"; ".join(sent).decode("latin1")
-        if _is_for_work(scope["path"], cookies):
+        if _is_for_work(page["token"], cookies):
             others = [header for header in scope["headers"] if header[0] != b"cookie"]
             left = _leave_session_out(cookies).encode("latin1")
             scope.update({_MARK: True, "headers": [*others, (b"cookie", left)]})
 
 
-def _is_for_work(path: str, cookies: str) -> bool:
-    page = _PAGE.search(path)
+def _is_for_work(token: str, cookies: str) -> bool:
     request = HttpRequest()
     request.COOKIES = parse_cookie(cookies)
-    if page is None or not has_progress_cookie(request, page["token"]):
+    if not has_progress_cookie(request, token):
         return False
-    progress = read_progress(page["token"])
+    progress = read_progress(token)
     return progress is not None and not progress.ended and not progress.is_silent
 
 
