@@ -69,10 +69,11 @@ def _replace(owner: Any, name: str, hear: Hear) -> Callable[[], None]:
     setattr(owner, name, telling)
 
     def undo() -> None:
-        # What somebody put over ours stays, and calls it.
-        if vars(owner).get(name) is telling and before is None:
-            delattr(owner, name)  # an object has it of its class
-        elif vars(owner).get(name) is telling:
+        if vars(owner).get(name) is not telling:
+            return  # what somebody put over ours stays, and calls it
+        if before is None:  # an object has it of its class
+            delattr(owner, name)
+        else:
             setattr(owner, name, before)
 
     return undo
