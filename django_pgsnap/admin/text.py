@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,16 +17,20 @@ from ..messages import format_moment, format_size, printable, translate
 from ..snapshots.status import LiveState, describe_live_state
 from ..snapshots.types import Snapshot, Undo, describe_kept_state
 
-# What the command line calls options are fields here.
-_FIELDS: Final = {
+# What the command line calls options and subcommands are fields and pages here.
+_PLACES: Final = {
     "--force": gettext_lazy("End sessions that are at work"),
     "--wait": gettext_lazy("Seconds to wait"),
     "--replace": gettext_lazy("Replace the snapshot of this name"),
     "--database": gettext_lazy("Databases"),
-    "pgsnap list": gettext_lazy("Snapshots"),
-    "pgsnap take": gettext_lazy("Take a snapshot"),
-    "pgsnap delete": gettext_lazy("Delete"),
+    "./manage.py pgsnap list": gettext_lazy("Snapshots"),
+    "./manage.py pgsnap undo --list": gettext_lazy("Snapshots"),
+    "./manage.py pgsnap take": gettext_lazy("Take a snapshot"),
+    "./manage.py pgsnap delete": gettext_lazy("Delete"),
 }
+# The restore of a part, and the diff of one model, are for the command line alone.
+_ELSEWHERE: Final = r"\./manage\.py pgsnap (?:restore|diff) [^)]+"
+_COMMANDS: Final = re.compile("|".join([_ELSEWHERE, *_PLACES]))
 
 
 def format_duration(seconds: float) -> str:
@@ -41,11 +46,14 @@ def read_facts(of: Snapshot | Undo) -> dict[str, str]:
 
 def describe_error(error: PgsnapError) -> SafeString:
     """Return what is wrong and what to do about it, in the words of the admin's fields."""
-    hint = translate(error.hint)
-    for option, label in _FIELDS.items():
-        hint = hint.replace(option, _("“%s”") % label)
+    hint = _COMMANDS.sub(_name_place, translate(error.hint))
     lines = f"{translate(error.message)}\n{hint}".strip().splitlines()
     return format_html_join(SafeString("<br>"), "{}", ((line.strip(),) for line in lines))
+
+
+def _name_place(command: re.Match[str]) -> str:
+    place = _PLACES.get(command[0])
+    return command[0] if place is None else _("“%s”") % place
 
 
 def translate_all(sentences: Iterable[str]) -> list[str]:

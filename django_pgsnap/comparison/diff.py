@@ -163,7 +163,7 @@ def _compare(pair: _Pair, comparison: Comparison) -> None:
         raise MissingRightError(
             "Our role may not read all rows of {source!r}: {cause}.",
             hint="Compare as a superuser, or grant SELECT and BYPASSRLS to the role. "
-            "--model compares only what it may read.",
+            "./manage.py pgsnap diff --model compares only what it may read.",
             source=source,
             cause=error.diag.message_primary,
         ) from error

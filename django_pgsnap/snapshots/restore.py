@@ -111,21 +111,23 @@ def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
         return
     here = ", ".join(snapshot.aliases)
     options = " ".join(f"--database {alias}" for alias in snapshot.aliases)
+    command = f"./manage.py pgsnap restore {snapshot.name} {options}"
     if snapshot.completeness == "partly outside":
         raise ObstacleError(
             "The snapshot {name!r} also holds what these settings do not name: {parts}.",
-            hint="Use settings that name all its databases, or restore only that of {here}: "
-            "{options}.",
+            hint="Use settings that name all its databases, or restore only that of {here} "
+            "({command}).",
             name=snapshot.name,
             parts=join_messages("; ", snapshot.elsewhere),
             here=here,
-            options=options,
+            command=command,
         )
     raise ObstacleError(
         "Of the snapshot {name!r} only the part of {here} is there.",
-        hint="Restore that part with --database, or delete the snapshot.",
+        hint="Restore that part ({command}), or delete the snapshot.",
         name=snapshot.name,
         here=here,
+        command=command,
     )
 
 
@@ -220,7 +222,7 @@ def _choose_undo(contexts: Sequence[ServerContext], number: int, set_id: str | N
         wanted = number if set_id is None else repr(set_id)
         raise NothingToUndoError(
             "There is no replaced state {wanted}; kept: {count}.",
-            hint="See them with pgsnap undo --list.",
+            hint="See ./manage.py pgsnap undo --list.",
             wanted=wanted,
             count=len(found),
         )
@@ -231,7 +233,7 @@ def _choose_undo(contexts: Sequence[ServerContext], number: int, set_id: str | N
             "That state is one with what is not asked for here: {others}. A part alone is not "
             "brought back.",
             hint="Undo it for all its databases, with settings that name them, or choose "
-            "another state (pgsnap undo --list).",
+            "another state (./manage.py pgsnap undo --list).",
             others=others,
         )
     return chosen

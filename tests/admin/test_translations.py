@@ -12,7 +12,8 @@ from django.test import Client
 from django.utils import translation
 
 import django_pgsnap
-from django_pgsnap.errors import DatabaseBusyError
+from django_pgsnap.admin.text import describe_error
+from django_pgsnap.errors import DatabaseBusyError, PgsnapError
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from tests.servers import Server
@@ -119,6 +120,24 @@ def test_nothing_in_the_journey_is_a_finished_sentence() -> None:
     ]
 
     assert finished == []
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_remedies_are_places_in_the_admin(language: str) -> None:
+    """No remedy names an option or a subcommand, but for what is the command line's alone."""
+    others = "Purge|--older-than"
+    named = r"--[a-z]+|manage\.py pgsnap [a-z]+"
+    hints = {text for text in marked() if re.search(named, text) and not re.search(others, text)}
+    part = "./manage.py pgsnap restore it --database default --database other"
+    hints.add(f"Restore that part ({part}), or use --wait.")
+
+    with translation.override(language):
+        shown = {unescape(describe_error(PgsnapError("No.", hint=hint))) for hint in hints}
+
+    alone = (part, "./manage.py pgsnap diff --model")
+    left = [re.sub("|".join(map(re.escape, alone)), "", each) for each in shown]
+    assert [each for each in left if re.search(named, each)] == []
+    assert [sum(each in text for text in shown) for each in alone] == [1, 1]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
