@@ -33,7 +33,7 @@ from tests.project import (
     forget_wrapper,
     point,
 )
-from tests.servers import SUPERUSER, Server, find_bin_dir, version_of
+from tests.servers import SUPERUSER, Server, find_bin_dir, scram_verifier, version_of
 from tests.settings import HANDED_ON_IN
 from tests.state import Database, databases, remove_leftovers
 from tests.suites.project import Project
@@ -320,7 +320,8 @@ def role(sql: RunSql) -> MakeRole:
 
     def make(name: str = "ordinary", *, options: str = "CREATEDB") -> str:
         command = "CREATE ROLE {} LOGIN PASSWORD {} " + options
-        sql(pg.SQL(command).format(pg.Identifier(name), pg.Literal(ROLE_PASSWORD)))
+        verifier = scram_verifier(ROLE_PASSWORD)
+        sql(pg.SQL(command).format(pg.Identifier(name), pg.Literal(verifier)))
         return name
 
     return make
