@@ -14,6 +14,9 @@ class Reporter:
 
     This one logs, which suits a program. The command line and the admin show it instead. Messages
     may quote what other roles wrote, so whoever shows them elsewhere makes them `printable`.
+
+    To raise ends the operation, and nothing has changed then. So steps, waits and how far copying
+    is are only told until it changes anything, and nothing but notes and warnings afterwards.
     """
 
     def step(self, message: str) -> None:
@@ -25,7 +28,7 @@ class Reporter:
         self.step(message)
 
     def still_waiting(self) -> None:
-        """Hear a few times a second that nothing goes on yet; whoever raises here ends that."""
+        """Hear a few times a second that nothing goes on yet."""
 
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
         """Hear how far copying or comparing is; ``done_bytes`` is None where nobody may look."""

@@ -109,6 +109,9 @@ def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None
 def delete_in(contexts: Sequence[ServerContext], to_drop: Sequence[Snapshot]) -> None:
     """Delete snapshots in the course of an operation."""
     members = [member for snapshot in to_drop for member in lock_all_parts(contexts, snapshot)]
+    if to_drop:
+        names = ", ".join(snapshot.name for snapshot in to_drop)
+        contexts[0].reporter.step(message("Dropping {name}", name=names))
     for context in contexts:
         if here := [member for member in members if member.server == context.server]:
             _delete_here(context, here)
@@ -120,8 +123,6 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember]) -> None:
     context.main.execute(
         join_statements(transitions.unpublish(member.record) for member in members)
     )
-    names = ", ".join(dict.fromkeys(member.record.name for member in members))
-    context.reporter.step(message("Dropping {name}", name=names))
     identities = [member.record.identity for member in members]
     for template in context.catalog.templates():
         record = template.record
@@ -180,7 +181,7 @@ def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tup
     check_parts_outside(contexts, snapshot)
     for member in snapshot.outside:
         (context,) = (each for each in contexts if each.server == member.server)
-        acquire_lock(context.main, member.record.source, context.wait_s)
+        acquire_lock(context.main, member.record.source, context.wait_s, context.reporter)
     return (*snapshot.members, *snapshot.outside)
 
 

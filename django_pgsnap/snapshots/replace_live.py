@@ -27,6 +27,7 @@ from ..postgres.properties import Properties, are_settings_committed, read_prope
 from ..postgres.server import Server
 from ..postgres.session import start_in_thread
 from ..postgres.targets import Target, aliases_sharing_database, group_by_server
+from ..reporting import Reporter
 from .context import ServerContext
 from .operation import report_terminated
 from .types import AnyMember, Snapshot
@@ -182,7 +183,9 @@ class Replacement:
             return
         server, force = self.context.server, self._request.force
         with server.session("swapping back") as session, server.session("swapping back") as other:
-            terminator = replace(self.context, watcher=other).terminator(self._names, force=force)
+            # Nobody who hears of it may end it.
+            context = replace(self.context, watcher=other, reporter=Reporter())
+            terminator = context.terminator(self._names, force=force)
             terminator.empty_databases()
             perform_swaps(session, swaps, terminator)
 

@@ -1,4 +1,7 @@
-"""What every operation begins with: its sessions."""
+"""What every operation begins with: its sessions. And what its reporter may do to it."""
+
+import itertools
+from collections.abc import Callable
 
 import pytest
 from psycopg import sql as pg
@@ -6,12 +9,72 @@ from psycopg import sql as pg
 from django_pgsnap.clones.names import new_identity, spare_name, unfinished_name
 from django_pgsnap.errors import ServerUnavailableError
 from django_pgsnap.postgres.advisory_locks import lock_key
-from django_pgsnap.snapshots.restore import restore
+from django_pgsnap.reporting import Reporter
+from django_pgsnap.snapshots.manage import delete, prune, refill
+from django_pgsnap.snapshots.queries import overview
+from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
 from tests.conftest import MakeLive, MakeRole, RunSql
 from tests.project import Manage, point
 from tests.servers import Server
-from tests.watching import Background, Recorder, is_locked, is_waiting, settle, until
+from tests.state import databases
+from tests.watching import Background, Recorder, is_locked, is_waiting, oids, settle, until
+
+
+class StoppedError(Exception):
+    """What a reporter raises to end an operation."""
+
+
+class Stopper(Reporter):
+    """Ends an operation at its first, second, … step, as somebody does who presses Cancel."""
+
+    def __init__(self, at: int) -> None:
+        """Count down from there."""
+        self._left = at
+
+    def step(self, message: str) -> None:
+        """Raise if it is that step."""
+        self._left -= 1
+        if not self._left:
+            raise StoppedError(message)
+
+
+# In this order each has something to do.
+OPERATIONS: dict[str, Callable[[Reporter], object]] = {
+    "restore": lambda out: restore("seeded", reporter=out),
+    "undo": lambda out: undo(reporter=out),
+    "take": lambda out: take("seeded", replace=True, spare=False, reporter=out),
+    "refill": lambda out: refill("seeded", reporter=out),
+    "delete": lambda out: delete("seeded", reporter=out),
+    "prune": lambda out: prune(keep=0, reporter=out),
+}
+
+
+def test_reporter_that_ends_an_operation(
+    two_servers: Server, server: Server, live_pair: dict[str, str]
+) -> None:
+    """At whichever step an operation on two servers is ended, everything is as it was."""
+
+    def state() -> object:
+        there = [oids(databases(each)) for each in (server, two_servers)]
+        sets = (*overview().snapshots, *overview().undos)
+        live = [present[name] for present, name in zip(there, live_pair.values(), strict=True)]
+        return [(each.set_id, each.aliases) for each in sets], live
+
+    ended = []
+    for name in ("pruned", "seeded"):
+        take(name, spare=False)
+    for verb, operate in OPERATIONS.items():
+        before = state()
+        for step in itertools.count(1):
+            try:
+                operate(Stopper(step))
+                break
+            except StoppedError:
+                assert (verb, state()) == (verb, before)
+                ended.append(verb)
+
+    assert ended == ["restore", "take", "refill", "delete", "prune"]
 
 
 def test_no_session_stays_where_another_is_refused(

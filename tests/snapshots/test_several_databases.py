@@ -5,6 +5,7 @@ That their copies show one moment is in `test_lockstep`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from psycopg import sql as pg
@@ -15,7 +16,9 @@ from django_pgsnap.errors import (
     DatabaseBusyError,
     ServerUnavailableError,
 )
+from django_pgsnap.clones.transitions import perform_swaps
 from django_pgsnap.postgres.session import Query, Session
+from django_pgsnap.reporting import Reporter
 from django_pgsnap.snapshots import replace_live
 from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore, undo
@@ -29,6 +32,7 @@ from tests.watching import (
     authors,
     held_up,
     in_transaction,
+    is_sleeping,
     is_waiting,
     oids,
     settle,
@@ -174,6 +178,41 @@ def test_put_back_without_a_property(
     assert sql("SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = %s", [before]) == [
         (["log_min_messages=error"],)
     ]
+
+
+def test_cancel_does_not_end_what_takes_back(
+    server: Server, live_pair: dict[str, str], sql: RunSql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the earlier server swaps back it may have to wait, and nothing ends that wait."""
+
+    class CancelledError(Exception):
+        pass
+
+    class Canceller(Reporter):
+        def wait(self, message: str) -> None:
+            raise CancelledError(message)
+
+    take("both", spare=False)
+    for alias in live_pair:
+        write("Ursula", alias=alias)
+    first, calls = live_pair["default"], []
+
+    def cancelled_at_the_second(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            busy.append(Background(lambda: sql("SELECT pg_sleep(0.3)", dbname=first)))
+            until(lambda: is_sleeping(server))
+            raise CancelledError
+        perform_swaps(*arguments)
+
+    busy: list[Background] = []
+    monkeypatch.setattr(replace_live, "perform_swaps", cancelled_at_the_second)
+    with pytest.raises(CancelledError):
+        restore("both", reporter=Canceller())
+
+    assert [authors(alias) for alias in live_pair] == [["Ursula"], ["Ursula"]]
+    assert overview().undos == ()
+    busy[0].result()
 
 
 def test_undo_of_two_servers_is_one(two_servers: Server, live_pair: dict[str, str]) -> None:
