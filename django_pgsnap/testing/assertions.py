@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 from unittest import TestCase
 
 from django.apps import apps
 from django.db import connections
 from psycopg import sql
+
+from ..postgres.session import Session
 
 # What is expected of a model: numbers of rows, or for changed ones also the names of the columns.
 Expected = Mapping[str, Mapping[str, int | Collection[str]]]
@@ -24,14 +26,14 @@ _Rows = dict[tuple[str, ...], dict[str, str | None]]
 
 _KINDS: Final = ("added", "removed", "changed")
 _MOST_EXAMPLES: Final = 5
-_TABLES: Final = """
-SELECT c.oid::pg_catalog.regclass::pg_catalog.text, c.relname, n.nspname,
-  (SELECT pg_catalog.array_agg(ARRAY[a.attname::pg_catalog.text,
-      (a.atttypid OPERATOR(pg_catalog.<) 16384)::pg_catalog.text] ORDER BY a.attnum)
-     FROM pg_catalog.pg_attribute a
+# Which table a model's name means, the search path says: others may have it in other schemas.
+_TABLES: Final = sql.SQL("""
+SELECT n.nspname, c.relname, c.oid::pg_catalog.regclass::pg_catalog.text,
+  pg_catalog.pg_table_is_visible(c.oid),
+  ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
     WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0
-      AND NOT a.attisdropped),
-  (SELECT pg_catalog.array_agg(a.attname::pg_catalog.text)
+      AND NOT a.attisdropped ORDER BY a.attnum),
+  ARRAY(SELECT a.attname::pg_catalog.text
      FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
        ON a.attrelid OPERATOR(pg_catalog.=) i.indrelid
       AND a.attnum OPERATOR(pg_catalog.=) ANY (i.indkey)
@@ -40,7 +42,10 @@ SELECT c.oid::pg_catalog.regclass::pg_catalog.text, c.relname, n.nspname,
  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
   AND c.oid OPERATOR(pg_catalog.>=) 16384
-"""
+""")
+
+# Values as their types' own output, which no cast that somebody made can change.
+_ROWS: Final = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT")
 
 
 class DatabaseChangesMixin(TestCase):
@@ -73,35 +78,26 @@ def _read_tables(using: str) -> dict[str, _Rows]:
         model._meta.db_table: model._meta.label  # Django's API of models
         for model in apps.get_models(include_auto_created=True)
     }
-    # The driver's own cursor: the test may count its queries.
-    with connection.connection.cursor() as cursor:
-        tables = cursor.execute(_TABLES).fetchall()
-        return {
-            labels.get(name, shown): _read_table(cursor, schema, name, dict(columns or ()), key)
-            for shown, name, schema, columns, key in tables
-        }
-
-
-_OF_OWN_TYPE: Final = sql.SQL("{}::pg_catalog.text")
-# Whoever made a type may have made a cast to text; its output is the server's own.
-_OF_MADE_TYPE: Final = sql.SQL(
-    "CASE WHEN pg_catalog.num_nulls({0}) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.concat({0}) END"
-)
+    # Not by Django's cursor: the test may count its queries.
+    session = Session(connection.connection)
+    found = {}
+    for schema, name, shown, is_visible, columns, key in session.rows(_TABLES):
+        label = labels.get(name, shown) if is_visible else shown
+        found[str(label)] = _read_table(session, sql.Identifier(schema, name), columns, key)
+    return found
 
 
 def _read_table(
-    cursor: Any, schema: str, name: str, types: Mapping[str, str], key: Sequence[str] | None
+    session: Session, table: sql.Identifier, columns: Sequence[str], key: Sequence[str]
 ) -> _Rows:
-    shown = sql.SQL(", ").join(
-        (_OF_OWN_TYPE if is_own == "true" else _OF_MADE_TYPE).format(sql.Identifier(column))
-        for column, is_own in types.items()
-    )
-    query = sql.SQL("SELECT {} FROM ONLY {}").format(shown, sql.Identifier(schema, name))
+    # What is read of a table without columns is how many rows it has.
+    shown: list[sql.Composable] = [*map(sql.Identifier, columns)] or [sql.NULL]
+    query = _ROWS.format(sql.SQL(", ").join(shown), table)
     rows: _Rows = {}
     equal: Counter[tuple[str, ...]] = Counter()
-    for values in cursor.execute(query):
-        row = dict(zip(types, values, strict=True))
-        identity = tuple(repr(row[column]) for column in key or types)
+    for values in session.copy_texts(query, len(shown)):
+        row = dict(zip(columns, values, strict=False))
+        identity = tuple(repr(row[column]) for column in key or columns)
         equal[identity] += 1
         rows[*identity, str(equal[identity])] = row
     return rows

@@ -69,3 +69,33 @@ def test_examples_say_what_changed(ada: Author) -> None:
         erase(ada)
 
     assert "    changed name: 'Ada' -> 'erased'" in str(caught.value).splitlines()
+
+
+def test_tables_of_one_name_in_two_schemas(ada: Author) -> None:
+    """A label stands for the table that the search path finds; others have their schema's name."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA aside CREATE TABLE testapp_author (id int)")
+        cursor.execute("CREATE SCHEMA other CREATE TABLE testapp_author (id int)")
+        with check_database_changes({"testapp.Author": {"changed": {"name"}}}):
+            Author.objects.filter(name="Ada").update(name="erased")
+        with check_database_changes({"other.testapp_author": {"added": 1}}):
+            cursor.execute("INSERT INTO other.testapp_author VALUES (1)")
+        transaction.set_rollback(True)
+
+
+def test_values_are_told_apart_as_the_server_shows_them(live: str) -> None:
+    """NULL is no text, and neither tabs nor a table without columns are in the way."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE bare (); CREATE TABLE notes (id int PRIMARY KEY, note text)")
+        cursor.execute(r"INSERT INTO notes VALUES (1, NULL), (2, E'a\tb\n\\N')")
+        with pytest.raises(AssertionError) as caught, check_database_changes({}):
+            cursor.execute("INSERT INTO bare DEFAULT VALUES; UPDATE notes SET note = 'x'")
+        transaction.set_rollback(True)
+
+    assert str(caught.value).splitlines()[1:] == [
+        "  bare: 1 added, expected 0",
+        "    added ",
+        "  notes: 2 changed in note, expected 0",
+        "    changed note: 'a\\tb\\n\\\\N' -> 'x'",
+        "    changed note: None -> 'x'",
+    ]
