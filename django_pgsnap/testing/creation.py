@@ -7,17 +7,28 @@ runner. `databases.setup` does the work; this module translates Django's calls.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
+from weakref import ReferenceType
 
 import django
+from django.apps import apps
 from django.conf import settings
+from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
+from django.db import connections
 from django.db.backends.base.creation import BaseDatabaseCreation
+from django.db.models.signals import post_migrate, pre_migrate
+from django.dispatch import Signal
 
 from ..conf import iter_postgresql_wrappers
+from ..connections.reconnect import clear_caches
+from ..postgres.targets import get_server
 from . import cases
 from .databases import own_databases, setup
 from .databases.templates import Tell
+from .reset.resetter import DatabaseResetter
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
 # made is deprecated.
@@ -87,7 +98,7 @@ class SnapshotCreation(WorkerCreation):
             self.connection.close()
             settings.DATABASES[self.connection.alias]["NAME"] = name
             self.connection.settings_dict["NAME"] = name
-            setup.tell_receivers(self.connection.alias, max(verbosity - 1, 0))
+            tell_receivers(self.connection.alias, max(verbosity - 1, 0))
         if serialize:
             self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]
         self.connection.ensure_connection()
@@ -138,6 +149,54 @@ class SnapshotCreation(WorkerCreation):
         if verbosity >= 1:
             shown = self._get_database_display_str(verbosity, name)  # type: ignore[attr-defined]
             self.log(f"{action} for alias {shown}...")
+
+
+# Django's own make permissions, content types and the default site. They write nowhere but to the
+# database, where the template has it all, and take as long as everything else together.
+_DJANGO: Final = "django."
+
+
+def tell_receivers(alias: str, verbosity: int) -> None:
+    """Send the signals of a migration with nothing to do to all receivers but Django's own.
+
+    Where a template is cloned nothing is migrated. Still they may fill something in the process,
+    which no template can hold. What they write to the database is taken back: the template has
+    what they wrote when it was made, and not twice.
+    """
+    entries = [entry for signal in (pre_migrate, post_migrate) for entry in signal.receivers or ()]
+    if all(_module(entry).startswith(_DJANGO) for entry in entries):
+        return
+    own = own_databases.find_own_database(alias)
+    resetter = None
+    if own is not None and own.template is not None:
+        resetter = DatabaseResetter(get_server(connections[alias]), own)
+    with _without_djangos(pre_migrate), _without_djangos(post_migrate):
+        for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
+            emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
+    if resetter is not None:
+        resetter.start()
+        resetter.close()
+        # Among what Django remembers may be rows that are gone.
+        clear_caches(alias)
+
+
+@contextmanager
+def _without_djangos(signal: Signal) -> Iterator[None]:
+    everybody = signal.receivers or []
+    djangos = [entry for entry in everybody if _module(entry).startswith(_DJANGO)]
+    signal.receivers = [entry for entry in everybody if entry not in djangos]
+    try:
+        yield
+    finally:
+        # Receivers may disconnect themselves meanwhile, and connect others.
+        left = signal.receivers
+        known = [entry for entry in everybody if entry in djangos or entry in left]
+        signal.receivers = known + [entry for entry in left if entry not in everybody]
+
+
+def _module(entry: tuple[Any, ...]) -> str:
+    receiver = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
+    return str(getattr(receiver, "__module__", None) or type(receiver).__module__)
 
 
 def install(hear: Tell | None = None) -> None:

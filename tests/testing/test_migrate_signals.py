@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_pgsnap.clones.test_databases import TestDatabaseComment
 from django_pgsnap.postgres.session import Session
+from django_pgsnap.testing import creation
 from django_pgsnap.testing.databases import clones, own_databases, setup
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
 from tests.conftest import MakeDatabase, RunSql, SetAlias
@@ -39,7 +40,7 @@ def test_told(live: str) -> None:
     before = list(post_migrate.receivers or ())
 
     with CaptureQueriesContext(connections["default"]) as queries:
-        setup.tell_receivers("default", 0)
+        creation.tell_receivers("default", 0)
 
     assert heard == [("before", "testapp", "default"), ("after", "testapp", "default")]
     assert len(queries) == 0
@@ -59,7 +60,7 @@ def test_receivers_that_change(live: str) -> None:
 
     post_migrate.connect(first)
     try:
-        setup.tell_receivers("default", 0)
+        creation.tell_receivers("default", 0)
 
         now = list(post_migrate.receivers or ())
         assert now[:-1] == before
@@ -71,7 +72,7 @@ def test_receivers_that_change(live: str) -> None:
 
 def test_nobody_to_tell(set_alias: Any) -> None:
     """Where only Django listens, no connection is opened."""
-    setup.tell_receivers("default", 0)
+    creation.tell_receivers("default", 0)
 
     assert connections["default"].connection is None
 
@@ -106,7 +107,7 @@ def test_taken_back(things: str, sql: RunSql, is_counted: bool) -> None:
     config = apps.get_app_config("testapp")
     post_migrate.connect(insert, sender=config)
     try:
-        setup.tell_receivers("default", 0)
+        creation.tell_receivers("default", 0)
     finally:
         post_migrate.disconnect(insert, sender=config)
 
