@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..snapshots.manage import delete
 from ..snapshots.restore import restore, undo
 from ..snapshots.take import take
-from ..snapshots.types import Snapshot, Undo
+from ..snapshots.types import Snapshot
 
 
 class TestSnapshots:
@@ -13,6 +13,9 @@ class TestSnapshots:
 
     # So that pytest does not take it for a class of tests.
     __test__ = False
+
+    restore = staticmethod(restore)
+    undo = staticmethod(undo)
 
     def __init__(self) -> None:
         self._taken: list[str] = []
@@ -23,14 +26,6 @@ class TestSnapshots:
         snapshot = take(name, spare=False)
         self._taken.append(snapshot.name)
         return snapshot
-
-    def restore(self, name: str | None = None) -> Snapshot:
-        """Put the test databases back to a snapshot, the latest by default."""
-        return restore(name)
-
-    def undo(self) -> Undo:
-        """Bring back what the last restore replaced."""
-        return undo()
 
     def end(self) -> None:
         if self._taken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import psycopg
@@ -116,40 +117,26 @@ def drop_in_background(server: Server, name: str) -> None:
         session.fire(transitions.drop_database(to_drop))
 
 
-def sweep_dead_runs(session: Session, source: str) -> list[str]:
-    """Drop what killed runs on this live database left, and return what that was.
+def sweep_dead_runs(session: Session, source: str) -> None:
+    """Drop what killed runs on this live database left.
 
     That a run lives is told by its lock. What a run was told to keep is not swept.
     """
     spared = live_database_names()
-    swept = []
     for comment in list_comments(session):
-        if comment.source != source or comment.kept or comment.database in spared:
+        name = comment.database
+        if comment.source != source or comment.kept or name in spared or is_own_name(name):
             continue
-        if _drop_if_dead(session, comment):
-            swept.append(comment.database)
+        with lock_if_free(session, run_lock_key(name)) as is_ours:
+            # Once more: until we had the lock, a new run may have taken its place.
+            found = find_database(session, name) if is_ours else None
+            if found and found.comment == comment and not read_backends(session, [name]):
+                # Where somebody looks at it, a later run drops it.
+                with suppress(psycopg.errors.ObjectInUse):
+                    session.execute(transitions.drop_database(name))
+                    remove_snapshots(session, name)
     # Also what killed operations of other projects left: its lock is free, too.
     drop_leftovers(session, load_catalog(session).leftovers([], spared), Reporter())
-    return swept
-
-
-def _drop_if_dead(session: Session, comment: TestDatabaseComment) -> bool:
-    lock = run_lock_key(comment.database)
-    if is_own_name(comment.database) or not try_acquire_lock(session, lock):
-        return False
-    try:
-        # Once more: until we had the lock, a new run may have taken its place.
-        found = find_database(session, comment.database)
-        if found is None or found.comment != comment or read_backends(session, [comment.database]):
-            return False
-        session.execute(transitions.drop_database(comment.database))
-    except psycopg.errors.ObjectInUse:
-        return False  # somebody looks at it, so a later run drops it
-    else:
-        remove_snapshots(session, comment.database)
-        return True
-    finally:
-        release_lock(session, lock)
 
 
 def remove_snapshots(session: Session, name: str) -> None:
