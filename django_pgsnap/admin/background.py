@@ -147,7 +147,8 @@ def forget_progress(token: str) -> None:
 
 def request_cancel(token: str) -> None:
     """Have an operation stop at its next report, as Ctrl-C stops a command."""
-    _store().set(_cancel_key(token), True)
+    with suppress(OSError):
+        _store().set(_cancel_key(token), True)
 
 
 def _cancel_key(token: str) -> str:

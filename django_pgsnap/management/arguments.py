@@ -65,10 +65,16 @@ _size = _quantity(
 )
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):  # no sign, no space
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return int(text)
+def _number_from(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if text.isascii() and text.isdigit() and int(text) >= least:  # no sign, no space
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} up")
+
+    return convert
+
+
+_count, _ordinal = _number_from(0), _number_from(1)
 
 
 def _flag(*flags: str, **settings: Any) -> Argument:
@@ -138,7 +144,7 @@ SUBCOMMANDS: Final = {
         Argument(
             "number",
             nargs="?",
-            type=int,
+            type=_ordinal,
             default=1,
             metavar="N",
             help="which of the kept states, counted from the newest (default: 1)",
@@ -157,7 +163,7 @@ SUBCOMMANDS: Final = {
         Argument(
             "--undo",
             nargs="?",
-            type=int,
+            type=_ordinal,
             const=1,
             default=0,
             metavar="N",
@@ -170,7 +176,7 @@ SUBCOMMANDS: Final = {
             metavar="APP.MODEL",
             help="only this model, or table; may be repeated",
         ),
-        Argument("--rows", type=int, default=0, metavar="N", help="show N rows of each model"),
+        Argument("--rows", type=_count, default=0, metavar="N", help="show N rows of each model"),
         _flag("--exit-code", help="exit with 1 where anything differs, as git does"),
         _DATABASE,
         more="With --json each change is an object on a line of its own.",

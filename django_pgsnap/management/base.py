@@ -30,7 +30,6 @@ from ..reporting import Reporter
 from ..snapshots.queries import Overview
 from .arguments import SUBCOMMANDS
 from .completion import NAMES_DIRECTORY, remember_names
-from .facts import error_facts
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -122,8 +121,7 @@ class SubcommandsBase(BaseCommand):
         tell = parser.error
 
         def error(message: str) -> None:
-            if self._as_json:
-                self._print_json(error_facts("UsageError", message))
+            self._print_error("UsageError", message)
             tell(message)
 
         parser.error = error  # type: ignore[method-assign]
@@ -153,8 +151,7 @@ class SubcommandsBase(BaseCommand):
             self.stdout.flush()
             self.stdout.check()
         except PgsnapError as error:
-            if self._as_json:
-                self._print_json(error_facts(type(error).__name__, error.message, error.hint))
+            self._print_error(type(error).__name__, error.message, error.hint)
             status = _USAGE if isinstance(error, UsageError) else 1
             raise CommandError(_printable_lines(str(error)), returncode=status) from error
         except KeyboardInterrupt:
@@ -214,8 +211,14 @@ class SubcommandsBase(BaseCommand):
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 
-    def _print_json(self, facts: object) -> None:
-        self.stdout.write(json.dumps(facts, indent=2, default=datetime.isoformat))
+    def _print_error(self, kind: str, message: str, hint: str = "") -> None:
+        """Print an error as JSON if so wanted: on one line, as it may follow those of a diff."""
+        if self._as_json:
+            error = {"kind": kind, "message": message, "hint": hint}
+            self._print_json({"error": error}, indent=None)
+
+    def _print_json(self, facts: object, indent: int | None = 2) -> None:
+        self.stdout.write(json.dumps(facts, indent=indent, default=datetime.isoformat))
 
 
 def _printable_lines(text: str) -> str:

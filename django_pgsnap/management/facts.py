@@ -71,10 +71,6 @@ def status_facts(status: Status) -> dict[str, Any]:
     }
 
 
-def error_facts(kind: str, message: str, hint: str = "") -> dict[str, Any]:
-    return {"error": {"kind": kind, "message": message, "hint": hint}}
-
-
 def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "healthy": not diagnosis.problems,

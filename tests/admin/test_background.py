@@ -114,10 +114,11 @@ def test_entry_of_another_release_is_no_error(value: object) -> None:
 
 
 def test_work_goes_on_unseen(store: Path) -> None:
-    """Where progress cannot be written down, the work is done all the same."""
+    """Where neither progress nor a wish to cancel can be written down, the work is done."""
     store.write_text("in the way")
 
     def work(reporter: ProgressReporter) -> str:
+        request_cancel(reporter.token)
         reporter.step("Copying")
         return ""
 

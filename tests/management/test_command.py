@@ -440,6 +440,7 @@ def test_errors_as_json(live: str, manage: Manage) -> None:
     failed = manage("pgsnap", "show", "seeded", "--json")
 
     assert failed.returncode == 1
+    assert failed.stdout.count("\n") == 1  # as each line of a diff
     assert json.loads(failed.stdout) == {
         "error": {
             "kind": "SnapshotNotFoundError",
@@ -466,6 +467,7 @@ def test_what_argparse_refuses_as_json(
         Command().run_from_argv(["manage.py", "pgsnap", *line.split()])
 
     said = capsys.readouterr()
+    assert said.out.count("\n") == 1
     error = json.loads(said.out)["error"]
     assert (error["kind"], error["hint"]) == ("UsageError", "")
     assert error["message"].startswith(message)
@@ -493,22 +495,45 @@ def test_refusal_as_json(live: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["--older-than", "7y"], "'7y' is not an age such as 12h, 7d or 2w"),
         (["--older-than", "9999999999d"], "'9999999999d' is not an age"),
         (["--max-size", "1X"], "'1X' is not a size such as 500MB or 10GB"),
-        (["--keep", "two"], "'two' is not a number"),
+        (["--keep", "two"], "'two' is not a number from 0 up"),
+        (["--keep", "-1"], "'-1' is not a number from 0 up"),
     ],
 )
 def test_limits_that_make_no_sense(
     limits: list[str], usage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A limit that cannot be read is a mistake in the command line: status 2."""
+    assert usage in _refused(["prune", *limits], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("undo 0", "argument N: '0' is not a number from 1 up"),
+        ("undo -1", "argument N: '-1' is not a number from 1 up"),
+        ("diff --undo 0", "argument --undo: '0' is not a number from 1 up"),
+        ("diff --rows -1", "argument --rows: '-1' is not a number from 0 up"),
+        ("take --wait -1", "argument --wait: '-1' is not a number of seconds"),
+    ],
+)
+def test_numbers_that_make_no_sense(
+    words: str, usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number that nothing can have is not taken for another one, nor for none."""
+    assert usage in _refused(words.split(), capsys)
+
+
+def _refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what argparse says of a command line that it refuses."""
     command = Command()
     command._called_from_command_line = True  # type: ignore[attr-defined]
     parser = command.create_parser("manage.py", "pgsnap")
 
     with pytest.raises(SystemExit) as ended:
-        parser.parse_args(["prune", *limits])
+        parser.parse_args(words)
 
     assert ended.value.code == 2
-    assert usage in capsys.readouterr().err
+    return capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ class Command(SubcommandsBase):
 
     def _diff(self, *, models: Sequence[str] | None, exit_code: bool, **options: Any) -> None:
         def print_line(facts: object) -> None:
-            self.stdout.write(json.dumps(facts))
+            self._print_json(facts, indent=None)
             self.stdout.check()  # very many more may come
 
         on_row = (lambda row: print_line(row_facts(row))) if self._as_json else None
