@@ -5,9 +5,9 @@ A new subcommand is an entry in ``SUBCOMMANDS``, and a method of the command tha
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
+from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -25,7 +25,7 @@ class Argument:
 
 
 class Subcommand:
-    """What a subcommand does, which arguments it takes beside ``--json``, and its other names."""
+    """What a subcommand does, which arguments of its own it takes, and its other names."""
 
     def __init__(
         self, summary: str, *arguments: Argument, more: str = "", aliases: Sequence[str] = ()
@@ -49,7 +49,7 @@ def _quantity(what: str, units: Mapping[str, Any]) -> Callable[[str], Any]:
                 return number * units[parts[2].lower()]
         except (LookupError, OverflowError):
             pass
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        raise ArgumentTypeError(f"{text!r} is not {what}")
 
     return convert
 
@@ -69,7 +69,7 @@ def _number_from(least: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         if text.isascii() and text.isdigit() and int(text) >= least:  # no sign, no space
             return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} up")
+        raise ArgumentTypeError(f"{text!r} is not a number from {least} up")
 
     return convert
 
@@ -104,6 +104,23 @@ _WHEN_BUSY: Final = (
 )
 _NO_INPUT: Final = Argument(
     *("-y", "--no-input", "--noinput"), dest="interactive", action="store_false", help="do not ask"
+)
+
+# What all subcommands take. Django's own options are welcome before the subcommand and after it: a
+# default here would override what was said before.
+GENERAL: Final = (
+    _flag("--json", dest="as_json", help="print facts as JSON"),
+    Argument(
+        *("-v", "--verbosity"),
+        type=int,
+        choices=range(4),
+        default=SUPPRESS,
+        help="0: errors only, 1: results (default), 2: steps too",
+    ),
+    *(
+        _flag(each, default=SUPPRESS, help=SUPPRESS)
+        for each in ("--traceback", "--no-color", "--force-color")
+    ),
 )
 
 SUBCOMMANDS: Final = {

@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from io import StringIO, TextIOWrapper
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -28,8 +27,9 @@ from ..errors import PgsnapError
 from ..messages import printable
 from ..reporting import Reporter
 from ..snapshots.queries import Overview
-from .arguments import SUBCOMMANDS
+from .arguments import GENERAL, SUBCOMMANDS
 from .completion import NAMES_DIRECTORY, remember_names
+from .facts import to_plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -109,12 +109,10 @@ class SubcommandsBase(BaseCommand):
             # An alias is another word for the subcommand, not another subcommand.
             subparser.set_defaults(subcommand=name)
             subparser.takes_command = name == "run"
-            for argument in subcommand.arguments:
-                subparser.add_argument(*argument.flags, **argument.settings)
-            subparser.add_argument(
-                "--json", dest="as_json", action="store_true", help="print facts as JSON"
-            )
-            _add_base_options(subparser)
+            general = subparser.add_argument_group("general options")
+            for group, arguments in ((subparser, subcommand.arguments), (general, GENERAL)):
+                for argument in arguments:
+                    group.add_argument(*argument.flags, **argument.settings)
 
     def _tell_mistakes_of(self, parser: CommandParser) -> None:
         """Have what a parser does not understand told as JSON, too, where that is asked for."""
@@ -205,9 +203,15 @@ class SubcommandsBase(BaseCommand):
 
         return Output(self.stdout, colour=self._colour)
 
-    def _print_result(self, sentence: str, get_facts: Callable[..., object], *of: object) -> None:
+    def _print_found(self, facts: object, print_text: Callable[[Output], None]) -> None:
         if self._as_json:
-            self._print_json(get_facts(*of))
+            self._print_json(facts)
+        else:
+            print_text(self._output)
+
+    def _print_result(self, sentence: str, facts: object) -> None:
+        if self._as_json:
+            self._print_json(facts)
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 
@@ -218,7 +222,7 @@ class SubcommandsBase(BaseCommand):
             self._print_json({"error": error}, indent=None)
 
     def _print_json(self, facts: object, indent: int | None = 2) -> None:
-        self.stdout.write(json.dumps(facts, indent=indent, default=datetime.isoformat))
+        self.stdout.write(json.dumps(facts, indent=indent, default=to_plain))
 
 
 def _printable_lines(text: str) -> str:
@@ -324,21 +328,3 @@ class _Subparser(CommandParser):
         parsed, unknown = super().parse_known_args(given[:end], namespace)
         parsed.command = given[end + 1 :]
         return parsed, unknown
-
-
-def _add_base_options(parser: CommandParser) -> None:
-    # Django's own options are welcome before the subcommand and after it. A default here would
-    # override what was said before.
-    group = parser.add_argument_group("general options")
-    group.add_argument(
-        "-v",
-        "--verbosity",
-        type=int,
-        choices=range(4),
-        default=argparse.SUPPRESS,
-        help="0: errors only, 1: results (default), 2: steps too",
-    )
-    for option in ("--traceback", "--no-color", "--force-color"):
-        group.add_argument(
-            option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-        )

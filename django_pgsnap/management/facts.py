@@ -2,81 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final
 
 from ..comparison.types import Diff, RowChange
 from ..doctor.findings import Diagnosis
 from ..snapshots.queries import Overview
 from ..snapshots.status import Status
-from ..snapshots.types import AnyMember, Drift, KnownMigrations, Snapshot, Undo
+from ..snapshots.types import Drift, KnownMigrations, Member, Snapshot, Undo
 
 # What fields of a diff are called, and which have objects of their own.
 _CALLED: Final = {"alias": "database", "method": "compared_by"}
 _APART: Final = {"schema", "tables", "rows"}
 _SNAPSHOT: Final = (
-    *("name", "note", "size_bytes", "seconds", "pinned", "spare"),
-    *("git_branch", "git_commit", "git_dirty"),
+    *("name", "note", "taken_at", "seconds", "size_bytes", "pinned", "spare", "completeness"),
+    *("git_branch", "git_commit", "git_dirty", "members"),
 )
 
 
-def snapshot_facts(snapshot: Snapshot, drift: Drift | None = None) -> dict[str, Any]:
-    """Return what is known of a snapshot; with its drift if that was worked out."""
-    facts = {
-        "taken_at": snapshot.taken_at,
-        "complete": snapshot.is_complete,
-        "completeness": snapshot.completeness,
-        "outside": [str(part) for part in snapshot.elsewhere],
-        "members": _members(snapshot.members),
-        **{name: getattr(snapshot, name) for name in _SNAPSHOT},
-    }
-    if drift is not None:
-        facts["migrations"] = {
-            "missing": list(map(".".join, drift.missing)),
-            "unknown": list(map(".".join, drift.unknown)),
-        }
-    return facts
+def to_plain(of: Any) -> Any:
+    """Return what the json module cannot write by itself as something that it can."""
+    plain: Any
+    match of:
+        case datetime():
+            plain = of.isoformat()
+        case Snapshot():
+            facts = {name: getattr(of, name) for name in _SNAPSHOT}
+            plain = {**facts, "complete": of.is_complete, "outside": list(map(str, of.elsewhere))}
+        case Undo():
+            plain = {
+                "replaced_by": of.name,
+                "replaced_at": of.taken_at,
+                "by_undo": of.by_undo,
+                "based_on": of.based_on or None,
+                "unwritten": of.is_unwritten,
+                "size_bytes": of.size_bytes,
+                "members": of.members,
+            }
+        case Member():
+            plain = {
+                "alias": of.alias,
+                "source": of.record.source,
+                "database": of.database.name,
+                "size_bytes": of.record.size_bytes,
+                "strategy": of.record.strategy,
+                "spare": of.spare,
+            }
+        case Drift():
+            missing, unknown = (list(map(".".join, each)) for each in (of.missing, of.unknown))
+            plain = {"missing": missing, "unknown": unknown}
+        case Overview():
+            drift = KnownMigrations().drift
+            snapshots = [snapshot_facts(each, drift(each.migrations)) for each in of.snapshots]
+            facts = {name: getattr(of, name) for name in ("undos", "beside", "occupied_bytes")}
+            plain = {"snapshots": snapshots, **facts}
+        case Status():
+            plain = {"live": of.live, "underway": of.overview.underway, **to_plain(of.overview)}
+        case Diagnosis():
+            plain = {"healthy": not of.problems, **vars(of)}
+        case _:
+            plain = vars(of)
+    return plain
 
 
-def undo_facts(undo: Undo) -> dict[str, Any]:
-    return {
-        "replaced_by": undo.name,
-        "replaced_at": undo.taken_at,
-        "by_undo": undo.by_undo,
-        "based_on": undo.based_on or None,
-        "unwritten": undo.is_unwritten,
-        "size_bytes": undo.size_bytes,
-        "members": _members(undo.members),
-    }
-
-
-def overview_facts(overview: Overview) -> dict[str, Any]:
-    code = KnownMigrations()
-    return {
-        "snapshots": [
-            snapshot_facts(each, code.drift(each.migrations)) for each in overview.snapshots
-        ],
-        "undos": [undo_facts(each) for each in overview.undos],
-        "beside": [asdict(each) for each in overview.beside],
-        "occupied_bytes": overview.occupied_bytes,
-    }
-
-
-def status_facts(status: Status) -> dict[str, Any]:
-    return {
-        "live": [asdict(each) for each in status.live],
-        "underway": [asdict(each) for each in status.overview.underway],
-        **overview_facts(status.overview),
-    }
-
-
-def diagnosis_facts(diagnosis: Diagnosis) -> dict[str, Any]:
-    return {
-        "healthy": not diagnosis.problems,
-        "findings": [asdict(finding) for finding in diagnosis.findings],
-        "usage": [asdict(usage) for usage in diagnosis.usage],
-    }
+def snapshot_facts(snapshot: Snapshot, drift: Drift) -> dict[str, Any]:
+    return {**to_plain(snapshot), "migrations": drift}
 
 
 def diff_facts(found: Diff) -> Iterator[dict[str, object]]:
@@ -95,17 +86,3 @@ def row_facts(row: RowChange) -> dict[str, object]:
 def _fields(kind: str, of: object, **more: object) -> dict[str, object]:
     fields = {_CALLED.get(name, name): value for name, value in vars(of).items()}
     return {"type": kind, **{n: v for n, v in fields.items() if n not in _APART}, **more}
-
-
-def _members(members: Iterable[AnyMember]) -> list[dict[str, Any]]:
-    return [
-        {
-            "alias": member.alias,
-            "source": member.record.source,
-            "database": member.database.name,
-            "size_bytes": member.record.size_bytes,
-            "strategy": member.record.strategy,
-            "spare": member.spare,
-        }
-        for member in members
-    ]

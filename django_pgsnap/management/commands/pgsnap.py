@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from typing import Any
 
 from django.core.management import call_command
@@ -33,15 +32,7 @@ from ...snapshots.throwaway import open_throwaway
 from ...snapshots.types import KnownMigrations, Snapshot, describe_drift, describe_kept_state
 from ..base import SubcommandsBase, UsageError
 from ..completion import completion_script
-from ..facts import (
-    diagnosis_facts,
-    diff_facts,
-    overview_facts,
-    row_facts,
-    snapshot_facts,
-    status_facts,
-    undo_facts,
-)
+from ..facts import diff_facts, row_facts, snapshot_facts
 from ..run import run_command
 
 _STEPS = 2  # the verbosity that shows steps and notes
@@ -60,7 +51,6 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
-            snapshot_facts,
             snapshot,
         )
         self._tell_more(describe_occupied(reporter.overview))
@@ -79,9 +69,7 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
             f"{', '.join(snapshot.aliases)} in {took}.",
-            snapshot_facts,
-            snapshot,
-            drift,
+            snapshot_facts(snapshot, drift),
         )
         if migrate:
             self._migrate(snapshot)
@@ -113,26 +101,19 @@ class Command(SubcommandsBase):
             return
         if only_list:
             undos = queries.overview(databases=options["databases"]).undos
-            if self._as_json:
-                self._print_json([undo_facts(each) for each in undos])
-            else:
-                self._output.print_undos(undos)
+            self._print_found(undos, lambda output: output.print_undos(undos))
             return
         with self._reporter() as reporter:
             undone = undo_restore(number, reporter=reporter, **options)
-        self._print_result(
-            f"Brought back what was live until {format_ago(undone.taken_at)}.", undo_facts, undone
-        )
+        ago = format_ago(undone.taken_at)
+        self._print_result(f"Brought back what was live until {ago}.", undone)
         live = f"Live: {describe_kept_state(undone)}, brought back by undo."
         self._tell_more([live, *describe_next_undo(reporter.overview)])
 
     def _status(self, *, databases: Sequence[str] | None) -> None:
         with allow_here():
             status = read_status(databases=databases)
-        if self._as_json:
-            self._print_json(status_facts(status))
-        else:
-            self._output.print_status(status)
+        self._print_found(status, lambda output: output.print_status(status))
 
     def _diff(self, *, models: Sequence[str] | None, exit_code: bool, **options: Any) -> None:
         def print_line(facts: object) -> None:
@@ -226,35 +207,32 @@ class Command(SubcommandsBase):
     def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
         with allow_here():
             overview = queries.overview(databases=databases, everyone=everyone)
-        if self._as_json:
-            self._print_json(overview_facts(overview))
-        else:
-            self._output.print_overview(overview, everyone=everyone)
+        self._print_found(
+            overview, lambda output: output.print_overview(overview, everyone=everyone)
+        )
 
     def _show(self, *, name: str) -> None:
         with allow_here():
             snapshot = queries.get(name)
         drift = KnownMigrations().drift(snapshot.migrations)
-        if self._as_json:
-            self._print_json(snapshot_facts(snapshot, drift))
-        else:
-            self._output.print_snapshot(snapshot, drift)
+        facts = snapshot_facts(snapshot, drift)
+        self._print_found(facts, lambda output: output.print_snapshot(snapshot, drift))
 
     def _rename(self, *, old: str, new: str) -> None:
         snapshot = manage.rename(old, new)
-        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot_facts, snapshot)
+        self._print_result(f"Renamed {old!r} to {new!r}.", snapshot)
 
     def _pin(self, *, name: str) -> None:
         snapshot = manage.pin(name)
-        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot_facts, snapshot)
+        self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot)
 
     def _unpin(self, *, name: str) -> None:
         snapshot = manage.pin(name, pinned=False)
-        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot_facts, snapshot)
+        self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot)
 
     def _annotate(self, *, name: str, text: str) -> None:
         snapshot = manage.annotate(name, text)
-        self._print_result(f"Noted on {name!r}: {text}", snapshot_facts, snapshot)
+        self._print_result(f"Noted on {name!r}: {text}", snapshot)
 
     def _delete(
         self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
@@ -313,10 +291,8 @@ class Command(SubcommandsBase):
                 gone = purge(kinds, everyone=everyone, reporter=reporter)
         size = format_size(sum(each.size_bytes for each in gone))
         databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
-        self._print_result(
-            f"{'Would drop' if dry_run else 'Dropped'} {databases}: {size} less.",
-            lambda: [asdict(each) for each in gone],
-        )
+        dropped = "Would drop" if dry_run else "Dropped"
+        self._print_result(f"{dropped} {databases}: {size} less.", gone)
 
     def _confirm(self, lines: Iterable[str], question: str) -> bool:
         self._print_sentences(f"  {line}" for line in lines)
@@ -325,9 +301,7 @@ class Command(SubcommandsBase):
     def _print_deleted(self, verb: str, deleted: Sequence[Snapshot]) -> None:
         names = ", ".join(repr(each.name) for each in deleted) or "nothing"
         size = format_size(sum(each.size_bytes for each in deleted))
-        self._print_result(
-            f"{verb} {names}: {size} less.", lambda: [snapshot_facts(each) for each in deleted]
-        )
+        self._print_result(f"{verb} {names}: {size} less.", deleted)
 
     def _completion(self, *, shell: str) -> None:
         self.stdout.write(completion_script(shell))
@@ -335,17 +309,17 @@ class Command(SubcommandsBase):
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
         with self._reporter() as reporter:
             snapshot = manage.refill(name, databases=databases, reporter=reporter)
-        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot_facts, snapshot)
+        self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot)
 
     def _doctor(self, *, fix: bool, databases: Sequence[str] | None) -> None:
         from ...doctor.diagnosis import diagnose
 
         with self._reporter() as reporter:
             diagnosis = diagnose(databases=databases, fix=fix, reporter=reporter)
-        if self._as_json:
-            self._print_json(diagnosis_facts(diagnosis))
-        else:
-            self._output.print_diagnosis(diagnosis, with_notes=self._verbosity >= _STEPS)
+        notes = self._verbosity >= _STEPS
+        self._print_found(
+            diagnosis, lambda output: output.print_diagnosis(diagnosis, with_notes=notes)
+        )
         if diagnosis.problems:
             raise CommandError(_summarize(diagnosis))
 
