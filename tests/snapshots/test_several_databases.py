@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from psycopg import sql as pg
 
+from django_pgsnap.clones.transitions import perform_swaps
 from django_pgsnap.errors import (
     ChangedMeanwhileError,
     CopyFailedError,
     DatabaseBusyError,
     ServerUnavailableError,
 )
-from django_pgsnap.clones.transitions import perform_swaps
 from django_pgsnap.postgres.session import Query, Session
 from django_pgsnap.reporting import Reporter
 from django_pgsnap.snapshots import replace_live
