@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Self
 
 import psycopg
@@ -27,7 +27,6 @@ from ..postgres.data_directory import DirectoryGrowth
 from ..postgres.session import Session, run_together
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
-from .records import Strategy
 from .strategy import is_refusal_to_share_blocks
 from .transitions import CopyJob, comment_on_database, drop_database, join_statements
 
@@ -38,27 +37,19 @@ _LOOK_S: Final = 0.05
 _LOOK_AT_BARRIER_S: Final = 0.001
 
 
-@dataclass(frozen=True, kw_only=True)
-class CopyResult:
-    """How a clone was made: by which strategy, and in how many seconds."""
-
-    strategy: Strategy
-    seconds: float
-
-
 def copy_databases(
     jobs: Sequence[CopyJob], reporter: Reporter, *, step: str = ""
-) -> list[CopyResult]:
+) -> tuple[Sequence[CopyJob], float]:
     """Make all clones at the same time; those of live databases show one moment.
 
     Sessions on the live databases are ended first, and kept away meanwhile. If a clone fails, the
-    others are cancelled, and those that were complete are dropped.
+    others are cancelled, and those that were complete are dropped. Returned are the jobs as they
+    were done, by another strategy perhaps, and how many seconds all took.
 
     Raises:
         DatabaseBusyError: Sessions stayed on a live database.
         CopyFailedError: The server gave up, for lack of disk space for instance.
     """
-    jobs = list(jobs)
     sources = ", ".join(job.clone.source for job in jobs)
     step = step or message("Copying {databases}", databases=sources)
     while True:
@@ -68,7 +59,7 @@ def copy_databases(
         attempt = _Attempt(jobs, reporter)
         errors = attempt.run()
         if not any(errors):
-            return attempt.results()
+            return jobs, round(attempt.seconds, 3)
         jobs = _revised(jobs, errors)
 
 
@@ -79,7 +70,7 @@ class _Attempt:
         self._barrier = CopyBarrier(jobs)
         watchers = {job.server: job.watcher for job in jobs}
         self._growth = {server: DirectoryGrowth(watcher) for server, watcher in watchers.items()}
-        self._seconds = self._copying_since = 0.0
+        self.seconds = self._copying_since = 0.0
 
     def run(self) -> list[BaseException | None]:
         """Make all clones, or none, and return what each failed with."""
@@ -97,14 +88,10 @@ class _Attempt:
             if not isinstance(error, NotQuietError):
                 raise
             return [error] * len(self._jobs)
-        self._seconds = time.monotonic() - started
+        self.seconds = time.monotonic() - started
         if any(errors):
             self._undo(errors)
         return errors
-
-    def results(self) -> list[CopyResult]:
-        seconds = round(self._seconds, 3)
-        return [CopyResult(strategy=job.clone.strategy, seconds=seconds) for job in self._jobs]
 
     def _undo(self, errors: Sequence[BaseException | None]) -> None:
         """Drop what this try completed; what it did not complete is not there."""

@@ -102,9 +102,9 @@ class CopyRecord(Record):
 
     note: str = ""
     pinned: bool = False
-    # Bytes per second that the strategy ``clone`` last copied here; 0 for unknown.
+    # How many bytes a second each of these strategies last copied on the server; 0 for unknown.
     clone_rate: float = 0.0
-    file_copy_rate: float = 0.0  # the same of the strategy ``file_copy``
+    file_copy_rate: float = 0.0
     git_branch: str = ""
     git_commit: str = ""
     git_dirty: bool = False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -11,7 +11,7 @@ from psycopg import sql
 from ..errors import ConfigurationError
 from ..postgres.data_directory import read_free_bytes
 from ..postgres.session import Session
-from .records import Strategy
+from .records import CopyRecord, Strategy
 
 # Up to here writing every block to the write-ahead log is quicker than copying files, which
 # forces two checkpoints. See benchmarks/crossover.py and its figures in docs/performance.md.
@@ -36,39 +36,31 @@ _TELLING_BYTES: Final = 128 * 1024**2
 _REFUSED: Final = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class CopyRates:
-    """How fast a server was last seen to copy files, in bytes per second; 0 for unknown.
+def quicker_strategy(clone_rate: float, file_copy_rate: float) -> Strategy:
+    """Return the quicker of two strategies by their last rates, or the one to try next.
 
     Whether its file system shares blocks can only be tried. Where it does not, the server copies
     by another system call, which can be slower than reading and writing.
     """
-
-    clone: float = 0.0
-    file_copy: float = 0.0
-
-    def best(self) -> Strategy:
-        """Return the quicker strategy, or the one to try next."""
-        if not self.clone or self.clone >= _SHARED_BLOCKS_BYTES_PER_S:
-            return "clone"
-        return "clone" if self.clone > self.file_copy > 0 else "file_copy"
-
-    def tried(self, wanted: Strategy, used: Strategy, size_bytes: int, seconds: float) -> CopyRates:
-        """Return the rates with what one more copy has shown."""
-        known = replace(self, clone=_REFUSED) if wanted == "clone" != used else self
-        if used == "wal_log" or size_bytes < _TELLING_BYTES or not seconds:
-            return known
-        rate = size_bytes / seconds
-        return replace(known, clone=rate) if used == "clone" else replace(known, file_copy=rate)
+    if not clone_rate or clone_rate >= _SHARED_BLOCKS_BYTES_PER_S:
+        return "clone"
+    return "clone" if clone_rate > file_copy_rate > 0 else "file_copy"
 
 
-UNKNOWN_RATES: Final = CopyRates()
+def note_rates(record: CopyRecord, wanted: Strategy) -> CopyRecord:
+    """Return the record of a copy with what that has shown of how fast the server copies."""
+    if wanted == "clone" != record.strategy:
+        record = replace(record, clone_rate=_REFUSED)
+    if record.strategy != "wal_log" and record.size_bytes >= _TELLING_BYTES:
+        rate: dict[str, Any] = {f"{record.strategy}_rate": record.bytes_per_s}
+        record = replace(record, **rate)
+    return record
 
 
 def choose_strategy(
     session: Session,
     size_bytes: int | None,
-    rates: CopyRates = UNKNOWN_RATES,
+    quicker: Strategy = "clone",
     *,
     relations: int = 0,
 ) -> Strategy:
@@ -81,7 +73,7 @@ def choose_strategy(
         and _has_room_for_log(session, size_bytes)
     ):
         return "wal_log"
-    return rates.best() if can_share_blocks(session) else "file_copy"
+    return quicker if can_share_blocks(session) else "file_copy"
 
 
 def _has_room_for_log(session: Session, size_bytes: int) -> bool:

@@ -12,7 +12,7 @@ name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import psycopg
@@ -142,7 +142,8 @@ class Swap:
     incoming: AnyDatabase
     properties: Properties  # what the incoming one is opened with; the rest of them it has already
     outgoing: Record | None  # what the live one is kept as; None to have it dropped later
-    drop_identity: str  # identity under which it then waits to be dropped
+    # Identity under which it then waits to be dropped.
+    drop_identity: str = field(default_factory=new_identity)
 
     @property
     def outgoing_name(self) -> str:
@@ -168,7 +169,6 @@ class Swap:
             incoming=replace(self.live, name=self.outgoing_name),
             properties=replace(self.properties, digest=None),
             outgoing=self.incoming.record,
-            drop_identity=new_identity(),
         )
 
     def statements(self) -> list[Query]:

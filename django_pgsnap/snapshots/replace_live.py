@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..clones.catalog import AnyDatabase, load_catalog
-from ..clones.names import new_identity
 from ..clones.records import UndoRecord
 from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
 from ..conf import config
@@ -228,7 +227,6 @@ class Replacement:
                 connection_limit=wanted.connection_limit,
                 **self.successors[each.place],
             ),
-            drop_identity=new_identity(),
         )
 
 

@@ -13,10 +13,10 @@ import psycopg
 
 from ..clones import names, transitions
 from ..clones.catalog import load_catalog
-from ..clones.copying import CopyResult, copy_databases, list_terminators
+from ..clones.copying import copy_databases, list_terminators
 from ..clones.records import CopyRecord, Strategy, validate_note
 from ..clones.spares import cancel_spare
-from ..clones.strategy import CopyRates, check_strategy, choose_strategy
+from ..clones.strategy import check_strategy, choose_strategy, note_rates, quicker_strategy
 from ..clones.transitions import Clone, CopyJob, join_statements, publish_copy, unpublish
 from ..errors import ServerUnavailableError, SnapshotExistsError
 from ..git import Checkout, read_checkout
@@ -47,7 +47,6 @@ class TakePart:
 
     context: ServerContext
     record: CopyRecord  # what its copy knows of itself, but for how copying went
-    rates: CopyRates  # how fast the server copied before
     properties: Properties
     job: CopyJob
 
@@ -169,7 +168,8 @@ def _plan_parts(
     force: bool,
 ) -> Iterator[TakePart]:
     watcher, terminator = context.watcher, context.terminator(context.sources, force=force)
-    rates, speed = _find_rates(context)
+    clone_rate, file_copy_rate, speed = _find_rates(context)
+    quicker = quicker_strategy(clone_rate, file_copy_rate)
     sizes = measure_databases(watcher, context.sources)
     for target in context.targets:
         size, session = sizes.get(target.name), context.workers[target.alias]
@@ -185,6 +185,8 @@ def _plan_parts(
             knows_migrations=contents.migrations is not None,
             comment=properties.comment,
             connection_limit=properties.connection_limit,
+            clone_rate=clone_rate,
+            file_copy_rate=file_copy_rate,
             **described,
         )
         clone = Clone(
@@ -192,17 +194,17 @@ def _plan_parts(
             name=names.unfinished_name(record.identity),
             owner=properties.owner,
             strategy=strategy
-            or choose_strategy(watcher, size, rates, relations=contents.relations),
+            or choose_strategy(watcher, size, quicker, relations=contents.relations),
         )
         check_strategy(watcher, clone.strategy)
         # Whoever sweeps leftovers sees by this lock that the clone is not one.
         acquire_lock(session, clone.name, context.wait_s)
         job = plan_copy_job(context, record, clone, terminator=terminator, bytes_per_s=speed)
-        yield TakePart(context=context, record=record, rates=rates, properties=properties, job=job)
+        yield TakePart(context=context, record=record, properties=properties, job=job)
 
 
-def _find_rates(context: ServerContext) -> tuple[CopyRates, float]:
-    """Return how fast the server copied before, and was the last time; 0 for unknown."""
+def _find_rates(context: ServerContext) -> tuple[float, float, float]:
+    """Return how fast the server cloned and copied files, and was the last time; 0 for unknown."""
     records = [
         copy.record
         for copy in context.catalog.copies()
@@ -210,9 +212,9 @@ def _find_rates(context: ServerContext) -> tuple[CopyRates, float]:
         if copy.trusted or copy.record.source in context.sources
     ]
     if not records:
-        return CopyRates(), 0.0
+        return 0.0, 0.0, 0.0
     newest = max(records, key=lambda record: record.taken_at)
-    return CopyRates(clone=newest.clone_rate, file_copy=newest.file_copy_rate), newest.bytes_per_s
+    return newest.clone_rate, newest.file_copy_rate, newest.bytes_per_s
 
 
 def _inspect(context: ServerContext, target: Target) -> Contents:
@@ -246,13 +248,16 @@ def _take(
     code = start_in_thread(read_checkout)
     jobs = [part.job for part in parts]
     reporter = contexts[0].reporter
-    copied = copy_databases(jobs, reporter)
+    done, seconds = copy_databases(jobs, reporter)
     try:
         for part in parts:
             name, final_name = part.job.clone.name, part.record.database
             (present,) = read_properties(part.context.watcher, name)
             part.context.set_up(name, part.properties, present, final_name=final_name)
-        made = [_completed(*each, code.result()) for each in zip(parts, copied, strict=True)]
+        made = [
+            _completed(part, job.clone.strategy, seconds, code.result())
+            for part, job in zip(parts, done, strict=True)
+        ]
         _publish(made, replaced)
     except BaseException:
         for part in parts:
@@ -268,20 +273,16 @@ def _take(
     return now, snapshot
 
 
-def _completed(part: TakePart, how: CopyResult, code: Checkout) -> TakePart:
-    job = part.job
-    rates = part.rates.tried(job.clone.strategy, how.strategy, job.size_bytes, how.seconds)
+def _completed(part: TakePart, used: Strategy, seconds: float, code: Checkout) -> TakePart:
     record = dataclasses.replace(
         part.record,
-        strategy=how.strategy,
-        seconds=how.seconds,
-        clone_rate=rates.clone,
-        file_copy_rate=rates.file_copy,
+        strategy=used,
+        seconds=seconds,
         git_branch=code.branch,
         git_commit=code.commit,
         git_dirty=code.dirty,
     )
-    return dataclasses.replace(part, record=record)
+    return dataclasses.replace(part, record=note_rates(record, part.job.clone.strategy))
 
 
 def _publish(made: Sequence[TakePart], replaced: Sequence[CopyMember]) -> None:

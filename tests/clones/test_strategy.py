@@ -10,16 +10,18 @@ from django_pgsnap.clones import strategy as strategies
 from django_pgsnap.clones.records import STRATEGIES, Strategy, parse_strategy
 from django_pgsnap.clones.strategy import (
     WAL_LOG_MAX_BYTES,
-    CopyRates,
     check_strategy,
     choose_strategy,
     is_refusal_to_share_blocks,
+    note_rates,
+    quicker_strategy,
     shares_blocks,
 )
 from django_pgsnap.clones.transitions import Clone, drop_database
 from django_pgsnap.errors import ConfigurationError
 from django_pgsnap.postgres.session import Session
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, SessionAs
+from tests.records import copy_record
 
 ODD = 'Ödd "name" 100%'
 LARGE = WAL_LOG_MAX_BYTES + 1
@@ -123,35 +125,41 @@ def test_best_strategy_before_18(session: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rates", "strategy"),
+    ("clone_rate", "file_copy_rate", "strategy"),
     [
-        (CopyRates(), "clone"),
-        (CopyRates(file_copy=2e9), "clone"),
-        (CopyRates(clone=1e9), "file_copy"),
-        (CopyRates(clone=1e9, file_copy=2e9), "file_copy"),
-        (CopyRates(clone=2e9, file_copy=1e9), "clone"),
-        (CopyRates(clone=6e9, file_copy=7e9), "clone"),
+        (0, 0, "clone"),
+        (0, 2e9, "clone"),
+        (1e9, 0, "file_copy"),
+        (1e9, 2e9, "file_copy"),
+        (2e9, 1e9, "clone"),
+        (6e9, 7e9, "clone"),
     ],
-    ids=str,
 )
-def test_strategy_by_rates(rates: CopyRates, strategy: Strategy) -> None:
+def test_strategy_by_rates(clone_rate: float, file_copy_rate: float, strategy: Strategy) -> None:
     """Sharing blocks is tried first; where it turns out to copy them, the quicker way is taken."""
-    assert rates.best() == strategy
+    assert quicker_strategy(clone_rate, file_copy_rate) == strategy
+
+
+def noted(wanted: Strategy, used: Strategy, size_bytes: int) -> tuple[float, float]:
+    """Return the rates once a copy has taken half a second; of the one before they were 3 and 2."""
+    record = copy_record(
+        strategy=used, size_bytes=size_bytes, seconds=0.5, clone_rate=3.0, file_copy_rate=2.0
+    )
+    noted = note_rates(record, wanted)
+    return noted.clone_rate, noted.file_copy_rate
 
 
 def test_rates_of_what_was_tried() -> None:
     """A large copy shows the rate of its strategy, a small or a logged one shows nothing."""
-    known = CopyRates(clone=3.0, file_copy=2.0)
-
-    assert known.tried("clone", "clone", 10**9, 0.5) == CopyRates(clone=2e9, file_copy=2.0)
-    assert known.tried("file_copy", "file_copy", 10**9, 0.5) == CopyRates(clone=3.0, file_copy=2e9)
-    assert known.tried("file_copy", "file_copy", 10**6, 0.5) == known
-    assert known.tried("wal_log", "wal_log", 10**9, 0.5) == known
+    assert noted("clone", "clone", 10**9) == (2e9, 2.0)
+    assert noted("file_copy", "file_copy", 10**9) == (3.0, 2e9)
+    assert noted("file_copy", "file_copy", 10**6) == (3.0, 2.0)
+    assert noted("wal_log", "wal_log", 10**9) == (3.0, 2.0)
 
 
 def test_refusal_is_remembered() -> None:
     """What the file system refused is not tried again."""
-    assert CopyRates().tried("clone", "file_copy", 10**6, 0.5).best() == "file_copy"
+    assert quicker_strategy(*noted("clone", "file_copy", 10**6)) == "file_copy"
 
 
 def test_server_that_corrupts(session: Session) -> None:

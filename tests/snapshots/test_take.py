@@ -11,8 +11,8 @@ from pytest_django import Settings
 
 from django_pgsnap.clones import strategy as strategies
 from django_pgsnap.clones.names import spare_name, unfinished_name
-from django_pgsnap.clones.records import Strategy, decode_record, parse_strategy
-from django_pgsnap.clones.strategy import CopyRates
+from django_pgsnap.clones.records import Strategy, decode_record
+from django_pgsnap.clones.strategy import quicker_strategy
 from django_pgsnap.errors import (
     ConfigurationError,
     DatabaseBusyError,
@@ -234,13 +234,10 @@ def test_strategy_by_experience(live: str, monkeypatch: pytest.MonkeyPatch) -> N
 
     first, second, third = (take(name).members[0].record for name in ("first", "second", "third"))
 
-    used = parse_strategy(first.strategy)
-    tried = CopyRates().tried("clone", used, first.size_bytes, first.seconds)
-    assert CopyRates(clone=first.clone_rate, file_copy=first.file_copy_rate) == tried
+    assert first.clone_rate in (1.0, first.bytes_per_s)
     assert second.strategy == "file_copy"
-    known = tried.tried("file_copy", "file_copy", second.size_bytes, second.seconds)
-    assert CopyRates(clone=second.clone_rate, file_copy=second.file_copy_rate) == known
-    assert third.strategy == known.best()
+    assert (second.clone_rate, second.file_copy_rate) == (first.clone_rate, second.bytes_per_s)
+    assert third.strategy == quicker_strategy(second.clone_rate, second.file_copy_rate)
 
 
 @pytest.mark.pg("< 18")
