@@ -223,9 +223,9 @@ def refill(
         if jobs:
             step = message("Making the spare of {name}", name=snapshot.name)
             copy_databases(jobs, contexts[0].reporter, step=step)
-        left = find_snapshots(finish_operation(contexts, current=snapshot.members))
-    # The spare is made, so it is no failure if that cannot be seen.
-    return next((each for each in left if each.set_id == snapshot.set_id), snapshot)
+        members = tuple(replace(member, spare="ready") for member in snapshot.members)
+        finish_operation(contexts, current=members)
+    return replace(snapshot, members=members)
 
 
 def current_snapshot(contexts: Sequence[ServerContext]) -> str | None:

@@ -189,16 +189,14 @@ def finish_operation(
     current: Sequence[CopyMember] = (),
     drops: Iterable[tuple[Server, str]] = (),
     is_fresh: bool = False,
-) -> list[ServerContext]:
+) -> None:
     """Have spares made of the current copies, and have dropped what nobody needs.
 
     The server finishes both by itself. Spares of other snapshots are dropped, but for as many as
     ``SPARES`` says, and so are leftovers of interrupted operations. The operation's sessions are
     used up, and with them its locks are given back. The operation itself is done by now, so
-    whatever goes wrong here is only reported.
-
-    The reporter hears what there is then. Returned are the servers as the operation leaves them;
-    none if one could not be looked at.
+    whatever goes wrong here is only reported. The reporter hears what there is then, unless one of
+    the servers could not be looked at.
     """
     drops = list(drops)
     left = []
@@ -216,10 +214,8 @@ def finish_operation(
                     cause=str(error).strip(),
                 )
             )
-    if len(left) < len(contexts):
-        return []
-    contexts[0].reporter.finished(sum_up(left))
-    return left
+    if len(left) == len(contexts):
+        contexts[0].reporter.finished(sum_up(left))
 
 
 def _send_off(now: ServerContext, current: Sequence[CopyMember], drops: Sequence[str]) -> None:

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Final
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
 
 from psycopg import sql
 
@@ -19,7 +21,7 @@ from ..clones.records import CopyRecord
 from ..errors import ObstacleError, SnapshotNotFoundError
 from ..messages import Message, format_ago, format_size, message
 from ..postgres.advisory_locks import LockHolder, lock_key
-from ..postgres.properties import Privilege, Properties, mask_setting, read_properties
+from ..postgres.properties import Properties, mask_setting, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.targets import Target, group_by_server
 from .context import (
@@ -74,66 +76,46 @@ def _describe_operation(group: Sequence[tuple[Target, LockHolder]]) -> RunningOp
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class CarriedProperties:
-    """What one copy carries, for a live database that is gone."""
+def read_carried_properties(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return what each copy carries for a live database that is gone, in the order of members.
 
-    alias: str
-    owner: str
-    privileges: tuple[str, ...]  # who may do what: ``reader: CONNECT``
-    # Its settings, for a role or for all: ``reader: work_mem = 64MB``. Values of custom settings
-    # are masked.
-    settings: tuple[str, ...]
-    connection_limit: int
-    comment: str | None
-    labels: tuple[str, ...]  # its security labels: ``selinux: …``
-
-
-def read_carried_properties(snapshot: Snapshot) -> list[CarriedProperties]:
-    """Return what each copy of a snapshot carries, in the order of its members."""
-    found: dict[str, CarriedProperties] = {}
-    for server, here in group_by_server(snapshot.members).items():
-        names = [member.database.name for member in here]
-        try:
+    Connection limit and comment are in the copies' records.
+    """
+    found: dict[str, Properties] = {}
+    try:
+        for server, here in group_by_server(snapshot.members).items():
+            names = [member.database.name for member in here]
             with server_errors(), server.session("show") as session:
-                carried = read_properties(session, *names)
-        except KeyError as error:
-            raise SnapshotNotFoundError(
-                "The snapshot {name!r} has just been deleted.",
-                hint="See which ones there are.",
-                name=snapshot.name,
-            ) from error
-        found |= dict(zip(names, map(_describe_carried, here, carried), strict=True))
-    return [found[member.database.name] for member in snapshot.members]
+                found |= dict(zip(names, read_properties(session, *names), strict=True))
+    except KeyError as error:
+        raise SnapshotNotFoundError(
+            "The snapshot {name!r} has just been deleted.",
+            hint="See which ones there are.",
+            name=snapshot.name,
+        ) from error
+    return [_describe_carried(found[member.database.name]) for member in snapshot.members]
 
 
-def _describe_carried(member: CopyMember, each: Properties) -> CarriedProperties:
-    return CarriedProperties(
-        alias=member.alias,
-        owner=each.owner,
-        privileges=_privileges(each.privileges),
-        settings=tuple(
-            sorted(
-                f"{f'{role}: ' if role else ''}{name} = {mask_setting(name, value)}"
-                for (role, name), value in each.settings.items()
-            )
+def _describe_carried(carried: Properties) -> dict[str, Any]:
+    """Return owner and labels, who may do what, and settings with custom ones' values masked."""
+    privileges = sorted(
+        {
+            (each.grantee or "PUBLIC", each.privilege + " WITH GRANT OPTION" * each.grantable)
+            for each in carried.privileges
+        }
+    )
+    return {
+        "owner": carried.owner,
+        "privileges": [
+            f"{grantee}: {', '.join(privilege for _, privilege in granted)}"
+            for grantee, granted in groupby(privileges, itemgetter(0))
+        ],
+        "settings": sorted(
+            f"{f'{role}: ' if role else ''}{name} = {mask_setting(name, value)}"
+            for (role, name), value in carried.settings.items()
         ),
-        # These say of the copy itself what stage it is at, so they are kept in its record.
-        connection_limit=member.record.connection_limit,
-        comment=member.record.comment,
-        labels=tuple(sorted(f"{provider}: {label}" for provider, label in each.labels.items())),
-    )
-
-
-def _privileges(given: frozenset[Privilege]) -> tuple[str, ...]:
-    by_grantee: dict[str, set[str]] = {}
-    for each in given:
-        option = " WITH GRANT OPTION" if each.grantable else ""
-        by_grantee.setdefault(each.grantee or "PUBLIC", set()).add(f"{each.privilege}{option}")
-    return tuple(
-        f"{grantee}: {', '.join(sorted(privileges))}"
-        for grantee, privileges in sorted(by_grantee.items())
-    )
+        "labels": sorted(f"{provider}: {label}" for provider, label in carried.labels.items()),
+    }
 
 
 def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Snapshot:
@@ -337,7 +319,8 @@ def list_snapshots(
     *, databases: Sequence[str] | None = None, everyone: bool = False
 ) -> tuple[Snapshot, ...]:
     """Return the snapshots that there are, newest first; arguments as for `overview`."""
-    return overview(databases=databases, everyone=everyone).snapshots
+    found = read_contexts("list", choose_targets(databases), everyone=everyone)
+    return tuple(find_snapshots(list(found)))
 
 
 def get(name: str | None = None, *, databases: Sequence[str] | None = None) -> Snapshot:

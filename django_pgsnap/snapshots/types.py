@@ -32,7 +32,6 @@ class Member(Generic[RecordT_co]):
 
     @cached_property
     def record(self) -> RecordT_co:
-        """What the copy knows of itself."""
         return self.database.record
 
 
@@ -45,17 +44,9 @@ MemberT = TypeVar("MemberT", bound=AnyMember)
 Completeness = Literal["complete", "partly outside", "part lost"]
 
 
-class _Shared(Generic[Value]):
-    """A fact that all members of a set share; it is read from the first one's record."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, whole: _Set[Any] | None, owner: type) -> Value:
-        if whole is None:  # asked of the class, by help() say
-            return cast("Value", self)
-        value: Value = getattr(whole.members[0].record, self._name)
-        return value
+def _shared(kind: type[Value], name: str) -> Value:  # noqa: ARG001  # for the type checker
+    """Return a property: a fact that the records of all members share."""
+    return cast("Value", property(lambda whole: getattr(whole.members[0].record, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +58,9 @@ class _Set(Generic[RecordT_co]):
     outside: tuple[Member[RecordT_co], ...] = ()
     unreachable: Parts = ()  # parts on servers that are not asked
 
-    name = _Shared[str]()  # the snapshot's
-    set_id = _Shared[str]()  # what no other set has
-    taken_at = _Shared[datetime]()  # in UTC
+    name = _shared(str, "name")  # the snapshot's
+    set_id = _shared(str, "set_id")  # what no other set has
+    taken_at = _shared(datetime, "taken_at")  # in UTC
 
     @property
     def completeness(self) -> Completeness:
@@ -87,7 +78,6 @@ class _Set(Generic[RecordT_co]):
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """The aliases whose databases are in it."""
         return tuple(member.alias for member in self.members)
 
     @property
@@ -97,7 +87,6 @@ class _Set(Generic[RecordT_co]):
 
     @property
     def is_complete(self) -> bool:
-        """Whether all its members are there."""
         return len(self.members) == self.members[0].record.members
 
 
@@ -105,11 +94,11 @@ class _Set(Generic[RecordT_co]):
 class Snapshot(_Set[CopyRecord]):
     """A named, immutable set of copies, one per database, taken at one moment."""
 
-    note = _Shared[str]()
-    pinned = _Shared[bool]()  # whether pruning leaves it
-    git_branch = _Shared[str]()  # of the project's code at that time, or empty
-    git_commit = _Shared[str]()
-    git_dirty = _Shared[bool]()  # whether that code had uncommitted changes
+    note = _shared(str, "note")
+    pinned = _shared(bool, "pinned")  # whether pruning leaves it
+    git_branch = _shared(str, "git_branch")  # of the project's code at that time, or empty
+    git_commit = _shared(str, "git_commit")
+    git_dirty = _shared(bool, "git_dirty")  # whether that code had uncommitted changes
 
     @property
     def seconds(self) -> float:
@@ -136,8 +125,8 @@ class Snapshot(_Set[CopyRecord]):
 class Undo(_Set[UndoRecord]):
     """A state that a restore or an undo replaced; ``name`` is the snapshot it was about."""
 
-    by_undo = _Shared[bool]()  # whether an undo replaced it rather than a restore
-    based_on = _Shared[str]()  # the snapshot that it was restored from, or empty
+    by_undo = _shared(bool, "by_undo")  # whether an undo replaced it rather than a restore
+    based_on = _shared(str, "based_on")  # the snapshot that it was restored from, or empty
 
     @property
     def is_unwritten(self) -> bool:
@@ -234,7 +223,6 @@ class KnownMigrations:
     """The migrations of the code at hand; loading them takes a moment, so do it once."""
 
     def __init__(self) -> None:
-        """Read the migrations of all installed apps."""
         loader = MigrationLoader(None, load=False)
         loader.load_disk()
         # Ours only says which permissions there are; no data hangs on it.

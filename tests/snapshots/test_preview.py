@@ -116,9 +116,10 @@ def test_carried(live: str, sql: RunSql, role: MakeRole) -> None:
 
     (found,) = read_carried_properties(snapshot)
 
-    assert (found.alias, found.owner, found.comment) == ("default", "postgres", "ours")
-    assert found.connection_limit == 7
-    assert found.settings == ("reader: search_path = a, b", "work_mem = 8MB")
-    assert "reader: CREATE WITH GRANT OPTION" in found.privileges
-    assert "PUBLIC: CONNECT, TEMPORARY" in found.privileges
-    assert found.labels == ()
+    assert found["owner"] == "postgres"
+    assert found["settings"] == ["reader: search_path = a, b", "work_mem = 8MB"]
+    assert "reader: CREATE WITH GRANT OPTION" in found["privileges"]
+    assert "PUBLIC: CONNECT, TEMPORARY" in found["privileges"]
+    assert found["labels"] == []
+    assert snapshot.members[0].record.comment == "ours"
+    assert snapshot.members[0].record.connection_limit == 7
