@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import secrets
 import stat
 import tempfile
@@ -24,7 +23,6 @@ from typing import Any, Final
 from django.core.cache.backends.filebased import FileBasedCache
 from django.db import connections
 from django.utils import translation
-from django.utils.translation import gettext as _
 
 from ..errors import InsideTransactionError, PgsnapError
 from ..messages import translate
@@ -36,11 +34,9 @@ _WRITE_EVERY_S: Final = 0.25
 # An operation that has written nothing for so long may have died.
 _SILENCE_S: Final = 15.0
 
-_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
-
 
 class AdminError(PgsnapError):
-    """An error of the admin's own, in the user's language."""
+    """An error of the admin's own."""
 
 
 class CancelledError(AdminError):
@@ -126,13 +122,11 @@ class ProgressReporter(Reporter):
     def _stop_if_cancelled(self) -> None:
         with suppress(OSError):
             if _store().get(_cancel_key(self.token)):
-                raise CancelledError(_("Cancelled. The databases are as they were."))
+                raise CancelledError("Cancelled. The databases are as they were.")
 
 
 def read_progress(token: str) -> Progress | None:
     """Return an operation's progress, None where nothing that can be read is known of it."""
-    if not _TOKEN.fullmatch(token):
-        return None
     try:
         return Progress(**_store().get(token))
     except Exception:  # noqa: BLE001  # no file, a broken one, or one of another release
@@ -200,8 +194,8 @@ class Job(Thread):
             except PgsnapError as error:
                 self._reporter.end(error=error)
             except BaseException:
-                unexpected = _("This failed unexpectedly. The server's log says why.")
-                self._reporter.end(error=AdminError(unexpected))
+                unexpected = AdminError("This failed unexpectedly. The server's log says why.")
+                self._reporter.end(error=unexpected)
                 raise
             finally:
                 connections.close_all()
@@ -224,14 +218,10 @@ def release_connections() -> None:
     """
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
-            text = _(
-                "This request runs inside transaction.atomic on “%s”, which a snapshot operation "
-                "would have to wait for."
-            )
             raise InsideTransactionError(
-                text % connection.alias,
-                hint=_(
-                    "Take the middleware or decorator away from the admin's pages that opens it."
-                ),
+                "This request runs inside transaction.atomic on “{alias}”, which a snapshot "
+                "operation would have to wait for.",
+                hint="Take the middleware or decorator away from the admin's pages that opens it.",
+                alias=connection.alias,
             )
     connections.close_all()

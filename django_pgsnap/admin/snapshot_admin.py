@@ -231,10 +231,9 @@ class SnapshotAdmin(ProgressPages):
         """Refuse a name that means two snapshots: what is done is done by name."""
         if [each.name for each in self.find_overview(request).snapshots].count(name) > 1:
             raise AdminError(
-                _("There are two snapshots “%s”, since a replacement was interrupted.") % name,
-                hint=_(
-                    "On the command line the newest complete one is meant: delete or rename it."
-                ),
+                "There are two snapshots “{name}”, since a replacement was interrupted.",
+                hint="On the command line the newest complete one is meant: delete or rename it.",
+                name=name,
             )
 
     # Actions
