@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from http import HTTPStatus
@@ -131,7 +131,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         if own is not None and needs_no_database(request):
             request.user = own.user or AnonymousUser()
             if self.admin_site.has_permission(request):
-                shown = self._show(request, own, token).render()
+                shown = self._show(request, own, token, []).render()
                 leave_alone(request)
                 return cast(HttpResponse, shown)
         if own is not None and own.ended:
@@ -169,19 +169,18 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
     def _watch(self, request: HttpRequest, token: str, progress: Progress | None) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        running = []
         if progress is None or progress.is_silent:
             running = translate_all(map(describe_operation, overview().underway))
-        if progress is not None and (running or not progress.is_silent) and not progress.ended:
-            return self._show(request, progress, token)
-        if progress is None and running:
-            return self.render(request, "progress", _("At work"), running=running)
+            is_over = not running
+        else:
+            running, is_over = [], progress.ended
+        if not is_over:
+            return self._show(request, progress, token, running)
         if _is_poll(request):
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
         if progress is None:
-            messages.info(request, _("It is over."))
-            return HttpResponseRedirect(self.url("changelist"))
-        if not progress.ended:  # its process cannot say any more how it ended
+            progress = Progress(title="", texts=(("info", _("It is over.")),))
+        elif not progress.ended:  # its process cannot say any more how it ended
             lost = _(
                 "%s: the process that did it is gone. The live databases are as they were, or as "
                 "they shall be."
@@ -189,9 +188,13 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
             progress = replace(progress, texts=(("warning", lost % progress.title),))
         return self._conclude(request, replace(progress, signed_out=""))
 
-    def _show(self, request: HttpRequest, progress: Progress, token: str) -> TemplateResponse:
-        cancelled = token if has_progress_cookie(request, token) else ""
-        return self.render(request, "progress", progress.title, progress=progress, token=cancelled)
+    def _show(
+        self, request: HttpRequest, progress: Progress | None, token: str, running: Sequence[str]
+    ) -> TemplateResponse:
+        title = progress.title if progress else _("At work")
+        own = token if progress and has_progress_cookie(request, token) else ""
+        facts: dict[str, Any] = {"progress": progress, "running": running, "token": own}
+        return self.render(request, "progress", title, **facts)
 
 
 def _is_poll(request: HttpRequest) -> bool:
