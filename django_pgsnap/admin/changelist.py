@@ -68,16 +68,11 @@ class SnapshotRows(QuerySet[Row]):
 
     _clone = _chain
 
-    def filter(self, *conditions: Any, **lookups: Any) -> Self:
-        """Return those of these primary keys, which is all that the admin asks for.
-
-        Raises:
-            FieldError: Something else was asked for, by an address that was made up.
-        """
-        if any(conditions) or lookups.keys() - {"pk__in"}:
-            raise FieldError(f"There is no looking for {conditions or lookups}.")
-        wanted = lookups.get("pk__in")
-        return self.of(row for row in self if wanted is None or row.pk in wanted)
+    def filter(self, condition: Any = None, pk__in: Any = None) -> Self:
+        """Return those of these primary keys, which is all that the admin asks for."""
+        if condition:  # from an address that was made up
+            raise FieldError(f"There is no looking for {condition}.")
+        return self.of(row for row in self if pk__in is None or row.pk in pk__in)
 
     def order_by(self, *names: Any) -> Self:
         """Return them sorted, by the first name first."""
@@ -144,9 +139,7 @@ FILTERS: Final = (
     _filter_by("drift", _("migrations"), _drift_kinds),
     _filter_by("branch", _("branch"), _branches),
     _filter_by(
-        "database",
-        _("database"),
-        lambda row: {a: printable(a) for a in row.snapshot.aliases},
+        "database", _("database"), lambda row: {a: printable(a) for a in row.snapshot.aliases}
     ),
 )
 

@@ -15,6 +15,7 @@ from .. import models
 from ..clones.names import first_free_name, validate_name
 from ..conf import config
 from ..errors import InvalidNameError
+from ..snapshots.queries import list_snapshots
 from ..snapshots.types import Snapshot
 from .session_transfer import do_sessions_outlive_restores
 from .text import describe_error, describe_snapshot
@@ -129,9 +130,6 @@ class TakeForm(WaitForm, _SnapshotFields):
 class SnapshotForm(forms.ModelForm, _SnapshotFields):  # type: ignore[type-arg]
     """What of a snapshot can be changed."""
 
-    # The names that other snapshots have.
-    taken_names: Collection[str] = ()
-
     class Meta:
         model = models.Snapshot
         fields = ("name",)
@@ -143,6 +141,6 @@ class SnapshotForm(forms.ModelForm, _SnapshotFields):  # type: ignore[type-arg]
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
-        if name in self.taken_names:
+        if "name" in self.changed_data and name in {each.name for each in list_snapshots()}:
             raise ValidationError(gettext("There is a snapshot “%s” already.") % name)
         return name

@@ -35,13 +35,7 @@ from .background import AdminError, release_connections
 from .changelist import SnapshotRows
 from .forms import SnapshotForm
 from .progress_pages import ProgressPages, View
-from .text import (
-    describe_error,
-    describe_live,
-    describe_snapshot,
-    describe_undo,
-    translate_all,
-)
+from .text import describe_error, describe_live, describe_snapshot, describe_undo, translate_all
 
 
 class SnapshotAdmin(ProgressPages):
@@ -157,14 +151,6 @@ class SnapshotAdmin(ProgressPages):
             (_("Migrations"), {"fields": (changelist.migrations,)}),
         ]
 
-    def get_form(  # type: ignore[override]
-        self, request: HttpRequest, obj: Any = None, **options: Any
-    ) -> Any:
-        """Return the form, which refuses the names of other snapshots."""
-        form = super().get_form(request, obj, **options)
-        others = [row.name for row in self.get_queryset(request) if row.pk != obj.pk]
-        return type(form.__name__, (form,), {"taken_names": others})
-
     def render_change_form(  # type: ignore[override]
         self, request: HttpRequest, context: dict[str, Any], **options: Any
     ) -> HttpResponse:
@@ -245,12 +231,11 @@ class SnapshotAdmin(ProgressPages):
 
     def restore_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
         self._check_may(request, Restore)
-        found = self.find_overview(request)
-        snapshot = next((each for each in found.snapshots if each.set_id == set_id), None)
-        if snapshot is None:
+        row = self.get_object(request, set_id)
+        if row is None:
             return self._say_gone(request, _("This snapshot is not there any more."))
-        self._check_name(request, snapshot.name)
-        return self._act(request, Restore(snapshot), snapshot.name)
+        self._check_name(request, row.name)
+        return self._act(request, Restore(row.snapshot), row.name)
 
     def diff_view(self, request: HttpRequest, set_id: str) -> HttpResponse:
         """Show what changed since a snapshot: numbers and names, and no values.
@@ -290,18 +275,13 @@ class SnapshotAdmin(ProgressPages):
 
     def _act(self, request: HttpRequest, action: Action, name: str = "") -> HttpResponse:
         """Answer with the page of an action, or do it once it is confirmed."""
-        form = action.build_form(request.POST if request.method == "POST" else None)
+        form: Any = action.build_form(request.POST if request.method == "POST" else None)
         if form.is_valid():
             answer = self.perform(request, action, form.cleaned_data)
             if not isinstance(answer, PgsnapError):
                 return answer
             field = ERROR_FIELDS.get(type(answer))
             form.add_error(field if field in form.fields else None, describe_error(answer))
-        return self._render_action(request, action, form, name)
-
-    def _render_action(
-        self, request: HttpRequest, action: Action, form: Any, name: str
-    ) -> HttpResponse:
         fields = AdminForm(form, [(None, {"fields": list(form.fields)})], {}, model_admin=self)
         context = {
             **self.admin_site.each_context(request),
