@@ -23,7 +23,7 @@ from psycopg import sql
 from ..errors import CopyFailedError, DatabaseBusyError
 from ..messages import join_messages, message
 from ..postgres.backends import BUSY_HINT, BackendTerminator, BlockedTimer, read_backends
-from ..postgres.data_directory import DirectoryGrowth
+from ..postgres.data_directory import list_unfinished, measure_growth
 from ..postgres.session import Session, run_together
 from ..postgres.targets import group_by_server
 from ..reporting import Reporter
@@ -68,8 +68,7 @@ class _Attempt:
         self._jobs = jobs
         self._reporter = reporter
         self._barrier = CopyBarrier(jobs)
-        watchers = {job.server: job.watcher for job in jobs}
-        self._growth = {server: DirectoryGrowth(watcher) for server, watcher in watchers.items()}
+        self._before = {watcher: list_unfinished(watcher) for watcher in {j.watcher for j in jobs}}
         self.seconds = self._copying_since = 0.0
 
     def run(self) -> list[BaseException | None]:
@@ -111,7 +110,7 @@ class _Attempt:
         return _LOOK_S
 
     def _report(self) -> None:
-        done = [growth.done_bytes() for growth in self._growth.values()]
+        done = [measure_growth(*each) for each in self._before.items()]
         done_bytes = self._estimated_bytes() if None in done else sum(filter(None, done))
         self._reporter.copied(done_bytes, sum(job.size_bytes for job in self._jobs))
 

@@ -8,6 +8,7 @@ database under construction has no row in ``pg_database`` yet.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -24,21 +25,19 @@ _ALLOWED: Final = sql.SQL(
 )
 # A tablespace's directory may also serve a cluster of another major version, an upgraded one's
 # predecessor for instance.
-_PARENTS: Final = sql.SQL(
-    "SELECT 'base' UNION ALL"
+_WITHOUT_ROW: Final = sql.SQL(
+    "SELECT p || '/' || entry FROM (SELECT 'base' UNION ALL"
     " SELECT 'pg_tblspc/' || t.oid || '/' || v FROM pg_tablespace t,"
     " pg_ls_dir('pg_tblspc/' || t.oid, true, false) v"
-    " WHERE t.spcname NOT IN ('pg_default', 'pg_global')"
-    " AND starts_with(v, 'PG_' || current_setting('server_version_num')::int / 10000 || '_')"
-)
-_WITHOUT_ROW: Final = sql.SQL(
-    "SELECT p || '/' || entry FROM unnest(%s::text[]) p, pg_ls_dir(p, true, false) entry"
+    " WHERE t.spcname NOT IN ('pg_default', 'pg_global') AND starts_with(v,"
+    " 'PG_' || current_setting('server_version_num')::int / 10000 || '_')) parents (p),"
+    " pg_ls_dir(p, true, false) entry"
     " WHERE entry ~ '^[0-9]+$' AND entry::oid NOT IN (SELECT oid FROM pg_database)"
 )
 _BYTES: Final = sql.SQL(
     "SELECT coalesce(sum((pg_stat_file(d || '/' || f, true)).size), 0)::bigint"
-    " FROM unnest(%s::text[]) d, pg_ls_dir(d, true, false) f"
-)
+    " FROM ({}) made (d), pg_ls_dir(d, true, false) f WHERE d <> ALL(%s)"
+).format(_WITHOUT_ROW)
 # CREATE DATABASE holds this lock from before it makes a directory until its row is visible, or
 # the directory gone (source, createdb). File times come from a coarser clock than transactions'.
 _UNTOUCHED_BY_WRITERS: Final = sql.SQL(
@@ -86,38 +85,25 @@ def find_orphans(session: Session) -> list[Orphan]:
        is nobody's.
     """
     try:
-        parents = session.column(_PARENTS)
-        noted = session.column(_WITHOUT_ROW, [parents])
+        noted = session.column(_WITHOUT_ROW)
         settled = set(session.column(_UNTOUCHED_BY_WRITERS, [noted]))
-        left = sorted(settled.intersection(session.column(_WITHOUT_ROW, [parents])))
+        left = sorted(settled.intersection(session.column(_WITHOUT_ROW)))
         return session.values(Orphan, _ORPHANS, [left])
     except psycopg.errors.UndefinedFile:  # a tablespace or a directory went away: look again
         return find_orphans(session)
 
 
-class DirectoryGrowth:
-    """Watches the directories of databases under construction.
+def list_unfinished(session: Session) -> list[str] | None:
+    """Return the directories without a database; None where our role may not look."""
+    return session.column(_WITHOUT_ROW) if can_read_data_directory(session) else None
 
-    Usually only a superuser may look; for others `done_bytes` is None. Where several databases
-    are being made on the server, other people's count too, so it is an indication.
+
+def measure_growth(session: Session, before: Sequence[str] | None) -> int | None:
+    """Return how many bytes are in directories without a database that were not there before.
+
+    Other people's count too, where several databases are being made on the server.
     """
-
-    def __init__(self, session: Session) -> None:
-        """Remember what is there before our copies begin."""
-        self._session = session
-        self._parents: list[str] = []
-        self._before: set[str] = set()
-        if can_read_data_directory(session):
-            self._parents = session.column(_PARENTS)
-            self._before = set(session.column(_WITHOUT_ROW, [self._parents]))
-
-    def done_bytes(self) -> int | None:
-        """Return how much has been copied, None where our role may not look."""
-        if not self._parents:
-            return None
-        present = self._session.column(_WITHOUT_ROW, [self._parents])
-        made = [path for path in present if path not in self._before]
-        return int(self._session.value(_BYTES, [made]))
+    return None if before is None else int(session.value(_BYTES, [list(before)]))
 
 
 _DIRECTORIES: Final = sql.SQL(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.postgres.data_directory import DirectoryGrowth, read_free_bytes
+from django_pgsnap.postgres.data_directory import list_unfinished, measure_growth, read_free_bytes
 from django_pgsnap.postgres.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, SessionAs
 from tests.servers import Server
@@ -45,14 +45,14 @@ def test_grows(session: Session, clean_server: Server) -> None:
     """The files of a new directory are summed up; what was there before does not count."""
     base = clean_server.data_dir / "base"
     grow(base / "4000000001", "1", 7000)
-    growth = DirectoryGrowth(session)
-    seen = [growth.done_bytes()]
+    before = list_unfinished(session)
+    seen = [measure_growth(session, before)]
 
     grow(base / OID, "1", 1000)
-    seen.append(growth.done_bytes())
+    seen.append(measure_growth(session, before))
     grow(base / OID, "2", 500)
     grow(base / "4000000001", "2", 7000)
-    seen.append(growth.done_bytes())
+    seen.append(measure_growth(session, before))
 
     remove(base / OID)
     remove(base / "4000000001")
@@ -61,35 +61,35 @@ def test_grows(session: Session, clean_server: Server) -> None:
 
 def test_other_directories_do_not_count(session: Session, clean_server: Server) -> None:
     """Files of queries under way, and of databases that are there, are no growth."""
-    growth = DirectoryGrowth(session)
+    before = list_unfinished(session)
     base = clean_server.data_dir / "base"
 
     grow(base / "pgsql_tmp_test", "1", 1000)
 
-    assert growth.done_bytes() == 0
+    assert measure_growth(session, before) == 0
     remove(base / "pgsql_tmp_test")
 
 
 def test_complete_copy_does_not_count(session: Session, make_database: MakeDatabase) -> None:
     """A database that is complete has a row, so its files are not under construction."""
-    growth = DirectoryGrowth(session)
+    before = list_unfinished(session)
 
     make_database("copy")
 
-    assert growth.done_bytes() == 0
+    assert measure_growth(session, before) == 0
 
 
 def test_tablespace(session: Session, sql: RunSql, tablespace: Path) -> None:
     """Databases in another tablespace are seen, too, and a tablespace may go away."""
-    growth = DirectoryGrowth(session)
+    before = list_unfinished(session)
     grow(tablespace / OID, "1", 1000)
-    grown = growth.done_bytes()
+    grown = measure_growth(session, before)
     remove(tablespace / OID)
 
     sql("DROP TABLESPACE space")
 
     assert grown == 1000
-    assert growth.done_bytes() == 0
+    assert measure_growth(session, before) == 0
 
 
 def test_tablespace_that_is_not_there(session: Session, tablespace: Path) -> None:
@@ -97,15 +97,18 @@ def test_tablespace_that_is_not_there(session: Session, tablespace: Path) -> Non
     location = tablespace.parent
     elsewhere = location.rename(location.with_name("elsewhere"))
 
-    growth = DirectoryGrowth(session)
+    before = list_unfinished(session)
 
     elsewhere.rename(location)
-    assert growth.done_bytes() == 0
+    assert measure_growth(session, before) == 0
 
 
 def test_may_not_look(role: MakeRole, session_as: SessionAs) -> None:
     """For a role that may not look nothing is known, rather than nothing done."""
-    assert DirectoryGrowth(session_as(role())).done_bytes() is None
+    ordinary = session_as(role())
+
+    assert list_unfinished(ordinary) is None
+    assert measure_growth(ordinary, None) is None
 
 
 def test_may_look(role: MakeRole, session_as: SessionAs, sql: RunSql) -> None:
@@ -114,7 +117,9 @@ def test_may_look(role: MakeRole, session_as: SessionAs, sql: RunSql) -> None:
     functions = "pg_ls_dir(text, boolean, boolean), pg_stat_file(text, boolean)"
     sql(f"GRANT EXECUTE ON FUNCTION {functions} TO ordinary")
 
-    assert DirectoryGrowth(session_as("ordinary")).done_bytes() == 0
+    ordinary = session_as("ordinary")
+
+    assert measure_growth(ordinary, list_unfinished(ordinary)) == 0
 
 
 def test_free_space_on_this_machine(session: Session) -> None:
