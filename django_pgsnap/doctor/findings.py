@@ -29,9 +29,7 @@ class Finding:
 class Usage:
     """What databases of one kind occupy, as far as the file system does not share blocks."""
 
-    # ``live``, ``copies``, ``spares``, ``undos``, ``templates``, ``runs`` (clones of ``pgsnap
-    # run``), ``tests`` (test databases) or ``leftovers``.
-    kind: str
+    kind: str  # ``live``, or as in `ManagedDatabase`
     databases: int
     size_bytes: int  # without those whose size our role may not see
 

@@ -71,19 +71,17 @@ def check_nothing_attached(session: Session, databases: Sequence[str]) -> None:
 
 
 _COLLATION: Final = sql.SQL(
-    "SELECT datcollversion, pg_catalog.pg_database_collation_actual_version(oid)"
-    " FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) %s"
+    "SELECT datname, pg_catalog.quote_ident(datname), datcollversion,"
+    " pg_catalog.pg_database_collation_actual_version(oid)"
+    " FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) ANY(%s)"
     " AND datcollversion IS NOT NULL AND NOT coalesce(datcollversion OPERATOR(pg_catalog.=)"
     " pg_catalog.pg_database_collation_actual_version(oid), false)"
 )
 
 
-def check_collation(session: Session, database: str) -> None:
+def check_collation(session: Session, databases: Sequence[str]) -> None:
     """Refuse a source that the server refuses, since its collation is older than the system's."""
-    rows = session.rows(_COLLATION, [database])
-    if rows:
-        ((recorded, actual),) = rows
-        quoted = sql.Identifier(database).as_string(None)
+    for database, quoted, recorded, actual in session.rows(_COLLATION, [list(databases)]):
         raise ObstacleError(
             "The database {database!r} was built with collation version {recorded}, but the "
             "system now has {actual}; the server refuses to copy it.",

@@ -253,7 +253,7 @@ def plan_copy_job(
     bytes_per_s: float | None = None,
 ) -> CopyJob:
     """Return how the session that holds the lock of a record's live database makes a clone."""
-    check_collation(context.watcher, clone.source)
+    check_collation(context.watcher, [clone.source])
     return CopyJob(
         clone=clone,
         size_bytes=record.size_bytes,

@@ -76,15 +76,15 @@ def test_usage_by_kind(live: str) -> None:
 
     assert {kind: each.databases for kind, each in usage.items()} == {
         "live": 1,
-        "copies": 1,
-        "spares": 0,
-        "undos": 1,
-        "templates": 0,
-        "runs": 0,
-        "tests": 0,
-        "leftovers": 0,
+        "copy": 1,
+        "undo": 1,
+        "template": 0,
+        "run": 0,
+        "test": 0,
+        "spare": 0,
+        "leftover": 0,
     }
-    assert usage["copies"].size_bytes == pytest.approx(usage["live"].size_bytes, rel=0.1)
+    assert usage["copy"].size_bytes == pytest.approx(usage["live"].size_bytes, rel=0.1)
 
 
 @pytest.mark.parametrize(

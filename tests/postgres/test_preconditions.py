@@ -124,8 +124,7 @@ def test_ordinary_role_sees_them(role: MakeRole, session_as: SessionAs, sql: Run
 @pytest.mark.usefixtures("_attachable")
 def test_collation_as_it_was(session: Session) -> None:
     """A database whose collation has not changed passes, and so does one that is not there."""
-    check_collation(session, "live")
-    check_collation(session, "nowhere")
+    check_collation(session, ["live", "nowhere"])
 
 
 @pytest.mark.usefixtures("_attachable")
@@ -136,7 +135,7 @@ def test_collation_that_changed(session: Session, make_database: MakeDatabase) -
     session.execute(changed.format(pg.Literal(name)))
 
     with pytest.raises(ObstacleError) as caught:
-        check_collation(session, name)
+        check_collation(session, [name])
 
     assert caught.value.message.startswith(
         "The database 'we\"ird' was built with collation version 0.9, but the system now has "

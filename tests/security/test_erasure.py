@@ -79,13 +79,13 @@ def test_list_status_and_doctor_name_where_a_person_is_left(
     assert len(before) == 7
     assert len(left) == 4
     assert named == {"list": left, "status": left}
-    assert {kind: usage[kind] for kind in ("copies", "spares", "undos", "templates")} == {
-        "copies": 0,
-        "spares": 0,
-        "undos": 1,
-        "templates": 1,
+    assert {kind: usage[kind] for kind in ("copy", "spare", "undo", "template")} == {
+        "copy": 0,
+        "spare": 0,
+        "undo": 1,
+        "template": 1,
     }
-    assert (usage["runs"], usage["tests"]) == (1, 1)
+    assert (usage["run"], usage["test"]) == (1, 1)
     for name in ("Templates of tests: 1, ", "Clones of pgsnap run: 1, ", "Test databases: 1, "):
         assert text.count(name) == 2
 
