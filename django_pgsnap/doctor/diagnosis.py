@@ -155,7 +155,7 @@ def _fix_all(groups: Mapping[Server, Sequence[Target]], reporter: Reporter) -> N
                 drop_leftovers(locked.main, context.leftovers(), reporter)
                 for source in context.sources:
                     prune_templates(locked.main, source)
-        except ServerUnavailableError:
+        except (MissingRightError, ServerUnavailableError):
             continue  # which is a finding
         except PgsnapError as error:
             reporter.warn(f"Nothing mended on the server at {server}: {error}")

@@ -27,6 +27,7 @@ from tests.project import point
 from tests.records import copy_record
 from tests.servers import Server
 from tests.suites.wanted import FACTS, wanted
+from tests.watching import Recorder
 
 CLOSED = pg.SQL("ALLOW_CONNECTIONS false CONNECTION LIMIT 0")
 IDENTITY = "0123456789abcdef"
@@ -310,6 +311,22 @@ def test_one_server_down_does_not_hide_the_other(lives: dict[str, str], sql: Run
     assert the(diagnosis, "unavailable").object == lives["other"]
     assert the(diagnosis, "unfinished").object == name
     assert the(diagnosis, "unfinished").fixed
+
+
+def test_right_that_is_missing_is_told_once(
+    lives: dict[str, str], sql: RunSql, role: MakeRole, settings: LazySettings
+) -> None:
+    """A maintenance database of another role is an error of its server, and no warning besides."""
+    name = make_shut(sql, f"pgsnap_new_{IDENTITY}")
+    sql(pg.SQL("CREATE DATABASE pgsnap OWNER {}").format(pg.Identifier(role("mallory"))))
+    settings.PGSNAP = {"ENABLED": True, "MAINTENANCE": {"other": {"dbname": "pgsnap"}}}
+    reporter = Recorder()
+
+    diagnosis = diagnose(fix=True, reporter=reporter)
+
+    assert the(diagnosis, "unavailable").object == lives["other"]
+    assert (the(diagnosis, "unfinished").object, the(diagnosis, "unfinished").fixed) == (name, True)
+    assert reporter.warnings == []
 
 
 def test_switched_off_it_looks_but_mends_nothing(
