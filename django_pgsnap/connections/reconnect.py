@@ -16,7 +16,7 @@ from __future__ import annotations
 import select
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
@@ -30,6 +30,7 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.models import Manager
+from django.utils.module_loading import import_string
 from psycopg.pq import TransactionStatus
 
 from ..conf import iter_postgresql_wrappers
@@ -241,17 +242,25 @@ def _send_post_restore(databases: Iterable[DatabaseReplaced], reporter: Reporter
                 )
 
 
+_CONTENT_TYPES: Final = ("get_by_natural_key", "get_for_id", "get_for_model", "get_for_models")
+_FROM_MEMORY: Final = {
+    "django.contrib.contenttypes.models.ContentType": _CONTENT_TYPES,
+    "django.contrib.sites.models.Site": ("get_current",),
+}
+
+
+def _find_cached_lookups() -> Iterator[tuple[Any, Sequence[str]]]:
+    """Yield the managers that give rows from memory, and their methods that do."""
+    for model, names in _FROM_MEMORY.items():
+        if apps.is_installed(model.partition(".models.")[0]):
+            yield import_string(model).objects, names
+
+
 def clear_caches(alias: str) -> None:
     """Have Django forget what it remembers of a database's contents."""
     _clearings[alias] += 1
-    if apps.is_installed("django.contrib.contenttypes"):
-        from django.contrib.contenttypes.models import ContentType
-
-        ContentType.objects.clear_cache()
-    if apps.is_installed("django.contrib.sites"):
-        from django.contrib.sites.models import Site
-
-        Site.objects.clear_cache()
+    for manager, _ in _find_cached_lookups():
+        manager.clear_cache()
     # Types get new oids when an extension is created anew.
     if hooks := sys.modules.get("django.contrib.postgres.signals"):
         hooks.get_hstore_oids.cache_clear()
@@ -295,9 +304,9 @@ def watch_connections() -> None:
     DatabaseWrapper.close_if_health_check_failed = _close_if_ended  # type: ignore[method-assign,assignment]
     for manager, names in _find_cached_lookups():
         for name in names:
-            lookup = getattr(manager, name)
+            lookup = getattr(type(manager), name)
             if not hasattr(lookup, _DJANGO_LOOKUP):
-                setattr(manager, name, _look_first(lookup))
+                setattr(type(manager), name, _look_first(lookup))
 
 
 def is_ended(wrapper: BaseDatabaseWrapper) -> bool:
@@ -346,21 +355,6 @@ def _close_if_ended(wrapper: BaseDatabaseWrapper) -> None:
         repair_pools([wrapper.alias])
     _django_close_if_unhealthy(wrapper)
     wrapper.health_check_done = True  # type: ignore[attr-defined]
-
-
-def _find_cached_lookups() -> list[tuple[type[Manager[Any]], Sequence[str]]]:
-    """Return the managers that give rows from memory, and their methods that do."""
-    found: list[tuple[type[Manager[Any]], Sequence[str]]] = []
-    if apps.is_installed("django.contrib.contenttypes"):
-        from django.contrib.contenttypes.models import ContentTypeManager
-
-        names = ("get_by_natural_key", "get_for_id", "get_for_model", "get_for_models")
-        found.append((ContentTypeManager, names))
-    if apps.is_installed("django.contrib.sites"):
-        from django.contrib.sites.models import SiteManager
-
-        found.append((SiteManager, ("get_current",)))
-    return found
 
 
 def _look_first(lookup: Callable[..., Any]) -> Callable[..., Any]:

@@ -413,5 +413,5 @@ def _unwatch() -> None:
     DatabaseWrapper.close_if_health_check_failed = unhealthy  # type: ignore[method-assign]
     for manager, names in reconnect._find_cached_lookups():
         for name in names:
-            lookup = getattr(manager, name)
-            setattr(manager, name, getattr(lookup, reconnect._DJANGO_LOOKUP, lookup))
+            lookup = getattr(type(manager), name)
+            setattr(type(manager), name, getattr(lookup, reconnect._DJANGO_LOOKUP, lookup))
