@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, LiteralString
+from typing import Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -22,12 +22,11 @@ from .session import Query, Session
 Setting = tuple[str | None, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Privilege:
-    """One entry of a database's access control list; ``grantee`` is None for PUBLIC."""
+class Privilege(NamedTuple):
+    """One entry of a database's access control list."""
 
     grantor: str
-    grantee: str | None
+    grantee: str | None  # None for PUBLIC
     privilege: str
     grantable: bool
 
@@ -60,30 +59,21 @@ class Properties:
 
 def read_properties(session: Session, *databases: str) -> list[Properties]:
     """Return what databases are set up with, in their order; each must exist."""
-    rows = session.rows(_PROPERTIES, [list(databases)])
-    found = {name: _properties_of(*facts) for name, *facts in rows}
+    found = {
+        name: Properties(
+            privileges=frozenset(
+                Privilege(grantor, grantee, kind, option == "true")
+                for grantor, grantee, kind, option in privileges
+            ),
+            settings={(role, key): value for role, key, value in settings},
+            labels=dict(labels),
+            **dict(zip(_PLAIN, plain, strict=True)),
+        )
+        for name, privileges, settings, labels, *plain in session.rows(
+            _PROPERTIES, [list(databases)]
+        )
+    }
     return [found[name] for name in databases]
-
-
-def _properties_of(*facts: Any) -> Properties:
-    owner, connection_limit, is_template, comment, digest, privileges, settings, labels = facts
-    return Properties(
-        owner=owner,
-        connection_limit=connection_limit,
-        is_template=is_template,
-        comment=comment,
-        privileges=frozenset(
-            Privilege(grantor=grantor, grantee=grantee, privilege=kind, grantable=option == "true")
-            for grantor, grantee, kind, option in privileges or ()
-        ),
-        settings={
-            (role, key): value
-            for role, setting in settings or ()
-            for key, _, value in [setting.partition("=")]
-        },
-        labels=dict(labels or ()),
-        digest=digest,
-    )
 
 
 def are_settings_committed(session: Session) -> bool:
@@ -105,18 +95,19 @@ _NOBODY_IS_SETTING: Final = sql.SQL(
     " AND relation = 'pg_db_role_setting'::regclass AND mode = 'RowExclusiveLock'"
     " AND pid <> pg_backend_pid())"
 )
+_PLAIN: Final = ("owner", "connection_limit", "is_template", "comment", "digest")
 _PROPERTIES: Final = sql.SQL(
-    "SELECT d.datname, pg_get_userbyid(d.datdba), d.datconnlimit, d.datistemplate,"
-    " shobj_description(d.oid, 'pg_database'), {},"
-    " (SELECT array_agg(ARRAY[pg_get_userbyid(a.grantor)::text,"
+    "SELECT d.datname, ARRAY(SELECT ARRAY[pg_get_userbyid(a.grantor)::text,"
     "   CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee)::text END,"
-    "   a.privilege_type, a.is_grantable::text])"
+    "   a.privilege_type, a.is_grantable::text]"
     "  FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a),"
-    " (SELECT array_agg(ARRAY[CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole)::text END,"
-    "   c]) FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setdatabase = d.oid),"
-    " (SELECT array_agg(ARRAY[l.provider, l.label]) FROM pg_shseclabel l"
-    "  WHERE l.objoid = d.oid AND l.classoid = 'pg_database'::regclass)"
-    " FROM pg_database d WHERE d.datname = ANY(%s)"
+    " ARRAY(SELECT ARRAY[CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole)::text END,"
+    "   split_part(c, '=', 1), substr(c, strpos(c, '=') + 1)]"
+    "  FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setdatabase = d.oid),"
+    " ARRAY(SELECT ARRAY[l.provider, l.label] FROM pg_shseclabel l"
+    "  WHERE l.objoid = d.oid AND l.classoid = 'pg_database'::regclass),"
+    " pg_get_userbyid(d.datdba), d.datconnlimit, d.datistemplate,"
+    " shobj_description(d.oid, 'pg_database'), {} FROM pg_database d WHERE d.datname = ANY(%s)"
 ).format(_DIGEST)
 
 
@@ -181,10 +172,10 @@ def _property_changes(present: Properties, wanted: Properties, database: str) ->
     revoked = sorted(present.privileges - wanted.privileges, key=_owner_first(present))
     for privilege in reversed(revoked):
         revoke = "REVOKE {} ON DATABASE {} FROM {} CASCADE"
-        yield _as_grantor(privilege, present.owner, _privilege(revoke, privilege, database))
+        yield _change_privilege(revoke, privilege, present.owner, database)
     for privilege in sorted(wanted.privileges - present.privileges, key=_owner_first(wanted)):
         grant = "GRANT {} ON DATABASE {} TO {}" + " WITH GRANT OPTION" * privilege.grantable
-        yield _as_grantor(privilege, wanted.owner, _privilege(grant, privilege, database))
+        yield _change_privilege(grant, privilege, wanted.owner, database)
     for role, name in sorted(present.settings.keys() - wanted.settings.keys(), key=str):
         yield sql.SQL("{} RESET {}").format(_settable(role, database), sql.Identifier(name))
     for (role, name), value in wanted.settings.items():
@@ -198,24 +189,23 @@ def _property_changes(present: Properties, wanted: Properties, database: str) ->
             yield label.format(sql.Identifier(provider), sql.Identifier(database), now)
 
 
-def _privilege(template: LiteralString, privilege: Privilege, database: str) -> Query:
-    grantee = privilege.grantee
-    return sql.SQL(template).format(
-        sql.SQL(_PRIVILEGE_NAMES[privilege.privilege]),
-        sql.Identifier(database),
-        sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee),
-    )
-
-
-def _as_grantor(privilege: Privilege, owner: str, statement: Query) -> Query:
-    """Have the statement run as its grantor, if that is not the owner.
+def _change_privilege(
+    template: LiteralString, privilege: Privilege, owner: str, database: str
+) -> Query:
+    """Return the statement, run as its grantor if that is not the owner.
 
     GRANTED BY takes nobody but the current role (manual, GRANT). SET LOCAL ends with the
     transaction, which is the message.
     """
-    if privilege.grantor == owner:
-        return statement
-    return sql.SQL("SET LOCAL ROLE {}; {}").format(sql.Identifier(privilege.grantor), statement)
+    grantor, grantee, kind, _ = privilege
+    change = sql.SQL(template).format(
+        sql.SQL(_PRIVILEGE_NAMES[kind]),
+        sql.Identifier(database),
+        sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee),
+    )
+    if grantor == owner:
+        return change
+    return sql.SQL("SET LOCAL ROLE {}; {}").format(sql.Identifier(grantor), change)
 
 
 def _owner_first(properties: Properties) -> Callable[[Privilege], tuple[bool, str]]:
