@@ -155,21 +155,20 @@ def read_contents(session: Session) -> Contents:
     )
 
 
-def read_sequence_positions(session: Session) -> list[tuple[int, int, bool]]:
-    """Return where all sequences are: oid, last value, and whether that was given out.
+def read_sequence_positions(session: Session) -> dict[int, tuple[int, bool]]:
+    """Return where all sequences are, by oid: the last value, and whether that was given out.
 
     The server's error tells of one that our role may not read, or that was dropped meanwhile.
     """
-    sequences = session.rows(_LIST_SEQUENCES)
-    found = []
-    for start in range(0, len(sequences), _SEQUENCES_PER_QUERY):
-        part = sequences[start : start + _SEQUENCES_PER_QUERY]
-        found += session.rows(
-            sql.SQL(" UNION ALL ").join(
-                _POSITION.format(oid, sql.Identifier(schema, name)) for oid, schema, name in part
-            )
-        )
-    return [(int(oid), int(last), bool(called)) for oid, last, called in found]
+    found = {}
+    queries = [
+        _POSITION.format(oid, sql.Identifier(schema, name))
+        for oid, schema, name in session.rows(_LIST_SEQUENCES)
+    ]
+    for start in range(0, len(queries), _SEQUENCES_PER_QUERY):
+        part = sql.SQL(" UNION ALL ").join(queries[start : start + _SEQUENCES_PER_QUERY])
+        found.update({oid: (last, called) for oid, last, called in session.rows(part)})
+    return found
 
 
 def read_migrations(session: Session) -> Migrations | None:
@@ -184,10 +183,11 @@ def read_migrations(session: Session) -> Migrations | None:
     # Unlike COPY, SELECT would be planned, and that runs functions of an index' expressions.
     query = sql.SQL("COPY {} (app, name) TO STDOUT")
     try:
-        rows = session.copy_texts(query.format(sql.Identifier(schema, "django_migrations")), 2)
+        with session.copy(query.format(sql.Identifier(schema, "django_migrations"))) as copy:
+            copy.set_types(["text", "text"])
+            return tuple(sorted({(str(app), str(name)) for app, name in copy.rows()}))
     except psycopg.errors.InsufficientPrivilege:
         return None
-    return tuple(sorted({(str(app), str(name)) for app, name in rows}))
 
 
 _SEQUENCES_PER_QUERY: Final = 200

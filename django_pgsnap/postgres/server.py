@@ -98,12 +98,12 @@ class Server:
         if lock_timeout_s is not None:
             settings["lock_timeout"] = milliseconds(max(lock_timeout_s, _MOMENT_S))
         if self.maintenance not in _OWN_MAINTENANCE:
-            return self._open(self.maintenance, purpose, settings)
+            return self.session_on(self.maintenance, purpose, settings)
         try:
             return self._open_own(purpose, settings)
         except ServerUnavailableError:
             # Only a live database called postgres brings us here, so there is one.
-            session = self._open(_MAINTENANCE, purpose, settings)
+            session = self.session_on(_MAINTENANCE, purpose, settings)
             if session.rows(_EXISTS, [self.maintenance]):
                 session.close()
                 # Somebody may just have made it.
@@ -114,10 +114,6 @@ class Server:
             before_creating(session)
             _create_maintenance_database(session, self.maintenance)
         return self._open_own(purpose, settings)
-
-    def session_on(self, database: str, purpose: str) -> Session:
-        """Open a session on another database of the server, the live one for instance."""
-        return self._open(database, purpose, {})
 
     def identify(self, database: str) -> tuple[ServerIdentity, int]:
         """Return which server a database is on, and its oid, without setting anything there."""
@@ -134,7 +130,7 @@ class Server:
         return roles_match and self.identity == other.identity
 
     def _open_own(self, purpose: str, settings: Mapping[str, str]) -> Session:
-        session = self._open(self.maintenance, purpose, settings)
+        session = self.session_on(self.maintenance, purpose, settings)
         if owner := session.value(_FOREIGN_OWNER):
             session.close()
             raise MissingRightError(
@@ -147,10 +143,13 @@ class Server:
             )
         return session
 
-    def _open(self, database: str, purpose: str, settings: Mapping[str, str]) -> Session:
+    def session_on(
+        self, database: str, purpose: str, settings: Mapping[str, str] | None = None
+    ) -> Session:
+        """Open a session on any database of the server, the live one for instance."""
         session = Session(self._connect(database, _application_name(purpose)))
         try:
-            session.prepare(settings, self.role)
+            session.prepare(settings or {}, self.role)
         except psycopg.Error as error:
             session.close()
             raise _explained(error, self, database) from error

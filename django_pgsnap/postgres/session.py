@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import fields
 from selectors import EVENT_READ, DefaultSelector
 from threading import Thread
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -108,7 +108,7 @@ class ServerIdentity(NamedTuple):
     is_standby: bool
 
 
-class Session:
+class Session(AbstractContextManager["Session"]):
     """One connection, in autocommit, used by one thread at a time."""
 
     identity: ServerIdentity
@@ -158,9 +158,6 @@ class Session:
     def prepare_repeated(self) -> None:
         """Have the server plan a statement once that comes again and again."""
         self._connection.prepare_threshold = _PREPARED_AFTER
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -296,21 +293,9 @@ class Session:
         with self.in_autocommit():
             self.execute(_RENEW.format(assume=assume))
 
-    def copy_out(self, query: Query) -> bytes:
-        """Return what a ``COPY … TO STDOUT`` gives."""
-        with self._connection.cursor().copy(query) as copy:
-            return b"".join(bytes(block) for block in copy)
-
-    def copy_texts(self, query: Query, columns: int) -> list[tuple[str | None, ...]]:
-        """Return the rows of a ``COPY … TO STDOUT`` of so many columns, all as text."""
-        with self._connection.cursor().copy(query) as copy:
-            copy.set_types(["text"] * columns)
-            return list(copy.rows())
-
-    def copy_in(self, query: Query, data: bytes) -> None:
-        """Give a ``COPY … FROM STDIN`` what `copy_out` gave."""
-        with self._connection.cursor().copy(query) as copy:
-            copy.write(data)
+    def copy(self, query: Query) -> AbstractContextManager[psycopg.Copy]:
+        """Return a context in which a ``COPY`` is read or written."""
+        return self._connection.cursor().copy(query)
 
     def cancel(self) -> None:
         """Stop the statement that another thread is running on this session."""

@@ -23,10 +23,10 @@ def inside(make_database: MakeDatabase, session_as: SessionAs) -> Session:
     return session
 
 
-def positions_after(session: Session, *statements: str) -> tuple[tuple[int, int, bool], ...]:
+def positions_after(session: Session, *statements: str) -> tuple[tuple[int, tuple[int, bool]], ...]:
     for statement in statements:
         session.execute(pg.SQL(statement))
-    return tuple(read_sequence_positions(session))
+    return tuple(read_sequence_positions(session).items())
 
 
 def test_empty_database(inside: Session) -> None:

@@ -80,7 +80,7 @@ def read_baseline(inside: Session, origin: str, counters: TableCounters) -> Base
         changed_since_origin=frozenset(),
         tables=tables,
         rows=rows,
-        positions=_read_positions(inside),
+        positions=read_sequence_positions(inside),
         needs_full_clone=unread | {oid for (oid,) in inside.rows(_NEEDS_FULL_CLONE)},
         catalogs=read_catalog_states(inside),
         objects=read_user_objects(inside),
@@ -104,7 +104,7 @@ def extend_baseline(inside: Session, below: Baseline, changes: Changes) -> Basel
         below,
         changed_since_origin=below.changed_since_origin | changes.relations,
         rows={**others, **rows},
-        positions=_read_positions(inside),
+        positions=read_sequence_positions(inside),
     )
 
 
@@ -123,13 +123,10 @@ def put_rows_back(inside: Session, baseline: Baseline, oids: Collection[int]) ->
         for oid in tables:
             if oid in baseline.rows:
                 query = sql.SQL("COPY {} FROM STDIN").format(baseline.tables[oid])
-                inside.copy_in(query, baseline.rows[oid])
+                with inside.copy(query) as copy:
+                    copy.write(baseline.rows[oid])
         if moved:
             inside.rows(_SET_SEQUENCES, list(map(list, zip(*moved, strict=True))))
-
-
-def _read_positions(inside: Session) -> dict[int, Position]:
-    return {oid: (last, called) for oid, last, called in read_sequence_positions(inside)}
 
 
 def _read_rows(
@@ -146,8 +143,9 @@ def _read_rows(
                 unread.add(oid)
                 continue
             try:
-                with inside.transaction():
-                    text = inside.copy_out(sql.SQL("COPY {} TO STDOUT").format(tables[oid]))
+                query = sql.SQL("COPY {} TO STDOUT").format(tables[oid])
+                with inside.transaction(), inside.copy(query) as copy:
+                    text = b"".join(map(bytes, copy))
             except psycopg.Error:
                 unread.add(oid)
                 continue
