@@ -183,11 +183,10 @@ def read_migrations(session: Session) -> Migrations | None:
     # Unlike COPY, SELECT would be planned, and that runs functions of an index' expressions.
     query = sql.SQL("COPY {} (app, name) TO STDOUT")
     try:
-        with session.copy(query.format(sql.Identifier(schema, "django_migrations"))) as copy:
-            copy.set_types(["text", "text"])
-            return tuple(sorted({(str(app), str(name)) for app, name in copy.rows()}))
+        rows = session.copy_texts(query.format(sql.Identifier(schema, "django_migrations")), 2)
     except psycopg.errors.InsufficientPrivilege:
         return None
+    return tuple(sorted({(str(app), str(name)) for app, name in rows}))
 
 
 _SEQUENCES_PER_QUERY: Final = 200

@@ -297,6 +297,12 @@ class Session(AbstractContextManager["Session"]):
         """Return a context in which a ``COPY`` is read or written."""
         return self._connection.cursor().copy(query)
 
+    def copy_texts(self, query: Query, columns: int) -> list[tuple[str | None, ...]]:
+        """Return the rows of a ``COPY … TO STDOUT`` of so many columns, all as text."""
+        with self.copy(query) as copy:
+            copy.set_types(["text"] * columns)
+            return list(copy.rows())
+
     def cancel(self) -> None:
         """Stop the statement that another thread is running on this session."""
         self._connection.cancel_safe(timeout=5.0)
