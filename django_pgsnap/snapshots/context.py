@@ -14,13 +14,14 @@ from ..clones.names import spare_name
 from ..clones.records import CopyRecord, Part, Record, TemplateRecord, UndoRecord
 from ..clones.spares import obtain_spare
 from ..clones.test_databases import list_comments
+from ..clones.transitions import join_statements
 from ..errors import DatabaseMissingError, ObstacleError
 from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
 from ..postgres.backends import BackendTerminator
 from ..postgres.inspection import measure_databases
 from ..postgres.properties import Properties, apply_properties
 from ..postgres.server import Server, server_errors
-from ..postgres.session import Session
+from ..postgres.session import Query, Session
 from ..postgres.targets import (
     Target,
     group_by_server,
@@ -213,6 +214,15 @@ class ServerContext:
         if identity in self.catalog.spares:
             return "ready"
         return "building" if self.holders and self.is_locked(spare_name(identity)) else "none"
+
+
+def execute_together(statements: Iterable[tuple[ServerContext, Query]]) -> None:
+    """Run statements, those of each server as one transaction."""
+    by_session: dict[Session, list[Query]] = {}
+    for context, statement in statements:
+        by_session.setdefault(context.main, []).append(statement)
+    for session, group in by_session.items():
+        session.execute(join_statements(group))
 
 
 def find_snapshots(contexts: Sequence[ServerContext]) -> list[Snapshot]:

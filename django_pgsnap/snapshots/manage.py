@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..clones import transitions
 from ..clones.copying import copy_databases
 from ..clones.names import spare_name, validate_name
-from ..clones.records import UndoRecord, validate_note
+from ..clones.records import CopyRecord, UndoRecord, validate_note
 from ..clones.spares import (
     cancel_spare,
     describe_taken_name,
@@ -20,7 +19,7 @@ from ..clones.spares import (
     wait_for_spare,
 )
 from ..clones.test_databases import drop_template
-from ..clones.transitions import CopyJob, join_statements, rewrite_comment
+from ..clones.transitions import CopyJob, rewrite_comment, unpublish
 from ..errors import (
     ConfigurationError,
     ObstacleError,
@@ -30,15 +29,20 @@ from ..errors import (
 from ..messages import join_messages, message
 from ..postgres.advisory_locks import acquire_lock
 from ..postgres.inspection import check_privileges
-from ..postgres.server import Server
 from ..reporting import Reporter
-from .context import ServerContext, choose_targets, find_snapshots, find_undos
+from .context import (
+    ServerContext,
+    choose_targets,
+    execute_together,
+    find_snapshots,
+    find_undos,
+)
 from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in, list_snapshots
-from .types import CopyMember, Snapshot, Undo
+from .types import Snapshot, Undo
 
 
-def rename(old: str, new: str) -> Snapshot:
+def rename(old: str, new: str, *, reporter: Reporter | None = None) -> Snapshot:
     """Give a snapshot another name.
 
     Raises:
@@ -47,7 +51,7 @@ def rename(old: str, new: str) -> Snapshot:
         SnapshotNotFoundError: There is no snapshot of the old name.
     """
     validate_name(new)
-    with _operation(f"rename {old}") as contexts:
+    with _operation(f"rename {old}", reporter) as contexts:
         snapshot = find_snapshot_in(contexts, old)
         others = [member.record for context in contexts for member in context.copies()]
         if any(record.name == new and record.set_id != snapshot.set_id for record in others):
@@ -58,7 +62,7 @@ def rename(old: str, new: str) -> Snapshot:
             )
         # An undo says which snapshot took its place.
         undos = [
-            (context.server, renamed)
+            (context, renamed)
             for context in contexts
             for each in context.undos()
             if (renamed := _renamed(each.record, old, new)) != each.record
@@ -72,16 +76,16 @@ def _renamed(record: UndoRecord, old: str, new: str) -> UndoRecord:
     return replace(record, **changed)
 
 
-def pin(name: str, *, pinned: bool = True) -> Snapshot:
+def pin(name: str, *, pinned: bool = True, reporter: Reporter | None = None) -> Snapshot:
     """Keep a snapshot from being pruned, or allow it again."""
-    with _operation(f"pin {name}") as contexts:
+    with _operation(f"pin {name}", reporter) as contexts:
         return _rewrite(contexts, find_snapshot_in(contexts, name), pinned=pinned)
 
 
-def annotate(name: str, note: str) -> Snapshot:
+def annotate(name: str, note: str, *, reporter: Reporter | None = None) -> Snapshot:
     """Change a snapshot's note."""
     validate_note(note)
-    with _operation(f"note {name}") as contexts:
+    with _operation(f"note {name}", reporter) as contexts:
         return _rewrite(contexts, find_snapshot_in(contexts, name), note=note)
 
 
@@ -108,22 +112,20 @@ def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None
 
 def delete_in(contexts: Sequence[ServerContext], to_drop: Sequence[Snapshot]) -> None:
     """Delete snapshots in the course of an operation."""
-    members = [member for snapshot in to_drop for member in lock_all_parts(contexts, snapshot)]
-    if to_drop:
-        names = ", ".join(snapshot.name for snapshot in to_drop)
-        contexts[0].reporter.step(message("Dropping {name}", name=names))
+    if not to_drop:
+        return
+    parts = [part for snapshot in to_drop for part in lock_all_parts(contexts, snapshot)]
+    names = ", ".join(snapshot.name for snapshot in to_drop)
+    contexts[0].reporter.step(message("Dropping {name}", name=names))
+    for context, record in parts:
+        cancel_spare(context.watcher, record)
+    execute_together((context, unpublish(record)) for context, record in parts)
+    identities = {record.identity for _, record in parts}
     for context in contexts:
-        if here := [member for member in members if member.server == context.server]:
-            _delete_here(context, here)
+        _drop_deleted(context, identities)
 
 
-def _delete_here(context: ServerContext, members: Sequence[CopyMember]) -> None:
-    for member in members:
-        cancel_spare(context.watcher, member.record)
-    context.main.execute(
-        join_statements(transitions.unpublish(member.record) for member in members)
-    )
-    identities = [member.record.identity for member in members]
+def _drop_deleted(context: ServerContext, identities: Collection[str]) -> None:
     for template in context.catalog.templates():
         record = template.record
         if record.snapshot in identities and not drop_template(context.main, record):
@@ -141,31 +143,22 @@ def _delete_here(context: ServerContext, members: Sequence[CopyMember]) -> None:
 def _rewrite(
     contexts: Sequence[ServerContext],
     snapshot: Snapshot,
-    undos: Sequence[tuple[Server, UndoRecord]] = (),
+    undos: Sequence[tuple[ServerContext, UndoRecord]] = (),
     **facts: Any,
 ) -> Snapshot:
-    """Write facts to all members of a snapshot, and undos, those of a server in one transaction."""
-    changed = {
-        member.record.identity: replace(
-            member, database=replace(member.database, record=replace(member.record, **facts))
-        )
-        for member in lock_all_parts(contexts, snapshot)
-    }
-    records = [*((each.server, each.record) for each in changed.values()), *undos]
-    for context in contexts:
-        here = [record for server, record in records if server == context.server]
-        for record in here:
-            wait_for_spare(context.main, record, Reporter())
-        if here:
-            context.main.execute(join_statements(map(rewrite_comment, here)))
-    return replace(
-        snapshot,
-        members=tuple(changed[each.record.identity] for each in snapshot.members),
-        outside=tuple(changed[each.record.identity] for each in snapshot.outside),
-    )
+    """Write facts to all parts of a snapshot, and undos, those of a server in one transaction."""
+    parts = lock_all_parts(contexts, snapshot)
+    for context, record in parts:
+        wait_for_spare(context.main, record, context.reporter)
+    changed = [*((context, replace(record, **facts)) for context, record in parts), *undos]
+    execute_together((context, rewrite_comment(record)) for context, record in changed)
+    now = find_snapshots([context.reloaded() for context in contexts])
+    return next(each for each in now if each.set_id == snapshot.set_id)
 
 
-def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tuple[CopyMember, ...]:
+def lock_all_parts(
+    contexts: Sequence[ServerContext], snapshot: Snapshot
+) -> list[tuple[ServerContext, CopyRecord]]:
     """Return all parts of a snapshot, those of databases outside of the settings locked too.
 
     Refused is a part that is out of reach, another role's, or that another operation works on.
@@ -179,10 +172,12 @@ def lock_all_parts(contexts: Sequence[ServerContext], snapshot: Snapshot) -> tup
             parts=join_messages("; ", snapshot.unreachable),
         )
     check_parts_outside(contexts, snapshot)
+    by_server = {context.server: context for context in contexts}
     for member in snapshot.outside:
-        (context,) = (each for each in contexts if each.server == member.server)
+        context = by_server[member.server]
         acquire_lock(context.main, member.record.source, context.wait_s, context.reporter)
-    return (*snapshot.members, *snapshot.outside)
+    members = (*snapshot.members, *snapshot.outside)
+    return [(by_server[member.server], member.record) for member in members]
 
 
 def check_parts_outside(contexts: Sequence[ServerContext], whole: Snapshot | Undo) -> None:
@@ -194,7 +189,7 @@ def check_parts_outside(contexts: Sequence[ServerContext], whole: Snapshot | Und
 
 
 def _operation(
-    purpose: str, reporter: Reporter | None = None
+    purpose: str, reporter: Reporter | None
 ) -> AbstractContextManager[list[ServerContext]]:
     """Hold the locks of all the project's databases, without disturbing who uses them."""
     return open_operation(purpose, choose_targets(None), disturbs_live=False, reporter=reporter)

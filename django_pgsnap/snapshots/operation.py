@@ -99,10 +99,8 @@ def _open(
     """Open the sessions on one server at the same time; that is much of what a restore takes."""
     server = group[0].server
     check = partial(check_server_allowed, targets=group)
-    before_creating = check if may_create else None
-    open_session = partial(
-        server.session, purpose, lock_timeout_s=wait_s, before_creating=before_creating
-    )
+    before = check if may_create else None
+    open_session = partial(server.session, purpose, lock_timeout_s=wait_s, before_creating=before)
     others = [start_in_thread(open_session) for _ in group]
     for each in others:
         stack.callback(each.add_done_callback, _close)
@@ -187,7 +185,7 @@ def finish_operation(
     contexts: Sequence[ServerContext],
     *,
     current: Sequence[CopyMember] = (),
-    drops: Iterable[tuple[Server, str]] = (),
+    drops: Sequence[tuple[Server, str]] = (),
     is_fresh: bool = False,
 ) -> None:
     """Have spares made of the current copies, and have dropped what nobody needs.
@@ -198,7 +196,6 @@ def finish_operation(
     whatever goes wrong here is only reported. The reporter hears what there is then, unless one of
     the servers could not be looked at.
     """
-    drops = list(drops)
     left = []
     for context in contexts:
         here = [member for member in current if member.server == context.server]

@@ -17,7 +17,7 @@ from ..clones.copying import copy_databases, list_terminators
 from ..clones.records import CopyRecord, Strategy, validate_note
 from ..clones.spares import cancel_spare
 from ..clones.strategy import check_strategy, choose_strategy, note_rates, quicker_strategy
-from ..clones.transitions import Clone, CopyJob, join_statements, publish_copy, unpublish
+from ..clones.transitions import Clone, CopyJob, publish_copy, unpublish
 from ..errors import ServerUnavailableError, SnapshotExistsError
 from ..git import Checkout, read_checkout
 from ..messages import message
@@ -31,12 +31,11 @@ from ..postgres.inspection import (
     read_contents,
 )
 from ..postgres.properties import Properties, read_properties
-from ..postgres.server import Server
-from ..postgres.session import Query, Session, start_in_thread
+from ..postgres.session import start_in_thread
 from ..postgres.targets import Target
 from ..reporting import Reporter
 from ..signals import post_take, pre_take
-from .context import ServerContext, choose_targets, group_copies
+from .context import ServerContext, choose_targets, execute_together, group_copies
 from .operation import finish_operation, open_operation, plan_copy_job, report_terminated
 from .types import CopyMember, Snapshot, group_members
 
@@ -138,13 +137,7 @@ def _settle_name(
 def _plan_all(
     contexts: Sequence[ServerContext], strategy: Strategy | None, *, force: bool, **described: Any
 ) -> list[TakePart]:
-    """Check that nothing stands in the way, and plan each part; all records say what is told."""
-    for context in contexts:
-        context.check_whole(context.sources)
-        for target in context.targets:
-            context.live(target)
-        check_nothing_attached(context.watcher, context.sources)
-        check_privileges(context.watcher, context.sources)
+    """Plan each part, if nothing stands in the way; all records say what is told."""
     targets = [(context, target) for context in contexts for target in context.targets]
     described |= {
         "set_id": names.new_identity(),
@@ -168,6 +161,9 @@ def _plan_parts(
     force: bool,
 ) -> Iterator[TakePart]:
     watcher, terminator = context.watcher, context.terminator(context.sources, force=force)
+    context.check_whole(context.sources)
+    check_nothing_attached(watcher, context.sources)
+    check_privileges(watcher, context.sources)
     clone_rate, file_copy_rate, speed = _find_rates(context)
     quicker = quicker_strategy(clone_rate, file_copy_rate)
     sizes = measure_databases(watcher, context.sources)
@@ -298,14 +294,14 @@ def _publish(made: Sequence[TakePart], replaced: Sequence[CopyMember]) -> None:
     publishing = [(each.context, publish_copy(each.job.clone.name, each.record)) for each in made]
     unpublishing = [(contexts[each.server], unpublish(each.record)) for each in replaced]
     if len(contexts) == 1:
-        _send(publishing + unpublishing)
+        execute_together(publishing + unpublishing)
         return
     try:
-        _send(publishing)
+        execute_together(publishing)
     except BaseException:
         _take_back(made)
         raise
-    _send(unpublishing)
+    execute_together(unpublishing)
 
 
 def _take_back(made: Sequence[TakePart]) -> None:
@@ -327,11 +323,3 @@ def _take_back(made: Sequence[TakePart]) -> None:
         with unreachable, server.session("take back") as session:
             session.execute(unpublish(record))
             session.execute(transitions.drop_database(names.to_drop_name(record.identity)))
-
-
-def _send(statements: Sequence[tuple[ServerContext, Query]]) -> None:
-    by_server: dict[Server, tuple[Session, list[Query]]] = {}
-    for context, statement in statements:
-        by_server.setdefault(context.server, (context.main, []))[1].append(statement)
-    for session, group in by_server.values():
-        session.execute(join_statements(group))

@@ -27,7 +27,7 @@ import psycopg
 from ..clones.catalog import AnyDatabase
 from ..clones.names import new_identity, to_drop_name
 from ..clones.records import Record, UndoRecord
-from ..clones.transitions import join_statements, rewrite_comment, unpublish
+from ..clones.transitions import rewrite_comment, unpublish
 from ..conf import config
 from ..messages import format_size, message
 from ..postgres.backends import end_diffs
@@ -35,7 +35,7 @@ from ..postgres.inspection import DatabaseCounters, read_counters
 from ..postgres.server import Server
 from ..postgres.targets import Target, group_by_server
 from ..reporting import Reporter
-from .context import ServerContext, find_undos
+from .context import ServerContext, execute_together, find_undos
 from .types import Undo, UndoMember
 
 # A live database: its server and its name.
@@ -253,19 +253,17 @@ class _History:
 
     def write(self) -> list[tuple[Server, str]]:
         """Carry it out, in one transaction per server, and return what is to be dropped."""
-        gone = group_by_server(self._gone)
-        left = group_by_server(member for state in self._states for member in state.members)
-        for server, context in self._contexts.items():
-            members = gone.get(server, [])
-            statements = [unpublish(member.record) for member in members]
-            statements += [
-                rewrite_comment(now)
-                for member in left.get(server, [])
-                if (now := self._now(member)) != member.record
-            ]
-            if statements:
-                end_diffs(context.watcher, [member.database.name for member in members])
-                context.main.execute(join_statements(statements))
+        for server, members in group_by_server(self._gone).items():
+            names = [member.database.name for member in members]
+            end_diffs(self._contexts[server].watcher, names)
+        statements = [(member.server, unpublish(member.record)) for member in self._gone]
+        statements += [
+            (member.server, rewrite_comment(now))
+            for state in self._states
+            for member in state.members
+            if (now := self._now(member)) != member.record
+        ]
+        execute_together((self._contexts[server], each) for server, each in statements)
         return [(each.server, to_drop_name(each.record.identity)) for each in self._gone]
 
 

@@ -34,11 +34,11 @@ from tests.watching import (
     write,
 )
 
-VERBS: dict[str, Callable[[str], object]] = {
-    "annotate": lambda name: annotate(name, "a note"),
+VERBS: dict[str, Callable[..., object]] = {
+    "annotate": lambda name, **options: annotate(name, "a note", **options),
     "delete": delete,
     "pin": pin,
-    "rename": lambda name: rename(name, "other"),
+    "rename": lambda name, **options: rename(name, "other", **options),
     "unpin": lambda name: pin(name, pinned=False),
 }
 
@@ -278,6 +278,7 @@ def test_spare_that_is_being_made_is_waited_for(
     copy = take("seeded", spare=False, strategy="wal_log").members[0]
     settings.PGSNAP = {"ENABLED": True, "WAIT_S": 0.05}
     spare = spare_name(copy.record.identity)
+    heard = Recorder()
     create = pg.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
         pg.Identifier(spare), pg.Identifier(copy.database.name)
     )
@@ -285,12 +286,13 @@ def test_spare_that_is_being_made_is_waited_for(
         maker.execute("SELECT pg_advisory_lock(%s)", [lock_key(spare)])
         making = Background(lambda: maker.execute(create))
         until(lambda: is_held(server, copy.database.name))
-        changing = Background(lambda: VERBS[verb]("seeded"))
+        changing = Background(lambda: VERBS[verb]("seeded", reporter=heard))
         changing.join(1)
         assert changing.is_alive()
         os.kill(checkpointer, signal.SIGCONT)
         making.result()
     changing.result()
+    assert heard.steps == ["Waiting for the spare of 'seeded', which is being made"]
 
 
 def test_deleted_name_is_free(live: str) -> None:

@@ -219,19 +219,23 @@ class Command(SubcommandsBase):
         self._print_found(facts, lambda output: output.print_snapshot(snapshot, drift))
 
     def _rename(self, *, old: str, new: str) -> None:
-        snapshot = manage.rename(old, new)
+        with self._reporter() as reporter:
+            snapshot = manage.rename(old, new, reporter=reporter)
         self._print_result(f"Renamed {old!r} to {new!r}.", snapshot)
 
     def _pin(self, *, name: str) -> None:
-        snapshot = manage.pin(name)
+        with self._reporter() as reporter:
+            snapshot = manage.pin(name, reporter=reporter)
         self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot)
 
     def _unpin(self, *, name: str) -> None:
-        snapshot = manage.pin(name, pinned=False)
+        with self._reporter() as reporter:
+            snapshot = manage.pin(name, pinned=False, reporter=reporter)
         self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot)
 
     def _annotate(self, *, name: str, text: str) -> None:
-        snapshot = manage.annotate(name, text)
+        with self._reporter() as reporter:
+            snapshot = manage.annotate(name, text, reporter=reporter)
         self._print_result(f"Noted on {name!r}: {text}", snapshot)
 
     def _delete(
