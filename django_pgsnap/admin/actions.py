@@ -48,18 +48,12 @@ Done = tuple[Sequence[Snapshot | Undo], str, str]
 
 
 class Action:
-    """One thing to do to the live databases with these aliases, all if there are none.
+    """One thing to do to the live databases with these aliases, all if there are none."""
 
-    Attributes:
-        permission: What it takes: ``take``, ``restore`` or ``delete``.
-        replaces_live: Whether what is live now goes.
-        log_flag: As what the admin's log counts it.
-    """
-
-    permission: ClassVar[str]
+    permission: ClassVar[str]  # ``take``, ``restore`` or ``delete``
     button: Any
     replaces_live: ClassVar[bool] = False
-    log_flag: ClassVar[int] = CHANGE
+    log_flag: ClassVar[int] = CHANGE  # as what the admin's log counts it
 
     def __init__(self, title: str, aliases: Sequence[str] = ()) -> None:
         self.title, self.aliases = title, aliases

@@ -45,28 +45,19 @@ class CancelledError(AdminError):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far an operation is, and how it ended.
-
-    Attributes:
-        user: Who asked for it; None where that cannot be kept.
-        heard: When it last reported anything; as ``began`` in seconds since the epoch.
-        done_bytes: None where that cannot be known.
-        total_bytes: None while nothing is copied.
-        texts: What there is to tell afterwards: level (a tag of Django's messages) and text.
-        signed_out: Why who asked for it is signed out; empty where they are not.
-    """
+    """How far an operation is, and how it ended; moments are in seconds since the epoch."""
 
     title: str
-    user: Any = None
+    user: Any = None  # who asked for it; None where that cannot be kept
     began: float = field(default_factory=time.time)
-    heard: float = field(default_factory=time.time)
+    heard: float = field(default_factory=time.time)  # when it last reported anything
     step: str = ""
-    done_bytes: int | None = None
-    total_bytes: int | None = None
-    texts: tuple[tuple[str, str], ...] = ()
+    done_bytes: int | None = None  # None where that cannot be known
+    total_bytes: int | None = None  # None while nothing is copied
+    texts: tuple[tuple[str, str], ...] = ()  # to tell afterwards: Django's tag of its level, text
     ended: bool = False
     error: PgsnapError | None = None
-    signed_out: str = ""
+    signed_out: str = ""  # why who asked for it is; empty where they are not
 
     @property
     def seconds(self) -> float:

@@ -26,8 +26,6 @@ from ..snapshots.queries import read_carried_properties
 from ..snapshots.types import KnownMigrations, Snapshot
 from .text import format_duration
 
-_SHORT_COMMIT: Final = 8
-
 Row = models.Snapshot
 
 # What can be sorted by, and how.
@@ -172,9 +170,7 @@ def code(row: Row) -> str | None:
     snapshot: Snapshot = row.snapshot
     if not snapshot.git_commit:
         return None
-    text = (
-        f"{printable(snapshot.git_branch)} {printable(snapshot.git_commit[:_SHORT_COMMIT])}".strip()
-    )
+    text = printable(f"{snapshot.git_branch} {snapshot.git_commit[:8]}").strip()
     return gettext("%s (changed)") % text if snapshot.git_dirty else text
 
 

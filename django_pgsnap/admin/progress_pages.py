@@ -1,20 +1,30 @@
-"""Work in the background as the admin shows it: its page, how to cancel it, and how it ends."""
+"""Work in the background as the admin shows it: its page, how to cancel it, and how it ends.
+
+The browser that started an operation sees its progress, by a cookie for that page alone. A client
+that connects while its database is copied waits until that is over. But middleware asks who sends a
+request before any view is reached. So a request for the page of an operation that is at work is
+marked when it begins, if it has the cookie for it. The cookie of its session is left out then, and
+nobody has anything to ask a database for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from http import HTTPStatus
 from typing import Any, Final, cast
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
+from django.core.signals import request_started
 from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, parse_cookie
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
@@ -27,18 +37,13 @@ from ..errors import NotEnabledError, PgsnapError, ServerUnavailableError
 from ..snapshots.queries import describe_operation, overview
 from .actions import Action
 from .background import (
+    KEEP_S,
     Job,
     Progress,
     forget_progress,
     read_progress,
     release_connections,
     request_cancel,
-)
-from .progress_access import (
-    PROGRESS_COOKIE,
-    has_progress_cookie,
-    needs_no_database,
-    set_progress_cookie,
 )
 from .session_transfer import SessionTransfer, leave_alone, sign_out
 from .text import describe_error, translate_all
@@ -54,6 +59,10 @@ _STATUSES: Final[Mapping[type[PgsnapError], HTTPStatus]] = {
 # Such pages ask by themselves who is there: that may not need a database, and says why somebody is
 # there no more.
 _PUBLIC: Final = (csrf_exempt, login_not_required, never_cache)
+_COOKIE: Final = "pgsnap_progress"
+_SALT: Final = "django_pgsnap.progress"
+_PAGE: Final = re.compile(r"/progress/(?P<token>[0-9a-f]{32})/(cancel/)?$")
+_MARK: Final = "django_pgsnap.needs_no_database"
 _LEVELS: Final = {name: level for level, name in messages.constants.DEFAULT_TAGS.items()}
 
 
@@ -141,7 +150,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
                 forget_progress(token)
                 response = self._conclude(request, own)
                 page = self.url("progress", token)
-                response.delete_cookie(PROGRESS_COOKIE, path=page, samesite="Strict")
+                response.delete_cookie(_COOKIE, path=page, samesite="Strict")
                 return response
         return self.admin_site.admin_view(self._watch)(request, token, progress)
 
@@ -200,3 +209,70 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
 def _is_poll(request: HttpRequest) -> bool:
     """Tell whether the page's script asks, which follows no redirection."""
     return "X-Pgsnap-Poll" in request.headers
+
+
+def set_progress_cookie(response: HttpResponse, token: str, page: str, *, secure: bool) -> None:
+    """Give whoever started an operation the cookie for it, which its page alone gets to see."""
+    response.set_signed_cookie(
+        _COOKIE,
+        token,
+        salt=_SALT,
+        max_age=KEEP_S,
+        path=page,
+        secure=secure,
+        httponly=True,
+        # Another site can make nobody press Cancel.
+        samesite="Strict",
+    )
+
+
+def has_progress_cookie(request: HttpRequest, token: str) -> bool:
+    """Tell whether a request has the cookie for the operation of this token."""
+    found = request.get_signed_cookie(_COOKIE, "", salt=_SALT, max_age=KEEP_S)
+    return bool(found == token)
+
+
+def needs_no_database(request: HttpRequest) -> bool:
+    """Tell whether a request was for an operation at work, and had its cookie, when it began."""
+    return _MARK in getattr(request, "scope", request.META)
+
+
+def _mark_request(
+    *,
+    environ: MutableMapping[str, Any] | None = None,
+    scope: MutableMapping[str, Any] | None = None,
+    **_: Any,
+) -> None:
+    """Mark what a server knows of a request: the environment of WSGI, or the scope of ASGI."""
+    # All requests pass here, so their cookies are read for this page alone.
+    if environ is not None and (page := _PAGE.search(environ.get("PATH_INFO", ""))):
+        cookies = environ.get("HTTP_COOKIE", "")
+        if _is_for_work(page["token"], cookies):
+            environ.update({_MARK: True, "HTTP_COOKIE": _leave_session_out(cookies)})
+    elif scope is not None and (page := _PAGE.search(scope["path"])):
+        sent = [value for name, value in scope["headers"] if name == b"cookie"]
+        cookies = b"; ".join(sent).decode("latin1")
+        if _is_for_work(page["token"], cookies):
+            others = [header for header in scope["headers"] if header[0] != b"cookie"]
+            left = _leave_session_out(cookies).encode("latin1")
+            scope.update({_MARK: True, "headers": [*others, (b"cookie", left)]})
+
+
+def _is_for_work(token: str, cookies: str) -> bool:
+    request = HttpRequest()
+    request.COOKIES = parse_cookie(cookies)
+    if not has_progress_cookie(request, token):
+        return False
+    progress = read_progress(token)
+    return progress is not None and not progress.ended and not progress.is_silent
+
+
+def _leave_session_out(cookies: str) -> str:
+    return ";".join(
+        cookie
+        for cookie in cookies.split(";")
+        if cookie.partition("=")[0].strip() != settings.SESSION_COOKIE_NAME
+    )
+
+
+request_started.connect(_mark_request, dispatch_uid=_MARK)

@@ -36,12 +36,7 @@ from ..postgres.targets import aliases_sharing_database
 
 
 class SessionTransfer:
-    """Who sent a request, with what is needed to recognise them in another database.
-
-    Attributes:
-        user: Who that is in the database that is live now, None where it does not know them.
-        keep_ids_unique: Whether ids of users that were given before are not to be given again.
-    """
+    """Who sent a request, with what is needed to recognise them in another database."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._session: SessionBase = request.session
@@ -52,8 +47,9 @@ class SessionTransfer:
         self._row: AbstractBaseSession | None = None
         self._holds = True
         self._last_id: int | None = None
+        # Who that is in the database that is live now, None where it does not know them.
         self.user: AbstractBaseUser | AnonymousUser | None = request.user
-        self.keep_ids_unique = False
+        self.keep_ids_unique = False  # whether no id of a user is to be given twice
 
     def look(self) -> None:
         """See whether the session still holds, as the last thing before the swap."""

@@ -234,9 +234,6 @@ class CommandReporter(Reporter):
 
     Warnings at verbosity 0, notes too at 1, steps too at 2; a progress bar where a person is
     watching a terminal that can redraw a line.
-
-    Attributes:
-        overview: What there is when the operation has ended; None if that could not be seen.
     """
 
     def __init__(self, command: BaseCommand, *, verbosity: int, animated: bool) -> None:
@@ -246,6 +243,7 @@ class CommandReporter(Reporter):
         self._step = ""
         self._step_began = time.monotonic()
         self._bar: Progress | None = None
+        # What there is when the operation has ended; None if that could not be seen.
         self.overview: Overview | None = None
 
     def __enter__(self) -> Self:

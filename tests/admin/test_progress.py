@@ -17,7 +17,7 @@ from django.test import Client
 from django.urls import path
 from pytest_django import Settings
 
-from django_pgsnap.admin import background, progress_access, progress_pages
+from django_pgsnap.admin import background, progress_pages
 from django_pgsnap.admin.background import ProgressReporter, forget_progress
 from django_pgsnap.admin.snapshot_admin import SnapshotAdmin
 from django_pgsnap.models import Snapshot
@@ -93,7 +93,7 @@ def locked(server: Server, database: str) -> Iterator[None]:
 def cookies_for(token: str) -> dict[str, str]:
     """Return the cookies of who started the operation of this token."""
     response = HttpResponse()
-    progress_access.set_progress_cookie(response, token, "/", secure=False)
+    progress_pages.set_progress_cookie(response, token, "/", secure=False)
     return {cookie.key: cookie.value for cookie in response.cookies.values()}
 
 
