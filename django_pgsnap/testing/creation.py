@@ -17,18 +17,16 @@ import django
 from django.apps import apps
 from django.conf import settings
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
-from django.db import connections
 from django.db.backends.base.creation import BaseDatabaseCreation
 from django.db.models.signals import post_migrate, pre_migrate
 from django.dispatch import Signal
 
 from ..conf import iter_postgresql_wrappers
 from ..connections.reconnect import clear_caches
-from ..postgres.targets import get_server
 from . import cases
 from .databases import own_databases, setup
 from .databases.templates import Tell
-from .reset.resetter import DatabaseResetter
+from .reset.resetter import close_resetters, get_resetter
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
 # made is deprecated.
@@ -53,6 +51,8 @@ class WorkerCreation(BaseDatabaseCreation):
         source = str(self.connection.settings_dict["NAME"])
         super().set_as_test_mirror(primary_settings_dict)
         own_databases.register_mirror(self.connection.alias, source)
+        # They have found out before by which aliases their databases are used.
+        close_resetters()
 
 
 class SnapshotCreation(WorkerCreation):
@@ -167,15 +167,12 @@ def tell_receivers(alias: str, verbosity: int) -> None:
     if all(_module(entry).startswith(_DJANGO) for entry in entries):
         return
     own = own_databases.find_own_database(alias)
-    resetter = None
-    if own is not None and own.template is not None:
-        resetter = DatabaseResetter(get_server(connections[alias]), own)
+    resetter = get_resetter(alias) if own and own.template else None
     with _without_djangos(pre_migrate), _without_djangos(post_migrate):
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
     if resetter is not None:
         resetter.start()
-        resetter.close()
         # Among what Django remembers may be rows that are gone.
         clear_caches(alias)
 
