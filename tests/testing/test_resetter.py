@@ -22,9 +22,11 @@ from django_pgsnap.connections.reconnect import check_oid
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.postgres.inspection import read_activity
 from django_pgsnap.postgres.session import Session
+from django_pgsnap.postgres.targets import get_server
 from django_pgsnap.signals import post_restore
 from django_pgsnap.testing.databases import own_databases
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
+from django_pgsnap.testing.reset.clone_pool import ClonePool
 from django_pgsnap.testing.reset.resetter import (
     DatabaseResetter,
     close_resetters,
@@ -532,6 +534,32 @@ def test_clone_of_the_right_baseline(resetter: DatabaseResetter, held: Held) -> 
 
     resetter.start()
     assert held() == before
+
+
+@pytest.mark.usefixtures("live")
+def test_clone_that_could_not_be_made(
+    make_database: MakeDatabase, clean_server: Server, sql: RunSql
+) -> None:
+    """The lock of a clone ahead that nobody wants is given back, whatever became of it."""
+    origin, other = make_database("origin"), make_database("other")
+    pool = ClonePool(get_server(connections["default"]))
+    with clean_server.connect() as inside:
+        inside.execute("BEGIN")
+        # No CREATE DATABASE gets past this.
+        inside.execute(pg.SQL("COMMENT ON DATABASE {} IS 'held'").format(pg.Identifier(origin)))
+        pool.order_clones(origin)
+        while not sql(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND application_name LIKE 'pgsnap test clones%'"
+        ):
+            pass
+        pool.drop_later(pool.take_clone(other))
+        inside.rollback()
+
+    pool.close()
+
+    while sql("SELECT FROM pg_locks WHERE locktype = 'advisory'"):
+        pass
 
 
 def test_two_clones_ahead(

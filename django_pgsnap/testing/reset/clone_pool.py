@@ -26,9 +26,6 @@ _MAX_AHEAD: Final = 2
 # So many sessions drop databases: those that drop at the same time share the checkpoints.
 _DROPPERS: Final = 2
 
-# So many databases may wait to be dropped; then a reset waits, too.
-_MAX_TO_DROP: Final = 8
-
 
 class ClonePool:
     def __init__(self, server: Server) -> None:
@@ -36,7 +33,6 @@ class ClonePool:
         self._cloners = [_Worker(server, "test clones") for _ in range(_MAX_AHEAD)]
         self._droppers = [_Worker(server, "test clearing") for _ in range(_DROPPERS)]
         self._ahead = 1
-        self._to_drop: list[str] = []
 
     @property
     def _holder(self) -> Session:
@@ -46,8 +42,7 @@ class ClonePool:
         """Return the name of a shut clone of a shut database, whose lock this process holds."""
         for cloner in self._cloners:
             if cloner.database and cloner.source != origin:
-                with suppress(psycopg.Error):
-                    self.drop_later(cloner.finish())
+                self.drop_later(cloner.end())
         ordered = sorted((each for each in self._cloners if each.database), key=_Worker.is_busy)
         if not ordered:
             return clones.make_shut_clone(self._holder, origin)
@@ -67,37 +62,31 @@ class ClonePool:
                 cloner.send(clone.statement, name, origin)
 
     def drop_later(self, name: str) -> None:
-        """Have a database of ours, which is shut and empty, dropped while tests run."""
-        self._to_drop.append(name)
-        for dropper in self._droppers:
-            if self._to_drop and (not dropper.is_busy() or len(self._to_drop) > _MAX_TO_DROP):
-                self._finish_drop(dropper)
-                dropper.send(drop_database(self._to_drop[0]), self._to_drop.pop(0))
+        """Have a database of ours, which is shut and empty, dropped while tests run.
+
+        Where as many are being dropped as may be, one of them is waited for.
+        """
+        dropper = min(self._droppers, key=_Worker.is_busy)
+        self._finish_drop(dropper)
+        dropper.send(drop_database(name), name)
 
     def close(self, *origins: str) -> None:
         """Leave what is left, and what was cloned, to the server, which drops it by itself."""
-        self._to_drop += origins
-        for cloner in self._cloners:
-            if cloner.database:
-                with suppress(psycopg.Error):
-                    self._to_drop.append(cloner.finish())
+        left = [*origins, *(cloner.end() for cloner in self._cloners if cloner.database)]
         for dropper in self._droppers:
             self._finish_drop(dropper)
         for worker in [*self._cloners, *self._droppers]:
             worker.close()
         statements = BackgroundStatements(self._server)
-        for name in self._to_drop:
+        for name in left:
             release_lock(self._holder, name)
             statements.drop(name)
         statements.send_all()
 
     def _finish_drop(self, dropper: _Worker) -> None:
         if dropper.database:
-            name = dropper.database
             # What could not be dropped is left to the next run, which sweeps what has no lock.
-            with suppress(psycopg.Error):
-                dropper.finish()
-            release_lock(self._holder, name)
+            release_lock(self._holder, dropper.end())
 
 
 class _Worker:
@@ -130,6 +119,13 @@ class _Worker:
         name, self.database = self.database, ""
         if self._session is not None:
             self._session.finish()
+        return name
+
+    def end(self) -> str:
+        """Wait for the statement, whatever comes of it, and return the name of its database."""
+        name = self.database
+        with suppress(psycopg.Error):
+            self.finish()
         return name
 
     def close(self) -> None:
