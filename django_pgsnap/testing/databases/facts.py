@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 
 from django.apps import apps
@@ -63,15 +64,12 @@ _ROLE: Final = sql.SQL(
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a test database was made from, or would be if it was migrated now.
+    """What a test database was made from, or would be if it was migrated now."""
 
-    Attributes:
-        digests: Of what it depends on, by kind and name; the kind of those told here is ``fact``.
-        counters: How many sessions the server had counted, and how many rows that were written, in
-            the database that it is cloned from before it is migrated.
-    """
-
+    # Of what it depends on, by kind and name; the kind of those told here is ``fact``.
     digests: Mapping[tuple[str, str], str]
+    # How many sessions the server had counted, and how many rows that were written, in the database
+    # that it is cloned from before it is migrated.
     counters: tuple[int, int]
 
 
@@ -209,22 +207,20 @@ def make_plain(value: Any, depth: int = _DEPTH) -> Any:
     """Return something that looks the same wherever the value means the same."""
     if isinstance(value, str | Promise):
         return str(value)
+    if depth < 0:
+        value = type(value)
     if isinstance(value, type) or hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Mapping):
-        items = (
-            [[str(key), make_plain(each, depth - 1)] for key, each in value.items()]
-            if depth > 0
-            else [len(value)]
-        )
+        items = [[str(key), make_plain(each, depth - 1)] for key, each in value.items()]
         return sorted(items, key=repr)
     if isinstance(value, list | tuple | set | frozenset):
-        items = [make_plain(each, depth - 1) for each in value] if depth > 0 else []
+        items = [make_plain(each, depth - 1) for each in value]
         return items if isinstance(value, list | tuple) else sorted(items, key=repr)
     inside = _attributes(value)
     if inside is None:
         return _ADDRESS.sub("", repr(value))
-    return [make_plain(type(value)), make_plain(inside, depth - _OBJECT) if depth > 0 else None]
+    return [make_plain(type(value)), make_plain(inside, depth - _OBJECT)]
 
 
 def _attributes(value: Any) -> object:
@@ -240,13 +236,11 @@ def _attributes(value: Any) -> object:
 def project_root() -> str:
     """Return the directory from which the project's modules are imported."""
     module = sys.modules.get(settings.SETTINGS_MODULE or "")
-    path: str | None = getattr(module, "__file__", None)
-    if module is None or path is None:
+    file = getattr(module, "__file__", None)
+    if module is None or file is None:
         return os.getcwd()  # noqa: PTH109  # as text
-    is_package = os.path.basename(path) == "__init__.py"  # noqa: PTH119  # the same
-    for _ in range(module.__name__.count(".") + 1 + is_package):
-        path = os.path.dirname(path)  # noqa: PTH120  # the same
-    return os.path.abspath(path)  # noqa: PTH100  # the same
+    levels = module.__name__.count(".") + hasattr(module, "__path__")
+    return str(Path(os.path.abspath(file)).parents[levels])  # noqa: PTH100  # without ".."
 
 
 def name_file(path: str) -> str:

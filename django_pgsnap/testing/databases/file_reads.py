@@ -58,14 +58,10 @@ _PSEUDO: Final = ("/dev/", "/proc/", "/run/", "/sys/")
 
 
 class FileReads:
-    """Notes what is read, by the file whose code reads; what is recorded has an empty one.
-
-    Attributes:
-        files: Digests of files by path, as they were then; empty for one that is not there.
-        directories: What was listed.
-    """
+    """Notes what is read, by the file whose code reads; what is recorded has an empty one."""
 
     def __init__(self) -> None:
+        # Digests by path, as files were then; empty for one that is not there.
         self.files: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self.directories: defaultdict[str, set[str]] = defaultdict(set)
         self._written: set[str] = set()

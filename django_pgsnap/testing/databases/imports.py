@@ -32,25 +32,18 @@ _IMPORTERS: Final = frozenset({"__import__", "import_module", "import_string"})
 
 @dataclass(kw_only=True)
 class _Scope:
-    """The body of a module with its classes, or that of a function.
-
-    Attributes:
-        line: The function's first line, where decorators begin; 0 for a module.
-        is_cached: Whether it may return what it returned before.
-        is_getter: Whether it reads environment variables whose names it is given.
-        asked: What is called, or is a mapping, with the name that it is given first.
-        quoted: Words in capitals.
-    """
+    """The body of a module with its classes, or that of a function."""
 
     name: str = ""
-    line: int = 0
-    is_cached: bool = False
-    is_getter: bool = False
+    line: int = 0  # the function's first line, where decorators begin; 0 for a module
+    is_cached: bool = False  # whether it may return what it returned before
+    is_getter: bool = False  # whether it reads environment variables whose names it is given
     imports: set[str] = field(default_factory=set)
     calls: set[str] = field(default_factory=set)
+    # What is called, or is a mapping, with the name that it is given first.
     asked: set[tuple[str, str]] = field(default_factory=set)
     settings: set[str] = field(default_factory=set)
-    quoted: set[str] = field(default_factory=set)
+    quoted: set[str] = field(default_factory=set)  # words in capitals
 
 
 # What was found, by kind: files as ``source`` or, missing, as ``place``; ``setting``; ``variable``.

@@ -48,16 +48,14 @@ class Observer:
 
     All of a process is kept together: what a module or a cache got from a file when one database
     was migrated is there when the next one is.
-
-    Attributes:
-        executed: The files of code that ran, with the first line of each function.
-        noted: Names of what else was used, by kind.
-        unchanged: Digests of what the templates were made from that are used, by kind and name.
     """
 
     def __init__(self) -> None:
+        # The files of code that ran, with the first line of each function.
         self.executed: defaultdict[str, set[int]] = defaultdict(set)
+        # Names of what else was used, by kind.
         self.noted: defaultdict[str, set[str]] = defaultdict(set)
+        # Digests of what the templates were made from that are used, by kind and name.
         self.unchanged: dict[tuple[str, str], str] = {}
 
     @contextmanager

@@ -39,19 +39,13 @@ _GONE_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class OwnDatabase:
-    """A test database of this process.
-
-    Attributes:
-        source: Name of the alias' database outside of tests.
-        template: Name of the template that holds its migrated state, None if none was kept.
-        written: How many rows had been written in it when it was in that state.
-    """
+    """A test database of this process."""
 
     alias: str
     name: str
-    source: str
-    template: str | None
-    written: int = 0
+    source: str  # name of the alias' database outside of tests
+    template: str | None  # the one that holds its migrated state, None if none was kept
+    written: int = 0  # how many rows had been written in it when it was in that state
 
 
 # By alias and name: a test runner leads an alias from one to another.

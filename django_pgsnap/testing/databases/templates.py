@@ -50,18 +50,12 @@ Tell = Callable[[str, int], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """The template that a run wants.
-
-    Attributes:
-        source: Name of the database that the alias leads to outside of tests.
-        name: That of the snapshot that is migrated, or ``template``.
-        snapshot: Identity of that snapshot's copy, or empty.
-    """
+    """The template that a run wants."""
 
     alias: str
-    source: str
-    name: str = "template"
-    snapshot: str = ""
+    source: str  # name of the database that the alias leads to outside of tests
+    name: str = "template"  # or that of the snapshot that is migrated
+    snapshot: str = ""  # identity of that snapshot's copy
     facts: Facts
 
 

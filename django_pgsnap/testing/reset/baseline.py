@@ -35,27 +35,17 @@ _MAX_TOTAL_BYTES: Final = 32 * 1024**2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Baseline:
-    """A state that tests start from. What it knows of tables and sequences, it knows by their oids.
+    """A state that tests start from. Tables and sequences are known by their oids."""
 
-    Attributes:
-        origin: Name of the shut database that clones are made of.
-        clone_counters: What the server has counted in a clone that nobody has connected to.
-        changed_since_origin: Tables and sequences that differ from such a clone.
-        rows: The rows of small tables that have any, as ``COPY`` gives them.
-        positions: Where the sequences are.
-        needs_full_clone: Tables that cannot be put back row by row.
-        objects: Its schemas, tables, functions and the like.
-    """
-
-    origin: str
-    clone_counters: TableCounters
-    changed_since_origin: frozenset[int]
+    origin: str  # the shut database that clones are made of
+    clone_counters: TableCounters  # of a clone that nobody has connected to
+    changed_since_origin: frozenset[int]  # tables and sequences that differ from such a clone
     tables: Mapping[int, sql.Identifier]
-    rows: Mapping[int, bytes]
-    positions: Mapping[int, Position]
-    needs_full_clone: frozenset[int]
+    rows: Mapping[int, bytes]  # those of small tables that have any, as ``COPY`` gives them
+    positions: Mapping[int, Position]  # where the sequences are
+    needs_full_clone: frozenset[int]  # tables that cannot be put back row by row
     catalogs: CatalogStates
-    objects: frozenset[int]
+    objects: frozenset[int]  # its schemas, tables, functions and the like
 
     def find_differences(self, other: Baseline) -> frozenset[int]:
         """Return the oids of what another baseline of the same origin holds differently."""

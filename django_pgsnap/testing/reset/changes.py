@@ -27,19 +27,13 @@ _FIRST_USER_OID: Final = 16384
 
 
 class RelationCounter(NamedTuple):
-    """What the server has counted of a table, a view or a sequence.
-
-    Attributes:
-        written: How many rows were ever written; of a sequence, how often it was looked at.
-        committed: How many rows were written since the last ANALYZE, and committed.
-        file: Number of its file, another one after TRUNCATE.
-    """
+    """What the server has counted of a table, a view or a sequence."""
 
     is_sequence: bool
-    written: int
-    committed: int
+    written: int  # how many rows ever were; of a sequence, how often it was looked at
+    committed: int  # how many rows were written since the last ANALYZE, and committed
     analyzed: int
-    file: int
+    file: int  # number of its file, another one after TRUNCATE
 
     def differs_from(self, before: RelationCounter) -> bool:
         """Tell whether anything was written and not rolled back, or a sequence was looked at."""
@@ -55,20 +49,13 @@ TableCounters = Mapping[int, RelationCounter]
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What was written between two readings of the counters, and not rolled back, by oids.
+    """What was written between two readings of the counters, and not rolled back, by oids."""
 
-    Attributes:
-        catalogs: System catalogs, which DDL and large objects write to.
-        created: Tables, views and sequences that were not there before.
-        sequences: Sequences that may have moved.
-        rows: How many rows were written in the tables.
-    """
-
-    catalogs: frozenset[int]
-    created: frozenset[int]
+    catalogs: frozenset[int]  # system catalogs, which DDL and large objects write to
+    created: frozenset[int]  # tables, views and sequences that were not there before
     tables: frozenset[int]
-    sequences: frozenset[int]
-    rows: int
+    sequences: frozenset[int]  # those that may have moved
+    rows: int  # how many were written in the tables
 
     @property
     def relations(self) -> frozenset[int]:
@@ -146,17 +133,13 @@ _COUNTS: Final = sql.SQL(
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogState:
-    """What a system catalog holds.
+    """What a system catalog holds."""
 
-    Attributes:
-        query: Returns the catalog's oid, its number of rows, and hashes of those that were written
-            after this state: NULL where rows are not compared by value.
-        hashes: Those of all rows, if they are compared by value.
-    """
-
+    # Returns the catalog's oid, its number of rows, and hashes of those that were written after
+    # this state: NULL where rows are not compared by value.
     query: sql.Composed
     count: int
-    hashes: frozenset[int]
+    hashes: frozenset[int]  # those of all rows, if they are compared by value
 
 
 # By oid.

@@ -47,30 +47,24 @@ _FEW_ROWS: Final = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class _Measurement:
-    """What a test database was measured at, when nobody but us was connected to it.
-
-    Attributes:
-        is_connection_used: Whether Django still uses the connection that took this measurement;
-            nextval on it changes none of what ``activity`` counts.
-        may_sequences_differ: Whether sequences were left where they are; they show in ``counters``.
-    """
+    """What a test database was measured at, when nobody but us was connected to it."""
 
     baseline: Baseline
     counters: TableCounters
     activity: DatabaseCounters
+    # Whether Django still uses the connection that took this measurement; nextval on it changes
+    # none of what ``activity`` counts.
     is_connection_used: bool = True
+    # Whether sequences were left where they are; they show in ``counters``.
     may_sequences_differ: bool = False
 
 
 class DatabaseResetter:
-    """Puts one test database back to the baselines that tests start from.
+    """Puts one test database back to the baselines that tests start from."""
 
-    Attributes:
-        run_baseline: What it was like when the run began.
-        class_baseline: What classes start from by default.
-        current: What tests start from now.
-    """
-
+    run_baseline: Baseline  # what it was like when the run began
+    class_baseline: Baseline  # what classes start from by default
+    current: Baseline  # what tests start from now
     _last: _Measurement
 
     def __init__(self, server: Server, own: OwnDatabase) -> None:
@@ -360,11 +354,8 @@ def use_run_baselines() -> None:
 def explain_errors(who: str, alias: str) -> Iterator[None]:
     """Have errors name the class or test that is to start, and the alias."""
     try:
-        try:
+        with server_errors():
             yield
-        except psycopg.Error:
-            with server_errors():
-                raise
     except PgsnapError as error:
         raise type(error)(
             f"The baseline for {who} could not be put back in alias {alias!r}: {error.message}",
