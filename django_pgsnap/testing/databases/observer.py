@@ -26,12 +26,9 @@ from unittest import mock
 from django.apps import AppConfig, apps
 from django.apps.registry import Apps
 from django.conf import LazySettings
-from django.contrib.auth import hashers
 from django.core import management
 from django.db.models import Model
 from django.db.models.manager import ManagerDescriptor
-from django.template import loader
-from django.urls import base as urls
 from django.utils import module_loading
 
 from .calls import Hear, find_caller, hear_calls
@@ -128,10 +125,6 @@ class Observer:
     def _list_places(self) -> Iterator[tuple[Any, str, Hear]]:
         """Yield the functions that count by what they are called with, and what hears of it."""
         note = self._note
-
-        def use_setting(name: str) -> Hear:
-            return lambda *_, **__: note("setting", name)
-
         yield importlib, "import_module", self._import
         yield module_loading, "cached_import", lambda module_path, _: note("module", module_path)
         yield management, "load_command_class", lambda _, name: note("command", name)
@@ -143,11 +136,6 @@ class Observer:
         yield ManagerDescriptor, "__get__", lambda _, __, cls=None: self._use_model(cls)
         yield Model, "__init__", lambda instance, *_, **__: self._use_model(type(instance))
         yield type(os.environ), "__getitem__", self._read_variable
-        yield urls, "reverse", use_setting("ROOT_URLCONF")
-        yield urls, "resolve", use_setting("ROOT_URLCONF")
-        # Django keeps what it made of these settings when it read them first.
-        yield hashers, "get_hasher", use_setting("PASSWORD_HASHERS")
-        yield loader, "get_template", use_setting("TEMPLATES")
         yield genericpath, "getsize", lambda name: file_reads.note_file(make_absolute(name))
         for name in ("exists", "isfile", "isdir"):
             yield genericpath, name, self._look_for
