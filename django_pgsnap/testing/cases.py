@@ -97,7 +97,7 @@ def _set_up_fixtures(cls: Any) -> None:
     if cls in _with_data:
         return
     resetters = dict(list_resetters(cls))
-    set_up = _stock_methods[TransactionTestCase, "_fixture_setup"].__func__
+    set_up = _stock_methods["_fixture_setup"].__func__
     if _starts_flushed(cls):
         set_up(cls)
     else:
@@ -116,7 +116,7 @@ def _tear_down_fixtures(self: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
     resetters = list_resetters(type(self))
     with _leave_to_django(type(self)):
-        _stock_methods[TransactionTestCase, "_fixture_teardown"](self)
+        _stock_methods["_fixture_teardown"](self)
     with ExitStack() as stack:
         for alias, resetter in resetters:
             # Called in any case; what one of them raises does not keep the others from it.
@@ -224,7 +224,7 @@ def _handle_class_set_up(self: Any, test: Any, result: Any) -> None:
     ):
         cls._classSetupFailed = True
         return
-    _stock_methods[unittest.TestSuite, "_handleClassSetUp"](self, test, result)
+    _stock_methods["_handleClassSetUp"](self, test, result)
 
 
 def _handle_module_fixture(self: Any, test: Any, result: Any) -> None:
@@ -238,7 +238,7 @@ def _handle_module_fixture(self: Any, test: Any, result: Any) -> None:
     if has_set_up and not succeeds(partial(_start_from_class_baselines, "the module")):
         result._moduleSetUpFailed = True
         return
-    _stock_methods[unittest.TestSuite, "_handleModuleFixture"](self, test, result)
+    _stock_methods["_handleModuleFixture"](self, test, result)
     if has_set_up and not result._moduleSetUpFailed:
         result._moduleSetUpFailed = not succeeds(partial(adopt_states, "the module"))
 
@@ -303,26 +303,25 @@ def _set_up_after_fixtures(cls: Any) -> None:
     _set_up_fixtures(cls)
 
 
-# What ours stand in for while tests run, and how to put it back.
-_stock_methods: dict[tuple[type, str], Any] = {}
+# What ours stand in for while tests run, by name, and how to put it back.
+_stock_methods: dict[str, Any] = {}
 _patches = ExitStack()
-
-
-def _patch_method(owner: type, name: str, function: Any) -> None:
-    """Have a function stand in for a method of Django or unittest, until `uninstall_hooks`."""
-    _stock_methods.setdefault((owner, name), owner.__dict__[name])
-    _patches.enter_context(mock.patch.object(owner, name, function))
 
 
 def install_hooks(*, under_pytest: bool = False) -> None:
     """Have tests start from baselines from now on, in this process."""
     watch_connections()
-    if not under_pytest:
-        _patch_method(unittest.TestSuite, "_handleClassSetUp", _handle_class_set_up)
-        _patch_method(unittest.TestSuite, "_handleModuleFixture", _handle_module_fixture)
     set_up = _set_up_after_fixtures if under_pytest else _set_up_fixtures
-    _patch_method(TransactionTestCase, "_fixture_setup", classmethod(set_up))
-    _patch_method(TransactionTestCase, "_fixture_teardown", _tear_down_fixtures)
+    hooks: list[tuple[type, str, Any]] = [
+        (TransactionTestCase, "_fixture_setup", classmethod(set_up)),
+        (TransactionTestCase, "_fixture_teardown", _tear_down_fixtures),
+    ]
+    if not under_pytest:
+        hooks.append((unittest.TestSuite, "_handleClassSetUp", _handle_class_set_up))
+        hooks.append((unittest.TestSuite, "_handleModuleFixture", _handle_module_fixture))
+    for owner, name, hook in hooks:
+        _stock_methods.setdefault(name, owner.__dict__[name])
+        _patches.enter_context(mock.patch.object(owner, name, hook))
 
 
 def uninstall_hooks() -> None:

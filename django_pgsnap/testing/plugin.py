@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 from unittest import SkipTest
 
@@ -19,7 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_django import DjangoDbBlocker
 
-    from .fixtures import TestSnapshots
+    from ..snapshots.types import Snapshot
 
 
 # pytest-django's, once there are test databases.
@@ -144,25 +145,38 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
     result = yield
     if _is_on():
         from . import cases, creation
-        from .creation import keep_what_is_left
 
         cases.uninstall_hooks()
         # With --reuse-db, pytest-django does not tear them down.
-        keep_what_is_left()
+        creation.keep_what_is_left()
         creation.uninstall()
     return result
 
 
 @pytest.fixture
-def pgsnap(transactional_db: None) -> Iterator[TestSnapshots]:  # noqa: ARG001  # for its effect
-    """Take snapshots of the test databases and restore them; they are gone after the test."""
+def pgsnap(transactional_db: None) -> Iterator[SimpleNamespace]:  # noqa: ARG001  # for its effect
+    """Take snapshots of the test databases and restore them; they are gone after the test.
+
+    ``take`` names one that is given no name ``snap1``, ``snap2``, …. ``restore`` and ``undo`` are
+    those of the package.
+    """
     if not _is_on():
         _fail("fixture pgsnap")
-    from .fixtures import TestSnapshots
+    from ..snapshots.manage import delete
+    from ..snapshots.restore import restore, undo
+    from ..snapshots.take import take
 
-    snapshots = TestSnapshots()
-    yield snapshots
-    snapshots.end()
+    taken = []
+
+    def take_until_end(name: str | None = None) -> Snapshot:
+        # No spare: a restore in the next moment would wait for it.
+        snapshot = take(name, spare=False)
+        taken.append(snapshot.name)
+        return snapshot
+
+    yield SimpleNamespace(take=take_until_end, restore=restore, undo=undo)
+    if taken:
+        delete(*taken)
 
 
 @pytest.fixture

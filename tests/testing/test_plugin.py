@@ -243,7 +243,6 @@ NO_DATABASES = """
 
     from django_pgsnap import take
     from django_pgsnap.errors import NotEnabledError
-    from django_pgsnap.testing.fixtures import TestSnapshots
 
     REFUSED = "leads to the database 'shop', which is not a test database of this run"
 
@@ -258,7 +257,7 @@ NO_DATABASES = """
 
     def test_without_setup(django_db_setup, django_db_blocker):
         with django_db_blocker.unblock(), pytest.raises(NotEnabledError, match=REFUSED):
-            TestSnapshots().take("here")
+            take("here", spare=False)
 """
 
 
