@@ -12,7 +12,7 @@ from django_pgsnap.postgres.server import Server
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import clones, templates
 from django_pgsnap.testing.databases.recording import seal
-from tests.conftest import ListDatabases, MakeDatabase, ServerAs, SessionAs
+from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
 from tests.suites.wanted import FACTS, wanted
 
 
@@ -101,3 +101,15 @@ def test_gone_with_its_template(session: Session, ours: Server, template: Templa
     assert [left.name for left in load_catalog(session).leftovers([], [])] == [old]
     clones.sweep_dead_runs(session, "live")
     assert load_catalog(session).databases.get(old) is None
+
+
+def test_no_session_left(
+    session: Session, server_as: ServerAs, role: MakeRole, sql: RunSql, template: TemplateRecord
+) -> None:
+    """A run ends well where the server takes no further session; the next one clones by itself."""
+    ordinary = server_as(role())
+    sql("ALTER ROLE ordinary CONNECTION LIMIT 0")
+
+    templates.order_template_spare(ordinary, template.database)
+
+    assert templates.obtain_template_spare(session, template) is None

@@ -12,9 +12,10 @@ from django_pgsnap.clones.catalog import load_catalog
 from django_pgsnap.clones.records import TemplateRecord
 from django_pgsnap.clones.test_databases import prune_templates
 from django_pgsnap.clones.transitions import rewrite_comment
+from django_pgsnap.postgres.advisory_locks import try_acquire_lock
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.databases import templates
-from django_pgsnap.testing.databases.facts import Facts
+from django_pgsnap.testing.databases.facts import Facts, project_root
 from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs
 from tests.suites.wanted import COUNTERS, FACTS, wanted
@@ -65,6 +66,25 @@ def test_changed(session: Session, age: timedelta, verbosity: int) -> None:
 
     assert find(session, told, server="19") is None
     assert told == [("Alias 'default': made by migrating, because the server changed.", verbosity)]
+
+
+def test_building_is_kept_from_us(
+    session: Session, session_as: SessionAs, role: MakeRole, sql: RunSql
+) -> None:
+    """A lock that a role of others keeps is waited for, then done without, and not given back."""
+    told: Told = []
+    notices: list[str | None] = []
+    session._connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    key = f"building template of live for default in {project_root()}"
+    assert try_acquire_lock(session_as(role()), key)
+
+    with (
+        override_settings(PGSNAP={"WAIT_S": 0.01}),
+        templates.lock_building(session, wanted(), lambda *text: told.append(text)),
+    ):
+        assert told == [("Waiting for another test run, which migrates or clones the same...", 1)]
+
+    assert notices == []
 
 
 def test_what_was_used_before(session: Session) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -27,7 +27,7 @@ from ...clones.spares import BackgroundStatements, wants_spare
 from ...clones.test_databases import is_fresh_template, prune_templates
 from ...clones.transitions import publish_copy, rewrite_comment
 from ...conf import config, test_config
-from ...errors import ConfigurationError, PgsnapError
+from ...errors import ConfigurationError, PgsnapError, ServerUnavailableError
 from ...postgres.advisory_locks import lock_key, release_lock, try_acquire_lock, wait_for_lock
 from ...postgres.inspection import measure_databases
 from ...postgres.server import Server
@@ -63,13 +63,15 @@ class Wanted:
 def lock_building(session: Session, wanted: Wanted, tell: Tell) -> Iterator[None]:
     """Look for a template, build it or clone it, while nobody else in this project does."""
     key = f"building {wanted.name} of {wanted.source} for {wanted.alias} in {project_root()}"
-    if not try_acquire_lock(session, key):
+    is_ours = try_acquire_lock(session, key)
+    if not is_ours:
         tell("Waiting for another test run, which migrates or clones the same...", 1)
-        wait_for_lock(session, key, config().wait_s)
+        # Without the lock, which a role of others may keep from us, two may build the same.
+        is_ours = wait_for_lock(session, key, config().wait_s)
     try:
         yield
     finally:
-        if not session.broken:
+        if is_ours and not session.broken:
             release_lock(session, key)
 
 
@@ -206,9 +208,10 @@ def obtain_template_spare(session: Session, template: TemplateRecord) -> str | N
 def order_template_spare(server: Server, template: str) -> None:
     """Have the server make the spare of a template by itself, unless it is there or on its way.
 
-    Only the template that a run used last has a spare; those of others are dropped.
+    Only the template that a run used last has a spare; those of others are dropped. Where the
+    server takes no further session there is none, and the next run clones by itself.
     """
-    with server.session("clearing up") as session:
+    with suppress(ServerUnavailableError), server.session("clearing up") as session:
         present = load_catalog(session)
         found = present.databases.get(template)
         record = found.record if found is not None and found.trusted else None
