@@ -17,7 +17,7 @@ from ...clones.test_databases import (
 from ...conf import test_config
 from ...connections.reconnect import close_pools
 from ...postgres.inspection import read_activity
-from ...postgres.server import Server, server_errors
+from ...postgres.server import server_errors
 from ...postgres.session import Session
 from ...postgres.targets import get_server
 from . import clones, own_databases, templates
@@ -38,25 +38,13 @@ class TestDatabaseSlot:
     """
 
     connection: BaseDatabaseWrapper
-    server: Server
+    session: Session
     name: str
     source: str
     keep: bool
 
-    @property
-    def session(self) -> Session:
-        return own_databases.get_lock_session(self.server)
-
-    @property
-    def alias(self) -> str:
-        return str(self.connection.alias)
-
     def find_present(self) -> FoundDatabase | None:
         return find_database(self.session, self.name)
-
-    def clear(self) -> None:
-        if self.find_present() is not None:
-            clones.drop_test_database(self.session, self.name)
 
     def describe(self, recording: str) -> TestDatabaseComment:
         """Return the comment for this test database when it is complete."""
@@ -72,7 +60,7 @@ class TestDatabaseSlot:
         """Note that the test database is complete and belongs to this process."""
         own_databases.register_database(
             OwnDatabase(
-                alias=self.alias,
+                alias=self.connection.alias,
                 name=self.name,
                 source=self.source,
                 template=template,
@@ -90,13 +78,13 @@ def claim_slot(
     Raises:
         DatabaseBusyError: Another run uses it, or sessions are on what an earlier one left.
     """
-    server, source = get_server(connection), _get_source(connection)
+    source = _get_source(connection)
     with server_errors():
-        session = own_databases.get_lock_session(server)
+        session = own_databases.get_lock_session(get_server(connection))
         own_databases.claim_name(session, name)
         clones.sweep_dead_runs(session, source)
         yield TestDatabaseSlot(
-            connection=connection, server=server, name=name, source=source, keep=keep
+            connection=connection, session=session, name=name, source=source, keep=keep
         )
 
 
@@ -117,10 +105,11 @@ def set_up_database(slot: TestDatabaseSlot, migrate: Migrate, tell: Tell) -> boo
     found = slot.find_present()
     if slot.keep and found and found.comment and found.comment.complete and not found.broken:
         return _use_again(slot, found.comment, facts, migrate, tell)
-    wanted = Wanted(alias=slot.alias, source=slot.source, facts=facts)
+    wanted = Wanted(alias=slot.connection.alias, source=slot.source, facts=facts)
     with templates.lock_building(session, wanted, tell):
         template = templates.find_template(session, wanted, tell)
-        slot.clear()
+        if found is not None:
+            clones.drop_test_database(session, slot.name)
         if template is None:
             _make(slot, wanted, migrate, tell)
             return False
@@ -142,7 +131,7 @@ def _use_again(
     then = unseal(comment.recording)
     change = find_change(then, facts) if then else "what it was made from is not known"
     if change is not None:
-        tell(f"Alias {slot.alias!r}: migrated what was kept, because {change}.", 2)
+        tell(f"Alias {slot.connection.alias!r}: migrated what was kept, because {change}.", 2)
         with record(facts) as recorded:
             migrate(True)
         comment = replace(comment, recording=templates.seal_or_tell(recorded, tell))
@@ -181,7 +170,8 @@ def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase) -> None:
         if found.comment:
             session.execute(write_comment(replace(found.comment, kept=True)))
     else:
-        slot.clear()
+        if found:
+            clones.drop_test_database(session, slot.name)
         if original.template is None:
             _disconnect(slot.connection)
         origin = original.template or original.name
