@@ -8,18 +8,22 @@ import sys
 from django.apps import AppConfig
 from django.conf import global_settings, settings
 from django.core.checks import register
+from django.core.management.utils import get_command_line_option
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
+# For which test runner it is noted what models read while they are imported: migrations may use it.
+_runner = ""
 if sys.argv[1:2] == ["test"]:
-    # What models read while they are imported, migrations may use. In workers nobody migrates, and
-    # Django's own runner would never end it.
     from multiprocessing import parent_process
 
     from .testing.databases.file_reads import file_reads
 
-    is_stock = settings.TEST_RUNNER == global_settings.TEST_RUNNER
-    is_chosen = any(each.startswith("--testrunner") for each in sys.argv)
-    if parent_process() is None and (is_chosen or not is_stock):
+    _runner = get_command_line_option(sys.argv, "--testrunner") or settings.TEST_RUNNER
+    # In workers nobody migrates.
+    if _runner == global_settings.TEST_RUNNER or parent_process() is not None:
+        _runner = ""
+    else:
         file_reads.begin()
 
 
@@ -31,6 +35,8 @@ class PgsnapConfig(AppConfig):
 
     def ready(self) -> None:
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
+        if _runner and not _is_ours(_runner):
+            file_reads.end()
         from . import conf
         from .checks import check_deployment, check_environment, check_settings
         from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES, psycopg_problem, run_databases
@@ -58,3 +64,14 @@ class PgsnapConfig(AppConfig):
             if is_enabled():
                 watch_connections()
             watch_migrations()
+
+
+def _is_ours(runner: str) -> bool:
+    try:
+        from .testing.runner import SnapshotRunnerMixin
+
+        found = import_string(runner)
+        # What makes one may make one of ours.
+        return not isinstance(found, type) or issubclass(found, SnapshotRunnerMixin)
+    except ImportError:  # which Django reports
+        return False

@@ -229,6 +229,18 @@ def test_receivers_that_insert(project: Project) -> None:
     assert project.test("--parallel", "2") == []
 
 
+@pytest.mark.parametrize("chosen", ["setting", "option"])
+def test_runner_of_somebody_else(chosen: str, project: Project) -> None:
+    """Under a runner that is not ours, nobody listens to what Python reads while tests run."""
+    project.write("own.py", "from django.test.runner import DiscoverRunner as Runner")
+    if chosen == "setting":
+        project.settings["TEST_RUNNER"] = "own.Runner"
+
+    ended = project.run("test", *(["--testrunner", "own.Runner"] if chosen == "option" else []))
+
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_options(project: Project) -> None:
     """Options of Django's runner keep their meaning, under a runner of the project's own, too."""
     project.settings["TEST_RUNNER"] = "own.Runner"
