@@ -162,7 +162,7 @@ class Server:
                 "{{'MAINTENANCE': {{'host': '…', 'port': '…'}}}}.",
                 server=self,
             ) from None
-        _met[self.address] = session.identity
+        _note_identity(self.address, session.identity)
         return session
 
     def _connect(self, database: str, application_name: str) -> psycopg.Connection[TupleRow]:
@@ -204,6 +204,14 @@ class Server:
             known = {kind: {wrapper.alias: None} for kind in kinds}
             setattr(wrapper, "_type_infos", known)  # noqa: B010  # in PostGIS' wrapper only
         return wrapper
+
+
+def _note_identity(address: tuple[str, str, str], now: ServerIdentity) -> None:
+    before = _met.get(address, now)
+    if before.system == now.system:
+        # A server that was started anew is so at its other addresses, too.
+        _met.update({other: now for other, known in _met.copy().items() if known == before})
+    _met[address] = now
 
 
 def milliseconds(seconds: float) -> str:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import connections
 from psycopg import sql as pg
 
 from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import ConfigurationError, ServerUnavailableError
+from django_pgsnap.postgres.targets import aliases_sharing_database, get_server
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
@@ -148,6 +150,20 @@ def test_several_addresses_of_one_server(live: str, set_alias: SetAlias, server:
     assert diagnose(fix=True).findings == diagnose().findings
     restore("seeded")
     undo()
+
+
+def test_several_addresses_of_a_server_that_was_restarted(two: tuple[Server, Server]) -> None:
+    """They still lead to one server as soon as one of them was met again."""
+    _, second = two
+    lead("default", second)
+    lead("other", second, HOST=str(second.root))
+    list_snapshots()
+    close_connections()
+    second.restart()
+
+    get_server(connections["default"]).session("looking").close()
+
+    assert aliases_sharing_database(["default"]) == ["default", "other"]
 
 
 def test_several_addresses_past_a_pooler(
