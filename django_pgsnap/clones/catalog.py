@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from psycopg import sql
 
 from ..postgres.session import Session
-from .names import copy_name, parse_database_names, record_name
+from .names import copy_name, parse_database_names
 from .records import (
     MAX_CHARACTERS,
     MAX_FOREIGN_CHARACTERS,
@@ -84,6 +84,13 @@ class Catalog:
     def __init__(self, databases: Iterable[AnyDatabase]) -> None:
         self.databases: Mapping[str, AnyDatabase] = {each.name: each for each in databases}
         self._names = parse_database_names(self.databases)
+        # What spares are clones of, by its identity. A copy's name goes before a template's.
+        self._originals = {
+            identity: self.databases[name]
+            for original in ("template", "copy")
+            for name, (kind, identity) in self._names.items()
+            if kind == original
+        }
         # Those that can be used, by the identity of the copy or template that each is a clone of.
         self.spares: Mapping[str, AnyDatabase] = {
             identity: spare
@@ -179,10 +186,8 @@ class Catalog:
 
     def _original(self, spare: AnyDatabase) -> AnyDatabase | None:
         """Return the copy or template of the same owner that a spare is one of."""
-        _, identity = self._names[spare.name]
-        names = (record_name(kind, identity) for kind in ("copy", "template"))
-        found = [self.databases[name] for name in names if name in self.databases]
-        return found[0] if found and found[0].owner == spare.owner else None
+        found = self._originals.get(self._names[spare.name][1])
+        return found if found and found.owner == spare.owner else None
 
     def _kind(self, database: AnyDatabase) -> str:
         return self._names.get(database.name, ("", ""))[0]

@@ -227,7 +227,6 @@ class CopyBarrier:
         self.is_open = not self._jobs
 
     def __enter__(self) -> Self:
-        """Shut it."""
         with ExitStack() as stack:
             for server, jobs in self._jobs.items():
                 wait_s = max(job.terminator.remaining_s for job in jobs if job.terminator)

@@ -31,8 +31,6 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, kw_only=True)
 class TestDatabaseComment:
-    """What the comment on a test database says."""
-
     database: str  # the database's name. A comment with another name came along with a rename.
     source: str  # name of the database that its alias leads to outside of tests
     complete: bool
@@ -61,12 +59,10 @@ _DATABASES: Final = sql.SQL(
 
 
 def encode_comment(comment: TestDatabaseComment) -> str:
-    """Return the text of a comment."""
     return json.dumps({_VERSION_KEY: _VERSION, **asdict(comment)}, ensure_ascii=False)
 
 
 def write_comment(comment: TestDatabaseComment) -> Query:
-    """Return the statement that writes a comment."""
     return comment_on_database(comment.database, encode_comment(comment))
 
 

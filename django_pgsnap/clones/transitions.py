@@ -55,8 +55,6 @@ class Clone:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyJob:
-    """A clone to make."""
-
     clone: Clone
     size_bytes: int
     session: Session  # the session that makes it, and holds the lock of its name
@@ -112,7 +110,6 @@ def comment_on_database(database: str, text: str | None) -> Query:
 
 
 def rename_database(database: str, name: str) -> Query:
-    """Give a database another name."""
     rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
     return rename.format(sql.Identifier(database), sql.Identifier(name))
 

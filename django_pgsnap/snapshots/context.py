@@ -31,15 +31,7 @@ from ..postgres.targets import (
 )
 from ..reporting import Reporter
 from ..safety import check_enabled, check_server_allowed, prefer_test_databases
-from .types import (
-    CopyMember,
-    Member,
-    Snapshot,
-    SpareState,
-    Undo,
-    UndoMember,
-    group_members,
-)
+from .types import CopyMember, Member, Snapshot, SpareState, Undo, UndoMember, group_members
 
 # As a number, since a role may have settings of its own for how a date is written.
 _NOW: Final = sql.SQL(
@@ -269,8 +261,6 @@ EVERYTHING: Final[frozenset[Kind]] = frozenset(get_args(Kind))
 
 @dataclass(frozen=True, kw_only=True)
 class ManagedDatabase:
-    """A database of ours."""
-
     name: str
     # ``run`` for the clone of a ``pgsnap run``, ``test`` for a test database that is kept, in use,
     # or left by a killed run; the others as they are called everywhere.

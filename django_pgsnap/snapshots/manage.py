@@ -20,23 +20,12 @@ from ..clones.spares import (
 )
 from ..clones.test_databases import drop_template
 from ..clones.transitions import CopyJob, rewrite_comment, unpublish
-from ..errors import (
-    ConfigurationError,
-    ObstacleError,
-    SnapshotExistsError,
-    SnapshotPinnedError,
-)
+from ..errors import ConfigurationError, ObstacleError, SnapshotExistsError, SnapshotPinnedError
 from ..messages import join_messages, message
 from ..postgres.advisory_locks import acquire_lock
 from ..postgres.inspection import check_privileges
 from ..reporting import Reporter
-from .context import (
-    ServerContext,
-    choose_targets,
-    execute_together,
-    find_snapshots,
-    find_undos,
-)
+from .context import ServerContext, choose_targets, execute_together, find_snapshots, find_undos
 from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in, list_snapshots
 from .types import Snapshot, Undo

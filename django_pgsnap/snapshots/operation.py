@@ -169,7 +169,6 @@ def _check_ours(context: ServerContext) -> None:
 
 
 def report_terminated(terminators: Iterable[BackendTerminator], reporter: Reporter) -> None:
-    """Tell how many sessions were ended."""
     if count := sum(len(each.ended) for each in terminators):
         one = message("Ended 1 session on the live database.")
         several = message("Ended {count} sessions on the live database.", count=count)

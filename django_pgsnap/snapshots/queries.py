@@ -22,7 +22,7 @@ from ..errors import ObstacleError, SnapshotNotFoundError
 from ..messages import Message, format_ago, format_size, message
 from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.properties import Properties, mask_setting, read_properties
-from ..postgres.server import Server, server_errors
+from ..postgres.server import server_errors
 from ..postgres.targets import Target, group_by_server
 from .context import (
     ManagedDatabase,
@@ -34,7 +34,7 @@ from .context import (
     find_undos,
     read_contexts,
 )
-from .types import CopyMember, Snapshot, Undo, describe_kept_state
+from .types import Snapshot, Undo, describe_kept_state
 
 # As many as can be looked over in a line.
 _NAMES_SHOWN: Final = 10
@@ -44,8 +44,6 @@ _APPLICATION: Final = re.compile(r"pgsnap (?P<purpose>.*?) *(?:\((?P<who>[^()]*)
 
 @dataclass(frozen=True, kw_only=True)
 class RunningOperation:
-    """An operation that is at work."""
-
     purpose: str  # what it does: ``take seeded``
     who: str  # user, machine and process that do it; may be cut short
     aliases: tuple[str, ...]
@@ -212,27 +210,21 @@ def _name_some(found: Sequence[Snapshot]) -> Message:
 
 def _check_one_owner(same_name: Sequence[Snapshot]) -> None:
     """Refuse snapshots of one name whose copies of one live database have several owners."""
-    by_live: dict[tuple[Server, str], list[CopyMember]] = {}
-    for member in (member for snapshot in same_name for member in snapshot.members):
-        by_live.setdefault((member.server, member.record.source), []).append(member)
-    for members in by_live.values():
-        if len({member.database.owner for member in members}) > 1:
-            claims = ", ".join(
-                f"{member.database.name!r} of {member.database.owner!r}" for member in members
-            )
-            raise ObstacleError(
-                "Several roles have a snapshot {name!r}: {claims}.",
-                hint="Drop the one that you do not want (DROP DATABASE …), or give both to one "
-                "role (ALTER DATABASE … OWNER TO …).",
-                name=same_name[0].name,
-                claims=claims,
-            )
+    members = [member for snapshot in same_name for member in snapshot.members]
+    owned = {(each.server, each.record.source, each.database.owner) for each in members}
+    if len(owned) > len({(server, live) for server, live, _ in owned}):
+        claims = [f"{each.database.name!r} of {each.database.owner!r}" for each in members]
+        raise ObstacleError(
+            "Several roles have a snapshot {name!r}: {claims}.",
+            hint="Drop the one that you do not want (DROP DATABASE …), or give both to one "
+            "role (ALTER DATABASE … OWNER TO …).",
+            name=members[0].record.name,
+            claims=", ".join(claims),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """What there is."""
-
     snapshots: tuple[Snapshot, ...]  # newest first
     undos: tuple[Undo, ...]  # what restores replaced, newest first; usually one or none
     # What all of them occupy together, as far as the file system does not share blocks between
@@ -248,7 +240,6 @@ class Overview:
 
 
 def describe_operation(each: RunningOperation) -> Message:
-    """Return what an operation does, and for how long."""
     return message(
         "At work on {aliases}: {purpose} ({who})."
         if each.seconds is None

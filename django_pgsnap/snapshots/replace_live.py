@@ -44,12 +44,10 @@ class IncomingDatabase:
 
     @property
     def server(self) -> Server:
-        """The server it is on."""
         return self.context.server
 
     @property
     def place(self) -> Place:
-        """Which live database it is about."""
         return self.server, self.target.name
 
 

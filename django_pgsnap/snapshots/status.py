@@ -20,8 +20,6 @@ from .undo_history import find_newest
 
 @dataclass(frozen=True, kw_only=True)
 class LiveState:
-    """What a live database is."""
-
     alias: str
     database: str
     size_bytes: int | None  # None where it is missing, or our role may not know

@@ -42,8 +42,6 @@ from .types import CopyMember, Snapshot, group_members
 
 @dataclass(frozen=True, kw_only=True)
 class TakePart:
-    """One live database's part of a take."""
-
     context: ServerContext
     record: CopyRecord  # what its copy knows of itself, but for how copying went
     properties: Properties

@@ -135,7 +135,6 @@ class Undo(_Set[UndoRecord]):
 
 
 def describe_kept_state(undo: Undo) -> Message:
-    """Return what a state that was replaced holds."""
     if not undo.based_on:
         return message("your own data")
     return message(

@@ -1,12 +1,14 @@
 """Which snapshot a name means, and why there may be none."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from typing import Self
 
 import pytest
 from psycopg import sql as pg
 
-from django_pgsnap.errors import SnapshotNotFoundError
+from django_pgsnap.errors import ObstacleError, SnapshotNotFoundError
+from django_pgsnap.snapshots.queries import choose_snapshot
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from tests.conftest import MakeLive, MakeRole, RunSql
@@ -39,6 +41,21 @@ def test_copy_of_an_owner_that_was(
     sql(caught.value.hint.partition("run: ")[2])
     restore(name)
     assert "Ursula" not in authors()
+
+
+def test_one_name_and_several_owners(live: str) -> None:
+    """Where two roles that count have a snapshot of one name, none of these is meant."""
+    snapshot = take("seeded", spare=False)
+    (member,) = snapshot.members
+    given = replace(member.database, name="given", owner="another")
+    other = replace(snapshot, members=(replace(member, database=given),))
+
+    with pytest.raises(ObstacleError) as caught:
+        choose_snapshot([snapshot, other], "seeded")
+
+    claims = f"{member.database.name!r} of {SUPERUSER!r}, 'given' of 'another'"
+    assert caught.value.message == f"Several roles have a snapshot 'seeded': {claims}."
+    assert choose_snapshot([snapshot, snapshot], "seeded") is snapshot
 
 
 def test_newest_though_the_clock_was_turned_back(
