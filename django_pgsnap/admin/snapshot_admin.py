@@ -262,8 +262,7 @@ class SnapshotAdmin(ProgressPages):
         undo = next((undo for undo in found.undos if undo.set_id == set_id), None)
         if undo is None:
             return self._say_gone(request, _("This state is not kept any more."))
-        # As its button, in short: a way of more words than links asks for links that stand out.
-        return self._act(request, BringBack(undo), str(BringBack.button))
+        return self._act(request, BringBack(undo))
 
     def _say_gone(self, request: HttpRequest, text: str) -> HttpResponse:
         messages.warning(request, text)
@@ -283,11 +282,10 @@ class SnapshotAdmin(ProgressPages):
             field = ERROR_FIELDS.get(type(answer))
             form.add_error(field if field in form.fields else None, describe_error(answer))
         fields = AdminForm(form, [(None, {"fields": list(form.fields)})], {}, model_admin=self)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": action.title,
-            "original": name,
+        context: dict[str, Any] = {
             "action": action,
+            # In few words: a way here of more words than links asks for links that stand out.
+            "original": name or str(action.button),
             # Worked out here, since what goes wrong in a template is no page any more.
             "consequences": action.describe_consequences(),
             "busy": translate_all(action.preview.busy),
@@ -296,11 +294,8 @@ class SnapshotAdmin(ProgressPages):
             "errors": AdminErrorList(form, []),
             "media": self.media + fields.media,
             "inline_admin_formsets": [],
-            "is_popup": False,
         }
-        response: Any = self.render_change_form(request, context, add=not name)
-        response.template_name = "admin/django_pgsnap/snapshot/action.html"
-        return cast(HttpResponse, response)
+        return self.render(request, "action", action.title, **context)
 
     @admin.display(description=gettext_lazy("restore"))
     def restore(self, row: Row) -> str:
