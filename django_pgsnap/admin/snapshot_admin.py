@@ -141,11 +141,9 @@ class SnapshotAdmin(ProgressPages):
         return super().changelist_view(request, {**facts, **(extra_context or {})})
 
     def get_fieldsets(self, request: HttpRequest, _obj: Any = None) -> Any:
-        changeable = (
-            ("note", "pinned") if self.has_change_permission(request) else (changelist.note,)
-        )
+        fields = ("note", "pinned") if self.has_change_permission(request) else (changelist.note,)
         return [
-            (None, {"fields": ("name", *changeable)}),
+            (None, {"fields": ("name", *fields)}),
             (_("Facts"), {"fields": changelist.DETAILS}),
             (_("Databases"), {"fields": (changelist.databases,)}),
             (_("Migrations"), {"fields": (changelist.migrations,)}),
@@ -177,12 +175,9 @@ class SnapshotAdmin(ProgressPages):
         """Return what goes with these snapshots, for the pages that ask."""
         snapshots = [row.snapshot for row in objs]
         named: list[str | list[str]] = []
+        copy = _("its copy of %(alias)s: %(name)s")
         for each in snapshots:
-            copies = [
-                _("its copy of %(alias)s: %(name)s")
-                % {"alias": member.alias, "name": member.database.name}
-                for member in each.members
-            ]
+            copies = [copy % {"alias": m.alias, "name": m.database.name} for m in each.members]
             named += [describe_snapshot(each), copies]
         databases = sum(len(each.members) for each in snapshots)
         counts = {self.opts.verbose_name_plural: len(snapshots), _("databases"): databases}

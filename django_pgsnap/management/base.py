@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from io import StringIO, TextIOWrapper
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -193,9 +194,8 @@ class SubcommandsBase(BaseCommand):
             self.stdout.write("")
             return ""
 
-    def _reporter(self) -> CommandReporter:
-        verbosity = 0 if self._as_json else self._verbosity
-        return CommandReporter(self, verbosity=verbosity, animated=sys.stderr.isatty())
+    def _reporter(self) -> closing[CommandReporter]:
+        return closing(CommandReporter(self, 0 if self._as_json else self._verbosity))
 
     @property
     def _output(self) -> Output:
@@ -236,24 +236,17 @@ class CommandReporter(Reporter):
     watching a terminal that can redraw a line.
     """
 
-    def __init__(self, command: BaseCommand, *, verbosity: int, animated: bool) -> None:
-        self._command = command
-        self._verbosity = verbosity
-        self._animated = animated and verbosity > 0
+    def __init__(self, command: BaseCommand, verbosity: int) -> None:
+        self._command, self._verbosity = command, verbosity
+        self._animated = verbosity > 0 and sys.stderr.isatty()
         self._step = ""
         self._step_began = time.monotonic()
         self._bar: Progress | None = None
         # What there is when the operation has ended; None if that could not be seen.
         self.overview: Overview | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop_bar()
-
     def step(self, message: str) -> None:
-        self._stop_bar()
+        self.close()
         self._step_began = time.monotonic()
         step, self._step = self._step, printable(message)
         if self._verbosity > 1 and self._step != step:
@@ -275,12 +268,12 @@ class CommandReporter(Reporter):
         bar.update(bar.task_ids[0], completed=done)
 
     def note(self, message: str) -> None:
-        self._stop_bar()
+        self.close()
         if self._verbosity > 0:
             self._command.stderr.write(printable(message), str)
 
     def warn(self, message: str) -> None:
-        self._stop_bar()
+        self.close()
         text = f"Warning: {_printable_lines(message)}"
         self._command.stderr.write(text, self._command.style.WARNING)
 
@@ -304,7 +297,8 @@ class CommandReporter(Reporter):
         self._bar.start()
         return self._bar
 
-    def _stop_bar(self) -> None:
+    def close(self) -> None:
+        """Take the progress bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

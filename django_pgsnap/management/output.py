@@ -37,7 +37,6 @@ class Output(Console):
         """Print to what can be written, flushed, and asked whether it is a terminal."""
         super().__init__(
             file=stdout,
-            no_color=not colour,
             highlight=False,
             width=None if stdout.isatty() else _PIPE_WIDTH,
             color_system="auto" if colour else None,
