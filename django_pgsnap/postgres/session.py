@@ -337,6 +337,8 @@ def _set_all(values: Mapping[str, str]) -> sql.Composed:
 
 # A CREATE DATABASE that is stopped again while it removes its files leaves them.
 _CANCEL_AGAIN_S: Final = 2.0
+# What each statement that has ended failed with, by its session.
+_Ended = dict[Session, psycopg.Error | None]
 
 
 def run_together(
@@ -351,68 +353,58 @@ def run_together(
     time after so many seconds, or what it has returned. Returned is what each statement raised,
     None for those that succeeded.
     """
-    statements = _Statements(work)
+    sessions = [session for session, _ in work]
+    # Ctrl-C may come between any two steps. So what is under way is not noted here: libpq knows.
+    ended: _Ended = {}
+    cancel_again_at: dict[Session, float] = {}
     try:
-        statements.send()
-        while not statements.are_settled(within_s=every_s):
-            every_s = meanwhile() or every_s
-        statements.cancel_the_rest()
+        _send(work, ended)
+        _wait(sessions, ended, every_s)
+        while len(ended) < len(work) and not any(ended.values()):
+            _wait(sessions, ended, meanwhile() or every_s)
+        _cancel(sessions, ended, cancel_again_at)
     except BaseException:
         # Ctrl-C may come while the rest is cancelled, too.
-        statements.cancel_the_rest()
+        _cancel(sessions, ended, cancel_again_at)
         raise
-    return statements.outcomes()
+    not_sent = psycopg.errors.QueryCanceled("another one failed before it was sent")
+    return [ended.get(session, not_sent) for session in sessions]
 
 
-class _Statements:
-    # Ctrl-C may come between any two steps. So what is under way is not noted here: libpq knows.
+def _send(work: Sequence[tuple[Session, Query]], ended: _Ended) -> None:
+    for session, statement in work:
+        try:
+            session.send(statement)
+        except psycopg.Error as error:
+            ended[session] = error
+            return
 
-    def __init__(self, work: Sequence[tuple[Session, Query]]) -> None:
-        self._work = work
-        self._ended: dict[Session, psycopg.Error | None] = {}
-        self._cancel_again_at: dict[Session, float] = {}
 
-    def outcomes(self) -> list[BaseException | None]:
-        not_sent = psycopg.errors.QueryCanceled("another one failed before it was sent")
-        return [self._ended.get(session, not_sent) for session, _ in self._work]
+def _cancel(
+    sessions: Sequence[Session], ended: _Ended, cancel_again_at: dict[Session, float]
+) -> None:
+    # A request to cancel that overtakes its statement is lost, so it is repeated.
+    while running := [session for session in sessions if session.is_running]:
+        for session in running:
+            # The end of one statement is no reason to ask for that of another again.
+            if cancel_again_at.get(session, 0.0) <= time.monotonic():
+                with suppress(psycopg.Error):
+                    session.cancel()
+                cancel_again_at[session] = time.monotonic() + _CANCEL_AGAIN_S
+        _wait(sessions, ended, _CANCEL_AGAIN_S)
 
-    def send(self) -> None:
-        for session, statement in self._work:
+
+def _wait(sessions: Sequence[Session], ended: _Ended, seconds: float) -> None:
+    """Wait until one of the statements under way has ended, so many seconds at most."""
+    _wait_until_readable([session for session in sessions if session.is_running], seconds)
+    for session in sessions:
+        if session not in ended and (session.is_running or session.broken):
             try:
-                session.send(statement)
+                if not session.busy:
+                    session.finish()
+                    ended[session] = None
             except psycopg.Error as error:
-                self._ended[session] = error
-                return
-
-    def are_settled(self, *, within_s: float) -> bool:
-        """Wait a little, and tell whether all have ended, or one has failed."""
-        self._wait(within_s)
-        return len(self._ended) == len(self._work) or any(self._ended.values())
-
-    def cancel_the_rest(self) -> None:
-        # A request to cancel that overtakes its statement is lost, so it is repeated.
-        while running := self._running():
-            for session in running:
-                # The end of one statement is no reason to ask for that of another again.
-                if self._cancel_again_at.get(session, 0.0) <= time.monotonic():
-                    with suppress(psycopg.Error):
-                        session.cancel()
-                    self._cancel_again_at[session] = time.monotonic() + _CANCEL_AGAIN_S
-            self._wait(_CANCEL_AGAIN_S)
-
-    def _running(self) -> list[Session]:
-        return [session for session, _ in self._work if session.is_running]
-
-    def _wait(self, seconds: float) -> None:
-        _wait_until_readable(self._running(), seconds)
-        for session, _ in self._work:
-            if session not in self._ended and (session.is_running or session.broken):
-                try:
-                    if not session.busy:
-                        session.finish()
-                        self._ended[session] = None
-                except psycopg.Error as error:
-                    self._ended[session] = error
+                ended[session] = error
 
 
 def start_in_thread(work: Callable[[], Result]) -> Future[Result]:
