@@ -16,7 +16,7 @@ from psycopg import sql
 
 from ..errors import MissingRightError, ObstacleError
 from ..messages import join_messages, message
-from .session import Query, Session
+from .session import Session
 
 # App and name of each migration.
 Migrations = tuple[tuple[str, str], ...]
@@ -237,11 +237,6 @@ def measure_databases(session: Session, names: Iterable[str]) -> dict[str, int]:
     return {name: int(size) for name, size in found if size is not None}
 
 
-_ROWS: Final = sql.SQL(
-    "pg_catalog.pg_stat_get_db_tuples_inserted({oid})"
-    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_tuples_updated({oid})"
-    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_tuples_deleted({oid})"
-)
 _ALL_ARE_COUNTED: Final = sql.SQL(
     "pg_catalog.current_setting('track_counts')::pg_catalog.bool AND NOT EXISTS ("
     "SELECT FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) c"
@@ -250,27 +245,21 @@ _ALL_ARE_COUNTED: Final = sql.SQL(
     "SELECT FROM pg_catalog.pg_parameter_acl"
     " WHERE parname OPERATOR(pg_catalog.=) 'track_counts')"
 )
-# A crash of the server throws all statistics away, and this moment forward.
-_EPOCH: Final = sql.SQL(
-    "SELECT extract(epoch FROM stats_reset)::pg_catalog.text FROM pg_catalog.pg_stat_wal"
-)
-
+# A crash of the server throws all statistics away, and the moment that pg_stat_wal tells forward.
 _COUNTERS: Final = sql.SQL(
-    "SELECT datname, oid,"
-    " CASE WHEN {} THEN pg_catalog.concat(({}), '/',"
+    "SELECT datname, oid, CASE WHEN {} THEN pg_catalog.concat("
+    "(SELECT extract(epoch FROM stats_reset) FROM pg_catalog.pg_stat_wal), '/',"
     " extract(epoch FROM pg_catalog.pg_stat_get_db_stat_reset_time(oid)))"
     " ELSE pg_catalog.gen_random_uuid()::pg_catalog.text END,"
     " pg_catalog.pg_stat_get_db_sessions(oid),"
     " pg_catalog.pg_stat_get_db_xact_commit(oid)"
-    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_xact_rollback(oid), {}"
+    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_xact_rollback(oid),"
+    " pg_catalog.pg_stat_get_db_tuples_inserted(oid)"
+    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_tuples_updated(oid)"
+    " OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_db_tuples_deleted(oid)"
     " FROM pg_catalog.pg_database"
     " WHERE datname OPERATOR(pg_catalog.=) ANY(%s::pg_catalog.name[])"
-).format(_ALL_ARE_COUNTED, _EPOCH, _ROWS.format(oid=sql.Identifier("oid")))
-
-
-def rows_written(oid: sql.Composable) -> Query:
-    """Return the expression for how many rows were ever written in the database with this oid."""
-    return _ROWS.format(oid=oid)
+).format(_ALL_ARE_COUNTED)
 
 
 @dataclass(frozen=True, kw_only=True)
