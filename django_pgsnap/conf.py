@@ -35,6 +35,19 @@ SETTINGS_HINT = "See the settings in django_pgsnap's README."
 
 
 @dataclass(frozen=True, kw_only=True)
+class TestConfig:
+    """The settings of the test runner: ``PGSNAP["TEST"]``."""
+
+    # What tests that commit start from: ``migrated`` with the data that migrations inserted, or
+    # ``flushed`` as in stock Django.
+    baseline: str = "migrated"
+    require_snapshots: bool = False  # whether tests that miss one fail instead of being skipped
+    keep: int = 3  # how many templates to keep; 0 to migrate every time
+    fingerprint: object = None  # what the migrated state depends on, beyond what can be seen
+    max_age_s: float = 24 * 60 * 60.0  # of a template, since migrations may read the date
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings, with a default for each."""
 
@@ -53,20 +66,7 @@ class Config:
     # for each alias that has some.
     maintenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     diff: Mapping[str, Any] = field(default_factory=dict)
-    test: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestConfig:
-    """The settings of the test runner: ``PGSNAP["TEST"]``."""
-
-    # What tests that commit start from: ``migrated`` with the data that migrations inserted, or
-    # ``flushed`` as in stock Django.
-    baseline: str = "migrated"
-    require_snapshots: bool = False  # whether tests that miss one fail instead of being skipped
-    keep: int = 3  # how many templates to keep; 0 to migrate every time
-    fingerprint: object = None  # what the migrated state depends on, beyond what can be seen
-    max_age_s: float = 24 * 60 * 60.0  # of a template, since migrations may read the date
+    test: TestConfig = TestConfig()
 
 
 KEYS = tuple(field.name.upper() for field in fields(Config))
@@ -92,17 +92,9 @@ def config() -> Config:
     for key in ("spares", "undo"):
         if values.get(key) is True:
             values[key] = getattr(Config, key)
+    test = given().get("TEST", {})
+    values["test"] = TestConfig(**{key.lower(): test[key] for key in TEST_KEYS if key in test})
     return Config(**values)
-
-
-def test_config() -> TestConfig:
-    """Return the settings of the test runner as they are now.
-
-    Raises:
-        ConfigurationError: A value cannot be used.
-    """
-    given = config().test
-    return TestConfig(**{key.lower(): given[key] for key in TEST_KEYS if key in given})
 
 
 def diff_mask() -> tuple[str, ...]:

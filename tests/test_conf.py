@@ -8,7 +8,6 @@ from django.conf import settings
 
 from django_pgsnap.conf import GIB, KEYS, Config, config, problems
 from django_pgsnap.conf import TestConfig as RunnerConfig
-from django_pgsnap.conf import test_config as runner_config
 from django_pgsnap.errors import ConfigurationError
 
 VALUES: dict[str, Any] = {
@@ -42,7 +41,7 @@ def test_defaults(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
         wait_s=10.0,
         maintenance={},
         diff={},
-        test={},
+        test=RunnerConfig(),
     )
 
 
@@ -61,8 +60,9 @@ def test_all_keys_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert set(KEYS) == set(VALUES)
     assert read.databases == ("other", "default")
+    assert read.test == RunnerConfig(baseline="flushed")
     for field in fields(Config):
-        if field.name != "databases":
+        if field.name not in ("databases", "test"):
             assert getattr(read, field.name) == VALUES[field.name.upper()]
 
 
@@ -164,8 +164,8 @@ def test_bad_values_of_the_test_runner(key: str, value: object, expected: str) -
 
 def test_settings_of_the_test_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test runner's settings have defaults, and are read at each use."""
-    assert runner_config() == RunnerConfig()
+    assert config().test == RunnerConfig()
 
     monkeypatch.setattr(settings, "PGSNAP", {"TEST": {"KEEP": 5, "FINGERPRINT": "x"}})
 
-    assert runner_config() == RunnerConfig(keep=5, fingerprint="x")
+    assert config().test == RunnerConfig(keep=5, fingerprint="x")

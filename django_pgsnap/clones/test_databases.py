@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 import psycopg
 from psycopg import sql
 
-from ..conf import test_config
+from ..conf import config
 from ..postgres.advisory_locks import lock_if_free
 from ..postgres.session import Query, Session
 from .catalog import Catalog, load_catalog
@@ -111,7 +111,7 @@ def find_superfluous_templates(present: Catalog, source: str) -> list[TemplateRe
     for record in sorted(found, key=lambda record: record.used_at, reverse=True):
         # Those made of a development snapshot have its name, and count by themselves.
         kept[record.name] += 1
-        if kept[record.name] > test_config().keep or not is_fresh_template(record):
+        if kept[record.name] > config().test.keep or not is_fresh_template(record):
             unwanted.append(record)
     return unwanted
 
@@ -131,4 +131,4 @@ def drop_template(session: Session, record: TemplateRecord) -> bool:
 def is_fresh_template(record: TemplateRecord) -> bool:
     """Tell whether a template is young enough to be used."""
     age = datetime.now(UTC) - record.taken_at
-    return timedelta() <= age <= timedelta(seconds=test_config().max_age_s)
+    return timedelta() <= age <= timedelta(seconds=config().test.max_age_s)

@@ -22,7 +22,7 @@ from django.db import connections
 from django.test import TestCase, TransactionTestCase
 from django.test.testcases import TestData  # type: ignore[attr-defined]
 
-from ..conf import test_config
+from ..conf import config
 from ..connections.reconnect import clear_caches
 from .reset.baseline import Baseline
 from .reset.connections import unwatch_connections, watch_connections
@@ -186,7 +186,7 @@ def _find_start(cls: type, alias: str, resetter: DatabaseResetter) -> Baseline |
 
 def _starts_flushed(cls: type) -> bool:
     commits = issubclass(cls, TransactionTestCase) and not issubclass(cls, TestCase)
-    return commits and not issubclass(cls, SnapshotTestCase) and test_config().baseline == "flushed"
+    return commits and not issubclass(cls, SnapshotTestCase) and config().test.baseline == "flushed"
 
 
 def _has_own_start(cls: type) -> bool:

@@ -15,7 +15,7 @@ from django.db import connections
 from ..clones.catalog import Database, load_catalog
 from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
-from ..conf import test_config
+from ..conf import config
 from ..errors import ConfigurationError, SnapshotNotFoundError
 from .databases import own_databases, recording, templates
 from .databases.facts import read_facts
@@ -42,7 +42,7 @@ def start_from_snapshot(
     copies = {alias: _list_copies(alias, resetter) for alias, resetter in resetters}
     if not any(snapshot in each for each in copies.values()):
         error = _describe_missing(snapshot, *next(iter(copies.items())))
-        raise error if test_config().require_snapshots else SkipTest(str(error))
+        raise error if config().test.require_snapshots else SkipTest(str(error))
     for alias, resetter in resetters:
         if (copy := copies[alias].get(snapshot)) is not None:
             with explain_errors(who, alias):

@@ -26,7 +26,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.utils.functional import Promise
 from psycopg import sql
 
-from ...conf import test_config
+from ...conf import config
 from ...postgres.inspection import read_activity
 from ...postgres.session import Session
 from .file_reads import digest_bytes
@@ -104,7 +104,7 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
             for alias in settings.CACHES
             if isinstance(cache := caches[alias], BaseDatabaseCache)
         ],
-        "PGSNAP['TEST']['FINGERPRINT']": test_config().fingerprint,
+        "PGSNAP['TEST']['FINGERPRINT']": config().test.fingerprint,
         "the installed distributions": _list_distributions(),
         "the version of Python": sys.version,
         "the server": session.rows(_SERVER),

@@ -14,7 +14,7 @@ from ...clones.test_databases import (
     find_database,
     write_comment,
 )
-from ...conf import test_config
+from ...conf import config
 from ...connections.reconnect import close_pools
 from ...postgres.inspection import read_activity
 from ...postgres.server import server_errors
@@ -144,7 +144,7 @@ def _make(slot: TestDatabaseSlot, wanted: Wanted, migrate: Migrate, tell: Tell) 
     session = slot.session
     with record(wanted.facts) as recorded:
         migrate(False)
-    sealed = templates.seal_or_tell(recorded, tell) if slot.keep or test_config().keep else ""
+    sealed = templates.seal_or_tell(recorded, tell) if slot.keep or config().test.keep else ""
     _disconnect(slot.connection)
     template = templates.publish_or_tell(session, slot.name, wanted, sealed, tell)
     session.execute(write_comment(slot.describe(sealed)))

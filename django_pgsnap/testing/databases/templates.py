@@ -26,7 +26,7 @@ from ...clones.records import TemplateRecord
 from ...clones.spares import BackgroundStatements, wants_spare
 from ...clones.test_databases import is_fresh_template, prune_templates
 from ...clones.transitions import publish_copy, rewrite_comment
-from ...conf import config, test_config
+from ...conf import config
 from ...errors import ConfigurationError, PgsnapError, ServerUnavailableError
 from ...postgres.advisory_locks import lock_key, release_lock, try_acquire_lock, wait_for_lock
 from ...postgres.inspection import measure_databases
@@ -112,7 +112,7 @@ def publish_or_tell(
     session: Session, database: str, wanted: Wanted, recording: str, tell: Tell
 ) -> TemplateRecord | None:
     """Publish a template if that is wanted and something was recorded, or say why it cannot be."""
-    if not recording or not test_config().keep:
+    if not recording or not config().test.keep:
         return None
     try:
         return publish_template(session, database, wanted, recording)
