@@ -68,7 +68,6 @@ class Action:
         raise NotImplementedError
 
     def build_form(self, data: Any = None) -> forms.Form:
-        """Return the form, filled with these data."""
         return RestoreForm(data, restored=self.aliases)
 
     def perform(self, values: Values, session: SessionTransfer, out: ProgressReporter) -> str:

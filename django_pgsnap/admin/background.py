@@ -164,40 +164,29 @@ def _without_password(user: Any) -> Any:
     return user
 
 
-class Job(Thread):
-    """One operation at work. A process that is to stop waits for it to end."""
+def start_work(reporter: ProgressReporter, work: Callable[[], str]) -> Thread:
+    """Begin some work, and return its thread. A process that is to stop waits for it to end.
 
-    def __init__(
-        self, title: str, work: Callable[[ProgressReporter], str], user: Any = None
-    ) -> None:
-        """Start at once; the work returns why who asked for it is to be signed out, if so."""
-        super().__init__(name="django_pgsnap", daemon=False)
-        self._reporter = ProgressReporter(title, user)
-        self.token = self._reporter.token
-        self._work = work
-        self._language = translation.get_language()
-        self.start()
+    The work returns why who asked for it is to be signed out, if so. How it ends is reported.
+    """
+    language = translation.get_language()
 
-    def run(self) -> None:
-        with translation.override(self._language):
+    def run() -> None:
+        with translation.override(language):
             try:
-                self._reporter.end(signed_out=self._work(self._reporter))
+                reporter.end(signed_out=work())
             except PgsnapError as error:
-                self._reporter.end(error=error)
+                reporter.end(error=error)
             except BaseException:
                 unexpected = AdminError("This failed unexpectedly. The server's log says why.")
-                self._reporter.end(error=unexpected)
+                reporter.end(error=unexpected)
                 raise
             finally:
                 connections.close_all()
 
-    def result(self, patience_s: float) -> Progress | None:
-        """Return how it ended, None if it takes longer than that many seconds."""
-        self.join(patience_s)
-        if self.is_alive():
-            return None
-        forget_progress(self.token)
-        return self._reporter.progress
+    thread = Thread(target=run, name="django_pgsnap", daemon=False)
+    thread.start()
+    return thread
 
 
 def release_connections() -> None:

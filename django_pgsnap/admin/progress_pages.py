@@ -38,12 +38,13 @@ from ..snapshots.queries import describe_operation, overview
 from .actions import Action
 from .background import (
     KEEP_S,
-    Job,
     Progress,
+    ProgressReporter,
     forget_progress,
     read_progress,
     release_connections,
     request_cancel,
+    start_work,
 )
 from .session_transfer import SessionTransfer, leave_alone, sign_out
 from .text import describe_error, translate_all
@@ -74,7 +75,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         return reverse(name, args=arguments, current_app=self.admin_site.name)
 
     def guard(self, view: View) -> View:
-        """Answer our errors with a page, and have ATOMIC_REQUESTS spare the view.
+        """Answer our errors with a page that says them, and have ATOMIC_REQUESTS spare the view.
 
         A take or a restore would wait for the transaction that ATOMIC_REQUESTS opens.
         """
@@ -84,7 +85,9 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
             try:
                 return view(request, *arguments, **options)
             except PgsnapError as error:
-                return self.refuse(request, error)
+                title, said = _("This is not possible"), describe_error(error)
+                status = _STATUSES.get(type(error), HTTPStatus.CONFLICT)
+                return self.render(request, "refused", title, status=status, error=said)
 
         for alias in connections:
             guarded = transaction.non_atomic_requests(using=alias)(guarded)
@@ -105,27 +108,23 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         name = f"admin/django_pgsnap/snapshot/{template}.html"
         return TemplateResponse(request, name, {**context, **facts}, status=status)
 
-    def refuse(self, request: HttpRequest, error: PgsnapError) -> TemplateResponse:
-        """Return the page that says why something is not possible, and what to do about it."""
-        status = _STATUSES.get(type(error), HTTPStatus.CONFLICT)
-        title, said = _("This is not possible"), describe_error(error)
-        return self.render(request, "refused", title, status=status, error=said)
-
     def perform(
         self, request: HttpRequest, action: Action, values: dict[str, Any]
     ) -> HttpResponse | PgsnapError:
         """Do what an action is for; lead to its progress if that takes a while."""
-        session, user = SessionTransfer(request), request.user
+        session = SessionTransfer(request)
         release_connections()
-        job = Job(action.title, lambda out: action.perform(values, session, out), user)
-        ended = job.result(_PATIENCE_S)
-        if ended is not None:
-            return ended.error or self._conclude(request, ended)
+        out = ProgressReporter(action.title, request.user)
+        thread = start_work(out, lambda: action.perform(values, session, out))
+        thread.join(_PATIENCE_S)
+        if not thread.is_alive():
+            forget_progress(out.token)
+            return out.progress.error or self._conclude(request, out.progress)
         # Neither session nor messages: they may be in the database that is at work.
         leave_alone(request)
-        page = self.url("progress", job.token)
+        page = self.url("progress", out.token)
         response = HttpResponseRedirect(page)
-        set_progress_cookie(response, job.token, page, secure=request.is_secure())
+        set_progress_cookie(response, out.token, page, secure=request.is_secure())
         return response
 
     @method_decorator([*_PUBLIC, require_safe])

@@ -11,11 +11,11 @@ from django.contrib.auth.models import User
 from django_pgsnap.admin import background
 from django_pgsnap.admin.background import (
     CancelledError,
-    Job,
     ProgressReporter,
     forget_progress,
     read_progress,
     request_cancel,
+    start_work,
 )
 
 TOKEN = "0123456789abcdef" * 2
@@ -116,16 +116,16 @@ def test_entry_of_another_release_is_no_error(value: object) -> None:
 def test_work_goes_on_unseen(store: Path) -> None:
     """Where neither progress nor a wish to cancel can be written down, the work is done."""
     store.write_text("in the way")
+    reporter = ProgressReporter("Take")
 
-    def work(reporter: ProgressReporter) -> str:
+    def work() -> str:
         request_cancel(reporter.token)
         reporter.step("Copying")
         return ""
 
-    ended = Job("Take", work).result(10)
+    start_work(reporter, work).join(10)
 
-    assert ended is not None
-    assert (ended.ended, ended.error) == (True, None)
+    assert (reporter.progress.ended, reporter.progress.error) == (True, None)
 
 
 @pytest.mark.parametrize("token", ["", "..", "x" * 32, "0" * 31, "../../etc/passwd"])
@@ -149,11 +149,12 @@ def test_defects_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
 
-    def work(_: ProgressReporter) -> str:
+    reporter = ProgressReporter("Take")
+
+    def work() -> str:
         raise ZeroDivisionError
 
-    ended = Job("Take", work).result(10)
+    start_work(reporter, work).join(10)
 
-    assert ended is not None
-    assert str(ended.error) == "This failed unexpectedly. The server's log says why."
+    assert str(reporter.progress.error) == "This failed unexpectedly. The server's log says why."
     assert [each.exc_type for each in raised] == [ZeroDivisionError]
