@@ -11,6 +11,7 @@ from django.db.models.signals import pre_migrate
 
 from ..conf import config
 from ..errors import NotEnabledError, PgsnapError
+from ..reporting import logger
 from ..safety import is_in_tests
 from .manage import delete
 from .queries import list_snapshots
@@ -52,7 +53,6 @@ def _take_before(*, using: str, **told: Any) -> None:
     name = f"{_PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S.%f}"
     try:
         take(name, databases=[using], note=_NOTE)
-        _rotate(using)
     except NotEnabledError:
         return
     except PgsnapError as error:
@@ -60,6 +60,10 @@ def _take_before(*, using: str, **told: Any) -> None:
         raise CommandError(
             f"No migration was applied, since no snapshot could be taken before: {error}"
         ) from error
+    try:
+        _rotate(using)
+    except PgsnapError as error:
+        logger.warning("More snapshots of earlier migrations stay than need be: %s", error)
     if (stdout := told.get("stdout")) is not None and told.get("verbosity", 1):
         stdout.write(f"Took {name!r}. To go back: ./manage.py pgsnap restore {name}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..clones.copying import copy_databases
@@ -27,7 +27,7 @@ from ..postgres.inspection import check_privileges
 from ..reporting import Reporter
 from .context import ServerContext, choose_targets, execute_together, find_snapshots, find_undos
 from .operation import finish_operation, open_operation, plan_copy_job
-from .queries import find_snapshot_in, list_snapshots
+from .queries import find_snapshot_in
 from .types import Snapshot, Undo
 
 
@@ -258,18 +258,21 @@ def prune(
         raise ConfigurationError(
             "Pruning needs a limit.", hint="Give --keep, --older-than or --max-size."
         )
-    if dry_run:
-        found = [each for each in list_snapshots() if not each.unreachable]
-        return choose_to_prune(found, keep, older_than, max_bytes)
     with _operation("prune", reporter) as contexts:
         found = [each for each in find_snapshots(contexts) if not each.unreachable]
-        unwanted = choose_to_prune(found, keep, older_than, max_bytes)
-        delete_in(contexts, unwanted)
+        now = contexts[0].read_clock()
+        unwanted = _choose_to_prune(found, now, keep, older_than, max_bytes)
+        if not dry_run:
+            delete_in(contexts, unwanted)
     return unwanted
 
 
-def choose_to_prune(
-    found: Sequence[Snapshot], keep: int | None, older_than: timedelta | None, max_bytes: int | None
+def _choose_to_prune(
+    found: Sequence[Snapshot],
+    now: datetime,
+    keep: int | None,
+    older_than: timedelta | None,
+    max_bytes: int | None,
 ) -> list[Snapshot]:
     """Return which of these snapshots, newest first, shall go; arguments as for `prune`."""
     loose = [snapshot for snapshot in found if not snapshot.pinned][keep or 0 :]
@@ -278,7 +281,7 @@ def choose_to_prune(
     unwanted = []
     occupied = sum(snapshot.size_bytes for snapshot in found)
     for snapshot in reversed(loose):
-        is_old = older_than is not None and datetime.now(UTC) - snapshot.taken_at > older_than
+        is_old = older_than is not None and now - snapshot.taken_at > older_than
         if is_old or (max_bytes is not None and occupied > max_bytes):
             unwanted.append(snapshot)
             occupied -= snapshot.size_bytes

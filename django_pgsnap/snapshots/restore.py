@@ -143,7 +143,9 @@ def _obtain_clones(copies: Sequence[IncomingDatabase]) -> list[IncomingDatabase]
         reporter.note(
             message("Copied {name!r}, {reason}.", name=record.name, reason=_why_no_spare(record))
         )
-    made = (load_catalog(job.watcher).databases[job.clone.name] for job in jobs)
+    by_server = group_by_server(jobs).items()
+    found = {server: load_catalog(group[0].watcher).databases for server, group in by_server}
+    made = (found[job.server][job.clone.name] for job in jobs)
     return [
         replace(each, database=spare or next(made))
         for each, spare in zip(copies, spares, strict=True)

@@ -13,7 +13,7 @@ from ..postgres.backends import read_backends
 from ..postgres.inspection import measure_databases, read_counters
 from ..postgres.server import server_errors
 from .context import ServerContext, choose_targets, read_contexts
-from .queries import Overview, overview
+from .queries import Overview, look_over
 from .types import Snapshot
 from .undo_history import find_newest
 
@@ -69,9 +69,14 @@ class Status:
 def read_status(*, databases: Sequence[str] | None = None) -> Status:
     """Return what is live and what undo would bring back."""
     live: list[LiveState] = []
-    for context in read_contexts("status", choose_targets(databases)):
-        live += _read_live(context)
-    return Status(live=tuple(live), overview=overview(databases=databases))
+
+    def look() -> Iterator[ServerContext]:
+        for context in read_contexts("status", choose_targets(databases)):
+            live.extend(_read_live(context))
+            yield context
+
+    found = look_over(look())
+    return Status(live=tuple(live), overview=found)
 
 
 def _read_live(context: ServerContext) -> Iterator[LiveState]:

@@ -37,7 +37,11 @@ from .types import AnyMember
 
 @contextmanager
 def open_throwaway(
-    name: str | None, *, databases: Sequence[str] | None = None, keep: bool = False
+    name: str | None,
+    *,
+    databases: Sequence[str] | None = None,
+    keep: bool = False,
+    reporter: Reporter | None = None,
 ) -> Iterator[dict[str, str]]:
     """Yield the names of clones of a snapshot's copies by alias; they are dropped unless kept.
 
@@ -52,7 +56,9 @@ def open_throwaway(
     with server_errors(), ExitStack() as stack:
         holders: dict[Server, Session] = {}
         found: dict[str, str] = {}
-        with open_operation(f"run {name or ''}", about, disturbs_live=False) as contexts:
+        with open_operation(
+            f"run {name or ''}", about, disturbs_live=False, reporter=reporter
+        ) as contexts:
             snapshot = find_snapshot_in(contexts, name)
             check_complete(snapshot, databases)
             for context in contexts:
@@ -65,7 +71,7 @@ def open_throwaway(
                 plan_clone(each.context, each.member, owner=str(each.context.watcher.value(me)))
                 for each in matched
             ]
-            copy_databases(jobs, Reporter(), step=f"Cloning {snapshot.name}")
+            copy_databases(jobs, contexts[0].reporter, step=f"Cloning {snapshot.name}")
             for each, job in zip(matched, jobs, strict=True):
                 session, alias = holders[each.server], each.target.alias
                 found[alias] = _open(session, each.context, each.member, job, keep=keep)
@@ -100,7 +106,7 @@ def _open(
     wanted, present = read_properties(context.watcher, member.database.name, unfinished)
     wanted = replace(wanted, owner=present.owner)
     for each in apply_properties(context.watcher, wanted, present, unfinished):
-        Reporter().note(each)
+        context.reporter.note(each)
     session.execute(open_database(unfinished, name, encode_record(record)))
     release_lock(context.worker(copy), unfinished)
     return name

@@ -210,10 +210,10 @@ class _History:
         if len(self._states) < kept:
             reporter.note(
                 message(
-                    "Of {kept} replaced states the newest {count} are kept: together they "
-                    "would take more than {size} (PGSNAP['UNDO_MAX_BYTES']).",
+                    "Replaced states let go: {gone} of {kept}, which would take more than {size} "
+                    "together (PGSNAP['UNDO_MAX_BYTES']).",
+                    gone=kept - len(self._states),
                     kept=kept,
-                    count=len(self._states),
                     size=format_size(settings.undo_max_bytes),
                 )
             )

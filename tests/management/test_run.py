@@ -37,6 +37,13 @@ def test_live_database_stays(names: list[str], manage: Manage, databases: ListDa
     assert [database.name for database in databases()] == names
 
 
+def test_steps(names: list[str], manage: Manage) -> None:
+    """What is done before the command is told, as for other subcommands."""
+    run = manage("pgsnap", "run", "seeded", "--verbosity", "2", "--", "check")
+
+    assert "Cloning seeded" in run.stderr
+
+
 def test_other_aliases(names: list[str], manage: Manage, set_alias: SetAlias) -> None:
     """Every alias of the live database leads to the clone; whatever else is live is named."""
     chosen = {**settings.PGSNAP, "DATABASES": ["default"]}

@@ -6,6 +6,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from django_pgsnap.conf import TEST_DATABASES
+from django_pgsnap.errors import SnapshotPinnedError
 from django_pgsnap.snapshots.manage import pin
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.restore import restore
@@ -75,6 +76,29 @@ def test_the_last_ones_stay(wanted: str, call: Call, monkeypatch: pytest.MonkeyP
             pin(taken[0])
 
     assert [each.name for each in list_snapshots()] == [taken[2], taken[0]]
+
+
+def test_old_one_that_cannot_be_deleted(
+    wanted: str,
+    call: Call,
+    sql: RunSql,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It stays, and the migration goes on: the snapshot before it was taken."""
+    monkeypatch.setattr("django_pgsnap.snapshots.before_migrate._KEPT", 0)
+    monkeypatch.setattr("django_pgsnap.snapshots.before_migrate.delete", refuse)
+
+    printed = call("migrate", "sites", "zero").stdout
+
+    assert "django_site" not in connection.introspection.table_names()
+    (snapshot,) = list_snapshots()
+    assert f"Took {snapshot.name!r}" in printed
+    assert caplog.messages == ["More snapshots of earlier migrations stay than need be: Pinned."]
+
+
+def refuse(*names: str) -> None:
+    raise SnapshotPinnedError("Pinned.", hint="")
 
 
 def test_many_migrations_of_one_process(wanted: str, call: Call) -> None:

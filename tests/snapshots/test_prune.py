@@ -1,6 +1,7 @@
 """Pruning: which snapshots go, and which stay."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
+from typing import Self
 
 import pytest
 
@@ -38,6 +39,20 @@ def test_deletes_old_ones_but_keeps_the_newest(size_bytes: int) -> None:
     prune(older_than=timedelta(0), keep=1)
 
     assert left() == ["second", "fourth"]
+
+
+def test_age_is_by_the_servers_clock(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snapshots are dated by the server, and so is their age, whatever our own clock says."""
+
+    class TurnedOn(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(days=365)
+
+    monkeypatch.setattr("django_pgsnap.snapshots.manage.datetime", TurnedOn)
+    take("seeded", spare=False)
+
+    assert prune(older_than=timedelta(days=1)) == []
 
 
 def test_deletes_the_oldest_until_the_rest_fits(size_bytes: int) -> None:

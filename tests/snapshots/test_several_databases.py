@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from psycopg import sql as pg
 
+from django_pgsnap.clones.catalog import Catalog, load_catalog
 from django_pgsnap.clones.transitions import perform_swaps
 from django_pgsnap.errors import (
     ChangedMeanwhileError,
@@ -65,6 +66,21 @@ def test_one_transaction_swaps_all(lives: dict[str, str], sql: RunSql) -> None:
 
     query = "SELECT count(DISTINCT xmin::text) FROM pg_database WHERE datname = ANY(%s)"
     assert sql(query, [list(lives.values())]) == [(1,)]
+
+
+def test_one_look_at_all_clones(lives: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where copies have no spares, the clones of a server are looked up together."""
+    take("both", spare=False)
+    looks = []
+
+    def noted(session: Session) -> Catalog:
+        looks.append(session)
+        return load_catalog(session)
+
+    monkeypatch.setattr("django_pgsnap.snapshots.restore.load_catalog", noted)
+    restore("both")
+
+    assert len(looks) == 1
 
 
 def test_one_busy_database_keeps_both(lives: dict[str, str], server: Server) -> None:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from psycopg import sql
 
 from django_pgsnap.errors import ServerError
+from django_pgsnap.postgres import server as maintenance
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots import context, status
 from django_pgsnap.snapshots.purge import list_managed_databases
@@ -47,6 +48,21 @@ def test_before_any_restore(live: str, call: Call) -> None:
         "There is nothing to undo.",
         "No snapshots yet. Take one: ./manage.py pgsnap take",
     ]
+
+
+def test_one_look(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that status tells of a server is asked by one session."""
+    opened = []
+    session = maintenance.Server.session
+
+    def noted(self: maintenance.Server, purpose: str, **options: Any) -> Session:
+        opened.append(purpose)
+        return session(self, purpose, **options)
+
+    monkeypatch.setattr(maintenance.Server, "session", noted)
+    read_status()
+
+    assert opened == ["status"]
 
 
 def test_restored_and_written(live: str, call: Call, server: Server) -> None:

@@ -309,7 +309,7 @@ def test_limit_of_space(live: str, settings: Settings) -> None:
     (kept,) = overview().undos
     assert not any("replaced states" in note for note in quiet)
     assert any(
-        note.startswith("Of 2 replaced states the newest 1 are kept") for note in recorder.notes
+        note.startswith("Replaced states let go: 1 of 2, which would") for note in recorder.notes
     )
     assert not kept.is_unwritten
     undo()

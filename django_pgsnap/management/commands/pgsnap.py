@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from django.core.management import call_command
@@ -155,7 +155,10 @@ class Command(SubcommandsBase):
         if live:
             status = self._run_live(databases, interactive=interactive)
         else:
-            with open_throwaway(name, databases=databases, keep=keep) as clones:
+            with ExitStack() as stack:
+                with self._reporter() as reporter:
+                    made = open_throwaway(name, databases=databases, keep=keep, reporter=reporter)
+                    clones = stack.enter_context(made)
                 self._warn_of_live(clones)
                 status = run_command(self._command, clones)
                 if diff:
