@@ -27,6 +27,17 @@ if sys.argv[1:2] == ["test"]:
         file_reads.begin()
 
 
+def _is_ours(runner: str) -> bool:
+    try:
+        from .testing.runner import SnapshotRunnerMixin
+
+        found = import_string(runner)
+        # What makes one may make one of ours.
+        return not isinstance(found, type) or issubclass(found, SnapshotRunnerMixin)
+    except ImportError:  # which Django reports
+        return False
+
+
 class PgsnapConfig(AppConfig):
     """Registers the system checks, and keeps an enabled process fresh after restores."""
 
@@ -64,14 +75,3 @@ class PgsnapConfig(AppConfig):
             if is_enabled():
                 watch_connections()
             watch_migrations()
-
-
-def _is_ours(runner: str) -> bool:
-    try:
-        from .testing.runner import SnapshotRunnerMixin
-
-        found = import_string(runner)
-        # What makes one may make one of ours.
-        return not isinstance(found, type) or issubclass(found, SnapshotRunnerMixin)
-    except ImportError:  # which Django reports
-        return False
