@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
 import psycopg
@@ -175,28 +175,22 @@ class BlockedTimer:
         return time.monotonic() - self._empty_since > _BRIEF_S
 
 
+@dataclass(eq=False)
 class BackendTerminator:
     """Ends idle backends on databases, and waits for busy ones."""
 
-    def __init__(
-        self,
-        session: Session,
-        databases: Iterable[str],
-        *,
-        wait_s: float,
-        force: bool,
-        reporter: Reporter | None = None,
-    ) -> None:
-        """Take note; nothing is ended yet. With ``force``, busy backends are ended at once."""
-        self._session = session
-        self._databases = list(databases)
-        self._deadline = time.monotonic() + wait_s
-        self._wait_s = wait_s
-        self._force = force
-        self._reporter = reporter or Reporter()
+    session: Session
+    databases: Collection[str]
+    _: KW_ONLY
+    wait_s: float
+    force: bool  # whether busy backends are ended at once
+    reporter: Reporter = field(default_factory=Reporter)
+    ended: set[int] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self._deadline = time.monotonic() + self.wait_s
         self._reported: list[Message] = []
         self._first_seen: dict[int, float] = {}
-        self.ended: set[int] = set()
 
     def empty_databases(self) -> bool:
         """End idle backends, wait for busy ones, and tell whether none is left.
@@ -209,7 +203,7 @@ class BackendTerminator:
             DatabaseBusyError: Some still work, or may not be ended by us, when the time is over.
         """
         calm_since = math.inf
-        while present := read_backends(self._session, self._databases):
+        while present := read_backends(self.session, self.databases):
             now = time.monotonic()
             working = [backend for backend in present if not self._may_end(backend)]
             if working and self.is_overdue:
@@ -217,7 +211,7 @@ class BackendTerminator:
             lasting = [backend for backend in working if self._lasts(backend, now)]
             if lasting:
                 self._report_wait(lasting)
-                self._reporter.still_waiting()
+                self.reporter.still_waiting()
                 calm_since = now
             elif now - calm_since > _BRIEF_S:
                 return False
@@ -229,7 +223,7 @@ class BackendTerminator:
 
     def end_idle_backends(self) -> list[Backend]:
         """End what may be ended now, and return what is still there."""
-        present = read_backends(self._session, self._databases)
+        present = read_backends(self.session, self.databases)
         waiting_for = self._end_all(present)
         if waiting_for and self.is_overdue:
             raise self.busy_error(waiting_for)
@@ -247,13 +241,13 @@ class BackendTerminator:
 
     def busy_error(self, left: Sequence[Backend]) -> DatabaseBusyError:
         """Return the error that names the sessions which stayed."""
-        databases = ", ".join(repr(name) for name in self._databases)
+        databases = ", ".join(repr(name) for name in self.databases)
         lines = join_messages("\n  ", ["", *left])
         return DatabaseBusyError(
             "Other sessions are using {databases}, after a wait of {wait_s:g} s:{lines}",
             hint=self._hint(left),
             databases=databases,
-            wait_s=self._wait_s,
+            wait_s=self.wait_s,
             lines=lines,
         )
 
@@ -265,7 +259,7 @@ class BackendTerminator:
         named = who[:_NAMED]
         if more := len(who[_NAMED:]):
             named.append(message("{count} more", count=more))
-        self._reporter.wait(describe_wait(self._wait_s, join_messages("; ", named)))
+        self.reporter.wait(describe_wait(self.wait_s, join_messages("; ", named)))
 
     def _end_all(self, present: Sequence[Backend]) -> list[Backend]:
         return [
@@ -273,15 +267,15 @@ class BackendTerminator:
         ]
 
     def _may_end(self, backend: Backend) -> bool:
-        is_forced = self._force and backend.is_client
+        is_forced = self.force and backend.is_client
         return (backend.is_idle or backend.gives_way or is_forced) and backend.endable
 
     def _end(self, backend: Backend) -> bool:
         if backend.pid in self.ended:
             return True
-        parameters = {"pid": backend.pid, "force": self._force or backend.gives_way}
+        parameters = {"pid": backend.pid, "force": self.force or backend.gives_way}
         with suppress(psycopg.errors.InsufficientPrivilege):
-            if self._session.rows(_TERMINATE, parameters):
+            if self.session.rows(_TERMINATE, parameters):
                 self.ended.add(backend.pid)
         return backend.pid in self.ended
 
@@ -296,7 +290,7 @@ class BackendTerminator:
             return message(
                 "Stop the background processes named above first; they start again by themselves."
             )
-        me = self._session.value(sql.SQL("SELECT quote_ident(current_user)"))
+        me = self.session.value(sql.SQL("SELECT quote_ident(current_user)"))
         if not all(backend.endable for backend in left):
             return message(
                 "Some belong to roles whose sessions yours may not end. Close them, or let a "

@@ -101,7 +101,7 @@ class ServerContext:
         (alias,) = (each.alias for each in self.targets if each.name == record.source)
         return self.workers[alias]
 
-    def terminator(self, databases: Iterable[str], *, force: bool) -> BackendTerminator:
+    def terminator(self, databases: Collection[str], *, force: bool) -> BackendTerminator:
         """Return what ends idle backends on databases, and waits for busy ones."""
         return BackendTerminator(
             self.watcher, databases, wait_s=self.wait_s, force=force, reporter=self.reporter
