@@ -15,22 +15,18 @@ import hashlib
 import math
 import time
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import psycopg
 from psycopg import sql
 
 from ..errors import OperationRunningError
 from ..messages import Message, describe_wait, message
 from ..reporting import Reporter
-from .server import milliseconds
 from .session import Session
 
-_MOMENT_S: Final = 0.001
 _POLL_S: Final = 0.01
-_TURN_S: Final = 0.5
 
 
 class HeldTooLongError(Exception):
@@ -75,16 +71,13 @@ _HOLDERS: Final = sql.SQL(
     " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted"
 )
 
-# The function takes a new session less time than the view pg_locks does.
-_IS_FREE_ELSEWHERE: Final = sql.SQL(
-    "SELECT NOT EXISTS (SELECT FROM pg_lock_status() WHERE locktype = 'advisory' AND objsubid = 1"
+# What a CASE has not come to is not evaluated: first it takes the lock, then it looks. The function
+# takes a new session less time than the view pg_locks does.
+_TRY: Final = sql.SQL(
+    "SELECT CASE WHEN pg_try_advisory_lock(%(key)s) THEN NOT EXISTS ("
+    "SELECT FROM pg_lock_status() WHERE locktype = 'advisory' AND objsubid = 1"
     " AND granted AND (classid::bigint << 32) | objid::bigint = %(key)s"
-    " AND database <> (SELECT oid FROM pg_database WHERE datname = current_database()))"
-)
-_LOCK: Final = sql.SQL("SELECT set_config('lock_timeout', %s, true), pg_advisory_lock(%s)")
-# What a CASE has not come to is not evaluated: first it takes the lock, then it looks.
-_TRY: Final = sql.SQL("SELECT CASE WHEN pg_try_advisory_lock(%(key)s) THEN ({}) END").format(
-    _IS_FREE_ELSEWHERE
+    " AND database <> (SELECT oid FROM pg_database WHERE datname = current_database())) END"
 )
 
 # CREATE DATABASE holds this on its template. Clients that connect there wait for its end, however
@@ -178,20 +171,13 @@ def wait_for_lock(
 
 def _wait(session: Session, database: str, wait_s: float, reporter: Reporter | None) -> bool:
     deadline = time.monotonic() + wait_s
-    while True:
-        # In short turns, between which the reporter can end it.
-        left_s = min(max(deadline - time.monotonic(), _MOMENT_S), _TURN_S)
-        with suppress(psycopg.errors.LockNotAvailable):
-            # The time-out is gone again when this one statement is over.
-            session.rows(_LOCK, [milliseconds(left_s), lock_key(database)])
-            if session.value(_IS_FREE_ELSEWHERE, {"key": lock_key(database)}):
-                return True
-            release_lock(session, database)
+    while not try_acquire_lock(session, database):
         if time.monotonic() >= deadline:
             return False
         if reporter is not None:
             reporter.still_waiting()
         time.sleep(_POLL_S)
+    return True
 
 
 def release_lock(session: Session, database: str) -> None:

@@ -252,7 +252,8 @@ def test_abandon_of_another_role(
         lambda: bool(
             session.rows(
                 pg.SQL(
-                    "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'"
+                    "SELECT pid FROM pg_stat_activity WHERE pid = %s"
+                    " AND query LIKE '%%pg_try_advisory_lock%%'"
                 ),
                 [ordinary.pid],
             )

@@ -19,7 +19,7 @@ from django_pgsnap.postgres.advisory_locks import (
     wait_for_lock,
 )
 from django_pgsnap.postgres.session import Session
-from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
+from tests.conftest import MakeDatabase, MakeRole, ServerAs, SessionAs
 from tests.watching import Background, Recorder, timeless, until
 
 # The keys of the first two are negative, that of the last is positive.
@@ -120,13 +120,12 @@ def test_holder_is_named(wait_s: float, session_as: SessionAs, server_as: Server
 @pytest.mark.parametrize(
     ("wait_s", "told"), [(30, "Waiting up to 30 s"), (float("inf"), "Waiting")]
 )
-def test_waits_for_the_holder(wait_s: float, told: str, session_as: SessionAs, sql: RunSql) -> None:
+def test_waits_for_the_holder(wait_s: float, told: str, session_as: SessionAs) -> None:
     """A lock that becomes free in time is taken; meanwhile it is told who has it."""
     first, second, recorder = session_as(), session_as(), Recorder()
     acquire_lock(first, "live", 0, recorder)
     waiting = Background(lambda: acquire_lock(second, "live", wait_s, recorder))
-    query = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'"
-    until(lambda: bool(sql(query, [second.pid])))
+    until(lambda: bool(recorder.steps))
 
     release_lock(first, "live")
 
