@@ -115,45 +115,33 @@ def _lock(session: Session, copy: Record, reporter: Reporter) -> bool:
     return wait_for_lock(session, name, config().wait_s, reporter)
 
 
-class BackgroundStatements:
-    """Statements to send off, each on a session of its own.
+def send_off(server: Server, work: Iterable[Clone | str], sessions: Iterable[Session] = ()) -> None:
+    """Have clones made, and databases of these names dropped, by sessions that end with that.
 
     Sessions that an operation needs no longer are used first. Their locks are given back only
     when the statements have theirs, so that nobody can come to use what is about to be dropped.
+    What somebody else is at work on is left to them.
     """
-
-    def __init__(self, server: Server, sessions: Iterable[Session] = ()) -> None:
-        """Take over sessions whose work is done, with their locks."""
-        self._server = server
-        self._idle = list(sessions)
-        self._statements: list[tuple[Session, str, Query]] = []
-
-    def make(self, clone: Clone) -> None:
-        """Have a clone made, unless somebody else is at it."""
-        session = self._lock(clone.name, clone.statement)
-        if session is not None:
-            clone.prepare(session)
-
-    def drop(self, database: str) -> None:
-        """Have a database dropped, unless somebody else is at work on it."""
-        self._lock(database, drop_database(database))
-
-    def send_all(self) -> None:
-        """Give the operation's locks back, and send everything off."""
-        for session, lock, _ in self._statements:
+    idle = list(sessions)
+    begun: list[tuple[Session, str, Query]] = []
+    try:
+        for each in work:
+            clone, name = (each, each.name) if isinstance(each, Clone) else (None, each)
+            session = idle.pop() if idle else server.session("clearing up")
+            if not try_acquire_lock(session, name):
+                idle.append(session)
+                continue
+            begun.append((session, name, clone.statement if clone else drop_database(name)))
+            if clone:
+                clone.prepare(session)
+    finally:
+        # The server may let no more sessions in; those that there are have work already.
+        for session, lock, _ in begun:
             release_other_locks(session, lock)
-        for session in self._idle:
+        for session in idle:
             session.close()
-        for session, _, query in self._statements:
+        for session, _, query in begun:
             session.fire(query)
-
-    def _lock(self, database: str, query: Query) -> Session | None:
-        session = self._idle.pop() if self._idle else self._server.session("clearing up")
-        if not try_acquire_lock(session, database):
-            self._idle.append(session)
-            return None
-        self._statements.append((session, database, query))
-        return session
 
 
 def drop_leftovers(session: Session, leftovers: Iterable[AnyDatabase], reporter: Reporter) -> None:

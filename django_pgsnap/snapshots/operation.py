@@ -16,7 +16,7 @@ import psycopg
 
 from ..clones.catalog import AnyDatabase
 from ..clones.records import Record
-from ..clones.spares import BackgroundStatements, describe_taken_name, plan_spare, wants_spare
+from ..clones.spares import describe_taken_name, plan_spare, send_off, wants_spare
 from ..clones.transitions import Clone, CopyJob
 from ..conf import config
 from ..connections.reconnect import check_not_in_atomic, close_connections, repair_pools
@@ -222,8 +222,7 @@ def _send_off(now: ServerContext, current: Sequence[CopyMember], drops: Sequence
         *(left.name for left in now.leftovers()),
     ]
     sessions = [now.watcher, *now.workers.values()]
-    most = len(sessions) + _EXTRA_SESSIONS
-    background = BackgroundStatements(now.server, sessions)
+    work: list[Clone | str] = []
     for member in wanted:
         if member.record.identity in now.catalog.spares:
             continue
@@ -231,13 +230,9 @@ def _send_off(now: ServerContext, current: Sequence[CopyMember], drops: Sequence
         if taken := now.catalog.databases.get(clone.name):
             now.reporter.warn(describe_taken_name(member.record, taken))
         else:
-            background.make(clone)
-    try:
-        for name in list(dict.fromkeys(superfluous))[: most - len(wanted)]:
-            background.drop(name)
-    finally:
-        # The server may let no more sessions in; those that there are have work already.
-        background.send_all()
+            work.append(clone)
+    most = len(sessions) + _EXTRA_SESSIONS - len(wanted)
+    send_off(now.server, [*work, *list(dict.fromkeys(superfluous))[:most]], sessions)
 
 
 def plan_copy_job(

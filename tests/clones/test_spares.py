@@ -1,6 +1,6 @@
 """Spares: clones of a copy that stand ready, made by statements that nobody waits for."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,10 @@ from django_pgsnap.clones.catalog import Database, load_catalog
 from django_pgsnap.clones.names import copy_name, spare_name
 from django_pgsnap.clones.records import CopyRecord
 from django_pgsnap.clones.spares import (
-    BackgroundStatements,
     cancel_spare,
     obtain_spare,
     plan_spare,
+    send_off,
     wait_for_spare,
     wants_spare,
 )
@@ -45,21 +45,9 @@ def copy(make_database: MakeDatabase, session: Session) -> CopyRecord:
     return record
 
 
-@pytest.fixture
-def names_of(clean_server: Server) -> Callable[[], list[str]]:
-    """Lists the databases once the server has done all that was sent off."""
-    return lambda: [database.name for database in settle(clean_server)]
-
-
 def database_of(session: Session, record: CopyRecord) -> Database[CopyRecord]:
     (found,) = load_catalog(session).copies()
     return replace(found, record=record)
-
-
-@pytest.fixture
-def background(session_as: SessionAs, server_as: ServerAs) -> BackgroundStatements:
-    """Statements to send off that begin with one session whose work is done."""
-    return BackgroundStatements(server_as(), [session_as()])
 
 
 @pytest.mark.parametrize("strategy", ["wal_log", "file_copy", "clone", "", "teleport"])
@@ -98,31 +86,29 @@ def test_is_wanted(
 
 
 def test_statements(
+    server: Server,
     copy: CopyRecord,
-    session: Session,
-    background: BackgroundStatements,
+    session_as: SessionAs,
     make_database: MakeDatabase,
-    names_of: Callable[[], list[str]],
+    server_as: ServerAs,
 ) -> None:
     """Making and dropping go on when the sessions are given up; more are opened if need be."""
     make_database("old")
     make_database("older")
 
-    background.make(plan_spare(database_of(session, copy)))
-    background.drop("old")
-    background.drop("older")
-    background.send_all()
+    session = session_as()
+    work: list[Clone | str] = [plan_spare(database_of(session, copy)), "old", "older"]
+    send_off(server_as(), work, [session_as()])
     session.close()
 
-    assert names_of() == ["live", copy.database, SPARE]
+    assert [each.name for each in settle(server)] == ["live", copy.database, SPARE]
 
 
 def test_finished_spare_can_be_used(
-    copy: CopyRecord, session: Session, background: BackgroundStatements
+    copy: CopyRecord, session: Session, server_as: ServerAs
 ) -> None:
     """What was made without us is a spare."""
-    background.make(plan_spare(database_of(session, copy)))
-    background.send_all()
+    send_off(server_as(), [plan_spare(database_of(session, copy))])
 
     until(lambda: load_catalog(session).spares.get(IDENTITY) is not None)
 
@@ -133,13 +119,16 @@ def test_locks_are_kept_until_the_statements_have_theirs(
     """The operation's lock is given back only after those of the background were taken."""
     worker = session_as()
     acquire_lock(worker, "live", 0)
-    background = BackgroundStatements(server_as(), [worker])
 
-    background.make(plan_spare(database_of(session, copy)))
+    def work() -> Iterator[Clone]:
+        yield plan_spare(database_of(session, copy))
+        held.extend(read_lock_holder(session, name) for name in ("live", SPARE))
 
-    assert read_lock_holder(session, "live") is not None
-    assert read_lock_holder(session, SPARE) is not None
-    background.send_all()
+    held: list[object] = []
+    send_off(server_as(), work(), [worker])
+
+    assert len(held) == 2
+    assert None not in held
     assert read_lock_holder(session, "live") is None
     until(lambda: load_catalog(session).spares.get(IDENTITY) is not None)
 
@@ -148,9 +137,8 @@ def test_idle_sessions_are_closed(session_as: SessionAs, server_as: ServerAs, sq
     """Sessions that no statement needs end, with their locks."""
     idle = session_as()
     pid = idle.pid
-    background = BackgroundStatements(server_as(), [idle])
 
-    background.send_all()
+    send_off(server_as(), [], [idle])
 
     until(lambda: not sql("SELECT pid FROM pg_stat_activity WHERE pid = %s", [pid]))
 
@@ -160,18 +148,15 @@ def test_what_somebody_else_is_at(
     each: str,
     copy: CopyRecord,
     session: Session,
-    background: BackgroundStatements,
+    server_as: ServerAs,
     databases: ListDatabases,
 ) -> None:
     """What another session holds the lock of is left to it."""
     name = SPARE if each == "make_spare" else "live"
     acquire_lock(session, name, 0)
 
-    if each == "make_spare":
-        background.make(plan_spare(database_of(session, copy)))
-    else:
-        background.drop("live")
-    background.send_all()
+    spare = plan_spare(database_of(session, copy))
+    send_off(server_as(), [spare if each == "make_spare" else "live"])
 
     assert [database.name for database in databases()] == ["live", copy.database]
 

@@ -23,9 +23,9 @@ from psycopg import sql
 from ...clones.catalog import load_catalog
 from ...clones.names import new_identity, spare_name
 from ...clones.records import TemplateRecord
-from ...clones.spares import BackgroundStatements, wants_spare
+from ...clones.spares import send_off, wants_spare
 from ...clones.test_databases import is_fresh_template, prune_templates
-from ...clones.transitions import publish_copy, rewrite_comment
+from ...clones.transitions import Clone, publish_copy, rewrite_comment
 from ...conf import config
 from ...errors import ConfigurationError, PgsnapError, ServerUnavailableError
 from ...postgres.advisory_locks import lock_key, release_lock, try_acquire_lock, wait_for_lock
@@ -217,10 +217,11 @@ def order_template_spare(server: Server, template: str) -> None:
         record = found.record if found is not None and found.trusted else None
         if not isinstance(record, TemplateRecord) or not wants_spare(record):
             return
-        statements = BackgroundStatements(server, [session])
-        for other in present.templates([record.source]):
-            if other.name != template and other.record.identity in present.spares:
-                statements.drop(spare_name(other.record.identity))
+        work: list[Clone | str] = [
+            spare_name(other.record.identity)
+            for other in present.templates([record.source])
+            if other.name != template and other.record.identity in present.spares
+        ]
         if record.identity not in present.spares:
-            statements.make(clones.plan_clone(session, template, spare_name(record.identity)))
-        statements.send_all()
+            work.append(clones.plan_clone(session, template, spare_name(record.identity)))
+        send_off(server, work, [session])

@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 
 from ...clones.names import new_identity, unfinished_name
-from ...clones.spares import BackgroundStatements
+from ...clones.spares import send_off
 from ...clones.transitions import drop_database
 from ...postgres.advisory_locks import release_lock, try_acquire_lock
 from ...postgres.server import Server
@@ -77,11 +77,9 @@ class ClonePool:
             self._finish_drop(dropper)
         for worker in [*self._cloners, *self._droppers]:
             worker.close()
-        statements = BackgroundStatements(self._server)
         for name in left:
             release_lock(self._holder, name)
-            statements.drop(name)
-        statements.send_all()
+        send_off(self._server, left)
 
     def _finish_drop(self, dropper: _Worker) -> None:
         if dropper.database:
