@@ -88,7 +88,7 @@ def test_is_wanted(
 def test_statements(
     server: Server,
     copy: CopyRecord,
-    session_as: SessionAs,
+    session: Session,
     make_database: MakeDatabase,
     server_as: ServerAs,
 ) -> None:
@@ -96,9 +96,8 @@ def test_statements(
     make_database("old")
     make_database("older")
 
-    session = session_as()
     work: list[Clone | str] = [plan_spare(database_of(session, copy)), "old", "older"]
-    send_off(server_as(), work, [session_as()])
+    send_off(server_as(), work, [server_as().session("idle")])
     session.close()
 
     assert [each.name for each in settle(server)] == ["live", copy.database, SPARE]
