@@ -7,11 +7,9 @@
 
 from __future__ import annotations
 
-try:
-    import psycopg  # noqa: F401
-except ImportError:  # the system checks say so, which must be able to run
-    pass
-else:
+from ..conf import psycopg_problem
+
+if not psycopg_problem():  # else the system checks say so, which must be able to run
     from django.contrib import admin
 
     from ..models import Snapshot
