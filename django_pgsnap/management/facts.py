@@ -53,8 +53,11 @@ def to_plain(of: Any) -> Any:
             missing, unknown = (list(map(".".join, each)) for each in (of.missing, of.unknown))
             plain = {"missing": missing, "unknown": unknown}
         case Overview():
-            drift = KnownMigrations().drift
-            snapshots = [snapshot_facts(each, drift(each.migrations)) for each in of.snapshots]
+            code = KnownMigrations()
+            snapshots = [
+                {**to_plain(each), "migrations": code.drift(each.migrations)}
+                for each in of.snapshots
+            ]
             facts = {name: getattr(of, name) for name in ("undos", "beside", "occupied_bytes")}
             plain = {"snapshots": snapshots, **facts}
         case Status():
@@ -64,10 +67,6 @@ def to_plain(of: Any) -> Any:
         case _:
             plain = vars(of)
     return plain
-
-
-def snapshot_facts(snapshot: Snapshot, drift: Drift) -> dict[str, Any]:
-    return {**to_plain(snapshot), "migrations": drift}
 
 
 def diff_facts(found: Diff) -> Iterator[dict[str, object]]:

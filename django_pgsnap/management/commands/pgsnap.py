@@ -32,7 +32,7 @@ from ...snapshots.throwaway import open_throwaway
 from ...snapshots.types import KnownMigrations, Snapshot, describe_drift, describe_kept_state
 from ..base import SubcommandsBase, UsageError
 from ..completion import completion_script
-from ..facts import diff_facts, row_facts, snapshot_facts
+from ..facts import diff_facts, row_facts, to_plain
 from ..run import run_command
 
 _STEPS = 2  # the verbosity that shows steps and notes
@@ -69,7 +69,8 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
             f"{', '.join(snapshot.aliases)} in {took}.",
-            snapshot_facts(snapshot, drift),
+            snapshot,
+            migrations=drift,
         )
         if migrate:
             self._migrate(snapshot)
@@ -81,8 +82,8 @@ class Command(SubcommandsBase):
         drift = KnownMigrations().drift(snapshot.migrations)
         found = preview(databases=databases or snapshot.aliases)
         if self._as_json:
-            facts = snapshot_facts(snapshot, drift)
-            self._print_json({**facts, "idle": found.idle, "busy": found.busy})
+            facts = {"migrations": drift, "idle": found.idle, "busy": found.busy}
+            self._print_json({**to_plain(snapshot), **facts})
             return
         way = "copying it first" if snapshot.spare == "none" else "renaming its spare"
         what = f"{snapshot.name!r} of {format_ago(snapshot.taken_at)}"
@@ -218,7 +219,7 @@ class Command(SubcommandsBase):
         with allow_here():
             snapshot = queries.get(name)
         drift = KnownMigrations().drift(snapshot.migrations)
-        facts = snapshot_facts(snapshot, drift)
+        facts = {**to_plain(snapshot), "migrations": drift}
         self._print_found(facts, lambda output: output.print_snapshot(snapshot, drift))
 
     def _rename(self, *, old: str, new: str) -> None:
