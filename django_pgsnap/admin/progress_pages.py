@@ -136,7 +136,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         """
         progress = read_progress(token)
         own = progress if has_progress_cookie(request, token) else None
-        if own is not None and needs_no_database(request):
+        if own is not None and _MARK in getattr(request, "scope", request.META):
             request.user = own.user or AnonymousUser()
             if self.admin_site.has_permission(request):
                 shown = self._show(request, own, token, []).render()
@@ -229,11 +229,6 @@ def has_progress_cookie(request: HttpRequest, token: str) -> bool:
     """Tell whether a request has the cookie for the operation of this token."""
     found = request.get_signed_cookie(_COOKIE, "", salt=_SALT, max_age=KEEP_S)
     return bool(found == token)
-
-
-def needs_no_database(request: HttpRequest) -> bool:
-    """Tell whether a request was for an operation at work, and had its cookie, when it began."""
-    return _MARK in getattr(request, "scope", request.META)
 
 
 def _mark_request(

@@ -16,7 +16,6 @@ from django.core.management.base import CommandError
 from ...clones.names import new_identity
 from ...comparison.types import Diff
 from ...conf import RUN_DATABASES, iter_postgresql_wrappers
-from ...doctor.findings import Diagnosis
 from ...errors import PgsnapError
 from ...messages import format_ago, format_seconds, format_size
 from ...safety import allow_here
@@ -328,8 +327,11 @@ class Command(SubcommandsBase):
         self._print_found(
             diagnosis, lambda output: output.print_diagnosis(diagnosis, with_notes=notes)
         )
-        if diagnosis.problems:
-            raise CommandError(_summarize(diagnosis))
+        if count := len(diagnosis.problems):
+            fixable = sum(finding.fixable for finding in diagnosis.problems)
+            by_itself = f", {fixable} of them by ./manage.py pgsnap doctor --fix" if fixable else ""
+            need = "thing needs" if count == 1 else "things need"
+            raise CommandError(f"{count} {need} to be put right{by_itself}.")
 
     def _migrate(self, snapshot: Snapshot) -> None:
         for alias in snapshot.aliases:
@@ -349,11 +351,3 @@ def _way_back(name: str) -> str:
         f"To go back: ./manage.py pgsnap restore {name}\n"
         f"To keep what it did: ./manage.py pgsnap delete {name} --force"
     )
-
-
-def _summarize(diagnosis: Diagnosis) -> str:
-    count = len(diagnosis.problems)
-    fixable = sum(finding.fixable for finding in diagnosis.problems)
-    left = f"{count} {'thing needs' if count == 1 else 'things need'} to be put right"
-    by_itself = f", {fixable} of them by ./manage.py pgsnap doctor --fix" if fixable else ""
-    return f"{left}{by_itself}."
