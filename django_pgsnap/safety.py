@@ -29,10 +29,9 @@ _TESTS_HINT = message(
 )
 
 # (alias, database) pairs that a test runner of this process created. They are exempt by that
-# fact, never by what they are called.
-_created_here: set[tuple[str, str]] = set()
-# Those of them that this process only knows from its environment, which anything may have set.
-_announced: set[tuple[str, str]] = set()
+# fact, never by what they are called. Told of each is whether this process only knows it from its
+# environment, which anything may have set.
+_created_here: dict[tuple[str, str], bool] = {}
 _UNMARKED: Final = sql.SQL(
     "SELECT datname FROM pg_database WHERE datname = ANY(%s) AND NOT starts_with("
     """coalesce(shobj_description(oid, 'pg_database'), ''), '{"pgsnap_test":')"""
@@ -52,9 +51,7 @@ _allowed_here = ContextVar("_allowed_here", default=False)
 
 def exempt_test_database(alias: str, database: str, *, announced: bool = False) -> None:
     """Remember that this process, or that which started it, created a database for its tests."""
-    _created_here.add((alias, database))
-    if announced:
-        _announced.add((alias, database))
+    _created_here[alias, database] = announced
 
 
 @contextmanager
@@ -149,7 +146,7 @@ def check_server_allowed(session: Session, targets: Sequence[Target]) -> None:
 
 
 def _check_announced(session: Session, targets: Sequence[Target]) -> None:
-    names = [target.name for target in targets if (target.alias, target.name) in _announced]
+    names = [target.name for target in targets if _created_here.get((target.alias, target.name))]
     if names and (unmarked := session.value(_UNMARKED, [names])):
         raise NotEnabledError(
             "{variable} in the environment calls {unmarked!r} a test database, but no test run "

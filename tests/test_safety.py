@@ -30,7 +30,6 @@ PUBLIC = "93.184.216.34"
 def _no_exemptions() -> Iterator[None]:
     yield
     safety._created_here.clear()
-    safety._announced.clear()
 
 
 @pytest.fixture
@@ -285,7 +284,7 @@ def far(address: str = PUBLIC, *, behind: str | None = None) -> Session:
         identity = ServerIdentity(system=1, started="1", is_standby=False)
 
         def __init__(self) -> None:
+            self.address = address
             self.server_address = address if behind is None else behind
 
-    Far.address = address  # type: ignore[assignment,method-assign]
     return Far()
