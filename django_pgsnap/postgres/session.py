@@ -118,6 +118,9 @@ class Session(AbstractContextManager["Session"]):
 
     def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
         self._connection = connection
+        self.pid = connection.info.backend_pid
+        self.address = connection.info.hostaddr  # the server's; empty by a socket
+        self.server_version = connection.info.server_version  # as a number: 150018 for 15.18
 
     def prepare(self, settings: Mapping[str, str], role: str) -> None:
         """Put aside what would get in our way, set parameters, and assume a role if it is named."""
@@ -163,33 +166,16 @@ class Session(AbstractContextManager["Session"]):
         self.close()
 
     @property
-    def pid(self) -> int:
-        """Process id of this session's backend."""
-        return self._connection.info.backend_pid
-
-    @property
-    def server_version(self) -> int:
-        """The server's version as a number: 150018 for 15.18."""
-        return self._connection.info.server_version
-
-    @property
     def server_name(self) -> str:
         """The server's version as it is written: ``15.18``."""
         major, minor = divmod(self.server_version, 10000)
         return f"{major}.{minor}"
 
     @property
-    def address(self) -> str:
-        """The server's IP address; empty when connected through a socket."""
-        return self._connection.info.hostaddr
-
-    @property
     def broken(self) -> bool:
-        """Whether the connection was lost."""
         return self._connection.broken
 
     def rows(self, query: Query, parameters: Parameters | None = None) -> list[TupleRow]:
-        """Run a query and return all its rows."""
         return self._connection.execute(query, parameters).fetchall()
 
     def column(self, query: Query, parameters: Parameters | None = None) -> list[Any]:

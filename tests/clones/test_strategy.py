@@ -36,11 +36,9 @@ def clone(**values: Any) -> Clone:
 
 def old(session: Session) -> Session:
     """Return the session as if its server were the last release that corrupts with WAL_LOG."""
-
-    class Old(Session):
-        server_version = 150002
-
-    return Old(session._connection)
+    old = Session(session._connection)
+    old.server_version = 150002
+    return old
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

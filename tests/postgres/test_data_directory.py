@@ -148,8 +148,6 @@ def test_free_space_that_may_not_be_known(role: MakeRole, session_as: SessionAs)
 
 def test_free_space_elsewhere(session: Session) -> None:
     """The disk of another machine is not this one's."""
+    session.address = "192.0.2.1"
 
-    class Remote(Session):
-        address = "192.0.2.1"
-
-    assert read_free_bytes(Remote(session._connection)) is None
+    assert read_free_bytes(session) is None
