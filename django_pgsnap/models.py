@@ -17,7 +17,6 @@ class NoRows(models.Manager["Snapshot"]):
 
     # dumpdata, for one, reads all models, whether they have a table or not.
     def get_queryset(self) -> models.QuerySet[Snapshot]:
-        """Return nothing."""
         return super().get_queryset().none()
 
 

@@ -162,7 +162,6 @@ def _fix_all(groups: Mapping[Server, Sequence[Target]], reporter: Reporter) -> N
 
 
 def _find_problems(contexts: Sequence[ServerContext]) -> Iterator[Finding]:
-    """Say what is wrong on servers, or in the way there."""
     for context in contexts:
         for find in (
             *(_switched_off, _missing, _refused, _sessions_of_others),
@@ -174,7 +173,6 @@ def _find_problems(contexts: Sequence[ServerContext]) -> Iterator[Finding]:
 
 
 def _find_incomplete(contexts: Sequence[ServerContext]) -> Iterator[Finding]:
-    """Say which snapshots have lost a part."""
     remedy = "Restore what is there with --database, or delete the snapshot."
     for each in find_snapshots(contexts):
         if each.completeness == "part lost":

@@ -35,8 +35,6 @@ class HeldTooLongError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class LockHolder:
-    """The session that holds a lock."""
-
     pid: int
     user: str
     application: str
@@ -181,7 +179,6 @@ def _wait(session: Session, database: str, wait_s: float, reporter: Reporter | N
 
 
 def release_lock(session: Session, database: str) -> None:
-    """Give one database's lock back."""
     session.rows(sql.SQL("SELECT pg_advisory_unlock(%s)"), [lock_key(database)])
 
 
@@ -213,12 +210,10 @@ def read_catalog_lock_holders(
 
 
 def describe_lock_holder(session: Session, database: str) -> LockHolder | Message:
-    """Return who holds the lock of a database, for a message."""
     return read_lock_holder(session, database) or message("it has just ended")
 
 
 def read_lock_holder(session: Session, database: str) -> LockHolder | None:
-    """Return who holds a database's lock."""
     return read_lock_holders(session).get(lock_key(database))
 
 

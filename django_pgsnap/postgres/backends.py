@@ -118,9 +118,8 @@ def open_temporary_session(
     A backend is there for a moment after its client has closed, and is counted until then.
     """
     with server.session_on(database, purpose) as session:
-        pid = session.pid
         yield session
-    wait_until_backends_gone(watcher, [database], {pid})
+    wait_until_backends_gone(watcher, [database], {session.pid})
 
 
 def wait_until_backends_gone(
@@ -231,16 +230,13 @@ class BackendTerminator:
 
     @property
     def remaining_s(self) -> float:
-        """How much is left of the time to wait for others, in seconds."""
         return max(self._deadline - time.monotonic(), 0.0)
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the time to wait for others is over."""
         return not self.remaining_s
 
     def busy_error(self, left: Sequence[Backend]) -> DatabaseBusyError:
-        """Return the error that names the sessions which stayed."""
         databases = ", ".join(repr(name) for name in self.databases)
         lines = join_messages("\n  ", ["", *left])
         return DatabaseBusyError(

@@ -236,7 +236,6 @@ _FOREIGN_OWNER: Final = sql.SQL(
 
 
 def _create_maintenance_database(session: Session, name: str) -> None:
-    """Create a small database for maintenance sessions, unless somebody just did."""
     database = sql.Identifier(name)
     try:
         session.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(database))

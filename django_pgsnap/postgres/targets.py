@@ -114,8 +114,6 @@ def _check_same_database(session: Session, target: Target) -> None:
 
 
 class OnServer(Protocol):
-    """What is on one server."""
-
     @property
     def server(self) -> Server: ...
 
@@ -124,7 +122,6 @@ OnServerT = TypeVar("OnServerT", bound=OnServer)
 
 
 def group_by_server(found: Iterable[OnServerT]) -> dict[Server, list[OnServerT]]:
-    """Return what is on each server."""
     groups: dict[Server, list[OnServerT]] = {}
     for each in found:
         groups.setdefault(each.server, []).append(each)
