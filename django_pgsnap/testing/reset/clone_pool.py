@@ -27,12 +27,17 @@ _MAX_AHEAD: Final = 2
 _DROPPERS: Final = 2
 
 
+# So many databases may wait to be dropped; then a reset waits, too.
+_MAX_TO_DROP: Final = 8
+
+
 class ClonePool:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._cloners = [_Worker(server, "test clones") for _ in range(_MAX_AHEAD)]
         self._droppers = [_Worker(server, "test clearing") for _ in range(_DROPPERS)]
         self._ahead = 1
+        self._to_drop: list[str] = []
 
     @property
     def _holder(self) -> Session:
@@ -62,24 +67,24 @@ class ClonePool:
                 cloner.send(clone.statement, name, origin)
 
     def drop_later(self, name: str) -> None:
-        """Have a database of ours, which is shut and empty, dropped while tests run.
-
-        Where as many are being dropped as may be, one of them is waited for.
-        """
-        dropper = min(self._droppers, key=_Worker.is_busy)
-        self._finish_drop(dropper)
-        dropper.send(drop_database(name), name)
+        """Have a database of ours, which is shut and empty, dropped while tests run."""
+        self._to_drop.append(name)
+        for dropper in self._droppers:
+            if self._to_drop and (not dropper.is_busy() or len(self._to_drop) > _MAX_TO_DROP):
+                self._finish_drop(dropper)
+                dropper.send(drop_database(self._to_drop[0]), self._to_drop.pop(0))
 
     def close(self, *origins: str) -> None:
         """Leave what is left, and what was cloned, to the server, which drops it by itself."""
-        left = [*origins, *(cloner.end() for cloner in self._cloners if cloner.database)]
+        self._to_drop += origins
+        self._to_drop += [cloner.end() for cloner in self._cloners if cloner.database]
         for dropper in self._droppers:
             self._finish_drop(dropper)
         for worker in [*self._cloners, *self._droppers]:
             worker.close()
-        for name in left:
+        for name in self._to_drop:
             release_lock(self._holder, name)
-        send_off(self._server, left)
+        send_off(self._server, self._to_drop)
 
     def _finish_drop(self, dropper: _Worker) -> None:
         if dropper.database:
