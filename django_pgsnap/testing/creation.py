@@ -6,7 +6,6 @@ runner. `databases.setup` does the work; this module translates Django's calls.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -102,8 +101,6 @@ class SnapshotCreation(WorkerCreation):
         if serialize:
             self.connection._test_serialized_contents = self.serialize_db_to_string()  # type: ignore[attr-defined]
         self.connection.ensure_connection()
-        if os.environ.get("RUNNING_DJANGOS_TEST_SUITE") == "true":
-            self.mark_expected_failures_and_skips()
         return name
 
     def clone_test_db(

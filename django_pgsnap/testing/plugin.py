@@ -111,13 +111,18 @@ def pytest_fixture_setup(
             request.session.shouldfail = "there are no test databases"
             raise pytest.fail.Exception(str(error), pytrace=False) from None
     elif fixturedef.argname == "_django_db_helper" and _snapshot_of(request.node):
+        from ..errors import PgsnapError
+        from .cases import start_from
+
         # Before pytest-django begins the test's transaction, and when there are test databases.
-        problem = _start(request)
-        result = yield
-        # pytest needs the fixture to have been set up, whatever is wrong with the test.
-        if problem is not None:
-            raise problem
-        return result
+        who = f"{request.module.__name__}.{request.node.name}"
+        try:
+            with request.config.stash[_BLOCKER].unblock():
+                start_from(_snapshot_of(request.node), who)
+        except (PgsnapError, SkipTest):
+            # pytest needs the fixture to have been set up, whatever is wrong with the test.
+            yield
+            raise
     return (yield)
 
 
@@ -220,28 +225,13 @@ def _note(config: pytest.Config, text: str, level: int) -> None:
             config.workeroutput.setdefault("pgsnap", []).append(text)
 
 
-def _start(request: pytest.FixtureRequest) -> Exception | None:
-    """Have a test start from its snapshot, and return why that is not possible."""
-    from ..errors import PgsnapError
-    from .cases import start_from
-
-    with request.config.stash[_BLOCKER].unblock():
-        try:
-            who = f"{request.module.__name__}.{request.node.name}"
-            start_from(_snapshot_of(request.node), who)
-        except (PgsnapError, SkipTest) as error:
-            return error
-    return None
-
-
 def _snapshot_of(item: pytest.Item | None) -> str:
     marker = item.get_closest_marker("pgsnap") if item is not None else None
     return str(marker.args[0]) if marker is not None else ""
 
 
 def _fail(what: str) -> NoReturn:
-    message = f"The {what} needs django_pgsnap in INSTALLED_APPS."
-    pytest.fail(message, pytrace=False)
+    pytest.fail(f"The {what} needs django_pgsnap in INSTALLED_APPS.", pytrace=False)
 
 
 def _is_on() -> bool:

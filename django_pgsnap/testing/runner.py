@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,9 +23,8 @@ class SnapshotRunnerMixin:
     def setup_databases(self, **kwargs: Any) -> Any:
         try:
             # Workers that are not forked, and processes that tests start, learn by the app of all
-            # this. Django's own suite chooses the apps itself.
-            is_djangos_own = os.environ.get("RUNNING_DJANGOS_TEST_SUITE") == "true"
-            if not is_djangos_own and not apps.is_installed("django_pgsnap"):
+            # this.
+            if not apps.is_installed("django_pgsnap"):
                 raise ConfigurationError(
                     "SnapshotRunner needs its app.", hint="Add 'django_pgsnap' to INSTALLED_APPS."
                 )

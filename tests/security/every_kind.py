@@ -37,6 +37,6 @@ def make_one_of_each(
         test = f"test_{live}"
         said = TestDatabaseComment(database=test, source=live, complete=True, kept=False)
         said = replace(said, recording=seal(facts))
-        clones.make_test_database(session, live, said)
+        clones.turn_into_test_database(session, clones.make_shut_clone(session, live), said)
     settle(server)
     return copy

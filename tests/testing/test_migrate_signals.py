@@ -87,7 +87,7 @@ def things(
     sql("CREATE TABLE things (id int)", dbname="template")
     name = "test_things"
     comment = TestDatabaseComment(database=name, source="live", complete=True, kept=False)
-    clones.make_test_database(session, "template", comment)
+    clones.turn_into_test_database(session, clones.make_shut_clone(session, "template"), comment)
     set_alias("default", NAME=name)
     own = OwnDatabase(alias="default", name=name, source="live", template="template")
     own_databases.register_database(own)

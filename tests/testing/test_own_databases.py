@@ -299,7 +299,7 @@ def test_made_from_its_first_moment(
     make_database("source")
     comment = TestDatabaseComment(database="test_live", source="live", complete=True, kept=False)
 
-    clones.make_test_database(session, "source", comment)
+    clones.turn_into_test_database(session, clones.make_shut_clone(session, "source"), comment)
 
     assert comments.find_database(session, "test_live") == FoundDatabase(
         comment=comment, broken=False

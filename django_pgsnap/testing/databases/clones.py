@@ -74,11 +74,6 @@ def copy_properties(session: Session, name: str, source: str) -> None:
     apply_properties(session, wanted, present, name)
 
 
-def make_test_database(session: Session, source: str, comment: TestDatabaseComment) -> None:
-    """Make a test database as a clone, which is shut until it is complete and marked."""
-    turn_into_test_database(session, make_shut_clone(session, source), comment)
-
-
 def turn_into_test_database(
     session: Session, unfinished: str, comment: TestDatabaseComment
 ) -> None:

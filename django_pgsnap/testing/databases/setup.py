@@ -174,8 +174,8 @@ def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase) -> None:
             clones.drop_test_database(session, slot.name)
         if original.template is None:
             _disconnect(slot.connection)
-        origin = original.template or original.name
-        clones.make_test_database(session, origin, slot.describe(recording))
+        made = clones.make_shut_clone(session, original.template or original.name)
+        clones.turn_into_test_database(session, made, slot.describe(recording))
     slot.register(original.template)
 
 
