@@ -48,10 +48,7 @@ class SnapshotTestCase(TransactionTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         """Put the snapshot into the test databases, or skip the class where there is none."""
-        resetters = list_resetters(cls)
-        for _, resetter in resetters:
-            cls.addClassCleanup(resetter.use_class_baseline)
-        start_from_snapshot(strclass(cls), resetters, cls.snapshot)
+        start_from_snapshot(strclass(cls), list_resetters(cls), cls.snapshot)
         super().setUpClass()
 
 
@@ -156,17 +153,14 @@ def _set_up_test_data(cls: Any, resetters: dict[str, DatabaseResetter]) -> None:
     for alias, resetter in resetters.items():
         with explain_errors(strclass(cls), alias):
             resetter.adopt_state()
-            cls.addClassCleanup(resetter.use_class_baseline)
     _with_data.add(cls)
 
 
-def _find_start(cls: type, alias: str, resetter: DatabaseResetter) -> Baseline | None:
+def _find_start(cls: Any, alias: str, resetter: DatabaseResetter) -> Baseline | None:
     if not _starts_flushed(cls):
         return None
     # Where Django itself fills the tables before each test, its flush leaves them quite empty.
-    bare = getattr(cls, "available_apps", None) is not None or getattr(
-        cls, "serialized_rollback", False
-    )
+    bare = cls.available_apps is not None or cls.serialized_rollback
 
     def flush() -> Baseline:
         resetter.start(resetter.run_baseline)

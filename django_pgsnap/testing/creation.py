@@ -127,7 +127,7 @@ class SnapshotCreation(WorkerCreation):
         given = self.connection.settings_dict if suffix is None else None
         name = str((given or self.get_test_db_clone_settings(str(suffix)))["NAME"])
         super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
-        if keepdb and own_databases.get_own_database(self.connection.alias, name):
+        if keepdb and own_databases.find_own_database(self.connection.alias, name):
             setup.give_up_database(self.connection, name, keep=True)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
@@ -137,7 +137,7 @@ class SnapshotCreation(WorkerCreation):
         return name
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
-        if own_databases.get_own_database(self.connection.alias, test_database_name) is None:
+        if own_databases.find_own_database(self.connection.alias, test_database_name) is None:
             super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
             return
         setup.give_up_database(self.connection, test_database_name, keep=False)

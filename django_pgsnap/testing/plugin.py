@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
 import pytest
@@ -88,8 +88,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse tests with the mark where it can mean nothing."""
-    if _snapshot_of(item) and not _is_on():
-        _fail("mark pgsnap")
+    if _snapshot_of(item):
+        _require_app("mark pgsnap")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -165,8 +165,7 @@ def pgsnap(transactional_db: None) -> Iterator[SimpleNamespace]:  # noqa: ARG001
     ``take`` names one that is given no name ``snap1``, ``snap2``, …. ``restore`` and ``undo`` are
     those of the package.
     """
-    if not _is_on():
-        _fail("fixture pgsnap")
+    _require_app("fixture pgsnap")
     from ..snapshots.manage import delete
     from ..snapshots.restore import restore, undo
     from ..snapshots.take import take
@@ -206,8 +205,7 @@ def pgsnap_class(
             with pgsnap_class():
                 return Shop.objects.create(name="first")
     """
-    if not _is_on():
-        _fail("fixture pgsnap_class")
+    _require_app("fixture pgsnap_class")
     from .cases import adopt_states, restore_states
 
     with django_db_blocker.unblock():
@@ -230,8 +228,9 @@ def _snapshot_of(item: pytest.Item | None) -> str:
     return str(marker.args[0]) if marker is not None else ""
 
 
-def _fail(what: str) -> NoReturn:
-    pytest.fail(f"The {what} needs django_pgsnap in INSTALLED_APPS.", pytrace=False)
+def _require_app(what: str) -> None:
+    if not _is_on():
+        pytest.fail(f"The {what} needs django_pgsnap in INSTALLED_APPS.", pytrace=False)
 
 
 def _is_on() -> bool:

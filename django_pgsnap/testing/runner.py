@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 from django.apps import apps
 from django.core.management.base import CommandError
 from django.test.runner import DiscoverRunner
 
-from ..errors import ConfigurationError, PgsnapError
+from ..errors import PgsnapError
 from . import cases, creation
 from .databases.file_reads import file_reads
 
@@ -21,25 +20,23 @@ class SnapshotRunnerMixin:
     """
 
     def setup_databases(self, **kwargs: Any) -> Any:
+        # Workers that are not forked, and processes that tests start, learn by it of all this.
+        if not apps.is_installed("django_pgsnap"):
+            raise CommandError(
+                "SnapshotRunner needs its app.\nAdd 'django_pgsnap' to INSTALLED_APPS."
+            )
         try:
-            # Workers that are not forked, and processes that tests start, learn by the app of all
-            # this.
-            if not apps.is_installed("django_pgsnap"):
-                raise ConfigurationError(
-                    "SnapshotRunner needs its app.", hint="Add 'django_pgsnap' to INSTALLED_APPS."
-                )
-            with ExitStack() as undoing:
-                undoing.callback(creation.uninstall)
-                creation.install()
-                undoing.callback(cases.uninstall_hooks)
-                cases.install_hooks()
-                old_config = super().setup_databases(**kwargs)  # type: ignore[misc]
-                undoing.pop_all()
-        except PgsnapError as error:
-            raise CommandError(str(error)) from error
+            creation.install()
+            cases.install_hooks()
+            return super().setup_databases(**kwargs)  # type: ignore[misc]
+        except BaseException as error:
+            cases.uninstall_hooks()
+            creation.uninstall()
+            if isinstance(error, PgsnapError):
+                raise CommandError(str(error)) from error
+            raise
         finally:
             file_reads.end()
-        return old_config
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         try:

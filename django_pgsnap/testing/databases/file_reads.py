@@ -41,16 +41,14 @@ _IMPORT_SYSTEM: Final = "<frozen importlib"
 
 # Python, this package and what is installed are told by their versions. Editable installations lie
 # elsewhere, so that their files count as the project's.
-_INSTALLED: Final = (
-    *{
-        f"{os.path.realpath(path)}{os.sep}"
-        for path in (
-            str(Path(__file__).parents[2]),
-            *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
-            # The system's or the user's own, which a virtual environment may look into.
-            *(path for path in sys.path if path.endswith(("site-packages", "dist-packages"))),
-        )
-    },
+_INSTALLED: Final = tuple(
+    f"{os.path.realpath(path)}{os.sep}"
+    for path in (
+        str(Path(__file__).parents[2]),
+        *(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
+        # The system's or the user's own, which a virtual environment may look into.
+        *(path for path in sys.path if path.endswith(("site-packages", "dist-packages"))),
+    )
 )
 
 # What lies there is no file, whatever the system says.

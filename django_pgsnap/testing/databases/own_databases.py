@@ -71,16 +71,11 @@ def list_own_databases() -> list[OwnDatabase]:
     return [own for alias in connections if (own := find_own_database(alias)) is not None]
 
 
-def find_own_database(alias: str) -> OwnDatabase | None:
-    """Return the test database that an alias leads to now, None if it leads to none of ours."""
+def find_own_database(alias: str, name: str = "") -> OwnDatabase | None:
+    """Return the test database that an alias leads to now, or that has this name, if it is ours."""
     # Not connections[alias]: a driver of another vendor may be missing. An alias that was added at
     # run time may lack a name.
-    return _own.get((alias, str(connections.settings[alias].get("NAME"))))
-
-
-def get_own_database(alias: str, name: str) -> OwnDatabase | None:
-    """Return a test database of this process by its name, whether the alias leads there or not."""
-    return _own.get((alias, name))
+    return _own.get((alias, name or str(connections.settings[alias].get("NAME"))))
 
 
 def register_database(own: OwnDatabase, *, announced: bool = False) -> None:

@@ -182,7 +182,7 @@ def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase) -> None:
 def give_up_database(connection: BaseDatabaseWrapper, name: str, *, keep: bool) -> None:
     """End the use of a test database, which stays for a later run, or the server drops it."""
     server = get_server(connection)
-    own = own_databases.get_own_database(connection.alias, name)
+    own = own_databases.find_own_database(connection.alias, name)
     _disconnect(connection)
     with server_errors():
         session = own_databases.get_lock_session(server)

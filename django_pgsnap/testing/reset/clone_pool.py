@@ -8,6 +8,7 @@ sweeps them.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
@@ -34,8 +35,8 @@ _MAX_TO_DROP: Final = 8
 class ClonePool:
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._cloners = [_Worker(server, "test clones") for _ in range(_MAX_AHEAD)]
-        self._droppers = [_Worker(server, "test clearing") for _ in range(_DROPPERS)]
+        self._cloners = [_Worker(server=server, purpose="test clones") for _ in range(_MAX_AHEAD)]
+        self._droppers = [_Worker(server=server, purpose="test clearing") for _ in range(_DROPPERS)]
         self._ahead = 1
         self._to_drop: list[str] = []
 
@@ -92,22 +93,23 @@ class ClonePool:
             release_lock(self._holder, dropper.end())
 
 
+@dataclass(kw_only=True, eq=False)
 class _Worker:
     """A session for a statement that the server runs while we do something else.
 
     The statement makes or drops *database*, which is empty where there is none.
     """
 
-    def __init__(self, server: Server, purpose: str) -> None:
-        self._server = server
-        self._purpose = purpose
-        self._session: Session | None = None
-        self.database = self.source = ""
+    server: Server
+    purpose: str
+    database: str = ""
+    source: str = ""
+    _session: Session | None = None
 
     @property
     def session(self) -> Session:
         if self._session is None or self._session.broken:
-            self._session = self._server.session(self._purpose)
+            self._session = self.server.session(self.purpose)
         return self._session
 
     def is_busy(self) -> bool:

@@ -120,10 +120,6 @@ class DatabaseResetter:
         self._close_connection()
         self.has_failed = False
 
-    def use_class_baseline(self) -> None:
-        """Have tests start from what classes start from, once the next one begins."""
-        self.current = self.class_baseline
-
     def disconnect_all(self) -> None:
         """Have nobody be connected to the test database, so that it can be cloned."""
         self._connections.clear_database(self.session)
