@@ -17,7 +17,7 @@ from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
 from ..conf import config
 from ..errors import ConfigurationError, SnapshotNotFoundError
-from .databases import own_databases, recording, templates
+from .databases import recording, templates
 from .databases.facts import read_facts
 from .reset.baseline import Baseline
 from .reset.resetter import DatabaseResetter, explain_errors
@@ -39,9 +39,10 @@ def start_from_snapshot(
             "were not made by django_pgsnap.",
             hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
         )
-    copies = {alias: _list_copies(alias, resetter) for alias, resetter in resetters}
+    copies = {alias: _list_copies(resetter) for alias, resetter in resetters}
     if not any(snapshot in each for each in copies.values()):
-        error = _describe_missing(snapshot, *next(iter(copies.items())))
+        alias, resetter = resetters[0]
+        error = _describe_missing(snapshot, resetter.source, copies[alias])
         raise error if config().test.require_snapshots else SkipTest(str(error))
     for alias, resetter in resetters:
         if (copy := copies[alias].get(snapshot)) is not None:
@@ -50,21 +51,18 @@ def start_from_snapshot(
                 resetter.start(resetter.get_named_baseline(copy.record.identity, prepare))
 
 
-def _list_copies(alias: str, resetter: DatabaseResetter) -> dict[str, Database[CopyRecord]]:
-    own = own_databases.find_own_database(alias)
-    copies = load_catalog(resetter.session).copies([own.source] if own else [])
+def _list_copies(resetter: DatabaseResetter) -> dict[str, Database[CopyRecord]]:
+    copies = load_catalog(resetter.session).copies([resetter.source])
     return {copy.record.name: copy for copy in reversed(copies)}
 
 
 def _describe_missing(
-    snapshot: str, alias: str, copies: dict[str, Database[CopyRecord]]
+    snapshot: str, source: str, copies: dict[str, Database[CopyRecord]]
 ) -> SnapshotNotFoundError:
-    own = own_databases.find_own_database(alias)
     near = nearest_names(snapshot, copies)
     instead = f" There is {', '.join(map(repr, near))}." if near else ""
     return SnapshotNotFoundError(
-        f"There is no snapshot {snapshot!r} of the database {own.source if own else alias!r}."
-        f"{instead}",
+        f"There is no snapshot {snapshot!r} of the database {source!r}.{instead}",
         hint=f"Take it: ./manage.py pgsnap take {snapshot}",
     )
 

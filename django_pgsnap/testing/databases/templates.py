@@ -37,7 +37,6 @@ from .facts import Facts, project_root
 from .recording import find_change, seal, unseal
 
 _SHARE: Final = sql.SQL("SELECT pg_catalog.pg_try_advisory_lock_shared(%s)")
-_UNSHARE: Final = sql.SQL("SELECT pg_catalog.pg_advisory_unlock_shared(%s)")
 
 # Who used a template so lately wants to know why it serves no longer.
 _RECENT: Final = timedelta(hours=1)
@@ -175,13 +174,9 @@ def _find_change(record: TemplateRecord, facts: Facts) -> str | None:
 
 
 def _share(session: Session, record: TemplateRecord) -> bool:
-    """Use a template, and tell whether it was still there."""
-    if not session.value(_SHARE, [lock_key(record.database)]):
-        return False  # somebody is about to drop it
-    if record.database in load_catalog(session).databases:
-        return True
-    session.rows(_UNSHARE, [lock_key(record.database)])
-    return False
+    """Use a template, and tell whether it is there, and nobody about to drop it."""
+    is_ours = bool(session.value(_SHARE, [lock_key(record.database)]))
+    return is_ours and record.database in load_catalog(session).databases
 
 
 def _current_run() -> str:

@@ -71,6 +71,7 @@ class DatabaseResetter:
         self._server = server
         self.alias = own.alias
         self.name = own.name
+        self.source = own.source
         self._connections = TestDatabaseConnections(server, own.alias, own.name)
         self.aliases = self._connections.aliases
         self._pool = ClonePool(server)
