@@ -183,9 +183,8 @@ def _without_djangos(signal: Signal) -> Iterator[None]:
         yield
     finally:
         # Receivers may disconnect themselves meanwhile, and connect others.
-        left = signal.receivers
-        known = [entry for entry in everybody if entry in djangos or entry in left]
-        signal.receivers = known + [entry for entry in left if entry not in everybody]
+        left = [*djangos, *signal.receivers]
+        signal.receivers = sorted(left, key=lambda entry: (*everybody, entry).index(entry))
 
 
 def _module(entry: tuple[Any, ...]) -> str:

@@ -24,7 +24,7 @@ from django_pgsnap.postgres.targets import get_server, list_targets
 from django_pgsnap.safety import check_enabled
 from django_pgsnap.testing.databases import clones, own_databases
 from django_pgsnap.testing.databases.clones import drop_in_background
-from django_pgsnap.testing.databases.own_databases import OwnDatabase, release_name
+from django_pgsnap.testing.databases.own_databases import OwnDatabase
 from tests.conftest import (
     ListDatabases,
     MakeDatabase,
@@ -162,7 +162,6 @@ def test_lost_session(session: Session, sql: RunSql) -> None:
 
     assert not try_acquire_lock(session, run_lock_key(name))
     own_databases.forget_database(server, name)
-    release_name(server, name)
     assert try_acquire_lock(session, run_lock_key(name))
 
 

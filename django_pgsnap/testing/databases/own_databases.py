@@ -94,7 +94,7 @@ def register_mirror(alias: str, source: str) -> None:
 
 
 def forget_database(server: Server, name: str) -> None:
-    """Take note that a test database is this process' no longer, by whatever alias."""
+    """Give a test database and its name up, by whatever alias; with the last the session ends."""
     there = _own_on(server)
     for own in list(_own.values()):
         # A mirror leads to another server outside of tests.
@@ -102,6 +102,11 @@ def forget_database(server: Server, name: str) -> None:
         if own.name == name and (own in there or is_mirror):
             del _own[own.alias, name]
     _announce()
+    session = _sessions.get((os.getpid(), server))
+    if session is not None and not session.broken:
+        release_lock(session, run_lock_key(name))
+    if session is not None and not _own:
+        _sessions.pop((os.getpid(), server)).close()
 
 
 def is_own_name(name: str) -> bool:
@@ -143,17 +148,6 @@ def claim_name(holder: Session, name: str) -> None:
             hint="Wait for that run, or give this one another name in DATABASES: "
             "'TEST': {'NAME': '…'}.",
         ) from error
-
-
-def release_name(server: Server, name: str) -> None:
-    """Give the name of a test database up; with the last one the session ends."""
-    key = (os.getpid(), server)
-    if key not in _sessions:
-        return
-    if not _sessions[key].broken:
-        release_lock(_sessions[key], run_lock_key(name))
-    if not _own:
-        _sessions.pop(key).close()
 
 
 def adopt_announced_databases() -> None:

@@ -22,7 +22,7 @@ from ...postgres.session import Session
 from ...postgres.targets import get_server
 from . import clones, own_databases, templates
 from .facts import Facts, read_facts
-from .own_databases import OwnDatabase, is_own_template, release_name
+from .own_databases import OwnDatabase, is_own_template
 from .recording import find_change, record, unseal
 from .templates import Tell, Wanted
 
@@ -191,7 +191,6 @@ def give_up_database(connection: BaseDatabaseWrapper, name: str, *, keep: bool) 
         elif (found := find_database(session, name)) is not None and found.comment is not None:
             session.execute(write_comment(replace(found.comment, kept=True)))
         own_databases.forget_database(server, name)
-        release_name(server, name)
         if not keep:
             clones.drop_in_background(server, name)
         if own and own.template and not is_own_template(own.template):
