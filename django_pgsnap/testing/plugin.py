@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # pytest-django's, once there are test databases.
 _BLOCKER = pytest.StashKey["DjangoDbBlocker"]()
 
-# Why templates were used or not, for the end of the run.
-_NOTICES = pytest.StashKey[list[str]]()
+# What was said of templates; several workers may say the same.
+_SAID = pytest.StashKey[list[str]]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -58,16 +58,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what a worker of pytest-xdist has noted."""
+    """Say what a worker of pytest-xdist would have said."""
     for text in getattr(node, "workeroutput", {}).get("pgsnap", ()):
-        _note(node.config, text, 0)
+        _say(node.config, text, 0)
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say why templates were used or not; several workers may say the same."""
-    texts: list[str] = config.stash.get(_NOTICES, [])
-    for text in dict.fromkeys(texts):
-        terminalreporter.write_line(f"pgsnap: {text}")
+def _say(config: pytest.Config, text: str, level: int) -> None:
+    """Say at once what Django says from this verbosity on; pytest's ``-v`` is worth two."""
+    said = config.stash.setdefault(_SAID, [])
+    if config.option.verbose + 1 < level or text in said:
+        return
+    said.append(text)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["pgsnap"] = said
+    elif reporter := config.pluginmanager.getplugin("terminalreporter"):
+        with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.write_line(f"pgsnap: {text}")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -101,7 +108,7 @@ def pytest_fixture_setup(
         from ..errors import PgsnapError
         from . import cases, creation
 
-        creation.install(partial(_note, request.config))
+        creation.install(partial(_say, request.config))
         cases.install_hooks(under_pytest=True)
         request.config.stash[_BLOCKER] = request.getfixturevalue("django_db_blocker")
         try:
@@ -213,14 +220,6 @@ def pgsnap_class(
     yield django_db_blocker.unblock
     with django_db_blocker.unblock():
         restore_states(before)
-
-
-def _note(config: pytest.Config, text: str, level: int) -> None:
-    """Note what Django says from this verbosity on; pytest's ``-v`` is worth two."""
-    if config.option.verbose + 1 >= level:
-        config.stash.setdefault(_NOTICES, []).append(text)
-        if hasattr(config, "workeroutput"):
-            config.workeroutput.setdefault("pgsnap", []).append(text)
 
 
 def _snapshot_of(item: pytest.Item | None) -> str:

@@ -94,6 +94,7 @@ def things(
     yield name
     close_resetters()
     setup.give_up_database(connections["default"], name, keep=False)
+    own_databases.withdraw_announcement()
 
 
 @pytest.mark.parametrize("is_counted", [True, False])

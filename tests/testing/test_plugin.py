@@ -289,7 +289,7 @@ def test_workers(suite: Project, left: Left) -> None:
 
 
 def test_notices(suite: Project) -> None:
-    """With -v, pytest says at its end why a template was used or not, once for all workers."""
+    """With -v, pytest says at once why a template was used or not, once for all workers."""
     first = suite.run_pytest("-v")
     suite.variables["PYTHONHASHSEED"] = "7"
     second = suite.run_pytest("-v", "-n", "2")
@@ -298,7 +298,8 @@ def test_notices(suite: Project) -> None:
     fourth = suite.run_pytest("-n", "2")
 
     told = "pgsnap: Alias 'default': "
-    assert f"{told}made by migrating, because there is no template yet." in first.stdout
+    made = f"\n{told}made by migrating, because there is no template yet.\n"
+    assert first.stdout.index(made) < first.stdout.index("PASSED")
     assert second.stdout.count(f"{told}used a template, since nothing changed.") == 1
     assert told not in third.stdout
     because = "because shop/migrations/0001_initial.py changed."
