@@ -27,6 +27,7 @@ from ..reporting import Reporter
 from .session import Session
 
 _POLL_S: Final = 0.01
+_LONGEST_POLL_S: Final = 0.1
 
 
 class HeldTooLongError(Exception):
@@ -168,13 +169,15 @@ def wait_for_lock(
 
 
 def _wait(session: Session, database: str, wait_s: float, reporter: Reporter | None) -> bool:
-    deadline = time.monotonic() + wait_s
+    deadline, pause_s = time.monotonic() + wait_s, _POLL_S
     while not try_acquire_lock(session, database):
         if time.monotonic() >= deadline:
             return False
         if reporter is not None:
             reporter.still_waiting()
-        time.sleep(_POLL_S)
+        time.sleep(pause_s)
+        # All workers of a test run may wait for the template that one of them makes.
+        pause_s = min(1.5 * pause_s, _LONGEST_POLL_S)
     return True
 
 
