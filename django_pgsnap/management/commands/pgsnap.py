@@ -100,7 +100,8 @@ class Command(SubcommandsBase):
             self._purge_kinds({"undo"})
             return
         if only_list:
-            undos = queries.overview(databases=options["databases"]).undos
+            with allow_here():
+                undos = queries.overview(databases=options["databases"]).undos
             self._print_found(undos, lambda output: output.print_undos(undos))
             return
         with self._reporter() as reporter:
