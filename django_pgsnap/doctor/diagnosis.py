@@ -29,7 +29,7 @@ from ..errors import (
     ServerUnavailableError,
 )
 from ..messages import format_size
-from ..postgres.data_directory import can_read_data_directory, find_orphans
+from ..postgres.data_directory import find_orphans
 from ..postgres.inspection import (
     check_collation,
     check_nothing_attached,
@@ -311,12 +311,13 @@ def _untrusted(context: ServerContext) -> Iterator[Finding]:
 
 
 def _orphans(context: ServerContext) -> Iterator[Finding]:
-    if not can_read_data_directory(context.watcher):
+    orphans = find_orphans(context.watcher)
+    if orphans is None:
         cause = "Your role may not look for files that a crashed server left of unfinished copies."
         remedy = "Run doctor as a superuser once after a crash of the server."
         yield Finding("orphaned-files-unknown", "note", "data directory", cause, remedy)
         return
-    for orphan in find_orphans(context.watcher):
+    for orphan in orphans:
         cause = (
             f"It holds {format_size(orphan.size_bytes)} of no database, last changed "
             f"{orphan.modified}: CREATE DATABASE was filling it when the server crashed, or when "

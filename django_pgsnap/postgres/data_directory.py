@@ -67,13 +67,16 @@ class Orphan:
     size_bytes: int
 
 
-def can_read_data_directory(session: Session) -> bool:
-    """Tell whether our role may look; usually only a superuser may."""
-    return bool(session.value(_ALLOWED))
+def list_unfinished(session: Session) -> list[str] | None:
+    """Return the directories without a database; None where our role may not look.
+
+    Usually only a superuser may.
+    """
+    return session.column(_WITHOUT_ROW) if session.value(_ALLOWED) else None
 
 
-def find_orphans(session: Session) -> list[Orphan]:
-    """Return the directories that a crash of the server left in the middle of a copy.
+def find_orphans(session: Session) -> list[Orphan] | None:
+    """Return the directories that a crash of the server left, None where our role may not look.
 
     A database that is being made at this moment has no visible row either. So:
 
@@ -85,17 +88,13 @@ def find_orphans(session: Session) -> list[Orphan]:
        is nobody's.
     """
     try:
-        noted = session.column(_WITHOUT_ROW)
+        if (noted := list_unfinished(session)) is None:
+            return None
         settled = set(session.column(_UNTOUCHED_BY_WRITERS, [noted]))
         left = sorted(settled.intersection(session.column(_WITHOUT_ROW)))
         return session.values(Orphan, _ORPHANS, [left])
     except psycopg.errors.UndefinedFile:  # a tablespace or a directory went away: look again
         return find_orphans(session)
-
-
-def list_unfinished(session: Session) -> list[str] | None:
-    """Return the directories without a database; None where our role may not look."""
-    return session.column(_WITHOUT_ROW) if can_read_data_directory(session) else None
 
 
 def measure_growth(session: Session, before: Sequence[str] | None) -> int | None:
