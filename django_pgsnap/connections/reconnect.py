@@ -84,10 +84,7 @@ def close_pools(aliases: Iterable[str]) -> None:
 
 
 def close_and_wait(aliases: Sequence[str], watcher: Session, databases: Sequence[str]) -> None:
-    """Close this thread's connections, and wait until the server has noticed.
-
-    What goes back to a pool stays there, and is ended like any other session.
-    """
+    """Close this thread's connections, and wait until the server has noticed."""
     wrappers = [connections[alias] for alias in aliases]
     ours = {
         wrapper.connection.info.backend_pid

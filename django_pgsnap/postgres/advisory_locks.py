@@ -153,10 +153,7 @@ def lock_if_free(session: Session, *databases: str) -> Iterator[bool]:
 
 
 def wait_for_lock(
-    session: Session,
-    database: str,
-    stranger_wait_s: float = math.inf,
-    reporter: Reporter | None = None,
+    session: Session, database: str, stranger_wait_s: float, reporter: Reporter | None = None
 ) -> bool:
     """Take a database's lock, however long that takes, and tell whether it was taken.
 

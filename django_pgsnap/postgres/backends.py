@@ -157,6 +157,7 @@ _TERMINATE: Final = sql.SQL(
 )
 
 
+@dataclass
 class BlockedTimer:
     """Decides when to release waiting connections.
 
@@ -164,14 +165,13 @@ class BlockedTimer:
     and connects to another before it ends that.
     """
 
-    def __init__(self) -> None:
-        self._empty_since = time.monotonic()
+    empty_since: float = field(default_factory=time.monotonic)
 
     def is_over(self, present: Collection[Backend]) -> bool:
         """Tell whether backends have been present for too long, given those present now."""
         if not present:
-            self._empty_since = time.monotonic()
-        return time.monotonic() - self._empty_since > _BRIEF_S
+            self.empty_since = time.monotonic()
+        return time.monotonic() - self.empty_since > _BRIEF_S
 
 
 @dataclass(eq=False)
@@ -258,9 +258,7 @@ class BackendTerminator:
         self.reporter.wait(describe_wait(self.wait_s, join_messages("; ", named)))
 
     def _end_all(self, present: Sequence[Backend]) -> list[Backend]:
-        return [
-            backend for backend in present if not (self._may_end(backend) and self._end(backend))
-        ]
+        return [each for each in present if not (self._may_end(each) and self._end(each))]
 
     def _may_end(self, backend: Backend) -> bool:
         is_forced = self.force and backend.is_client

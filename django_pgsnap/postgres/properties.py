@@ -18,9 +18,6 @@ from psycopg import sql
 from ..messages import Message, message
 from .session import Query, Session
 
-# A setting of one database: for one role, or for all of them (None).
-Setting = tuple[str | None, str]
-
 
 class Privilege(NamedTuple):
     """One entry of a database's access control list."""
@@ -37,8 +34,9 @@ class Properties:
 
     owner: str
     privileges: frozenset[Privilege]  # the access control list, defaults included
-    # Values by role and name, as ``ALTER DATABASE`` and ``ALTER ROLE … IN DATABASE`` set them.
-    settings: Mapping[Setting, str]
+    # Values by role and name, as ``ALTER DATABASE`` (without a role) and ``ALTER ROLE … IN
+    # DATABASE`` set them.
+    settings: Mapping[tuple[str | None, str], str]
     connection_limit: int  # how many sessions it takes, -1 for any number
     is_template: bool
     comment: str | None
