@@ -253,7 +253,6 @@ _snapshot = ""
 
 
 def restore_states(before: dict[str, Baseline]) -> None:
-    """Put test databases back to what they were at."""
     for alias, resetter in list_resetters():
         if alias in before:
             resetter.class_baseline = before[alias]

@@ -11,6 +11,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -123,14 +124,11 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
 
 def _has_migrations(label: str) -> bool:
     name, _ = MigrationLoader.migrations_module(label)
-    if name is None:
-        return False
-    try:
-        spec = find_spec(name)
-    except ModuleNotFoundError:
-        return False
-    # As Django's loader has it: neither a module nor a directory without __init__.py counts.
-    return spec is not None and spec.origin is not None and bool(spec.submodule_search_locations)
+    with suppress(ModuleNotFoundError):
+        spec = find_spec(name) if name else None
+        # As Django's loader has it: neither a module nor a directory without __init__.py counts.
+        return bool(spec and spec.origin and spec.submodule_search_locations)
+    return False
 
 
 def list_unmigrated_models(*, may_migrate: bool = True) -> dict[str, list[Any]]:
@@ -254,5 +252,4 @@ def name_file(path: str) -> str:
 
 
 def locate_file(name: str) -> str:
-    """Return the path of a file in this checkout."""
     return os.path.normpath(os.path.join(project_root(), name))  # noqa: PTH118  # many, perhaps

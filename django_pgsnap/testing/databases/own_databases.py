@@ -39,8 +39,6 @@ _GONE_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class OwnDatabase:
-    """A test database of this process."""
-
     alias: str
     name: str
     source: str  # name of the alias' database outside of tests

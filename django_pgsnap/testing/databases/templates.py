@@ -49,8 +49,6 @@ Tell = Callable[[str, int], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """The template that a run wants."""
-
     alias: str
     source: str  # name of the database that the alias leads to outside of tests
     name: str = "template"  # or that of the snapshot that is migrated
@@ -85,14 +83,13 @@ def find_template(session: Session, wanted: Wanted, tell: Tell) -> TemplateRecor
         if (database.record.alias, database.record.snapshot) == (wanted.alias, wanted.snapshot)
     ]
     found.sort(key=lambda record: record.used_at, reverse=True)
-    changes = []
+    why = "" if found else "there is no template yet"
     for record in found:
         change = _find_change(record, wanted.facts)
         if change is None and _share(session, record):
             tell(f"Alias {wanted.alias!r}: used a template, since nothing changed.", 2)
             return record
-        changes.append(change or "the template was dropped")
-    why = changes[0] if changes else "there is no template yet"
+        why = why or change or "the template was dropped"
     is_news = found and found[0].used_at > (datetime.now(UTC) - _RECENT).isoformat()
     tell(f"Alias {wanted.alias!r}: made by migrating, because {why}.", 1 if is_news else 2)
     return None

@@ -7,6 +7,7 @@ tests write to a few tables only; those are put back row by row, from what is ke
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -99,7 +100,6 @@ def extend_baseline(inside: Session, below: Baseline, changes: Changes) -> Basel
 
 
 def measure_relations(inside: Session, oids: Iterable[int]) -> int:
-    """Return how many bytes tables and sequences occupy."""
     return int(inside.value(_TOTAL_SIZE, [list(oids)]))
 
 
@@ -124,25 +124,20 @@ def _read_rows(
 ) -> tuple[dict[int, bytes], frozenset[int]]:
     """Return the rows of tables, and which tables are too large or not for us to read."""
     rows: dict[int, bytes] = {}
-    unread = set()
     left = _MAX_TOTAL_BYTES
     with inside.transaction():
         inside.execute(_AS_READ)
-        for oid, size in inside.rows(_SIZES, [list(tables)]):
-            if size > min(left, _MAX_TABLE_BYTES):
-                unread.add(oid)
-                continue
-            try:
+        sizes: dict[int, int] = dict(inside.rows(_SIZES, [list(tables)]))
+        for oid, size in sizes.items():
+            if size <= min(left, _MAX_TABLE_BYTES):
                 query = sql.SQL("COPY {} TO STDOUT").format(tables[oid])
-                with inside.transaction(), inside.copy(query) as copy:
-                    text = b"".join(map(bytes, copy))
-            except psycopg.Error:
-                unread.add(oid)
-                continue
-            left -= size
-            if text:
-                rows[oid] = text
-    return rows, frozenset(unread)
+                with suppress(psycopg.Error):
+                    with inside.transaction(), inside.copy(query) as copy:
+                        text = b"".join(map(bytes, copy))
+                    rows[oid] = text
+                    left -= size
+    unread = frozenset(sizes.keys() - rows.keys())
+    return {oid: text for oid, text in rows.items() if text}, unread
 
 
 _TABLES: Final = sql.SQL(

@@ -83,7 +83,6 @@ def are_sequences_unmoved(inside: Session, counters: TableCounters) -> bool:
 
 
 def find_changes(before: TableCounters, now: TableCounters) -> Changes:
-    """Return what was written between two readings."""
     differing = frozenset(
         oid
         for oid, counter in now.items()

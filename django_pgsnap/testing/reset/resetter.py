@@ -342,7 +342,6 @@ def close_resetters() -> None:
 
 
 def use_run_baselines() -> None:
-    """Have classes start from the baselines of the whole run again."""
     for resetter in _of_this_process():
         resetter.class_baseline = resetter.run_baseline
 
