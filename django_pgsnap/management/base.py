@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from io import StringIO, TextIOWrapper
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from django.core.checks import run_checks
 from django.core.management.base import (
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from .output import Output
+
+Result = TypeVar("Result")
 
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130
@@ -141,6 +143,7 @@ class SubcommandsBase(BaseCommand):
         self._verbosity: int = options["verbosity"]
         self._as_json = options["as_json"]
         self._command: Sequence[str] = options.get("command") or ()
+        self._reporter = CommandReporter(self, 0 if self._as_json else self._verbosity)
         self._open_output(colour=not (options["no_color"] or os.environ.get("NO_COLOR")))
         wanted = {argument.destination for argument in SUBCOMMANDS[subcommand].arguments}
         try:
@@ -194,8 +197,10 @@ class SubcommandsBase(BaseCommand):
             self.stdout.write("")
             return ""
 
-    def _reporter(self) -> closing[CommandReporter]:
-        return closing(CommandReporter(self, 0 if self._as_json else self._verbosity))
+    def _perform(self, verb: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """Call what changes or compares databases, and show how far it is."""
+        with closing(self._reporter):
+            return verb(*arguments, reporter=self._reporter, **options)
 
     @property
     def _output(self) -> Output:

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from typing import Any
 
 from django.core.management import call_command
@@ -45,14 +45,13 @@ class Command(SubcommandsBase):
     help = "Takes snapshots of the project's PostgreSQL databases, and restores them."
 
     def _take(self, **options: Any) -> None:
-        with self._reporter() as reporter:
-            snapshot = take(reporter=reporter, **options)
+        snapshot = self._perform(take, **options)
         self._print_result(
             f"Took {snapshot.name!r}: {format_size(snapshot.size_bytes)} of "
             f"{', '.join(snapshot.aliases)} in {format_seconds(snapshot.seconds)}.",
             snapshot,
         )
-        self._tell_more(describe_occupied(reporter.overview))
+        self._tell_more(describe_occupied(self._reporter.overview))
 
     def _restore(
         self, *, name: str | None, undo: bool | None, migrate: bool, dry_run: bool, **options: Any
@@ -61,8 +60,7 @@ class Command(SubcommandsBase):
             self._preview_restore(name, options["databases"])
             return
         began = time.monotonic()
-        with self._reporter() as reporter:
-            snapshot = restore(name, undo=undo, reporter=reporter, **options)
+        snapshot = self._perform(restore, name, undo=undo, **options)
         took = format_seconds(time.monotonic() - began)
         drift = KnownMigrations().drift(snapshot.migrations)
         self._print_result(
@@ -74,7 +72,7 @@ class Command(SubcommandsBase):
         if migrate:
             self._migrate(snapshot)
         else:
-            self._tell_more([*describe_drift(drift), *describe_next_undo(reporter.overview)])
+            self._tell_more([*describe_drift(drift), *describe_next_undo(self._reporter.overview)])
 
     def _preview_restore(self, name: str | None, databases: Sequence[str] | None) -> None:
         snapshot = queries.get(name, databases=databases)
@@ -104,12 +102,11 @@ class Command(SubcommandsBase):
                 undos = queries.overview(databases=options["databases"]).undos
             self._print_found(undos, lambda output: output.print_undos(undos))
             return
-        with self._reporter() as reporter:
-            undone = undo_restore(number, reporter=reporter, **options)
+        undone = self._perform(undo_restore, number, **options)
         ago = format_ago(undone.taken_at)
         self._print_result(f"Brought back what was live until {ago}.", undone)
         live = f"Live: {describe_kept_state(undone)}, brought back by undo."
-        self._tell_more([live, *describe_next_undo(reporter.overview)])
+        self._tell_more([live, *describe_next_undo(self._reporter.overview)])
 
     def _status(self, *, databases: Sequence[str] | None) -> None:
         with allow_here():
@@ -134,8 +131,7 @@ class Command(SubcommandsBase):
     def _compare(self, *names: str | None, **options: Any) -> Diff:
         from ...comparison.diff import diff  # not needed by the verbs that have to be fast
 
-        with self._reporter() as reporter:
-            return diff(*names, reporter=reporter, **options)
+        return self._perform(diff, *names, **options)
 
     def _run(
         self,
@@ -157,7 +153,7 @@ class Command(SubcommandsBase):
             status = self._run_live(databases, interactive=interactive)
         else:
             with ExitStack() as stack:
-                with self._reporter() as reporter:
+                with closing(self._reporter) as reporter:
                     made = open_throwaway(name, databases=databases, keep=keep, reporter=reporter)
                     clones = stack.enter_context(made)
                 self._warn_of_live(clones)
@@ -172,15 +168,13 @@ class Command(SubcommandsBase):
     def _warn_of_live(self, clones: Mapping[str, str]) -> None:
         live = [each.alias for each in iter_postgresql_wrappers() if each.alias not in clones]
         if live:
-            with self._reporter() as reporter:
-                reporter.warn(
-                    f"The snapshot lacks {', '.join(live)}: there the command works on live data."
-                )
+            self._reporter.warn(
+                f"The snapshot lacks {', '.join(live)}: there the command works on live data."
+            )
 
     def _run_live(self, databases: Sequence[str] | None, *, interactive: bool) -> int:
-        with self._reporter() as reporter:
-            name = f"before-run-{new_identity()}"
-            snapshot = take(name, databases=databases, pin=True, spare=False, reporter=reporter)
+        name = f"before-run-{new_identity()}"
+        snapshot = self._perform(take, name, databases=databases, pin=True, spare=False)
         is_asked = interactive and sys.stdin.isatty()
         try:
             status = run_command(self._command, {})
@@ -223,23 +217,19 @@ class Command(SubcommandsBase):
         self._print_found(facts, lambda output: output.print_snapshot(snapshot, drift))
 
     def _rename(self, *, old: str, new: str) -> None:
-        with self._reporter() as reporter:
-            snapshot = manage.rename(old, new, reporter=reporter)
+        snapshot = self._perform(manage.rename, old, new)
         self._print_result(f"Renamed {old!r} to {new!r}.", snapshot)
 
     def _pin(self, *, name: str) -> None:
-        with self._reporter() as reporter:
-            snapshot = manage.pin(name, reporter=reporter)
+        snapshot = self._perform(manage.pin, name)
         self._print_result(f"Pinned {name!r}: pruning leaves it.", snapshot)
 
     def _unpin(self, *, name: str) -> None:
-        with self._reporter() as reporter:
-            snapshot = manage.pin(name, pinned=False, reporter=reporter)
+        snapshot = self._perform(manage.pin, name, pinned=False)
         self._print_result(f"Unpinned {name!r}: it may be pruned.", snapshot)
 
     def _annotate(self, *, name: str, text: str) -> None:
-        with self._reporter() as reporter:
-            snapshot = manage.annotate(name, text, reporter=reporter)
+        snapshot = self._perform(manage.annotate, name, text)
         self._print_result(f"Noted on {name!r}: {text}", snapshot)
 
     def _delete(
@@ -249,7 +239,7 @@ class Command(SubcommandsBase):
             raise UsageError("Name snapshots to delete, or give --all.")
         can_ask = interactive and sys.stdin.isatty() and self.stdout.isatty()
         # A question protects as well as the settings do, which are for what happens unasked.
-        with allow_here() if can_ask else nullcontext(), self._reporter() as reporter:
+        with allow_here() if can_ask else nullcontext():
             unwanted = queries.select_snapshots(*(["*"] if everything else names))
             lines = [
                 f"{each.name}{'  (pinned)' if each.pinned else ''}  {format_ago(each.taken_at)}  "
@@ -259,9 +249,8 @@ class Command(SubcommandsBase):
             if can_ask and not self._confirm(lines, "Delete for good? [y/N] "):
                 self.stderr.write("Nothing deleted.", str)
                 return
-            deleted = manage.delete(
-                *(each.name for each in unwanted), force=force or can_ask, reporter=reporter
-            )
+            names = [each.name for each in unwanted]
+            deleted = self._perform(manage.delete, *names, force=force or can_ask)
         self._print_deleted("Deleted", deleted)
 
     def _prune(self, *, templates: bool, dry_run: bool, **limits: Any) -> None:
@@ -270,8 +259,7 @@ class Command(SubcommandsBase):
             return
         if all(limit is None for limit in limits.values()):
             raise UsageError("Give --keep, --older-than or --max-size.")
-        with self._reporter() as reporter:
-            pruned = manage.prune(**limits, dry_run=dry_run, reporter=reporter)
+        pruned = self._perform(manage.prune, **limits, dry_run=dry_run)
         self._print_deleted("Would delete" if dry_run else "Deleted", pruned)
 
     def _purge(self, *, everyone: bool, interactive: bool) -> None:
@@ -295,8 +283,7 @@ class Command(SubcommandsBase):
         if dry_run:
             gone = list_managed_databases(kinds, everyone=everyone)
         else:
-            with self._reporter() as reporter:
-                gone = purge(kinds, everyone=everyone, reporter=reporter)
+            gone = self._perform(purge, kinds, everyone=everyone)
         size = format_size(sum(each.size_bytes for each in gone))
         databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
         dropped = "Would drop" if dry_run else "Dropped"
@@ -315,15 +302,13 @@ class Command(SubcommandsBase):
         self.stdout.write(completion_script(shell))
 
     def _refill(self, *, name: str | None, databases: Sequence[str] | None) -> None:
-        with self._reporter() as reporter:
-            snapshot = manage.refill(name, databases=databases, reporter=reporter)
+        snapshot = self._perform(manage.refill, name, databases=databases)
         self._print_result(f"The spare of {snapshot.name!r} is ready.", snapshot)
 
     def _doctor(self, *, fix: bool, databases: Sequence[str] | None) -> None:
         from ...doctor.diagnosis import diagnose
 
-        with self._reporter() as reporter:
-            diagnosis = diagnose(databases=databases, fix=fix, reporter=reporter)
+        diagnosis = self._perform(diagnose, databases=databases, fix=fix)
         notes = self._verbosity >= _STEPS
         self._print_found(
             diagnosis, lambda output: output.print_diagnosis(diagnosis, with_notes=notes)
