@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import psycopg
 from psycopg import sql
 
 from ..errors import OperationRunningError
@@ -28,10 +29,6 @@ from .session import Session
 
 _POLL_S: Final = 0.01
 _LONGEST_POLL_S: Final = 0.1
-
-
-class HeldTooLongError(Exception):
-    """Others held a lock on a database's entry in the catalog for longer than we may wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +194,7 @@ def wait_until_connectable(session: Session, database: str, wait_s: float) -> No
     deadline = time.monotonic() + wait_s
     while session.value(_KEEPS_CLIENTS_OUT, [database]):
         if time.monotonic() >= deadline:
-            raise HeldTooLongError(database)
+            raise psycopg.errors.LockNotAvailable(database)
         time.sleep(_POLL_S)
 
 

@@ -23,7 +23,6 @@ from ..connections.reconnect import check_not_in_atomic, close_connections, repa
 from ..errors import ConfigurationError, DatabaseBusyError, PgsnapError
 from ..messages import join_messages, message
 from ..postgres.advisory_locks import (
-    HeldTooLongError,
     LockHolder,
     acquire_lock,
     read_catalog_lock_holders,
@@ -136,7 +135,7 @@ def _lock_errors(opened: Sequence[ServerContext]) -> Iterator[None]:
     """Name who holds what we waited for in vain."""
     try:
         yield
-    except (psycopg.errors.LockNotAvailable, HeldTooLongError) as error:
+    except psycopg.errors.LockNotAvailable as error:
         holders = [holder for each in opened for holder in _lock_holders(each)]
         raise DatabaseBusyError(
             "Another session is copying one of the databases, or has not committed an ALTER "

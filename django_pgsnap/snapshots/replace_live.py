@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import psycopg
+
 from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.records import UndoRecord
 from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
 from ..conf import config
 from ..connections.reconnect import DatabaseReplaced, announce_restore, close_and_wait
 from ..errors import ServerUnavailableError
-from ..postgres.advisory_locks import HeldTooLongError
 from ..postgres.backends import end_diffs
 from ..postgres.inspection import (
     UNKNOWN_COUNTERS,
@@ -158,7 +159,7 @@ class Replacement:
     def _wait_for_settings(self) -> None:
         while not are_settings_committed(self.context.watcher):
             if self.terminator.is_overdue:
-                raise HeldTooLongError
+                raise psycopg.errors.LockNotAvailable
             time.sleep(_POLL_S)
 
     def is_done(self) -> bool:
