@@ -18,7 +18,7 @@ from tests.conftest import MakeLive, MakeRole, RunSql
 from tests.project import Manage, point
 from tests.servers import Server
 from tests.state import databases
-from tests.watching import Background, Recorder, is_locked, is_waiting, oids, settle, until
+from tests.watching import Background, Recorder, is_locked, oids, settle, until
 
 
 class StoppedError(Exception):
@@ -141,7 +141,8 @@ def test_locks_are_taken_in_one_order(lives: dict[str, str], server: Server) -> 
 
     with server.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", [lock_key(first)])
-        taking = Background(lambda: take("seeded", wait_s=30, spare=False))
-        until(lambda: is_waiting(server, "pgsnap take"))
+        recorder = Recorder()
+        taking = Background(lambda: take("seeded", wait_s=30, spare=False, reporter=recorder))
+        until(lambda: bool(recorder.steps))
         assert not is_locked(server, second)
     taking.result()

@@ -8,7 +8,6 @@ from django.db import connections
 from psycopg import sql as pg
 
 from django_pgsnap.errors import DatabaseBusyError, MissingRightError
-from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.manage import annotate, delete, pin, refill, rename
 from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import checkpoint, restore, undo
@@ -20,6 +19,7 @@ from tests.watching import (
     Background,
     Recorder,
     authors,
+    held_up,
     in_transaction,
     is_waiting,
     settle,
@@ -77,11 +77,10 @@ def test_timeouts_of_the_role(timeout: str, live_owned: str, sql: RunSql, server
     """An operation takes the time it takes, whatever timeout the role carries."""
     sql(f"ALTER ROLE ordinary SET {timeout} = '200ms'")
     connections.close_all()
-    with server.connect() as holder:
-        holder.execute("SELECT pg_advisory_lock(%s)", [lock_key(live_owned)])
+    with held_up(server, live_owned) as blocker:
         taking = Background(lambda: take("seeded"))
         until(lambda: is_waiting(server, "pgsnap take"))
-        holder.execute("SELECT pg_sleep(0.4)")
+        blocker.execute("SELECT pg_sleep(0.4)")
     taking.result()
 
     assert [each.name for each in list_snapshots()] == ["seeded"]

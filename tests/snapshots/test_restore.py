@@ -27,7 +27,6 @@ from tests.watching import (
     Recorder,
     authors,
     in_transaction,
-    is_waiting,
     oids,
     settle,
     until,
@@ -232,7 +231,7 @@ def test_spare_under_way_is_waited_for(live: str, server: Server, sql: RunSql) -
         maker.execute("SELECT pg_advisory_lock(%s)", [lock_key(spare)])
         assert list_snapshots()[0].spare == "building"
         restoring = Background(lambda: restore("seeded", reporter=recorder))
-        until(lambda: is_waiting(server, "pgsnap restore"))
+        until(lambda: bool(recorder.steps))
 
         maker.execute(
             pg.SQL(
@@ -250,10 +249,11 @@ def test_spare_that_never_comes_is_done_without(live: str, server: Server) -> No
     """When the making of a spare ends without one, a restore copies after all."""
     copy = take("seeded", spare=False).members[0]
     write("Ursula")
+    recorder = Recorder()
     with server.connect() as maker:
         maker.execute("SELECT pg_advisory_lock(%s)", [lock_key(spare_name(copy.record.identity))])
-        restoring = Background(lambda: restore("seeded"))
-        until(lambda: is_waiting(server, "pgsnap restore"))
+        restoring = Background(lambda: restore("seeded", reporter=recorder))
+        until(lambda: bool(recorder.steps))
     restoring.result()
 
     assert authors() == []
