@@ -115,11 +115,8 @@ class Catalog:
         Unlike a live database, a test database is made by whoever runs the tests, who may do
         without a live one. So only our own role's templates count.
         """
-        return [
-            database
-            for database in self._counted(TemplateRecord, sources)
-            if database.trusted and database.is_shut
-        ]
+        counted = self._counted(TemplateRecord, sources)
+        return [each for each in counted if each.trusted and each.is_shut]
 
     def runs(self, sources: Iterable[str] | None = None) -> list[Database[RunRecord]]:
         """Return our role's clones for commands, of snapshots of these live databases, or all.
@@ -147,11 +144,8 @@ class Catalog:
 
     def untrusted(self) -> list[AnyDatabase]:
         """Return databases under names of ours that belong to a role that we do not trust."""
-        return [
-            database
-            for name in self._names
-            if not (database := self.databases[name]).trusted and not self._is_right(database)
-        ]
+        named = [self.databases[name] for name in self._names]
+        return [each for each in named if not each.trusted and not self._is_right(each)]
 
     def is_of_another_project(self, database: AnyDatabase, sources: Collection[str]) -> bool:
         """Tell whether a database says that it is of a live one that is gone and not among these.
@@ -193,11 +187,15 @@ class Catalog:
         return self._names.get(database.name, ("", ""))[0]
 
     def _is_right(self, database: AnyDatabase) -> bool:
+        """Tell whether it is what it says, and our own role's or its live database's owner's."""
         if self._kind(database) == "spare":
             original = self._original(database)
             return original is not None and self._is_right(original)
         record = database.record
-        return record is not None and database.is_valid and self._is_trusted(database, record)
+        if record is None or not database.is_valid:
+            return False
+        live = self.databases.get(record.source)
+        return database.trusted or (live is not None and database.owner == live.owner)
 
     def _is_leftover(self, database: AnyDatabase) -> bool:
         kind = self._kind(database)
@@ -218,11 +216,7 @@ class Catalog:
     def _counted(
         self, kind: type[RecordT], sources: Iterable[str] | None
     ) -> list[Database[RecordT]]:
-        return [
-            database
-            for database in self._all(kind, sources)
-            if database.is_valid and self._is_trusted(database, database.record)
-        ]
+        return [each for each in self._all(kind, sources) if self._is_right(each)]
 
     def _all(
         self, kind: type[RecordT], sources: Iterable[str] | None = None
@@ -236,11 +230,6 @@ class Catalog:
             and (wanted is None or record.source in wanted)
         ]
         return found
-
-    def _is_trusted(self, database: AnyDatabase, record: Record) -> bool:
-        """Tell whether a database belongs to our own role, or to its live database's owner."""
-        live = self.databases.get(record.source)
-        return database.trusted or (live is not None and database.owner == live.owner)
 
 
 NO_DATABASES: Final = Catalog(())

@@ -106,9 +106,8 @@ def _lock(session: Session, copy: Record, reporter: Reporter) -> bool:
     if try_acquire_lock(session, name):
         return True
     holder = read_lock_holder(session, name)
-    by = ""
-    if holder is not None and holder.is_stranger:
-        by = message(" by {holder}", holder=holder)
+    is_stranger = holder is not None and holder.is_stranger
+    by = message(" by {holder}", holder=holder) if is_stranger else ""
     reporter.wait(
         message("Waiting for the spare of {name!r}, which is being made{by}", name=copy.name, by=by)
     )

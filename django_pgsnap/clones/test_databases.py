@@ -89,8 +89,6 @@ def _decode(name: str, text: str | None) -> TestDatabaseComment | None:
         data = json.loads(text or "")
         if data.pop(_VERSION_KEY) != _VERSION:
             return None
-        if (fingerprint := data.pop("fingerprint", None)) is not None:  # by an earlier version
-            data["complete"] = bool(fingerprint)
         comment = TestDatabaseComment(**data)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

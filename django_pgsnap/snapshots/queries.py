@@ -290,8 +290,7 @@ def look_over(contexts: Iterable[ServerContext]) -> Overview:
 
 def sum_up(contexts: Sequence[ServerContext], tests: Sequence[ManagedDatabase] = ()) -> Overview:
     """Return what snapshots and undos there are on these servers; see `overview`."""
-    made = [each for context in contexts for each in describe_beside(context)]
-    beside = [*made, *tests]
+    beside = [each for context in contexts for each in describe_beside(context)] + list(tests)
     snapshots = find_snapshots(contexts)
     undos = find_undos(contexts)
     members = [each for whole in (*snapshots, *undos) for each in whole.members]

@@ -93,8 +93,8 @@ class Replacement:
         self._incoming = incoming
         self._request = request
         self._kept = kept
-        names = [each.target.name for each in incoming]
-        self._names = [name for name in names if name in context.catalog.databases]
+        there = context.catalog.databases
+        self._names = [each.target.name for each in incoming if each.target.name in there]
         self.terminator = context.terminator(self._names, force=request.force)
         self._properties: dict[str, tuple[Properties, Properties]] = {}
         self._sizes: dict[str, int] = {}
@@ -129,7 +129,19 @@ class Replacement:
             )
 
     def _read_properties(self) -> None:
-        self._properties = {each.target.name: self._properties_of(each) for each in self._incoming}
+        """Find out what the incoming databases shall be set up with, and how they are now."""
+        for each in self._incoming:
+            name, member = each.target.name, each.member
+            like = name if name in self._names else member.database.name
+            wanted, present = read_properties(self.context.watcher, like, each.database.name)
+            if name not in self._names:
+                wanted = replace(
+                    wanted,
+                    comment=member.record.comment,
+                    connection_limit=member.record.connection_limit,
+                    is_template=False,
+                )
+            self._properties[name] = wanted, present
 
     def prepare(self) -> None:
         end_diffs(self.context.watcher, [each.database.name for each in self._incoming])
@@ -195,20 +207,6 @@ class Replacement:
         self._request.last_look()
         close_and_wait(aliases, self.context.watcher, self._names)
 
-    def _properties_of(self, each: IncomingDatabase) -> tuple[Properties, Properties]:
-        """Return what an incoming database shall be set up with, and what it is now."""
-        is_there = each.target.name in self._names
-        like = each.target.name if is_there else each.member.database.name
-        wanted, present = read_properties(self.context.watcher, like, each.database.name)
-        if not is_there:
-            wanted = replace(
-                wanted,
-                comment=each.member.record.comment,
-                connection_limit=each.member.record.connection_limit,
-                is_template=False,
-            )
-        return wanted, present
-
     def _plan(self, each: IncomingDatabase) -> Swap:
         name = each.target.name
         wanted, _ = self._properties[name]
@@ -253,9 +251,7 @@ def replace_live(
         for each in incoming
         if each.target.name in each.context.catalog.databases
     ]
-    kept = {}
-    if keeps and there:
-        kept = plan_kept_state(contexts, there, by_undo=request.by_undo)
+    kept = plan_kept_state(contexts, there, by_undo=request.by_undo) if keeps and there else {}
     work = [Replacement(group[0].context, group, request, kept) for group in groups]
     for replacement in work:
         replacement.check()
