@@ -18,7 +18,6 @@ from ..errors import DatabaseBusyError, OperationRunningError, PgsnapError, Snap
 from ..messages import format_size, printable
 from ..reporting import logger
 from ..snapshots import manage
-from ..snapshots.context import choose_targets
 from ..snapshots.restore import restore, undo
 from ..snapshots.status import Preview, expected_take_s, preview
 from ..snapshots.take import take
@@ -116,12 +115,7 @@ class Take(Action):
         self._snapshots, self._may_replace = snapshots, may_replace
 
     def build_form(self, data: Any = None) -> forms.Form:
-        return TakeForm(
-            data,
-            aliases=[target.alias for target in choose_targets(None)],
-            snapshots=self._snapshots,
-            may_replace=self._may_replace,
-        )
+        return TakeForm(data, snapshots=self._snapshots, may_replace=self._may_replace)
 
     def describe_consequences(self) -> list[str]:
         size_bytes = self.preview.size_bytes

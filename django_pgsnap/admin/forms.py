@@ -15,6 +15,7 @@ from .. import models
 from ..clones.names import first_free_name, validate_name
 from ..conf import config
 from ..errors import InvalidNameError
+from ..snapshots.context import choose_targets
 from ..snapshots.queries import list_snapshots
 from ..snapshots.types import Snapshot
 from .session_transfer import do_sessions_outlive_restores
@@ -89,19 +90,18 @@ class TakeForm(WaitForm, _SnapshotFields):
     )
     field_order = ("name", "replace", "note", "databases", "pinned", "wait_s", "force")
 
-    def __init__(
-        self, data: Any, *, aliases: Sequence[str], snapshots: Sequence[Snapshot], may_replace: bool
-    ) -> None:
-        """Offer these aliases, all of them chosen; and whether one of the snapshots may go."""
+    def __init__(self, data: Any, *, snapshots: Sequence[Snapshot], may_replace: bool) -> None:
+        """Offer all databases, each of them chosen; and whether one of the snapshots may go."""
         super().__init__(data)
         name_field = self.fields["name"]
         name_field.required = False
         name_field.help_text = _("Without a name it is called as the field proposes.")
         proposed = first_free_name(each.name for each in snapshots)
         name_field.widget.attrs["placeholder"] = proposed
+        aliases = [target.alias for target in choose_targets(None)]
         databases: Any = self.fields["databases"]
         databases.choices = [(alias, alias) for alias in aliases]
-        databases.initial = list(aliases)
+        databases.initial = aliases
         if len(aliases) == 1:
             del self.fields["databases"]
         name = (data or {}).get("name", "").strip()
