@@ -204,8 +204,6 @@ aliases = _fact(
 )
 taken = _fact("taken", _("taken"), lambda row: format_moment(row.snapshot.taken_at))
 copying = _fact("copying", _("copying took"), lambda row: format_duration(row.snapshot.seconds))
-# What its copies share, and no other snapshot has.
-identity = _fact("identity", _("identity"), lambda row: row.pk)
 migrations = _fact(
     "migrations",
     _("migrations"),
@@ -213,5 +211,5 @@ migrations = _fact(
 )
 
 COLUMNS: Final = (age, size, note, aliases, code, drift, spare)
-DETAILS: Final = (taken, size, copying, spare, code, identity)
+DETAILS: Final = (taken, size, copying, spare, code, "set_id")
 FACTS: Final = (*DETAILS, databases, migrations, note)

@@ -72,7 +72,7 @@ def test_name_that_cannot_be(root: Client, snapshot: Snapshot) -> None:
 
 
 def test_looking_is_not_changing(snapshot: Snapshot) -> None:
-    """Who may only look sees name and note, and cannot send others."""
+    """Who may only look sees name, note and facts, and cannot send others."""
     looker = visit(account(permissions=["view"]))
 
     shown = looker.get(of("change", snapshot))
@@ -80,6 +80,7 @@ def test_looking_is_not_changing(snapshot: Snapshot) -> None:
 
     assert "seeded" in text(shown)
     assert "before" in text(shown)
+    assert f"Identity: {snapshot.set_id}" in text(shown)
     assert 'type="submit" value="Save"' not in shown.content.decode()
     assert refused.status_code == 403
     assert known() == [("seeded", "before", False)]
