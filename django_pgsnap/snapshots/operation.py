@@ -121,13 +121,9 @@ def _close(opening: Future[Session]) -> None:
 
 
 def _lock(opened: Sequence[ServerContext]) -> None:
-    wanted = [
-        (target.name, str(context.server), context, target)
-        for context in opened
-        for target in context.targets
-    ]
-    for name, _, context, target in sorted(wanted, key=lambda each: each[:2]):
-        acquire_lock(context.workers[target.alias], name, context.wait_s, context.reporter)
+    wanted = [(context, target) for context in opened for target in context.targets]
+    for context, target in sorted(wanted, key=lambda each: (each[1].name, str(each[0].server))):
+        acquire_lock(context.workers[target.alias], target.name, context.wait_s, context.reporter)
 
 
 @contextmanager
@@ -148,17 +144,14 @@ def _lock_errors(opened: Sequence[ServerContext]) -> Iterator[None]:
 def _lock_holders(context: ServerContext) -> list[LockHolder]:
     """Return who else holds locks on the catalog entries of the databases that we work on."""
     now = context.reloaded()
-    members = (*now.copies(), *now.undos())
-    names = [*now.sources, *(member.database.name for member in members)]
+    names = [*now.sources, *(each.database.name for each in (*now.copies(), *now.undos()))]
     ours = [worker.pid for worker in now.workers.values()]
     return read_catalog_lock_holders(now.watcher, names, ours)
 
 
 def _check_ours(context: ServerContext) -> None:
-    named = live_database_names()
-    members = (*context.copies(), *context.undos())
-    spares = context.catalog.spares.values()
-    for database in (*(member.database for member in members), *spares):
+    named, catalog = live_database_names(), context.catalog
+    for database in (*catalog.copies(), *catalog.undos(), *catalog.spares.values()):
         if database.name in named:
             raise ConfigurationError(
                 "DATABASES names {name!r}, which holds a snapshot, a spare or a replaced state.",

@@ -16,9 +16,9 @@ from typing import Final
 from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity, spare_name, unfinished_name
-from ..clones.records import Record, parse_strategy
-from ..clones.spares import wants_spare
-from ..clones.transitions import Clone, CopyJob
+from ..clones.records import Record
+from ..clones.spares import plan_spare, wants_spare
+from ..clones.transitions import CopyJob
 from ..conf import config
 from ..connections.reconnect import handle_announced_restore
 from ..errors import NothingToUndoError, ObstacleError, PgsnapError
@@ -165,12 +165,8 @@ def _why_no_spare(record: Record) -> Message:
 
 def plan_clone(context: ServerContext, member: AnyMember, *, owner: str) -> CopyJob:
     """Return how a copy is cloned under an unfinished name, and take the lock of that name."""
-    clone = Clone(
-        source=member.database.name,
-        name=unfinished_name(new_identity()),
-        owner=owner,
-        strategy=parse_strategy(member.record.strategy),
-    )
+    name = unfinished_name(new_identity())
+    clone = replace(plan_spare(member.database), name=name, owner=owner)
     try_acquire_lock(context.worker(member.record), clone.name)
     return plan_copy_job(context, member.record, clone)
 

@@ -205,9 +205,8 @@ def _find_rates(context: ServerContext) -> tuple[float, float, float]:
         # Other projects' copies say what their owners like.
         if copy.trusted or copy.record.source in context.sources
     ]
-    if not records:
+    if not (newest := max(records, key=lambda record: record.taken_at, default=None)):
         return 0.0, 0.0, 0.0
-    newest = max(records, key=lambda record: record.taken_at)
     return newest.clone_rate, newest.file_copy_rate, newest.bytes_per_s
 
 
