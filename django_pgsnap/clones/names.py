@@ -37,12 +37,7 @@ def is_valid_name(name: str) -> bool:
 
 
 def validate_name(name: str) -> str:
-    """Return the name of a new snapshot.
-
-    Raises:
-        InvalidNameError: It is not 1-100 letters, digits, ``.``, ``_``, ``-`` or ``/`` that start
-            with a letter or digit, or it is that of a subcommand.
-    """
+    """Return the name of a new snapshot, or refuse one that none may have."""
     if not is_valid_name(name):
         similar = _UNUSABLE.sub("-", name).strip("._-/")[:_MAX_LENGTH]
         example = message(" For example: {name!r}.", name=similar)

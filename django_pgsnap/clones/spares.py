@@ -29,7 +29,7 @@ from ..postgres.backends import end_diffs
 from ..postgres.server import Server
 from ..postgres.session import Query, Session
 from ..reporting import Reporter
-from .catalog import AnyDatabase, Database, load_catalog
+from .catalog import AnyDatabase, Database
 from .names import spare_name
 from .records import Record, parse_strategy
 from .strategy import shares_blocks
@@ -66,23 +66,9 @@ def wants_spare(record: Record) -> bool:
     )
 
 
-def obtain_spare(
-    session: Session, watcher: Session, copy: Record, reporter: Reporter
-) -> AnyDatabase | None:
-    """Return the spare of a copy, None if there is none.
-
-    One that is being made is waited for, which is never slower than copying afresh. The session
-    holds the lock of the spare's name from then on, so that nobody drops it. The watcher, which
-    has looked at the catalog before, does so quicker.
-    """
-    if not _lock(session, copy, reporter):
-        return None
-    return load_catalog(watcher).spares.get(copy.identity)
-
-
 def wait_for_spare(session: Session, copy: Record, reporter: Reporter) -> None:
     """Wait until nobody makes a spare of this copy, which keeps it from being changed."""
-    if _lock(session, copy, reporter):
+    if lock_spare(session, copy, reporter):
         release_lock(session, spare_name(copy.identity))
 
 
@@ -100,8 +86,11 @@ def cancel_spare(session: Session, copy: Record) -> None:
         release_lock(session, name)
 
 
-def _lock(session: Session, copy: Record, reporter: Reporter) -> bool:
-    """Take the lock of a copy's spare, unless a role that may make none keeps it from us."""
+def lock_spare(session: Session, copy: Record, reporter: Reporter) -> bool:
+    """Take the lock of a copy's spare, unless a role that may make none keeps it from us.
+
+    One that is being made is waited for, which is never slower than copying afresh.
+    """
     name = spare_name(copy.identity)
     if try_acquire_lock(session, name):
         return True

@@ -12,7 +12,7 @@ from psycopg import sql
 from ..clones.catalog import NO_DATABASES, AnyDatabase, Catalog, Database, RecordT, load_catalog
 from ..clones.names import spare_name
 from ..clones.records import CopyRecord, Part, Record, TemplateRecord, UndoRecord
-from ..clones.spares import obtain_spare
+from ..clones.spares import lock_spare
 from ..clones.test_databases import list_comments
 from ..clones.transitions import join_statements
 from ..errors import DatabaseMissingError, ObstacleError
@@ -109,7 +109,9 @@ class ServerContext:
 
     def obtain_spare(self, copy: Record) -> AnyDatabase | None:
         """Return the spare of a copy, with the lock of its name, None if there is none."""
-        return obtain_spare(self.worker(copy), self.watcher, copy, self.reporter)
+        is_ours = lock_spare(self.worker(copy), copy, self.reporter)
+        # The watcher has looked at the catalog before, and is quicker.
+        return load_catalog(self.watcher).spares.get(copy.identity) if is_ours else None
 
     def set_up(
         self, database: str, wanted: Properties, present: Properties, *, final_name: str

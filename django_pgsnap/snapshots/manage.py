@@ -32,13 +32,7 @@ from .types import Snapshot, Undo
 
 
 def rename(old: str, new: str, *, reporter: Reporter | None = None) -> Snapshot:
-    """Give a snapshot another name.
-
-    Raises:
-        InvalidNameError: A snapshot cannot have the new name.
-        SnapshotExistsError: Another snapshot has it.
-        SnapshotNotFoundError: There is no snapshot of the old name.
-    """
+    """Give a snapshot another name."""
     validate_name(new)
     with _operation(f"rename {old}", reporter) as contexts:
         snapshot = find_snapshot_in(contexts, old)

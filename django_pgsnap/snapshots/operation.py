@@ -1,8 +1,4 @@
-"""An operation on live databases: what each begins with, and what each ends with.
-
-Sessions, locks and a look at the catalog at its beginning; at its end, statements that the server
-finishes by itself.
-"""
+"""An operation on live databases: what each begins with, and what each ends with."""
 
 from __future__ import annotations
 

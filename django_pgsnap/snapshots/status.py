@@ -139,10 +139,7 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
 
 
 def expected_take_s(earlier: Iterable[Snapshot], size_bytes: int) -> float | None:
-    """Return about how many seconds a take will be, from how long the last one of such a size took.
-
-    Earlier snapshots are newest first. Without one to go by, None is returned.
-    """
+    """Return about how long a take will be, by the newest of these that has such a size, if any."""
     for snapshot in earlier:
         if snapshot.size_bytes and 0.5 < size_bytes / snapshot.size_bytes < 2:  # noqa: PLR2004
             return snapshot.seconds * size_bytes / snapshot.size_bytes

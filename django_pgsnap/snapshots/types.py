@@ -250,11 +250,7 @@ class KnownMigrations:
         )
 
     def _with_squashed(self, present: set[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Return these with the squashed migrations that stand for them, or they for it.
-
-        A squashed migration counts as applied once all that it replaces are, and the other way
-        round. It may itself have been squashed.
-        """
+        """Add squashed migrations whose parts are all there, and the parts of those that are."""
         while True:
             before = set(present)
             for squashed, replaced in self._replaced.items():

@@ -13,7 +13,7 @@ from django_pgsnap.clones.names import copy_name, spare_name
 from django_pgsnap.clones.records import CopyRecord
 from django_pgsnap.clones.spares import (
     cancel_spare,
-    obtain_spare,
+    lock_spare,
     plan_spare,
     send_off,
     wait_for_spare,
@@ -160,34 +160,30 @@ def test_what_somebody_else_is_at(
     assert [database.name for database in databases()] == ["live", copy.database]
 
 
-def test_obtain(copy: CopyRecord, session: Session, session_as: SessionAs) -> None:
-    """A spare that stands ready is had, and held by its lock."""
+def test_lock(copy: CopyRecord, session: Session, session_as: SessionAs) -> None:
+    """A spare that nobody makes is held by its lock, whether it is there or not."""
     worker, recorder = session_as(), Recorder()
-    missing = obtain_spare(worker, session, copy, recorder)
-    session.execute(plan_spare(database_of(session, copy)).statement)
 
-    spare = obtain_spare(worker, session, copy, recorder)
+    assert lock_spare(worker, copy, recorder)
 
-    assert missing is None
-    assert spare == load_catalog(session).databases[SPARE]
     assert recorder.steps == []
     holder = read_lock_holder(session, SPARE)
     assert holder is not None
     assert holder.pid == worker.pid
 
 
-def test_obtain_waits(copy: CopyRecord, session: Session, session_as: SessionAs) -> None:
-    """A spare that is being made is waited for, and then had."""
+def test_lock_waits(copy: CopyRecord, session: Session, session_as: SessionAs) -> None:
+    """A spare that is being made is waited for, and then there."""
     maker, worker, recorder = session_as(), session_as(), Recorder()
     acquire_lock(maker, SPARE, 0)
-    watcher = session_as()
-    waiting = Background(lambda: obtain_spare(worker, watcher, copy, recorder))
+    waiting = Background(lambda: lock_spare(worker, copy, recorder))
     until(lambda: bool(recorder.steps))
 
     maker.execute(plan_spare(database_of(session, copy)).statement)
     maker.close()
 
-    assert waiting.result() == load_catalog(session).databases[SPARE]
+    assert waiting.result()
+    assert load_catalog(session).spares[IDENTITY].name == SPARE
     assert recorder.steps == ["Waiting for the spare of 'seeded', which is being made"]
 
 
