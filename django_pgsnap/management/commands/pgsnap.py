@@ -34,7 +34,6 @@ from ..completion import completion_script
 from ..facts import diff_facts, row_facts, to_plain
 from ..run import run_command
 
-_STEPS = 2  # the verbosity that shows steps and notes
 _NO = ("n", "no")
 _ROWS_AFTER_RUN = 5
 
@@ -309,7 +308,7 @@ class Command(SubcommandsBase):
         from ...doctor.diagnosis import diagnose
 
         diagnosis = self._perform(diagnose, databases=databases, fix=fix)
-        notes = self._verbosity >= _STEPS
+        notes = self._verbosity > 1  # as it shows steps
         self._print_found(
             diagnosis, lambda output: output.print_diagnosis(diagnosis, with_notes=notes)
         )
