@@ -101,10 +101,10 @@ def test_page_of_a_replaced_state_is_no_addition(root: Client) -> None:
     take("seeded", spare=False)
     restore("seeded")
 
-    shown = text(root.get(undo_page()))
+    shown = text(root.get(undo_page())).replace("&rsaquo; ", "")  # there until Django 6.1
 
-    assert "Snapshots &rsaquo; Bring back " in shown
-    assert "Snapshots &rsaquo; Bring back a " not in shown
+    assert "Snapshots Bring back " in shown
+    assert "Snapshots Bring back a " not in shown
     assert "Add snapshot" not in shown
 
 
