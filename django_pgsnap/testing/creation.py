@@ -25,7 +25,7 @@ from ..connections.reconnect import clear_caches
 from . import cases
 from .databases import own_databases, setup
 from .databases.templates import Tell
-from .reset.resetter import close_resetters, get_resetter
+from .reset.resetter import close_resetters, explain_errors, get_resetter
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
 # made is deprecated.
@@ -169,7 +169,8 @@ def tell_receivers(alias: str, verbosity: int) -> None:
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
     if resetter is not None:
-        resetter.start()
+        with explain_errors("the first tests", alias):
+            resetter.start()
         # Among what Django remembers may be rows that are gone.
         clear_caches(alias)
 
