@@ -171,7 +171,9 @@ class Swap:
     def statements(self) -> list[Query]:
         """Return the swap's statements; they mean something only together."""
         statements: list[Query] = []
+        expected = [(self.live_name, self.incoming.oid)]
         if self.live:
+            expected.append((self.outgoing_name, self.live.oid))
             comment = encode_record(self.outgoing) if self.outgoing else None
             statements.append(rename_database(self.live_name, self.outgoing_name))
             if self.properties.digest is not None:
@@ -185,16 +187,11 @@ class Swap:
         opened = open_database(
             self.incoming.name, self.live_name, wanted.comment, limit=limit, is_template=is_template
         )
-        return [*statements, opened, *self._checks()]
-
-    def _checks(self) -> list[Query]:
         # Names are checked after the renames: by then they are locked, so nobody can have slipped
         # another database under one of them.
-        expected = [(self.live_name, self.incoming.oid)]
-        if self.live:
-            expected.append((self.outgoing_name, self.live.oid))
         is_there = sql.SQL("EXISTS (SELECT FROM pg_database WHERE datname = {} AND oid = {})")
-        return [_raise_unless(is_there.format(name, oid), _CHANGED) for name, oid in expected]
+        checks = [_raise_unless(is_there.format(*each), _CHANGED) for each in expected]
+        return [*statements, opened, *checks]
 
 
 def perform_swaps(

@@ -189,7 +189,6 @@ def refill(
     Without a name it is the snapshot last taken or restored.
 
     Raises:
-        SnapshotNotFoundError: There is none of that name.
         CopyFailedError: The server could not make the spare.
         ObstacleError: Another database has the spare's name.
     """
@@ -216,9 +215,7 @@ def current_snapshot(contexts: Sequence[ServerContext]) -> str | None:
 
 
 def _plan_spares(context: ServerContext, snapshot: Snapshot) -> Iterator[CopyJob]:
-    for member in snapshot.members:
-        if member.server != context.server:
-            continue
+    for member in (each for each in snapshot.members if each.server == context.server):
         copy = member.record
         if context.obtain_spare(copy):
             continue

@@ -69,12 +69,14 @@ def open_operation(
             check_not_in_atomic(aliases)
             close_connections(aliases)
             stack.callback(repair_pools, aliases)
-        reporter = reporter or Reporter()
         opened = [
-            _open(stack, purpose, group, wait_s, reporter, may_create=disturbs_live)
+            _open(stack, purpose, group, wait_s, reporter or Reporter(), may_create=disturbs_live)
             for group in group_by_server(about).values()
         ]
-        _lock(opened)
+        wanted = [(context, target) for context in opened for target in context.targets]
+        for context, target in sorted(wanted, key=lambda each: (each[1].name, str(each[0].server))):
+            session = context.workers[target.alias]
+            acquire_lock(session, target.name, context.wait_s, context.reporter)
         with _lock_errors(opened):
             contexts = [context.reloaded() for context in opened]
             for context in contexts:
@@ -114,12 +116,6 @@ def _open(
 def _close(opening: Future[Session]) -> None:
     if not opening.exception():
         opening.result().close()
-
-
-def _lock(opened: Sequence[ServerContext]) -> None:
-    wanted = [(context, target) for context in opened for target in context.targets]
-    for context, target in sorted(wanted, key=lambda each: (each[1].name, str(each[0].server))):
-        acquire_lock(context.workers[target.alias], target.name, context.wait_s, context.reporter)
 
 
 @contextmanager

@@ -99,12 +99,7 @@ class Replacement:
         self._properties: dict[str, tuple[Properties, Properties]] = {}
         self._sizes: dict[str, int] = {}
         self.successors: dict[Place, Successor] = {}
-        self._swaps: list[Swap] = []
-
-    @property
-    def drops(self) -> list[tuple[Server, str]]:
-        """Databases that nobody needs any more."""
-        return [(self.context.server, name) for swap in self._swaps for name in swap.drops]
+        self.swaps: list[Swap] = []
 
     def check(self) -> None:
         # Two sessions are asked at once: new ones have to fill their caches.
@@ -158,9 +153,9 @@ class Replacement:
         """Swap. Only the first looks before: later, what was live elsewhere is live no more."""
         look = self._look if first else None
         while True:
-            self._swaps = [self._plan(each) for each in self._incoming]
+            self.swaps = [self._plan(each) for each in self._incoming]
             try:
-                perform_swaps(self.context.main, self._swaps, self.terminator, look)
+                perform_swaps(self.context.main, self.swaps, self.terminator, look)
             except PropertiesChangedError:
                 self._wait_for_settings()
                 self._read_properties()
@@ -181,14 +176,14 @@ class Replacement:
                 present = load_catalog(session).databases
         except ServerUnavailableError:
             return False
-        return bool(self._swaps) and all(
+        return bool(self.swaps) and all(
             (live := present.get(swap.live_name)) is not None and live.oid == swap.incoming.oid
-            for swap in self._swaps
+            for swap in self.swaps
         )
 
     def put_back(self) -> None:
         """Swap back what `perform` swapped, from sessions that nothing has happened to yet."""
-        swaps = [back for swap in self._swaps if (back := swap.reversed()) is not None]
+        swaps = [back for swap in self.swaps if (back := swap.reversed()) is not None]
         if not swaps:
             return
         server, force = self.context.server, self._request.force
@@ -241,7 +236,14 @@ def replace_live(
 
     Returned is what Django will meet behind which aliases, and what nobody needs any more.
     """
-    replaced = _announce(incoming, snapshot)
+    replaced = [
+        DatabaseReplaced(
+            alias=alias, name=each.target.name, oid=each.database.oid, snapshot=snapshot
+        )
+        for each in incoming
+        for alias in aliases_sharing_database([each.target.alias])
+    ]
+    announce_restore(replaced)
     groups = list(group_by_server(incoming).values())
     contexts = [group[0].context for group in groups]
     keeps = config().undo > 0 if request.keep_undo is None else request.keep_undo
@@ -261,21 +263,8 @@ def replace_live(
     report_terminated([each.terminator for each in work], contexts[0].reporter)
     successors = {place: each for one in work for place, each in one.successors.items()}
     drops = settle_history(contexts, kept, successors)
-    return replaced, [*(drop for each in work for drop in each.drops), *drops]
-
-
-def _announce(
-    incoming: Sequence[IncomingDatabase], snapshot: Snapshot | None
-) -> list[DatabaseReplaced]:
-    replaced = [
-        DatabaseReplaced(
-            alias=alias, name=each.target.name, oid=each.database.oid, snapshot=snapshot
-        )
-        for each in incoming
-        for alias in aliases_sharing_database([each.target.alias])
-    ]
-    announce_restore(replaced)
-    return replaced
+    swapped = [(one.context.server, swap) for one in work for swap in one.swaps]
+    return replaced, [*((server, name) for server, swap in swapped for name in swap.drops), *drops]
 
 
 def _perform_all(work: Sequence[Replacement]) -> None:
