@@ -166,7 +166,7 @@ def _find_problems(contexts: Sequence[ServerContext]) -> Iterator[Finding]:
         for find in (
             *(_switched_off, _missing, _refused, _sessions_of_others),
             *(_leftovers, _superfluous_templates, _abandoned, _open, _untrusted),
-            *(_orphans, _upgrade, _kept_roles, _unsafe_wal_log),
+            *(_orphans, _upgrade, _kept_roles, _unsafe_wal_log, _too_large_for_spares),
         ):
             for finding in find(context):
                 yield replace(finding, server=str(context.server))
@@ -358,6 +358,18 @@ def _unsafe_wal_log(context: ServerContext) -> Iterator[Finding]:
         )
         remedy = "Upgrade to the latest minor release."
         yield Finding("wal-log-unsafe", "warning", server, cause, remedy)
+
+
+def _too_large_for_spares(context: ServerContext) -> Iterator[Finding]:
+    limit = config().spare_max_bytes
+    largest = max(measure_databases(context.watcher, context.present).values(), default=0)
+    if largest > limit:
+        cause = (
+            f"The largest live database has {format_size(largest)}, above the limit of "
+            f"{format_size(limit)}, so restores copy it unless the file system shares blocks."
+        )
+        remedy = "Raise the limit if the disk has room for one more copy."
+        yield Finding("no-spare", "note", "PGSNAP['SPARE_MAX_BYTES']", cause, remedy)
 
 
 def _managed(context: ServerContext) -> list[str]:

@@ -343,6 +343,17 @@ def test_switched_off_it_looks_but_mends_nothing(
     assert not the(found, "unfinished").fixed
 
 
+def test_database_above_the_limit_of_spares(live: str, settings: LazySettings) -> None:
+    """Whoever has set the limit too low is told why restores copy."""
+    assert of_kind(diagnose(), "no-spare") == []
+    settings.PGSNAP = {"ENABLED": True, "SPARE_MAX_BYTES": 1024}
+
+    finding = the(diagnose(), "no-spare")
+
+    assert (finding.severity, finding.object) == ("note", "PGSNAP['SPARE_MAX_BYTES']")
+    assert "above the limit of 1.0 KB, so restores copy it" in finding.cause
+
+
 def test_settings_that_lead_nowhere(live: str) -> None:
     """Where the settings name no database that is the finding."""
     point("default", NAME="")
