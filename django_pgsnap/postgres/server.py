@@ -291,9 +291,7 @@ def _without_frames(error: Exception) -> Exception:
 
 def _explained(error: Exception, server: Server, database: str) -> ServerUnavailableError:
     text = str(error).strip() or type(error).__name__
-    hint = next(hint for words, hint in _HINTS if re.search(words, text))
-    if isinstance(error, SynchronousOnlyOperation):
-        hint = _ASYNC_HINT
+    hint = next(hint for words, hint in _HINTS.items() if re.search(words, text))
     if database != server.maintenance and text.endswith(f'"{database}" does not exist'):
         hint = message(
             "Restore a snapshot to make it again, or correct NAME of the alias in DATABASES."
@@ -307,28 +305,24 @@ def _explained(error: Exception, server: Server, database: str) -> ServerUnavail
     )
 
 
+_ASYNC_HINT: Final = message("Call it by sync_to_async, or in a thread.")
 # libpq has no error codes for a failed connection, so its words must do. Where the server speaks
 # another language, the last hint is shown.
-_HINTS: Final = (
-    ("set role", message("Check USER and OPTIONS['assume_role'] of the alias in DATABASES.")),
-    (
-        'password|role ".*" (does not exist|is not permitted to log in)',
-        message("Check USER and PASSWORD of the alias in DATABASES."),
+_HINTS: Final = {
+    "async context": _ASYNC_HINT,
+    "set role": message("Check USER and OPTIONS['assume_role'] of the alias in DATABASES."),
+    'password|role ".*" (does not exist|is not permitted to log in)': message(
+        "Check USER and PASSWORD of the alias in DATABASES."
     ),
-    (
-        "too many|connection slots",
-        message("Close some clients, or raise the limit of connections that the message names."),
+    "too many|connection slots": message(
+        "Close some clients, or raise the limit of connections that the message names."
     ),
-    (
-        "pg_hba.conf|permission denied|does not exist",
-        message(
-            "Let the role connect to it, or name another database in PGSNAP['MAINTENANCE'], "
-            "as {'dbname': '…'}."
-        ),
+    "pg_hba.conf|permission denied|does not exist": message(
+        "Let the role connect to it, or name another database in PGSNAP['MAINTENANCE'], "
+        "as {'dbname': '…'}."
     ),
-    ("", message("Start the server, or correct HOST and PORT of the alias in DATABASES.")),
-)
-_ASYNC_HINT: Final = message("Call it by sync_to_async, or in a thread.")
+    "": message("Start the server, or correct HOST and PORT of the alias in DATABASES."),
+}
 
 
 @contextmanager
