@@ -1,7 +1,7 @@
 """Databases of others under names of ours: none stands in our way, is used, or is dropped."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 
 import psycopg
@@ -211,8 +211,10 @@ def test_copy_that_is_open_for_a_moment(
     attacker.sql(pg.SQL("GRANT CONNECT ON DATABASE {} TO mallory").format(pg.Identifier(copy)))
     slipped_in: list[psycopg.Connection] = []
 
-    def open_session(here: maintenance.Server, database: str, purpose: str) -> Session:
-        session = session_on(here, database, purpose)
+    def open_session(
+        here: maintenance.Server, database: str, purpose: str, *settings: Mapping[str, str]
+    ) -> Session:
+        session = session_on(here, database, purpose, *settings)
         if database == copy:
             attacker.sql(pg.SQL("ALTER DATABASE {} CONNECTION LIMIT 2").format(pg.Identifier(copy)))
             slipped_in.append(server.connect(copy, MALLORY, application_name="pgsnap diff"))
