@@ -17,12 +17,13 @@ PACKAGE = Path(django_pgsnap.__file__).parent
 # Whose statements run before the search path is set, or on a connection of Django's.
 QUALIFIED = [
     *("connections/reconnect.py", "postgres/inspection.py", "postgres/session.py"),
-    *("testing/reset/baseline.py", "testing/reset/changes.py", "testing/reset/connections.py"),
+    *("testing/assertions.py", "testing/reset/baseline.py", "testing/reset/changes.py"),
+    "testing/reset/connections.py",
 ]
 # Where a session is made of a connection: by `Server`, which sets it up, or of Django's.
 MAKE_SESSIONS = {
     "postgres/server.py",
-    "testing/databases/setup.py",
+    "testing/assertions.py",
     "testing/reset/connections.py",
 }
 
@@ -46,7 +47,7 @@ def statements(path: Path) -> list[str]:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    return [text for text in texts if re.match(r"(SELECT|CASE|\(SELECT|pg_catalog\.)\b", text)]
+    return [text for text in texts if re.match(r"\s*(SELECT|CASE|\(SELECT|pg_catalog\.)\b", text)]
 
 
 def unqualified(statement: str) -> list[str]:
