@@ -96,17 +96,15 @@ def read_carried_properties(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 def _describe_carried(carried: Properties) -> dict[str, Any]:
     """Return owner and labels, who may do what, and settings with custom ones' values masked."""
-    privileges = sorted(
-        {
-            (each.grantee or "PUBLIC", each.privilege + " WITH GRANT OPTION" * each.grantable)
-            for each in carried.privileges
-        }
-    )
+    privileges = {
+        (each.grantee or "PUBLIC", each.privilege + " WITH GRANT OPTION" * each.grantable)
+        for each in carried.privileges
+    }
     return {
         "owner": carried.owner,
         "privileges": [
             f"{grantee}: {', '.join(privilege for _, privilege in granted)}"
-            for grantee, granted in groupby(privileges, itemgetter(0))
+            for grantee, granted in groupby(sorted(privileges), itemgetter(0))
         ],
         "settings": sorted(
             f"{f'{role}: ' if role else ''}{name} = {mask_setting(name, value)}"

@@ -35,9 +35,9 @@ from ..postgres.session import start_in_thread
 from ..postgres.targets import Target
 from ..reporting import Reporter
 from ..signals import post_take, pre_take
-from .context import ServerContext, choose_targets, execute_together, group_copies
+from .context import ServerContext, choose_targets, execute_together, find_snapshots, group_copies
 from .operation import finish_operation, open_operation, plan_copy_job, report_terminated
-from .types import CopyMember, Snapshot, group_members
+from .types import CopyMember, Snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,10 +260,8 @@ def _take(
         raise
     report_terminated(list_terminators(jobs), reporter)
     now = [context.reloaded() for context in contexts]
-    copies = [copy for context in now for copy in context.copies()]
     set_id = parts[0].record.set_id
-    (snapshot,) = group_members(Snapshot, (each for each in copies if each.record.set_id == set_id))
-    return now, snapshot
+    return now, next(each for each in find_snapshots(now) if each.set_id == set_id)
 
 
 def _completed(part: TakePart, used: Strategy, seconds: float, code: Checkout) -> TakePart:

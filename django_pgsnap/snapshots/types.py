@@ -99,11 +99,7 @@ class Snapshot(_Set[CopyRecord]):
     git_branch = _shared(str, "git_branch")  # of the project's code at that time, or empty
     git_commit = _shared(str, "git_commit")
     git_dirty = _shared(bool, "git_dirty")  # whether that code had uncommitted changes
-
-    @property
-    def seconds(self) -> float:
-        """How long copying took."""
-        return max(member.record.seconds for member in self.members)
+    seconds = _shared(float, "seconds")  # how long copying took, all at the same time
 
     @property
     def migrations(self) -> Migrations | None:

@@ -177,10 +177,8 @@ class _History:
             or (known.statistics_epoch, known.successor_rows) != (found.epoch, found.rows)
         ):
             return record  # somebody has written, or may have
-        untouched = (known.successor_sessions, known.successor_transactions) == (
-            found.sessions,
-            found.transactions,
-        )
+        visits = found.sessions, found.transactions
+        untouched = visits == (known.successor_sessions, known.successor_transactions)
         is_copy = untouched and known.successor_copy_of in self._copies
         return replace(
             record,
