@@ -146,10 +146,9 @@ def _store() -> FileBasedCache:
     directory = Path(tempfile.gettempdir(), f"django_pgsnap-{us}")
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != us:
-        raise PermissionError(f"{directory} is not ours.")
-    if os.name == "posix" and found.st_mode & 0o077:
-        raise PermissionError(f"{directory} is open to others.")
+    is_open = os.name == "posix" and found.st_mode & 0o077
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != us or is_open:
+        raise PermissionError(f"{directory} is not ours alone.")
     return FileBasedCache(str(directory), {"TIMEOUT": KEEP_S, "OPTIONS": {"MAX_ENTRIES": 1000}})
 
 
