@@ -35,15 +35,14 @@ _ORDERS: Final[dict[str, Callable[[Row], Any]]] = {
     "size": lambda row: row.snapshot.size_bytes,
     "branch": lambda row: row.snapshot.git_branch.casefold(),
     "migrations": lambda row: (len(row.drift.unknown), len(row.drift.missing)),
-    "pk": lambda row: row.pk,
+    "pk": lambda _: 0,  # comes last: those that are alike stay as they were found, newest first
 }
 
 
 class SnapshotRows(QuerySet[Row]):
     """A query set that has all its rows, and never asks a database."""
 
-    # Newest first, as they are found, if by nothing else.
-    ordered = True
+    ordered = True  # newest first, as they are found
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Self:

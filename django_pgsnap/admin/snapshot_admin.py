@@ -105,9 +105,6 @@ class SnapshotAdmin(ProgressPages):
     def get_object(self, request: HttpRequest, object_id: str, _from: Any = None) -> Row | None:
         return next((row for row in self.get_queryset(request) if row.pk == object_id), None)
 
-    def get_ordering(self, _request: HttpRequest) -> tuple[str, ...]:
-        return ("-taken",)
-
     def get_search_results(
         self, _request: HttpRequest, queryset: Any, search_term: str
     ) -> tuple[Any, bool]:

@@ -35,12 +35,9 @@ class Output(Console):
 
     def __init__(self, stdout: Any, *, colour: bool) -> None:
         """Print to what can be written, flushed, and asked whether it is a terminal."""
-        super().__init__(
-            file=stdout,
-            highlight=False,
-            width=None if stdout.isatty() else _PIPE_WIDTH,
-            color_system="auto" if colour else None,
-        )
+        width = None if stdout.isatty() else _PIPE_WIDTH
+        colours: Any = "auto" if colour else None
+        super().__init__(file=stdout, highlight=False, width=width, color_system=colours)
 
     def print_overview(self, overview: Overview, *, everyone: bool) -> None:
         """Print the list of snapshots, of everyone's if so wanted, and what they occupy."""
