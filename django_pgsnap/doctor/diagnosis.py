@@ -130,11 +130,10 @@ def _measure_usage(contexts: Sequence[ServerContext]) -> tuple[Usage, ...]:
 
 def _mark_fixed(before: Diagnosis, after: Diagnosis) -> Diagnosis:
     """Return what is there now, with the earlier findings that are mended."""
-    left = {(finding.kind, finding.object) for finding in after.findings}
     fixed = [
         replace(finding, fixed=True)
         for finding in before.findings
-        if finding.fixable and (finding.kind, finding.object) not in left
+        if finding.fixable and finding not in after.findings
     ]
     return replace(after, findings=_sorted([*fixed, *after.findings]))
 

@@ -313,6 +313,21 @@ def test_one_server_down_does_not_hide_the_other(lives: dict[str, str], sql: Run
     assert the(diagnosis, "unfinished").fixed
 
 
+def test_one_name_on_two_servers(
+    live_pair: dict[str, str], two_servers: Server, sql: RunSql, settings: LazySettings
+) -> None:
+    """What is mended on one server is told, though the other still has a database of that name."""
+    settings.PGSNAP = {**settings.PGSNAP, "WAIT_S": 0.01}
+    name = make_shut(sql, f"pgsnap_new_{IDENTITY}")
+    with two_servers.connect() as second:
+        second.execute(f"CREATE DATABASE {name} ALLOW_CONNECTIONS false CONNECTION LIMIT 0")
+        second.execute("SELECT pg_advisory_lock(%s)", [lock_key(live_pair["other"])])
+
+        found = of_kind(diagnose(fix=True), "unfinished")
+
+    assert [(each.object, each.fixed) for each in found] == [(name, True), (name, False)]
+
+
 def test_right_that_is_missing_is_told_once(
     lives: dict[str, str], sql: RunSql, role: MakeRole, settings: LazySettings
 ) -> None:
