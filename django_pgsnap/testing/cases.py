@@ -72,7 +72,12 @@ def _start_from_snapshot(
     copies = {alias: _list_copies(resetter) for alias, resetter in resetters}
     if not any(snapshot in each for each in copies.values()):
         alias, resetter = resetters[0]
-        error = _describe_missing(snapshot, resetter.source, copies[alias])
+        near = nearest_names(snapshot, copies[alias])
+        instead = f" There is {', '.join(map(repr, near))}." if near else ""
+        error = SnapshotNotFoundError(
+            f"There is no snapshot {snapshot!r} of the database {resetter.source!r}.{instead}",
+            hint=f"Take it: ./manage.py pgsnap take {snapshot}",
+        )
         raise error if config().test.require_snapshots else SkipTest(str(error))
     for alias, resetter in resetters:
         if (copy := copies[alias].get(snapshot)) is not None:
@@ -84,17 +89,6 @@ def _start_from_snapshot(
 def _list_copies(resetter: DatabaseResetter) -> dict[str, Database[CopyRecord]]:
     copies = load_catalog(resetter.session).copies([resetter.source])
     return {copy.record.name: copy for copy in reversed(copies)}
-
-
-def _describe_missing(
-    snapshot: str, source: str, copies: dict[str, Database[CopyRecord]]
-) -> SnapshotNotFoundError:
-    near = nearest_names(snapshot, copies)
-    instead = f" There is {', '.join(map(repr, near))}." if near else ""
-    return SnapshotNotFoundError(
-        f"There is no snapshot {snapshot!r} of the database {source!r}.{instead}",
-        hint=f"Take it: ./manage.py pgsnap take {snapshot}",
-    )
 
 
 def _prepare_copy(alias: str, resetter: DatabaseResetter, copy: Database[CopyRecord]) -> Baseline:

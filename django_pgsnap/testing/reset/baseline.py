@@ -25,9 +25,6 @@ from .changes import (
     read_user_objects,
 )
 
-# A sequence's last value, and whether that was given out.
-Position = tuple[int, bool]
-
 # Cloning a small database anew takes some tens of milliseconds; what takes longer to put back row
 # by row is not kept. See benchmarks/reset.py.
 _MAX_TABLE_BYTES: Final = 1024**2
@@ -43,7 +40,7 @@ class Baseline:
     changed_since_origin: frozenset[int]  # tables and sequences that differ from such a clone
     tables: Mapping[int, sql.Identifier]
     rows: Mapping[int, bytes]  # those of small tables that have any, as ``COPY`` gives them
-    positions: Mapping[int, Position]  # where the sequences are
+    positions: Mapping[int, tuple[int, bool]]  # sequences' last values, and whether given out
     needs_full_clone: frozenset[int]  # tables that cannot be put back row by row
     catalogs: CatalogStates
     objects: frozenset[int]  # its schemas, tables, functions and the like

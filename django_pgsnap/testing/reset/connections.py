@@ -47,13 +47,8 @@ def unwatch_connections() -> None:
 
 def close_idle_connections(aliases: Collection[str]) -> None:
     """Close what other threads have open and do not use: no statement runs, no ``atomic`` block."""
-    for reference in _wrappers.valuerefs():
-        wrapper = reference()
-        if (
-            wrapper is not None
-            and wrapper.alias in aliases
-            and wrapper is not connections[wrapper.alias]
-        ):
+    for wrapper in filter(None, [reference() for reference in _wrappers.valuerefs()]):
+        if wrapper.alias in aliases and wrapper is not connections[wrapper.alias]:
             _close_if_idle(wrapper)
 
 
@@ -102,9 +97,6 @@ _OTHERS: Final = sql.SQL(
 
 class TestDatabaseConnections:
     """The connections to one test database, which we work on by one of its aliases."""
-
-    # So that pytest does not take it for a class of tests.
-    __test__ = False
 
     def __init__(self, server: Server, alias: str, name: str) -> None:
         self._server = server
