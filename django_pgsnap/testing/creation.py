@@ -20,6 +20,7 @@ from django.db.backends.base.creation import BaseDatabaseCreation
 from django.db.models.signals import post_migrate, pre_migrate
 from django.dispatch import Signal
 
+from ..clones.test_databases import find_database
 from ..conf import iter_postgresql_wrappers
 from ..connections.reconnect import clear_caches
 from . import cases
@@ -66,7 +67,7 @@ class SnapshotCreation(WorkerCreation):
     ) -> str:
         name = str(self._get_test_db_name())  # type: ignore[attr-defined]
         with setup.claim_slot(self.connection, name, keep=keepdb) as slot:
-            found = slot.find_present()
+            found = find_database(slot.session, name)
             if found is not None and found.comment is None:
                 if keepdb:
                     # Somebody made it by hand, or without us: it is theirs to keep.

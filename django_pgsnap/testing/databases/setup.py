@@ -8,12 +8,7 @@ from dataclasses import dataclass, replace
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...clones.test_databases import (
-    FoundDatabase,
-    TestDatabaseComment,
-    find_database,
-    write_comment,
-)
+from ...clones.test_databases import TestDatabaseComment, find_database, write_comment
 from ...conf import config
 from ...connections.reconnect import close_pools
 from ...postgres.inspection import read_activity
@@ -42,9 +37,6 @@ class TestDatabaseSlot:
     name: str
     source: str
     keep: bool
-
-    def find_present(self) -> FoundDatabase | None:
-        return find_database(self.session, self.name)
 
     def describe(self, recording: str) -> TestDatabaseComment:
         """Return the comment for this test database when it is complete."""
@@ -102,7 +94,7 @@ def set_up_database(slot: TestDatabaseSlot, migrate: Migrate, tell: Tell) -> boo
     """
     session = slot.session
     facts = read_facts(slot.connection, session, slot.source)
-    found = slot.find_present()
+    found = find_database(session, slot.name)
     if slot.keep and found and found.comment and found.comment.complete and not found.broken:
         return _use_again(slot, found.comment, facts, migrate, tell)
     wanted = Wanted(alias=slot.connection.alias, source=slot.source, facts=facts)
@@ -164,7 +156,7 @@ def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase) -> None:
     session = slot.session
     state = find_database(session, original.name)
     recording = state.comment.recording if state and state.comment else ""
-    found = slot.find_present()
+    found = find_database(session, slot.name)
     is_current = found and (found.comment is None or found.comment.recording == recording != "")
     if slot.keep and found and is_current and not found.broken:
         if found.comment:
