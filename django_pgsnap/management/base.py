@@ -190,6 +190,10 @@ class SubcommandsBase(BaseCommand):
         for sentence in sentences:
             self.stdout.write(printable(sentence))
 
+    def _say(self, text: str) -> None:
+        """Print what is no JSON, which goes beside it."""
+        (self.stderr if self._as_json else self.stdout).write(text, str)
+
     def _answer(self, question: str) -> str:
         try:
             return input(question).strip().lower()

@@ -243,12 +243,14 @@ def prune(
     counted. With ``keep`` alone, all but the newest go. A dry run only tells which would.
 
     Raises:
-        ConfigurationError: No limit is given.
+        ConfigurationError: No limit is given, or one below zero.
     """
     if keep is None and older_than is None and max_bytes is None:
         raise ConfigurationError(
             "Pruning needs a limit.", hint="Give --keep, --older-than or --max-size."
         )
+    if (keep or 0) < 0 or (max_bytes or 0) < 0 or (older_than or timedelta()) < timedelta():
+        raise ConfigurationError("A limit of pruning is below zero.", hint="Give 0 or more.")
     with _operation("prune", reporter) as contexts:
         found = [each for each in find_snapshots(contexts) if not each.unreachable]
         now = contexts[0].read_clock()

@@ -1,5 +1,6 @@
 """Running a command on a clone of a snapshot: the live database stays as it is."""
 
+import json
 import re
 import signal
 from pathlib import Path
@@ -35,6 +36,17 @@ def test_live_database_stays(names: list[str], manage: Manage, databases: ListDa
     assert "+ id=2  name: by command" in run.stdout
     assert authors() == ["Ursula"]
     assert [database.name for database in databases()] == names
+
+
+def test_diff_as_json(names: list[str], manage: Manage) -> None:
+    """The diff is given as by `diff --json`: whatever else is said goes beside it."""
+    command = ("shell", "--no-imports", "-c", WRITE)
+    run = manage("pgsnap", "run", "seeded", "--diff", "--keep", "--json", "--", *command)
+
+    printed = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [each["type"] for each in printed] == ["row", "diff", "table"]
+    assert printed[0]["columns"] == {"id": [None, "2"], "name": [None, "by command"]}
+    assert "Kept" in run.stderr
 
 
 def test_steps(names: list[str], manage: Manage) -> None:

@@ -1,7 +1,7 @@
 """Pruning: which snapshots go, and which stay."""
 
 from datetime import datetime, timedelta, tzinfo
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -83,3 +83,16 @@ def test_needs_a_limit(live: str) -> None:
     """Without any limit nothing is pruned, and it is an error."""
     with pytest.raises(ConfigurationError, match="Pruning needs a limit"):
         prune()
+
+
+@pytest.mark.parametrize(
+    "limits", [{"keep": -1}, {"max_bytes": -1}, {"older_than": timedelta(seconds=-1)}]
+)
+def test_limits_below_zero(live: str, limits: dict[str, Any]) -> None:
+    """A limit that means nothing is refused, and nothing is deleted."""
+    take("seeded", spare=False)
+
+    with pytest.raises(ConfigurationError, match="below zero"):
+        prune(**limits)
+
+    assert len(list_snapshots()) == 1

@@ -113,24 +113,25 @@ class Command(SubcommandsBase):
         self._print_found(status, lambda output: output.print_status(status))
 
     def _diff(self, *, models: Sequence[str] | None, exit_code: bool, **options: Any) -> None:
+        found = self._show_diff(models=models or (), **options)
+        if exit_code and not found.is_empty:
+            sys.exit(1)
+
+    def _show_diff(self, *names: str | None, **options: Any) -> Diff:
+        from ...comparison.diff import diff  # not needed by the verbs that have to be fast
+
         def print_line(facts: object) -> None:
             self._print_json(facts, indent=None)
             self.stdout.check()  # very many more may come
 
         on_row = (lambda row: print_line(row_facts(row))) if self._as_json else None
-        found = self._compare(models=models or (), on_row=on_row, **options)
+        found = self._perform(diff, *names, on_row=on_row, **options)
         if self._as_json:
             for facts in diff_facts(found):
                 print_line(facts)
         else:
             self._output.print_diff(found)
-        if exit_code and not found.is_empty:
-            sys.exit(1)
-
-    def _compare(self, *names: str | None, **options: Any) -> Diff:
-        from ...comparison.diff import diff  # not needed by the verbs that have to be fast
-
-        return self._perform(diff, *names, **options)
+        return found
 
     def _run(
         self,
@@ -158,7 +159,7 @@ class Command(SubcommandsBase):
                 self._warn_of_live(clones)
                 status = run_command(self._command, clones)
                 if diff:
-                    self._print_changes(name, databases=databases, clones=clones)
+                    self._show_diff(name, databases=databases, clones=clones, rows=_ROWS_AFTER_RUN)
             if keep:
                 self._print_kept(clones)
         if status:
@@ -177,29 +178,26 @@ class Command(SubcommandsBase):
         is_asked = interactive and sys.stdin.isatty()
         try:
             status = run_command(self._command, {})
-            self._print_changes(name, databases=snapshot.aliases)
+            self._show_diff(name, databases=snapshot.aliases, rows=_ROWS_AFTER_RUN)
             if is_asked and self._answer("Keep it? [Y/n] ") in _NO:
                 restore(name, databases=snapshot.aliases)
-                self.stdout.write("Went back to what was there; undo brings the changes again.")
+                self._say("Went back to what was there; undo brings the changes again.")
             elif status and not is_asked:
                 # Nobody was asked, and it may have stopped half-way.
-                self.stdout.write(_way_back(name))
+                self._say(_way_back(name))
                 return status
         except (KeyboardInterrupt, PgsnapError, SystemExit):
-            self.stdout.write(_way_back(name))
+            self._say(_way_back(name))
             raise
         manage.delete(name, force=True)
         return status
 
-    def _print_changes(self, name: str | None, **options: Any) -> None:
-        self._output.print_diff(self._compare(name, rows=_ROWS_AFTER_RUN, **options))
-
     def _print_kept(self, clones: Mapping[str, str]) -> None:
-        self.stdout.write("Kept, as databases like any other:")
+        self._say("Kept, as databases like any other:")
         for alias, clone in clones.items():
-            self.stdout.write(f"  {clone} ({alias})  drop it: DROP DATABASE {clone};")
+            self._say(f"  {clone} ({alias})  drop it: DROP DATABASE {clone};")
         variable = shlex.quote(json.dumps(dict(clones)))
-        self.stdout.write(f"Work on them: {RUN_DATABASES}={variable} ./manage.py …")
+        self._say(f"Work on them: {RUN_DATABASES}={variable} ./manage.py …")
 
     def _list(self, *, everyone: bool, databases: Sequence[str] | None) -> None:
         with allow_here():
