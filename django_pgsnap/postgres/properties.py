@@ -63,7 +63,12 @@ def read_properties(session: Session, *databases: str) -> list[Properties]:
                 Privilege(grantor, grantee, kind, option == "true")
                 for grantor, grantee, kind, option in privileges
             ),
-            settings={(role, key): value for role, key, value in settings},
+            # Here, since the server takes no text apart that is in another encoding than its own.
+            settings={
+                (role, key): value
+                for role, setting in settings
+                for key, _, value in [setting.partition("=")]
+            },
             labels=dict(labels),
             **dict(zip(_PLAIN, plain, strict=True)),
         )
@@ -99,8 +104,7 @@ _PROPERTIES: Final = sql.SQL(
     "   CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee)::text END,"
     "   a.privilege_type, a.is_grantable::text]"
     "  FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a),"
-    " ARRAY(SELECT ARRAY[CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole)::text END,"
-    "   split_part(c, '=', 1), substr(c, strpos(c, '=') + 1)]"
+    " ARRAY(SELECT ARRAY[CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole)::text END, c]"
     "  FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setdatabase = d.oid),"
     " ARRAY(SELECT ARRAY[l.provider, l.label] FROM pg_shseclabel l"
     "  WHERE l.objoid = d.oid AND l.classoid = 'pg_database'::regclass),"
