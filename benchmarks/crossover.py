@@ -7,8 +7,6 @@ and on one that has not: right after rows were changed, up to 64 MB of them.
 This is where ``WAL_LOG_MAX_BYTES`` in ``django_pgsnap/clones/strategy.py`` comes from.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The table to measure with: that of DSLR's README, 20 million rows in about 1 GB."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from psycopg import sql

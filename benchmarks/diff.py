@@ -12,8 +12,6 @@ Measured are, in turn and several times, on a table of many rows of which few we
 And the diff of many small tables that are all unchanged, and the memory that a diff needs.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Figures: medians of several runs, printed as a table that is Markdown too."""
 
-from __future__ import annotations
-
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

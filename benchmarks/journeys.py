@@ -11,8 +11,6 @@ calls of the package's own functions, in all threads:
 ``--list`` names the files, by the number of calls that enter each.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import json
@@ -104,7 +102,7 @@ class Journey:
         }
 
     @classmethod
-    def of(cls, data: dict[str, Any]) -> Journey:
+    def of(cls, data: dict[str, Any]) -> "Journey":
         """Return what another process traced."""
         journey = cls()
         journey.functions = {(file, name) for file, name in data["functions"]}

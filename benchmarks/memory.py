@@ -1,7 +1,5 @@
 """How much memory the command needs at its peak, and whether the size of the database matters."""
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The Django project to measure with, its command lines, and DSLR's."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

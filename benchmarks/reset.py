@@ -11,8 +11,6 @@ does between two tests, with both runners in turn:
 - nothing: the test only read.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

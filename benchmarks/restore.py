@@ -11,8 +11,6 @@ Measured are, in turn and several times:
 Before each, rows of the live database are changed, and the server has come to rest.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The server to measure: a throwaway one on a disk with fsync on, or one that runs already."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import time

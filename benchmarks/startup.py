@@ -8,8 +8,6 @@ Measured is what Django calls "Total database setup", in turn with both runners,
 - warm: the template is found, and its clone that stands ready is renamed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

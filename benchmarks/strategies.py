@@ -1,7 +1,5 @@
 """Copying a database by a plain CREATE DATABASE, by each strategy that the server has."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from typing import Final

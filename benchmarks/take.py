@@ -10,8 +10,6 @@ Before each, rows of the live database are changed, and the server has come to r
 snapshots already, so pgsnap knows which strategy is quickest on this file system.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from typing import Final

@@ -1,7 +1,5 @@
 """The app's entry in ``INSTALLED_APPS``."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """System checks: what is wrong with the settings, before a command runs into it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any

@@ -3,8 +3,6 @@
 All of it works without psycopg, so that the system checks can tell that it is missing.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping

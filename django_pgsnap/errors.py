@@ -5,8 +5,6 @@ An operation that raises one of these has left the server as it found it, unless
 otherwise.
 """
 
-from __future__ import annotations
-
 from . import messages
 
 

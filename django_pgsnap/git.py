@@ -1,7 +1,5 @@
 """What the working copy of the project's code is at, by git."""
 
-from __future__ import annotations
-
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path

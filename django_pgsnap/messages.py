@@ -4,8 +4,6 @@ A message remembers the template that it was made of, and what filled it. The co
 logs and exceptions show it as it is; the admin shows it by `translate`.
 """
 
-from __future__ import annotations
-
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping

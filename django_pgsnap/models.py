@@ -4,8 +4,6 @@ Snapshots are databases, and known from the server alone. A table of them would 
 restore would rewind it.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from django.db import models
@@ -16,7 +14,7 @@ class NoRows(models.Manager["Snapshot"]):
     """Answers every query without asking the database, in which there is no such table."""
 
     # dumpdata, for one, reads all models, whether they have a table or not.
-    def get_queryset(self) -> models.QuerySet[Snapshot]:
+    def get_queryset(self) -> "models.QuerySet[Snapshot]":
         return super().get_queryset().none()
 
 

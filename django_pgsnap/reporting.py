@@ -1,7 +1,5 @@
 """How an operation tells whoever runs it what it is doing."""
 
-from __future__ import annotations
-
 import logging
 
 from .messages import printable

@@ -1,7 +1,5 @@
 """Where the app is switched on: nothing here works on a production database by accident."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 from collections.abc import Iterator, Sequence

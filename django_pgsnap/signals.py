@@ -14,8 +14,6 @@ here what you cached from the old database. It comes in whichever thread noticed
 may be at work.
 """
 
-from __future__ import annotations
-
 from django.dispatch import Signal
 
 pre_take = Signal()

@@ -5,8 +5,6 @@
     my_site.register(Snapshot, SnapshotAdmin)
 """
 
-from __future__ import annotations
-
 from ..conf import psycopg_problem
 
 if not psycopg_problem():  # else the system checks say so, which must be able to run

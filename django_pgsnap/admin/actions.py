@@ -1,7 +1,5 @@
 """What takes a while: to take, to restore, to undo, to delete. What their pages say, and do."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Final
 

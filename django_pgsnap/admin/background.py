@@ -4,8 +4,6 @@ Progress is kept in files, by Django's file-based cache. It cannot be kept in th
 being copied or replaced, nor in memory, since the next request may reach another process.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import secrets

@@ -4,8 +4,6 @@ Everything is worked out from one look at the servers and one at the migrations 
 many snapshots there are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Self
 

@@ -1,7 +1,5 @@
 """What can be filled in: to take, to restore, and to change a snapshot."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 

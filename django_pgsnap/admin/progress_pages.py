@@ -7,8 +7,6 @@ marked when it begins, if it has the cookie for it. The cookie of its session is
 nobody has anything to ask a database for.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace

@@ -10,8 +10,6 @@ ended for a reason. Those that are kept elsewhere outlive the restore, and could
 another user who is given the same id.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from contextlib import suppress
 from importlib import import_module

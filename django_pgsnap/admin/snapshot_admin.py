@@ -5,8 +5,6 @@ look and work as everything else in the project's admin. Taking, restoring and u
 that says what will happen, and one that shows how far the work is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, ClassVar, cast
 

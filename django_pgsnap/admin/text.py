@@ -1,7 +1,5 @@
 """Facts about snapshots in sentences, translated, with times as the user's language writes them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Final

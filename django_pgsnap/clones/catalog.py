@@ -5,8 +5,6 @@ Spares, unfinished databases and those to drop are known by their exact names. W
 must also belong to a role that we trust, since anyone who owns a database can imitate the rest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
@@ -65,7 +63,7 @@ _DATABASES: Final = sql.SQL(
 )
 
 
-def load_catalog(session: Session) -> Catalog:
+def load_catalog(session: Session) -> "Catalog":
     """Return the server's databases as they are now."""
     limits = {"longest": MAX_CHARACTERS, "foreign": MAX_FOREIGN_CHARACTERS}
     found = session.values(Database, _DATABASES, {"invalid": _INVALID, **limits})

@@ -9,8 +9,6 @@ The locks are those of the manual's "Explicit Locking": COMMENT takes SHARE UPDA
 database, CREATE DATABASE takes SHARE, and a new session takes ROW EXCLUSIVE while it starts.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress

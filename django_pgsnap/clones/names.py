@@ -1,7 +1,5 @@
 """Names: which ones a snapshot may have, and what its databases are called on the server."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import re

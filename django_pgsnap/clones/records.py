@@ -5,8 +5,6 @@ The comment is the commit record: a database is a copy, an undo or a template on
 trusted to be well-formed. There are no secrets in it, since every role of the server can read it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -225,7 +223,7 @@ def _decode(comment: str) -> Record | None:
             return None
         kind = _KINDS[data["kind"]]
         known = [each for each in fields(kind) if each.name in data]
-        record = kind(**{each.name: _READERS[str(each.type)](data[each.name]) for each in known})
+        record = kind(**{each.name: _READERS[each.type](data[each.name]) for each in known})
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     is_sound = (
@@ -304,13 +302,13 @@ def _read_parts(value: object) -> Parts:
     return tuple(found)
 
 
-_READERS: Final[dict[str, Callable[[object], Any]]] = {
-    "str": _read_text,
-    "str | None": lambda value: None if value is None else _read_text(value),
-    "int": _read_integer,
-    "float": _read_number,
-    "bool": partial(_exactly, bool),
-    "datetime": _read_moment,
-    "Migrations": _read_migrations,
-    "Parts": _read_parts,
+_READERS: Final[dict[Any, Callable[[object], Any]]] = {
+    str: _read_text,
+    str | None: lambda value: None if value is None else _read_text(value),
+    int: _read_integer,
+    float: _read_number,
+    bool: partial(_exactly, bool),
+    datetime: _read_moment,
+    Migrations: _read_migrations,
+    Parts: _read_parts,
 }

@@ -7,8 +7,6 @@ only when it is complete. The session that does it holds the lock of the databas
 others can tell that somebody is at work on it. No worker of ours has to run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import suppress
 

@@ -1,7 +1,5 @@
 """How the server copies: which strategy is the quickest, and which it has at all."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any, Final
 

@@ -5,8 +5,6 @@ in the transaction that gives the database its name, so that a later run can tel
 left. A comment alone proves little: the database must be our own role's.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from contextlib import suppress

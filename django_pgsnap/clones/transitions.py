@@ -9,8 +9,6 @@ name.
     copy's clone --open--> live --rename, shut--> undo --unpublish--> to be dropped
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -152,7 +150,7 @@ class Swap:
         """Names of the databases that wait to be dropped afterwards."""
         return [] if self.outgoing or not self.live else [self.outgoing_name]
 
-    def reversed(self) -> Swap | None:
+    def reversed(self) -> "Swap | None":
         """Return the swap that takes this one back, None where there was no live database.
 
         What came in is again what it was before: a copy or a kept state with its comment, or else

@@ -1,7 +1,5 @@
 """Comparing two databases: schema, migrations, and the rows of every table."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

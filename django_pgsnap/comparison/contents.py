@@ -4,8 +4,6 @@ Both sides are read in the order of the primary key, or of the whole row where t
 block of rows at a time, so memory stays flat at any size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 

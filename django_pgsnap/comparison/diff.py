@@ -1,7 +1,5 @@
 """Diff: what changed from one state of the live databases to another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace

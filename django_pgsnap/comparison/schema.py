@@ -1,7 +1,5 @@
 """The schema of a database: its objects with their definitions, as the server writes them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Final, LiteralString
 

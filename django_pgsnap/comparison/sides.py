@@ -6,8 +6,6 @@ only as long as nobody can have written. Opening and shutting a database writes 
 no session but ours.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
@@ -65,10 +63,10 @@ class Side:
     # What is known, and will be, of the tables of a copy; None of an open database.
     sums: dict[str, list[int]] | None = None
     # Gives another session as of the same moment; None on a copy.
-    twin: Callable[[], Side] | None = None
+    twin: "Callable[[], Side] | None" = None
 
     @classmethod
-    def begin(cls, session: Session, key: int, *, like: Session | None = None) -> Side:
+    def begin(cls, session: Session, key: int, *, like: Session | None = None) -> "Side":
         """Have a session see one moment from now on, or that which another one sees."""
         session.configure(_SETTINGS)
         session.execute(_BEGIN)

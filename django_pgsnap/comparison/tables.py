@@ -1,7 +1,5 @@
 """The tables of a database, and what must be alike for two sides to share versions of rows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

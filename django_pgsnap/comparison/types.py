@@ -1,7 +1,5 @@
 """What a comparison returns: a `Diff` of frozen values, and the row changes it tells on the way."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

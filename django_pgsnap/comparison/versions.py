@@ -12,8 +12,6 @@ compared by the exclusive or of 64-bit hashes of their versions. The hashes have
 two that differ are taken for equal once in 2**64 times, also by somebody who wants them to be.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar

@@ -11,8 +11,6 @@ That is soon enough for queries, but not for rows that Django gives from memory,
 sites: before it does, the connection is looked at, too.
 """
 
-from __future__ import annotations
-
 import select
 import sys
 from collections import Counter

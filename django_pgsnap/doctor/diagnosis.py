@@ -4,8 +4,6 @@ It drops what nobody can need, and nothing else. What may be wrong is with the l
 databases of ours, or with their server.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What the doctor finds, and what databases of ours occupy."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 

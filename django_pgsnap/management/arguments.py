@@ -3,8 +3,6 @@
 A new subcommand is an entry in ``SUBCOMMANDS``, and a method of the command that is called like it.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from argparse import SUPPRESS, ArgumentTypeError

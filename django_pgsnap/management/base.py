@@ -1,7 +1,5 @@
 """What all subcommands share: options, output, progress, questions, and how they end."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -207,12 +205,12 @@ class SubcommandsBase(BaseCommand):
             return verb(*arguments, reporter=self._reporter, **options)
 
     @property
-    def _output(self) -> Output:
+    def _output(self) -> "Output":
         from .output import Output  # rich takes its time
 
         return Output(self.stdout, colour=self._colour)
 
-    def _print_found(self, facts: object, print_text: Callable[[Output], None]) -> None:
+    def _print_found(self, facts: object, print_text: "Callable[[Output], None]") -> None:
         if self._as_json:
             self._print_json(facts)
         else:
@@ -290,7 +288,7 @@ class CommandReporter(Reporter):
         if isinstance(overview, Overview):
             self.overview = overview
 
-    def _start_bar(self, total_bytes: int | None) -> Progress:
+    def _start_bar(self, total_bytes: int | None) -> "Progress":
         from rich import progress
         from rich.console import Console
 

@@ -5,8 +5,6 @@ subcommand leaves the names of the project's snapshots there, in a file for the 
 ``manage.py``; the script reads them from there.
 """
 
-from __future__ import annotations
-
 import sys
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What ``--json`` prints: snapshots, undos, findings and differences as plain data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """What people read: tables on a terminal, plain columns in a pipe, a paragraph per finding."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Running a management command as a process of its own, on databases of our choice."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The model without a table, for content types and permissions. Nothing is made in a database."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from django.db import migrations, models

@@ -9,8 +9,6 @@ another holds it in another database, and then gives it back. Both take the lock
 so two never miss each other.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import time

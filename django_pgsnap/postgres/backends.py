@@ -1,7 +1,5 @@
 """The backends on live databases, and how idle ones are ended and busy ones waited for."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence

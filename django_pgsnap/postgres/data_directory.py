@@ -5,8 +5,6 @@ another tablespace below that tablespace's versioned directory (manual, "Databas
 database under construction has no row in ``pg_database`` yet.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress

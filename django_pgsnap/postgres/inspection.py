@@ -5,8 +5,6 @@ The server counts the rows that are inserted, updated and deleted in a database,
 counts are complete once its backend is gone. Where there is any doubt it counts as written.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -280,7 +278,7 @@ class DatabaseCounters:
         """Whether nobody was ever on it."""
         return not (self.sessions or self.transactions or self.rows)
 
-    def continues(self, before: DatabaseCounters) -> bool:
+    def continues(self, before: "DatabaseCounters") -> bool:
         """Tell whether it is the same database, and the server has not lost count of it since."""
         return (self.oid, self.epoch) == (before.oid, before.epoch)
 

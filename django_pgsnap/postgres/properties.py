@@ -5,8 +5,6 @@ environment of the data rather than data, so a restored database gets those that
 that moment.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

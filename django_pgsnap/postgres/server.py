@@ -4,8 +4,6 @@ This is the only place that opens connections. It does so as Django does for a d
 alias names: by a copy of the alias' wrapper, so whatever a backend does to get in, it does here.
 """
 
-from __future__ import annotations
-
 import getpass
 import itertools
 import os
@@ -124,7 +122,7 @@ class Server:
             except psycopg.Error as error:
                 raise _explained(error, self, database) from error
 
-    def is_same_as(self, other: Server) -> bool:
+    def is_same_as(self, other: "Server") -> bool:
         """Tell whether another address leads the same role to the same server, as far as known."""
         roles_match = (self.user, self.role) == (other.user, other.role)
         return roles_match and self.identity == other.identity

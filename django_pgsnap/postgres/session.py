@@ -5,8 +5,6 @@ but what the server brings unless a statement names the schema, and stops its st
 killed.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future

@@ -1,7 +1,5 @@
 """Targets: which live databases an operation is about, and on which servers they are."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace

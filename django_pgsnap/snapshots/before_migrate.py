@@ -1,7 +1,5 @@
 """The snapshot that ``migrate`` takes by itself, where ``PGSNAP["BEFORE_MIGRATE"]`` says so."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """One server as we see it: our sessions, its live databases, and what is ours there."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta

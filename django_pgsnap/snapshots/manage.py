@@ -1,7 +1,5 @@
 """Housekeeping: rename, pin, annotate, refill, delete and prune snapshots."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace

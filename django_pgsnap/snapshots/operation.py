@@ -1,7 +1,5 @@
 """An operation on live databases: what each begins with, and what each ends with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager

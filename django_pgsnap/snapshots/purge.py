@@ -1,7 +1,5 @@
 """Purging: take away what is ours on the servers, as a whole or one kind of it."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ An operation holds the lock of each live database that it is about, in a session
 what it does. So everybody can see it, and nothing is left of it when it is gone.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Replacing: other databases take the place of the live ones, on all servers or on none."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 Which replaced states are kept for undo, `undo_history` says.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Looking at live databases: what they are, what undo brings back, what an operation would meet."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime

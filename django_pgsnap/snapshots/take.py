@@ -1,7 +1,5 @@
 """Take: copy the live databases, as of one moment, into a named snapshot."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress

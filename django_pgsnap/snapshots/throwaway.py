@@ -5,8 +5,6 @@ and is in use as long as somebody holds the lock of its name. Whoever makes clon
 nobody uses any more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace

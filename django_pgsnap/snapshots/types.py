@@ -1,7 +1,5 @@
 """What the use cases return: snapshots, their members and drift from the code, and the undo."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime

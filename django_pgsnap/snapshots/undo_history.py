@@ -13,8 +13,6 @@ If it stops before this, a state too many is kept, and the next restore or undo 
 about anything a state counts as written.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

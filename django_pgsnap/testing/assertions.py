@@ -4,8 +4,6 @@ It works inside a test's transaction, where nothing is committed: all rows are r
 after through the test's own connection, and compared in memory. Test data are small.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -6,8 +6,6 @@ migrated to the state of the code and then kept like a template, as long as the 
 and nothing changes that migrating it used. The development database is not touched.
 """
 
-from __future__ import annotations
-
 import sys
 import unittest
 from collections.abc import Callable

@@ -4,8 +4,6 @@ While a test run sets up and tears down, they replace those of the PostgreSQL wr
 runner. `databases.setup` does the work; this module translates Django's calls.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace

@@ -5,8 +5,6 @@ nothing of Django at first, and does nothing where ``django_pgsnap`` is not amon
 apps.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
@@ -179,7 +177,7 @@ def pgsnap(transactional_db: None) -> Iterator[SimpleNamespace]:  # noqa: ARG001
 
     taken = []
 
-    def take_until_end(name: str | None = None) -> Snapshot:
+    def take_until_end(name: str | None = None) -> "Snapshot":
         # No spare: a restore in the next moment would wait for it.
         snapshot = take(name, spare=False)
         taken.append(snapshot.name)
@@ -201,7 +199,7 @@ def assert_database_changes() -> Callable[..., AbstractContextManager[None]]:
 @pytest.fixture(scope="class")
 def pgsnap_class(
     django_db_setup: None,  # noqa: ARG001  # for its effect
-    django_db_blocker: DjangoDbBlocker,
+    django_db_blocker: "DjangoDbBlocker",
 ) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Let fixtures of a class write to the test databases; it is undone after the class.
 

@@ -1,7 +1,5 @@
 """The test runner: Django's, or a project's own, over test databases that need no migrating."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.apps import apps

@@ -1,7 +1,5 @@
 """The management command ``pgsnap``."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Functions that tell of their calls, for as long as somebody wants to hear of them."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -57,7 +55,7 @@ def _replace_code(function: FunctionType, hear: Hear) -> Callable[[], None]:
     return undo
 
 
-def _call(*arguments: Any, _telling: Telling, **named: Any) -> Any:
+def _call(*arguments: Any, _telling: "Telling", **named: Any) -> Any:
     return _telling(*arguments, **named)
 
 

@@ -1,7 +1,5 @@
 """Test databases on the server: made as clones, marked from their first moment, and dropped."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import Final
 

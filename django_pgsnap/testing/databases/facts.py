@@ -4,8 +4,6 @@ That is the server and the role, Django's part of the project, and what is insta
 how a value is told, and a file called, the same in every process and every checkout of a project.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -9,8 +9,6 @@ file whose code read, because only some of the project's code has to do with mig
 Nothing of Django is imported here, since pytest loads its plugins before there are settings.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import os
@@ -92,7 +90,7 @@ class FileReads:
         if not (self._is_starting or self._is_recording):
             self._hearing.enter_context(hear_calls(_list_places()))
 
-    def hear(self, note: _Note, /, *arguments: Any, **named: Any) -> None:
+    def hear(self, note: "_Note", /, *arguments: Any, **named: Any) -> None:
         """Note what a function is about to do with a file or a directory."""
         if self._is_recording or self._is_starting:
             reader = _find_reader(find_caller(), anybody=self._is_recording)

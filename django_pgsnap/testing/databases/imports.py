@@ -6,8 +6,6 @@ this name while it is imported, or it has a cache. Of installed apps only the se
 their files are told by their version.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import sys

@@ -5,8 +5,6 @@ profiler that is written in C. Some functions of Python's and Django's tell what
 with: what is imported by name, which models are used, which environment variables are read.
 """
 
-from __future__ import annotations
-
 import cProfile
 import genericpath
 import importlib

@@ -9,8 +9,6 @@ database happens there, not in development. The environment says that tests run 
 no test database yet, or will be none.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass, replace

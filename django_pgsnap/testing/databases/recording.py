@@ -5,8 +5,6 @@ again in any container. Comments can be read by every role, so the list is seale
 from ``SECRET_KEY``: nobody else learns the names of files, or can try what was in them.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Setting a test database up and taking it away again: the use cases behind the test runners."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

@@ -7,8 +7,6 @@ Its spare is a clone that stands ready, so that the next run only has to rename 
 it by itself when a run is over.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

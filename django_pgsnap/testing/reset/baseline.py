@@ -4,8 +4,6 @@ A test database can always be cloned from the baseline's origin, which is a shut
 tests write to a few tables only; those are put back row by row, from what is kept in memory here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -45,7 +43,7 @@ class Baseline:
     catalogs: CatalogStates
     objects: frozenset[int]  # its schemas, tables, functions and the like
 
-    def find_differences(self, other: Baseline) -> frozenset[int]:
+    def find_differences(self, other: "Baseline") -> frozenset[int]:
         """Return the oids of what another baseline of the same origin holds differently."""
         return frozenset(
             oid

@@ -12,8 +12,6 @@ undoes CREATE TABLE, a catalog has as many rows as before, and none from a later
 (``xmin``). The same holds for a clone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -35,7 +33,7 @@ class RelationCounter(NamedTuple):
     analyzed: int
     file: int  # number of its file, another one after TRUNCATE
 
-    def differs_from(self, before: RelationCounter) -> bool:
+    def differs_from(self, before: "RelationCounter") -> bool:
         """Tell whether anything was written and not rolled back, or a sequence was looked at."""
         if self.file != before.file:
             return True

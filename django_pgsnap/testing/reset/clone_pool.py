@@ -5,8 +5,6 @@ have the names of unfinished ones, and this process holds their locks: if it die
 sweeps them.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -87,7 +85,7 @@ class ClonePool:
             release_lock(self._holder, name)
         send_off(self._server, self._to_drop)
 
-    def _finish_drop(self, dropper: _Worker) -> None:
+    def _finish_drop(self, dropper: "_Worker") -> None:
         if dropper.database:
             # What could not be dropped is left to the next run, which sweeps what has no lock.
             release_lock(self._holder, dropper.end())

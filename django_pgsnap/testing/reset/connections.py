@@ -5,8 +5,6 @@ ended that, the thread would find out by an error in the next test. Closed by Dj
 made anew.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Collection, Iterator

@@ -4,8 +4,6 @@ What was written is put back row by row where that is certain to be right. Where
 a clone of the baseline replaces the test database; it was made while earlier tests ran.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
