@@ -14,17 +14,20 @@ import django
 from django.apps import apps
 from django.conf import settings
 from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
+from django.db import connections
 from django.db.backends.base.creation import BaseDatabaseCreation
 from django.db.models.signals import post_migrate, pre_migrate
 from django.dispatch import Signal
 
 from ..clones.test_databases import find_database
 from ..conf import iter_postgresql_wrappers
-from ..connections.reconnect import clear_caches
+from ..postgres.inspection import DatabaseCounters, read_activity
+from ..postgres.session import Session
 from . import cases
 from .databases import own_databases, setup
+from .databases.own_databases import OwnDatabase
 from .databases.templates import Tell
-from .reset.resetter import close_resetters, explain_errors, get_resetter
+from .reset.changes import TableCounters, find_changes, read_table_counters
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
 # made is deprecated.
@@ -49,8 +52,6 @@ class WorkerCreation(BaseDatabaseCreation):
         source = str(self.connection.settings_dict["NAME"])
         super().set_as_test_mirror(primary_settings_dict)
         own_databases.register_mirror(self.connection.alias, source)
-        # They have found out before by which aliases their databases are used.
-        close_resetters()
 
 
 class SnapshotCreation(WorkerCreation):
@@ -148,42 +149,53 @@ class SnapshotCreation(WorkerCreation):
 
 
 # Django's own make permissions, content types and the default site. They write nowhere but to the
-# database, where the template has it all, and take as long as everything else together.
-_DJANGO: Final = "django."
+# database, where the template has it all, and take as long as everything else together. Ours does
+# nothing in tests.
+_SPARED: Final = ("django.", "django_pgsnap.")
 
 
 def tell_receivers(alias: str, verbosity: int) -> None:
-    """Send the signals of a migration with nothing to do to all receivers but Django's own.
+    """Send the signals of a migration with nothing to do to all receivers but the spared ones.
 
     Where a template is cloned nothing is migrated. Still they may fill something in the process,
     which no template can hold. What they write to the database is taken back: the template has
     what they wrote when it was made, and not twice.
     """
     entries = [entry for signal in (pre_migrate, post_migrate) for entry in signal.receivers or ()]
-    if all(_module(entry).startswith(_DJANGO) for entry in entries):
+    if all(_module(entry).startswith(_SPARED) for entry in entries):
         return
     own = own_databases.find_own_database(alias)
-    resetter = get_resetter(alias) if own and own.template else None
-    with _without_djangos(pre_migrate), _without_djangos(post_migrate):
+    cloned = own if own is not None and own.template else None
+    before = _read_counters(cloned) if cloned else None
+    with _without_spared(pre_migrate), _without_spared(post_migrate):
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
-    if resetter is not None:
-        with explain_errors("the first tests", alias):
-            resetter.start()
-        # Among what Django remembers may be rows that are gone.
-        clear_caches(alias)
+    if cloned and before:
+        now = _read_counters(cloned)
+        changes = find_changes(before[1], now[1])
+        # Where not all is counted, no epoch is like another.
+        if changes.catalogs or changes.relations or not now[0].continues(before[0]):
+            # No transaction would do: none puts sequences back, and receivers may end theirs.
+            setup.clone_anew(connections[alias], cloned)
+
+
+def _read_counters(own: OwnDatabase) -> tuple[DatabaseCounters, TableCounters]:
+    connections[own.alias].ensure_connection()
+    session = Session(connections[own.alias].connection)
+    with session.in_autocommit():
+        return read_activity(session, own.name), read_table_counters(session)
 
 
 @contextmanager
-def _without_djangos(signal: Signal) -> Iterator[None]:
+def _without_spared(signal: Signal) -> Iterator[None]:
     everybody = signal.receivers or []
-    djangos = [entry for entry in everybody if _module(entry).startswith(_DJANGO)]
-    signal.receivers = [entry for entry in everybody if entry not in djangos]
+    spared = [entry for entry in everybody if _module(entry).startswith(_SPARED)]
+    signal.receivers = [entry for entry in everybody if entry not in spared]
     try:
         yield
     finally:
         # Receivers may disconnect themselves meanwhile, and connect others.
-        left = [*djangos, *signal.receivers]
+        left = [*spared, *(entry for entry in signal.receivers if entry not in spared)]
         signal.receivers = sorted(left, key=lambda entry: (*everybody, entry).index(entry))
 
 

@@ -7,7 +7,7 @@ apps.
 
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,10 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def _say(config: pytest.Config, text: str, level: int) -> None:
-    """Say at once what Django says from this verbosity on; pytest's ``-v`` is worth two."""
+    """Say what Django says from this verbosity on, at once, or when a worker ends.
+
+    pytest's ``-v`` is worth two.
+    """
     said = config.stash.setdefault(_SAID, [])
     if config.option.verbose + 1 < level or text in said:
         return
@@ -70,7 +73,8 @@ def _say(config: pytest.Config, text: str, level: int) -> None:
     if hasattr(config, "workeroutput"):
         config.workeroutput["pgsnap"] = said
     elif reporter := config.pluginmanager.getplugin("terminalreporter"):
-        with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        capture = config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
             reporter.ensure_newline()
             reporter.write_line(f"pgsnap: {text}")
 
@@ -136,17 +140,18 @@ def pytest_runtest_teardown(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
     """Put back what tests started from, when the next one starts from something else."""
-    result = yield
-    if (blocker := item.config.stash.get(_BLOCKER, None)) is not None:
-        from .cases import leave_class, start_from
+    try:
+        return (yield)
+    finally:
+        if (blocker := item.config.stash.get(_BLOCKER, None)) is not None:
+            from .cases import leave_class, start_from
 
-        cls = getattr(item, "cls", None)
-        with blocker.unblock():
-            if cls is not None and cls is not getattr(nextitem, "cls", None):
-                leave_class(cls)
-            if _snapshot_of(nextitem) != _snapshot_of(item):
-                start_from("")
-    return result
+            cls = getattr(item, "cls", None)
+            with blocker.unblock():
+                if cls is not None and cls is not getattr(nextitem, "cls", None):
+                    leave_class(cls)
+                if _snapshot_of(nextitem) != _snapshot_of(item):
+                    start_from("")
 
 
 @pytest.hookimpl(wrapper=True)

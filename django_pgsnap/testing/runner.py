@@ -18,7 +18,7 @@ class SnapshotRunnerMixin:
     """
 
     def setup_databases(self, **kwargs: Any) -> Any:
-        # Workers that are not forked, and processes that tests start, learn by it of all this.
+        # By its app, workers that are not forked and processes that tests start learn of all this.
         if not apps.is_installed("django_pgsnap"):
             raise CommandError(
                 "SnapshotRunner needs its app.\nAdd 'django_pgsnap' to INSTALLED_APPS."

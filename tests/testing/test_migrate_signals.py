@@ -14,7 +14,6 @@ from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing import creation
 from django_pgsnap.testing.databases import clones, own_databases, setup
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
-from django_pgsnap.testing.reset.resetter import close_resetters, get_resetter
 from tests.conftest import MakeDatabase, RunSql, SetAlias
 
 heard: list[tuple[str, str, str]] = []
@@ -92,7 +91,6 @@ def things(
     own = OwnDatabase(alias="default", name=name, source="live", template="template")
     own_databases.register_database(own)
     yield name
-    close_resetters()
     setup.give_up_database(connections["default"], name, keep=False)
     own_databases.withdraw_announcement()
 
@@ -116,23 +114,3 @@ def test_taken_back(things: str, sql: RunSql, is_counted: bool) -> None:
 
     connections["default"].close()
     assert sql("SELECT * FROM things", dbname=things) == []
-
-
-def test_second_alias(things: str, set_alias: SetAlias) -> None:
-    """An alias that is led to a test database later is known to who puts that back."""
-    set_alias("other", NAME="another")
-    config = apps.get_app_config("testapp")
-    post_migrate.connect(hear, sender=config)
-    creation.install()
-    try:
-        creation.tell_receivers("default", 0)
-        primary = connections["default"].settings_dict
-        connections["other"].creation.set_as_test_mirror(primary)
-
-        resetter = get_resetter("default")
-    finally:
-        creation.uninstall()
-        post_migrate.disconnect(hear, sender=config)
-
-    assert resetter is not None
-    assert set(resetter.aliases) == {"default", "other"}

@@ -261,6 +261,32 @@ NO_DATABASES = """
 """
 
 
+# What a class started from is put back, whatever goes wrong at its end.
+FAILING_TEARDOWN = """
+    from django.test import TransactionTestCase
+
+    from django_pgsnap.testing import SnapshotTestCase
+    from shop.models import Item
+
+
+    class FirstTests(SnapshotTestCase):
+        snapshot = "seeded"
+
+        def test_developers(self):
+            assert Item.objects.filter(name="of the developer").exists()
+
+        @classmethod
+        def tearDownClass(cls):
+            super().tearDownClass()
+            raise RuntimeError
+
+
+    class SecondTests(TransactionTestCase):
+        def test_none(self):
+            assert not Item.objects.filter(name="of the developer").exists()
+"""
+
+
 @pytest.fixture
 def suite(project: Project) -> Project:
     project.write("shop/tests.py", SUITE)
@@ -388,6 +414,9 @@ def test_development_snapshots(project: Project, left: Left, sql: RunSql) -> Non
     assert ended.returncode == 0, ended.stdout
     assert "4 passed, 1 skipped" in ended.stdout
     assert "missing" in ended.stdout
+
+    project.write("shop/tests.py", FAILING_TEARDOWN)
+    assert "2 passed, 1 error" in project.run_pytest().stdout
 
 
 @pytest.mark.parametrize("how", ["app", "option"])

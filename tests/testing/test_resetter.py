@@ -394,6 +394,17 @@ def test_dropped_by_a_test(resetter: DatabaseResetter, held: Held, sql: RunSql, 
     assert held() == before
 
 
+def test_closed_behind_djangos_back(resetter: DatabaseResetter, held: Held) -> None:
+    """A connection that a test has closed by the driver is no reason not to reset."""
+    before = held()
+    by_django("DELETE FROM parent")
+    connection.connection.close()
+
+    resetter.reset()
+
+    assert held() == before
+
+
 def test_only_a_sequence_has_moved(resetter: DatabaseResetter, held: Held) -> None:
     """That counts by the session that a start hands to tests, too, though it writes no row."""
     before = held()

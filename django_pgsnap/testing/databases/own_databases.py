@@ -19,6 +19,7 @@ from django.db import connections
 from ...clones.test_databases import run_lock_key
 from ...conf import TEST_DATABASES, announced_databases
 from ...errors import ConfigurationError, DatabaseBusyError, OperationRunningError
+from ...messages import printable
 from ...postgres.advisory_locks import (
     acquire_lock,
     describe_lock_holder,
@@ -152,7 +153,7 @@ def adopt_announced_databases() -> None:
         found = [(each.pop("place"), OwnDatabase(**each)) for each in announced_databases()]
     except ConfigurationError as error:
         # Then no database here is one of the test's, and the guard refuses all of them.
-        logger.warning(error.message)
+        logger.warning(printable(error.message))
         return
     for place, own in found:
         if own.alias in connections.settings and _place(own.alias) == place:

@@ -8,7 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clones.test_databases import TestDatabaseComment, find_database, write_comment
 from ...conf import config
-from ...connections.reconnect import close_pools
+from ...connections.reconnect import clear_caches, close_pools
 from ...postgres.inspection import read_activity
 from ...postgres.server import server_errors
 from ...postgres.session import Session
@@ -185,6 +185,21 @@ def give_up_database(connection: BaseDatabaseWrapper, name: str, *, keep: bool) 
             clones.drop_in_background(server, name)
         if own and own.template and not is_own_template(own.template):
             templates.order_template_spare(server, own.template)
+
+
+def clone_anew(connection: BaseDatabaseWrapper, own: OwnDatabase) -> None:
+    """Put a test database back to what its template holds."""
+    _disconnect(connection)
+    session = own_databases.get_lock_session(get_server(connection))
+    found = find_database(session, own.name)
+    if found is None or found.comment is None or own.template is None:
+        return
+    with server_errors():
+        clones.drop_test_database(session, own.name)
+        clone = clones.make_shut_clone(session, own.template)
+        clones.turn_into_test_database(session, clone, found.comment)
+    # Among what Django remembers may be rows that are gone.
+    clear_caches(own.alias)
 
 
 def _disconnect(connection: BaseDatabaseWrapper) -> None:

@@ -25,7 +25,6 @@ _MAX_AHEAD: Final = 2
 # So many sessions drop databases: those that drop at the same time share the checkpoints.
 _DROPPERS: Final = 2
 
-
 # So many databases may wait to be dropped; then a reset waits, too.
 _MAX_TO_DROP: Final = 8
 

@@ -132,8 +132,8 @@ class TestDatabaseConnections:
         wrapper = connections[self.alias]
         if wrapper.connection is None or self._has_pool:
             return None
-        session = Session(wrapper.connection)
         try:
+            session = Session(wrapper.connection)
             session.renew(self._server.role)
         except psycopg.Error:
             return None
