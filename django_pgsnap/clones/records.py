@@ -302,6 +302,7 @@ def _read_parts(value: object) -> Parts:
     return tuple(found)
 
 
+# By the types of the fields, which therefore must not be written as text.
 _READERS: Final[dict[Any, Callable[[object], Any]]] = {
     str: _read_text,
     str | None: lambda value: None if value is None else _read_text(value),

@@ -9,7 +9,7 @@ from django.db.models.signals import pre_migrate
 
 from ..conf import config
 from ..errors import NotEnabledError, PgsnapError
-from ..reporting import logger
+from ..reporting import Reporter
 from ..safety import is_in_tests
 from .manage import delete
 from .queries import list_snapshots
@@ -61,7 +61,7 @@ def _take_before(*, using: str, **told: Any) -> None:
     try:
         _rotate(using)
     except PgsnapError as error:
-        logger.warning("More snapshots of earlier migrations stay than need be: %s", error)
+        Reporter().warn(f"More snapshots of earlier migrations stay than need be: {error}")
     if (stdout := told.get("stdout")) is not None and told.get("verbosity", 1):
         stdout.write(f"Took {name!r}. To go back: ./manage.py pgsnap restore {name}")
 

@@ -23,7 +23,14 @@ from ..messages import join_messages, message
 from ..postgres.advisory_locks import acquire_lock
 from ..postgres.inspection import check_privileges
 from ..reporting import Reporter
-from .context import ServerContext, choose_targets, execute_together, find_snapshots, find_undos
+from .context import (
+    ServerContext,
+    choose_targets,
+    execute_together,
+    find_snapshots,
+    find_undos,
+    read_contexts,
+)
 from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in
 from .types import Snapshot, Undo
@@ -102,8 +109,10 @@ def delete_in(contexts: Sequence[ServerContext], to_drop: Sequence[Snapshot]) ->
         cancel_spare(context.watcher, record)
     execute_together((context, unpublish(record)) for context, record in parts)
     identities = {record.identity for _, record in parts}
+    servers = {context.server for context, _ in parts}
     for context in contexts:
-        _drop_deleted(context, identities)
+        if context.server in servers:
+            _drop_deleted(context, identities)
 
 
 def _drop_deleted(context: ServerContext, identities: Collection[str]) -> None:
@@ -134,7 +143,13 @@ def _rewrite(
     changed = [*((context, replace(record, **facts)) for context, record in parts), *undos]
     execute_together((context, rewrite_comment(record)) for context, record in changed)
     now = find_snapshots([context.reloaded() for context in contexts])
-    return next(each for each in now if each.set_id == snapshot.set_id)
+    # By its set alone it might be that of a server whose data directory is a copy.
+    first = snapshot.members[0]
+    for each in now:
+        for part in each.members:
+            if part.server == first.server and part.record.identity == first.record.identity:
+                return each
+    return snapshot
 
 
 def lock_all_parts(
@@ -247,25 +262,34 @@ def prune(
         raise ConfigurationError(
             "Pruning needs a limit.", hint="Give --keep, --older-than or --max-size."
         )
-    if (keep or 0) < 0 or (max_bytes or 0) < 0 or (older_than or timedelta()) < timedelta():
-        raise ConfigurationError("A limit of pruning is below zero.", hint="Give 0 or more.")
+    age_s = older_than.total_seconds() if older_than is not None else None
+    for name, limit in (("keep", keep), ("older_than", age_s), ("max_bytes", max_bytes)):
+        if limit is not None and limit < 0:
+            raise ConfigurationError(
+                "Pruning cannot go by {name} = {limit}.",
+                hint="Give 0 or more.",
+                name=name,
+                limit=limit,
+            )
+    limits = keep, older_than, max_bytes
+    if dry_run:
+        seen = [(each, each.read_clock()) for each in read_contexts("prune", choose_targets(None))]
+        return _choose_to_prune([context for context, _ in seen], seen[0][1], *limits)
     with _operation("prune", reporter) as contexts:
-        found = [each for each in find_snapshots(contexts) if not each.unreachable]
-        now = contexts[0].read_clock()
-        unwanted = _choose_to_prune(found, now, keep, older_than, max_bytes)
-        if not dry_run:
-            delete_in(contexts, unwanted)
+        unwanted = _choose_to_prune(contexts, contexts[0].read_clock(), *limits)
+        delete_in(contexts, unwanted)
     return unwanted
 
 
 def _choose_to_prune(
-    found: Sequence[Snapshot],
+    contexts: Sequence[ServerContext],
     now: datetime,
     keep: int | None,
     older_than: timedelta | None,
     max_bytes: int | None,
 ) -> list[Snapshot]:
-    """Return which of these snapshots, newest first, shall go; arguments as for `prune`."""
+    """Return which snapshots, newest first, shall go; arguments as for `prune`."""
+    found = [each for each in find_snapshots(contexts) if not each.unreachable]
     loose = [snapshot for snapshot in found if not snapshot.pinned][keep or 0 :]
     if older_than is None and max_bytes is None:
         return loose

@@ -5,6 +5,7 @@ what it does. So everybody can see it, and nothing is left of it when it is gone
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,7 +21,7 @@ from ..errors import ObstacleError, SnapshotNotFoundError
 from ..messages import Message, format_ago, format_size, message
 from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.properties import Properties, mask_setting, read_properties
-from ..postgres.server import server_errors
+from ..postgres.server import Server, server_errors
 from ..postgres.targets import Target, group_by_server
 from .context import (
     ManagedDatabase,
@@ -207,9 +208,15 @@ def _name_some(found: Sequence[Snapshot]) -> Message:
 def _check_one_owner(same_name: Sequence[Snapshot]) -> None:
     """Refuse snapshots of one name whose copies of one live database have several owners."""
     members = [member for snapshot in same_name for member in snapshot.members]
-    owned = {(each.server, each.record.source, each.database.owner) for each in members}
-    if len(owned) > len({(server, live) for server, live, _ in owned}):
-        claims = [f"{each.database.name!r} of {each.database.owner!r}" for each in members]
+    owners: defaultdict[tuple[Server, str], set[str]] = defaultdict(set)
+    for each in members:
+        owners[each.server, each.record.source].add(each.database.owner)
+    claims = [
+        f"{each.database.name!r} of {each.database.owner!r}"
+        for each in members
+        if len(owners[each.server, each.record.source]) > 1
+    ]
+    if claims:
         raise ObstacleError(
             "Several roles have a snapshot {name!r}: {claims}.",
             hint="Drop the one that you do not want (DROP DATABASE …), or give both to one "
@@ -306,6 +313,7 @@ def sum_up(contexts: Sequence[ServerContext], tests: Sequence[ManagedDatabase] =
     )
 
 
+@server_errors()
 def list_snapshots(
     *, databases: Sequence[str] | None = None, everyone: bool = False
 ) -> tuple[Snapshot, ...]:

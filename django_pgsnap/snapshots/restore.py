@@ -103,17 +103,19 @@ def restore_as(
     return snapshot
 
 
-def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
+def check_complete(
+    snapshot: Snapshot, databases: Sequence[str] | None, verb: str = "restore"
+) -> None:
     """Refuse to work with a part of a snapshot that nobody has asked for as such."""
     if databases is not None or snapshot.is_complete:
         return
     here = ", ".join(snapshot.aliases)
     options = " ".join(f"--database {alias}" for alias in snapshot.aliases)
-    command = f"./manage.py pgsnap restore {snapshot.name} {options}"
+    command = f"./manage.py pgsnap {verb} {snapshot.name} {options}"
     if snapshot.completeness == "partly outside":
         raise ObstacleError(
             "The snapshot {name!r} also holds what these settings do not name: {parts}.",
-            hint="Use settings that name all its databases, or restore only that of {here} "
+            hint="Use settings that name all its databases, or choose only that of {here} "
             "({command}).",
             name=snapshot.name,
             parts=join_messages("; ", snapshot.elsewhere),
@@ -122,7 +124,7 @@ def check_complete(snapshot: Snapshot, databases: Sequence[str] | None) -> None:
         )
     raise ObstacleError(
         "Of the snapshot {name!r} only the part of {here} is there.",
-        hint="Restore that part ({command}), or delete the snapshot.",
+        hint="Choose that part ({command}), or delete the snapshot.",
         name=snapshot.name,
         here=here,
         command=command,

@@ -58,7 +58,7 @@ def open_throwaway(
             f"run {name or ''}", about, disturbs_live=False, reporter=reporter
         ) as contexts:
             snapshot = find_snapshot_in(contexts, name)
-            check_complete(snapshot, databases)
+            check_complete(snapshot, databases, "run")
             for context in contexts:
                 holders[context.server] = stack.enter_context(context.server.session("run"))
                 drop_abandoned_runs(holders[context.server])

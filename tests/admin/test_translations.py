@@ -132,7 +132,7 @@ def test_remedies_are_places_in_the_admin(language: str) -> None:
     named = r"--[a-z]+|manage\.py pgsnap [a-z]+"
     hints = {text for text in marked() if re.search(named, text) and not re.search(others, text)}
     part = "./manage.py pgsnap restore it --database default --database other"
-    hints.add(f"Restore that part ({part}), or use --wait.")
+    hints.add(f"Choose that part ({part}), or use --wait.")
 
     with translation.override(language):
         shown = {unescape(describe_error(PgsnapError("No.", hint=hint))) for hint in hints}

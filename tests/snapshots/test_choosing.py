@@ -48,7 +48,9 @@ def test_one_name_and_several_owners(live: str) -> None:
     snapshot = take("seeded", spare=False)
     (member,) = snapshot.members
     given = replace(member.database, name="given", owner="another")
-    other = replace(snapshot, members=(replace(member, database=given),))
+    record = replace(member.record, source="elsewhere")
+    undisputed = replace(member, database=replace(member.database, record=record))
+    other = replace(snapshot, members=(replace(member, database=given), undisputed))
 
     with pytest.raises(ObstacleError) as caught:
         choose_snapshot([snapshot, other], "seeded")

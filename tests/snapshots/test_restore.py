@@ -399,7 +399,7 @@ def test_incomplete_snapshot_is_refused(lives: dict[str, str], server: Server, s
 
     assert str(caught.value) == (
         "Of the snapshot 'both' only the part of default is there.\n"
-        "Restore that part (./manage.py pgsnap restore both --database default), or delete the "
+        "Choose that part (./manage.py pgsnap restore both --database default), or delete the "
         "snapshot."
     )
     assert settle(server) == before
