@@ -44,8 +44,6 @@ class PgsnapConfig(AppConfig):
 
     def ready(self) -> None:
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
-        if _runner and not _is_ours(_runner):
-            file_reads.end()
         from . import conf
         from .checks import check_deployment, check_environment, check_settings
         from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES, psycopg_problem, run_databases
@@ -62,6 +60,9 @@ class PgsnapConfig(AppConfig):
             from .testing import creation
 
             creation.adopt()
+        # The runner's module may ask the databases that are meant by now.
+        if _runner and not _is_ours(_runner):
+            file_reads.end()
         register(check_settings, CHECKS_TAG)
         register(check_environment, CHECKS_TAG)
         register(check_deployment, CHECKS_TAG, deploy=True)

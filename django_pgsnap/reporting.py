@@ -14,7 +14,7 @@ class Reporter:
     may quote what other roles wrote, so whoever shows them elsewhere makes them `printable`.
 
     To raise ends the operation, and nothing has changed then. So steps, waits and how far copying
-    is are only told until it changes anything, and nothing but notes and warnings afterwards.
+    is are only told until it changes anything; notes, warnings and the end need not be heard.
     """
 
     def step(self, message: str) -> None:
@@ -26,7 +26,7 @@ class Reporter:
         self.step(message)
 
     def still_waiting(self) -> None:
-        """Hear a few times a second that nothing goes on yet."""
+        """Hear again and again, up to 1,000 times a second, that nothing goes on yet."""
 
     def copied(self, done_bytes: int | None, total_bytes: int) -> None:
         """Hear how far copying or comparing is; ``done_bytes`` is None where nobody may look."""

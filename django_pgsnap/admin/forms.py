@@ -94,7 +94,8 @@ class TakeForm(WaitForm, _SnapshotFields):
         name_field = self.fields["name"]
         name_field.required = False
         name_field.help_text = _("Without a name it is called as the field proposes.")
-        name_field.widget.attrs["placeholder"] = first_free_name(each.name for each in snapshots)
+        proposed = first_free_name(each.name for each in snapshots)
+        name_field.widget.attrs |= {"placeholder": proposed, "autofocus": True}
         aliases = [target.alias for target in choose_targets(None)]
         databases: Any = self.fields["databases"]
         databases.choices = [(alias, alias) for alias in aliases]

@@ -134,7 +134,9 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
         """
         progress = read_progress(token)
         own = progress if has_progress_cookie(request, token) else None
-        if own is not None and _MARK in getattr(request, "scope", request.META):
+        # `_mark_request` saw that it is for this page, and took the cookie of the session away.
+        is_marked = _MARK in getattr(request, "scope", request.META)
+        if own is not None and is_marked:
             request.user = own.user or AnonymousUser()
             if self.admin_site.has_permission(request):
                 shown = self._show(request, own, token, []).render()

@@ -129,6 +129,7 @@ class SnapshotAdmin(ProgressPages):
             "live": list(map(describe_live, status.live)),
             "running": translate_all(map(describe_operation, found.underway)),
             "undos": [(undo.set_id, describe_undo(undo)) for undo in found.undos],
+            "may_restore": self.may(request, "restore"),
             "occupied": " ".join(translate_all(describe_occupied(found))),
         }
         return super().changelist_view(request, {**facts, **(extra_context or {})})
@@ -145,7 +146,8 @@ class SnapshotAdmin(ProgressPages):
     def render_change_form(  # type: ignore[override]
         self, request: HttpRequest, context: dict[str, Any], **options: Any
     ) -> HttpResponse:
-        """Leave the form with one primary button."""
+        """Say on the form whether it may be restored, and leave it with one primary button."""
+        context["may_restore"] = self.may(request, "restore")
         context |= {"show_save_and_continue": False, "show_save_and_add_another": False}
         return super().render_change_form(request, context, **options)
 

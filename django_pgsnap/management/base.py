@@ -168,6 +168,7 @@ class SubcommandsBase(BaseCommand):
                     f"This cannot be printed: {error.strerror}. See ./manage.py pgsnap status."
                 ) from error
         finally:
+            self._reporter.close()
             self.stdout.flush()
 
     def _open_output(self, *, colour: bool) -> None:
@@ -200,7 +201,7 @@ class SubcommandsBase(BaseCommand):
             return ""
 
     def _perform(self, verb: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-        """Call what changes or compares databases, and show how far it is."""
+        """Call a function that reports what it does, and show how far it is."""
         with closing(self._reporter):
             return verb(*arguments, reporter=self._reporter, **options)
 
@@ -216,9 +217,9 @@ class SubcommandsBase(BaseCommand):
         else:
             print_text(self._output)
 
-    def _print_result(self, sentence: str, of: object, **more: object) -> None:
+    def _print_result(self, sentence: str, facts: object, **more: object) -> None:
         if self._as_json:
-            self._print_json({**to_plain(of), **more} if more else of)
+            self._print_json({**to_plain(facts), **more} if more else facts)
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 

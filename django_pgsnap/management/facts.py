@@ -1,6 +1,7 @@
 """What ``--json`` prints: snapshots, undos, findings and differences as plain data."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
@@ -63,7 +64,7 @@ def to_plain(of: Any) -> Any:
         case Diagnosis():
             plain = {"healthy": not of.problems, **vars(of)}
         case _:
-            plain = vars(of)
+            plain = asdict(of)
     return plain
 
 

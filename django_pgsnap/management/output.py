@@ -90,7 +90,7 @@ class Output(Console):
         shown += [each for each in diagnosis.findings if each.fixed and each not in shown]
         lines = [_paragraph(finding) for finding in shown]
         lines += [
-            f"{usage.kind}: {usage.databases}, {format_size(usage.size_bytes)}"
+            f"{_plural(usage.kind)}: {usage.databases}, {format_size(usage.size_bytes)}"
             for usage in diagnosis.usage
             if with_notes and usage.databases
         ]
@@ -242,6 +242,10 @@ def _details(snapshot: Snapshot, drift: Drift) -> Iterable[tuple[str, str]]:
         copied = f"copied by {record.strategy or 'other means'} on PostgreSQL {record.postgresql}"
         where = f"{record.source}, {copied} to {name} ({format_size(record.size_bytes)})"
         yield f"Alias {member.alias}", where
+
+
+def _plural(kind: str) -> str:
+    return {"copy": "copies", "live": "live"}.get(kind, f"{kind}s")
 
 
 def _paragraph(finding: Finding) -> str:

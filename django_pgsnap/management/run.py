@@ -19,8 +19,13 @@ _SIGNALLED = 128
 _ENDINGS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
 
 
-def run_command(command: Sequence[str], databases: Mapping[str, str]) -> int:
-    """Run a management command on these databases, by alias, and return its exit status."""
+def run_command(
+    command: Sequence[str], databases: Mapping[str, str], *, stdout: int | None = None
+) -> int:
+    """Run a management command on these databases, by alias, and return its exit status.
+
+    What it prints goes to our own standard output, or to another descriptor.
+    """
     environment = {**os.environ}
     if databases:
         environment[RUN_DATABASES] = json.dumps(dict(databases))
@@ -29,7 +34,9 @@ def run_command(command: Sequence[str], databases: Mapping[str, str]) -> int:
     program = program[: len(program) - own_arguments]
     with (
         _termination_as_exit(),
-        subprocess.Popen([*program, *command], env=environment) as process,  # noqa: S603  # as given
+        subprocess.Popen(  # noqa: S603  # as given
+            [*program, *command], env=environment, stdout=stdout
+        ) as process,
     ):
         try:
             status = process.wait()

@@ -157,10 +157,19 @@ def wait_for_lock(
     """
     holder = read_lock_holder(session, database)
     is_stranger = holder is not None and holder.is_stranger
-    return _wait(session, database, stranger_wait_s if is_stranger else math.inf, reporter)
+    wait_s = stranger_wait_s if is_stranger else math.inf
+    # All workers of a test run may wait for the template that one of them makes.
+    return _wait(session, database, wait_s, reporter, longest_pause_s=_LONGEST_POLL_S)
 
 
-def _wait(session: Session, database: str, wait_s: float, reporter: Reporter | None) -> bool:
+def _wait(
+    session: Session,
+    database: str,
+    wait_s: float,
+    reporter: Reporter | None,
+    *,
+    longest_pause_s: float = _POLL_S,
+) -> bool:
     deadline, pause_s = time.monotonic() + wait_s, _POLL_S
     while not try_acquire_lock(session, database):
         if time.monotonic() >= deadline:
@@ -168,8 +177,7 @@ def _wait(session: Session, database: str, wait_s: float, reporter: Reporter | N
         if reporter is not None:
             reporter.still_waiting()
         time.sleep(pause_s)
-        # All workers of a test run may wait for the template that one of them makes.
-        pause_s = min(1.5 * pause_s, _LONGEST_POLL_S)
+        pause_s = min(1.5 * pause_s, longest_pause_s)
     return True
 
 

@@ -39,14 +39,28 @@ def test_live_database_stays(names: list[str], manage: Manage, databases: ListDa
 
 
 def test_diff_as_json(names: list[str], manage: Manage) -> None:
-    """The diff is given as by `diff --json`: whatever else is said goes beside it."""
-    command = ("shell", "--no-imports", "-c", WRITE)
+    """The diff is given as by `diff --json`; whatever else is said goes beside it."""
+    command = ("shell", "-c", f"{WRITE}; print('done')")
     run = manage("pgsnap", "run", "seeded", "--diff", "--keep", "--json", "--", *command)
 
     printed = [json.loads(line) for line in run.stdout.splitlines()]
     assert [each["type"] for each in printed] == ["row", "diff", "table"]
     assert printed[0]["columns"] == {"id": [None, "2"], "name": [None, "by command"]}
+    assert "done" in run.stderr
     assert "Kept" in run.stderr
+
+
+def test_way_back_is_told_though_nobody_reads_on(names: list[str], manage: Manage) -> None:
+    """Whoever reads only the first lines of the diff is told how to go back, and the status."""
+    command = f"{WRITE}; raise SystemExit(7)"
+    arguments = ("pgsnap", "run", "--live", "--json", "--", "shell", "-c", command)
+    run = manage.start(*arguments, env=child_environment() | {"PYTHONUNBUFFERED": "1"})
+    assert run.stdout
+    run.stdout.close()
+
+    assert run.stderr
+    assert "To go back: ./manage.py pgsnap restore before-run-" in run.stderr.read()
+    assert run.wait(60) == 7
 
 
 def test_steps(names: list[str], manage: Manage) -> None:

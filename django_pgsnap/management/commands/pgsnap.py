@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from django.core.management import call_command
@@ -33,6 +33,7 @@ from ..facts import diff_facts, row_facts, to_plain
 from ..run import run_command
 
 _NO = ("n", "no")
+_STDERR = 2  # its descriptor
 _ROWS_AFTER_RUN = 5
 
 
@@ -120,7 +121,8 @@ class Command(SubcommandsBase):
 
         def print_line(facts: object) -> None:
             self._print_json(facts, indent=None)
-            self.stdout.check()  # very many more may come
+            if not self._command:  # whose end has more to tell
+                self.stdout.check()  # very many more lines may come
 
         on_row = (lambda row: print_line(row_facts(row))) if self._as_json else None
         found = self._perform(diff, *names, on_row=on_row, **options)
@@ -150,12 +152,11 @@ class Command(SubcommandsBase):
         if live:
             status = self._run_live(databases, interactive=interactive)
         else:
-            with ExitStack() as stack:
-                with closing(self._reporter) as reporter:
-                    made = open_throwaway(name, databases=databases, keep=keep, reporter=reporter)
-                    clones = stack.enter_context(made)
+            reporter = self._reporter
+            with open_throwaway(name, databases=databases, keep=keep, reporter=reporter) as clones:
+                reporter.close()  # the terminal is the command's now
                 self._warn_of_live(clones)
-                status = run_command(self._command, clones)
+                status = self._run_command(clones)
                 if diff:
                     self._show_diff(name, databases=databases, clones=clones, rows=_ROWS_AFTER_RUN)
             if keep:
@@ -173,12 +174,12 @@ class Command(SubcommandsBase):
     def _run_live(self, databases: Sequence[str] | None, *, interactive: bool) -> int:
         name = f"before-run-{new_identity()}"
         snapshot = self._perform(take, name, databases=databases, pin=True, spare=False)
-        is_asked = interactive and sys.stdin.isatty()
+        is_asked = interactive and sys.stdin.isatty() and not self._as_json
         try:
-            status = run_command(self._command, {})
+            status = self._run_command({})
             self._show_diff(name, databases=snapshot.aliases, rows=_ROWS_AFTER_RUN)
             if is_asked and self._answer("Keep it? [Y/n] ") in _NO:
-                restore(name, databases=snapshot.aliases)
+                self._perform(restore, name, databases=snapshot.aliases)
                 self._say("Went back to what was there; undo brings the changes again.")
             elif status and not is_asked:
                 # Nobody was asked, and it may have stopped half-way.
@@ -187,8 +188,11 @@ class Command(SubcommandsBase):
         except (KeyboardInterrupt, PgsnapError, SystemExit):
             self._say(_way_back(name))
             raise
-        manage.delete(name, force=True)
+        self._perform(manage.delete, name, force=True)
         return status
+
+    def _run_command(self, clones: Mapping[str, str]) -> int:
+        return run_command(self._command, clones, stdout=_STDERR if self._as_json else None)
 
     def _print_kept(self, clones: Mapping[str, str]) -> None:
         self._say("Kept, as databases like any other:")
@@ -261,7 +265,7 @@ class Command(SubcommandsBase):
         found = list_managed_databases(everyone=everyone)
         if found and interactive:
             if not (sys.stdin.isatty() and self.stdout.isatty()):
-                raise UsageError("This drops all snapshots. Give -y to say yes.", status=1)
+                raise UsageError("This drops all snapshots. Give -y to say yes.")
             lines = [
                 f"{each.name}  {each.kind}{f' of {each.about}' if each.about else ''}  "
                 f"{format_size(each.size_bytes)}"
