@@ -24,6 +24,7 @@ QUALIFIED = [
 MAKE_SESSIONS = {
     "postgres/server.py",
     "testing/assertions.py",
+    "testing/creation.py",
     "testing/reset/connections.py",
 }
 
