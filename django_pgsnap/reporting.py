@@ -14,7 +14,7 @@ class Reporter:
     may quote what other roles wrote, so whoever shows them elsewhere makes them `printable`.
 
     To raise ends the operation, and nothing has changed then. So steps, waits and how far copying
-    is are only told until it changes anything; notes, warnings and the end need not be heard.
+    is are only told until it changes anything. Notes, warnings and the end come after that, too.
     """
 
     def step(self, message: str) -> None:
