@@ -283,7 +283,7 @@ class Histories(Driver):
         """A command runs on the live databases, and is taken back if somebody says so."""
         before = {source: self._model.live[source] for source in self._sources}
 
-        def work(*_: object) -> int:
+        def work(*_: object, stdout: int | None) -> int:
             self.write(self._sources[0], "row", counted=True)
             return int(ends == "failed")
 
