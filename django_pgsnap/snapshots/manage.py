@@ -33,7 +33,7 @@ from .context import (
 )
 from .operation import finish_operation, open_operation, plan_copy_job
 from .queries import find_snapshot_in
-from .types import Snapshot, Undo
+from .types import CopyMember, Snapshot, Undo
 
 
 def rename(old: str, new: str, *, reporter: Reporter | None = None) -> Snapshot:
@@ -140,16 +140,19 @@ def _rewrite(
     parts = lock_all_parts(contexts, snapshot)
     for context, record in parts:
         wait_for_spare(context.main, record, context.reporter)
-    changed = [*((context, replace(record, **facts)) for context, record in parts), *undos]
-    execute_together((context, rewrite_comment(record)) for context, record in changed)
-    now = find_snapshots([context.reloaded() for context in contexts])
-    # By its set alone it might be that of a server whose data directory is a copy.
-    first = snapshot.members[0]
-    for each in now:
-        for part in each.members:
-            if part.server == first.server and part.record.identity == first.record.identity:
-                return each
-    return snapshot
+    changed = [(context, replace(record, **facts)) for context, record in parts]
+    execute_together((context, rewrite_comment(each)) for context, each in (*changed, *undos))
+    written = {record.identity: record for _, record in changed}
+
+    def rewritten(members: Sequence[CopyMember]) -> tuple[CopyMember, ...]:
+        return tuple(
+            replace(each, database=replace(each.database, record=written[each.record.identity]))
+            for each in members
+        )
+
+    return replace(
+        snapshot, members=rewritten(snapshot.members), outside=rewritten(snapshot.outside)
+    )
 
 
 def lock_all_parts(
