@@ -304,11 +304,6 @@ def watch_connections() -> None:
                 setattr(type(manager), name, _look_first(lookup))
 
 
-def get_driver_connection(wrapper: BaseDatabaseWrapper) -> Any:
-    """Return the driver's connection that a wrapper holds, which other packages' pools wrap."""
-    return getattr(wrapper.connection, "driver_connection", wrapper.connection)
-
-
 def is_ended(wrapper: BaseDatabaseWrapper) -> bool:
     """Tell whether the server has ended a connection outside transactions, or whether it is stale.
 
@@ -316,7 +311,7 @@ def is_ended(wrapper: BaseDatabaseWrapper) -> bool:
     An idle session has nothing to say, so its socket is not readable. Only where it is, which may
     also be a notification, a round trip shows which of them it is.
     """
-    held = get_driver_connection(wrapper)
+    held: Any = getattr(wrapper.connection, "driver_connection", wrapper.connection)
     if wrapper.in_atomic_block or not isinstance(held, psycopg.Connection):
         return False
     if held.closed:

@@ -14,7 +14,6 @@ from django.apps import apps
 from django.db import connections
 from psycopg import sql
 
-from ..connections.reconnect import get_driver_connection
 from ..postgres.session import Session
 
 # What is expected of a model: numbers of rows, or for changed ones also the names of the columns.
@@ -78,7 +77,7 @@ def _read_tables(using: str) -> dict[str, _Rows]:
         for model in apps.get_models(include_auto_created=True)
     }
     # Not by Django's cursor: the test may count its queries.
-    session = Session(get_driver_connection(connection))
+    session = Session(connection.connection)
     found = {}
     for schema, name, shown, is_visible, columns, key in session.rows(_TABLES):
         label = labels.get(name, shown) if is_visible else shown

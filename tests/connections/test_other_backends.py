@@ -6,8 +6,10 @@ from threading import Thread
 import pytest
 from django.conf import settings
 from django.db import connection, connections
+from psycopg import sql
 
 from django_pgsnap.connections.reconnect import get_open_pool
+from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.testing.reset.connections import close_idle_connections, watch_connections
@@ -50,6 +52,15 @@ def test_pool_of_others(engine: str) -> None:
     """What another package calls its pools is no pool of Django's."""
     assert authors() == []
     assert get_open_pool(connections["default"]) is None
+
+
+def test_session_by_its_connection(engine: str) -> None:
+    """A session goes by the driver's connection, whatever the pool wraps it in."""
+    connection.ensure_connection()
+
+    session = Session(connection.connection)
+
+    assert session.pid == session.value(sql.SQL("SELECT pg_backend_pid()"))
 
 
 def test_requests(engine: str) -> None:
