@@ -198,22 +198,33 @@ def test_interruption_at_any_step(
     assert all(map(is_idle, sessions))
 
 
-def test_cancels_once_what_cleans_up(three: list[Session], sql: RunSql) -> None:
+def test_cancels_once_what_cleans_up(
+    three: list[Session], sql: RunSql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A statement that takes its time to stop is left to it, though others stop at once.
 
-    Otherwise CREATE DATABASE leaves the files that it was about to remove.
+    Otherwise CREATE DATABASE leaves the files that it was about to remove. A server before 18 makes
+    two signals of one request, and the second may stop the cleaning up, too: so what counts here is
+    how often it was asked.
     """
     clean_up = pg.SQL(
         "DO $$ BEGIN PERFORM pg_sleep(60);"
         " EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(0.3); END $$"
     )
     asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    asked, cancel = [], Session.cancel
+
+    def ask(session: Session) -> None:
+        asked.append(session)
+        cancel(session)
+
+    monkeypatch.setattr(Session, "cancel", ask)
 
     def meanwhile() -> None:
         if sql(asleep) == [(3,)]:
-            three[0].cancel()
+            cancel(three[0])
 
-    first, second, third = run_together(
+    first, second, _ = run_together(
         [(three[0], SLEEP), (three[1], SLEEP), (three[2], clean_up)],
         meanwhile=meanwhile,
         every_s=OFTEN_S,
@@ -221,7 +232,7 @@ def test_cancels_once_what_cleans_up(three: list[Session], sql: RunSql) -> None:
 
     assert isinstance(first, psycopg.errors.QueryCanceled)
     assert isinstance(second, psycopg.errors.QueryCanceled)
-    assert third is None
+    assert asked == three[1:]
 
 
 @pytest.mark.usefixtures("impatient")
