@@ -128,7 +128,9 @@ def test_bad_values(
 
 
 @pytest.mark.parametrize(("given", "number"), [(True, 3), (False, 0), (2, 2)])
-def test_number_of_kept_states(given: object, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_replaced_states(
+    given: object, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Yes and no stand for the usual number and none."""
     monkeypatch.setattr(settings, "PGSNAP", {"UNDO": given})
 

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 from ..errors import PgsnapError
 from ..messages import format_moment, format_size, printable, translate
 from ..snapshots.status import LiveState, describe_live_state
-from ..snapshots.types import Snapshot, Undo, describe_kept_state
+from ..snapshots.types import Snapshot, Undo, describe_replaced_state
 
 # What the command line calls options and subcommands are fields and pages here.
 _PLACES: Final = {
@@ -65,7 +65,7 @@ def describe_live(live: LiveState) -> str:
 
 
 def describe_undo(undo: Undo) -> str:
-    facts = {**read_facts(undo), "holds": translate(describe_kept_state(undo))}
+    facts = {**read_facts(undo), "holds": translate(describe_replaced_state(undo))}
     if undo.by_undo:
         text = _("%(holds)s, until an undo on %(moment)s (%(size)s)")
     else:

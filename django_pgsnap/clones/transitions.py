@@ -153,8 +153,8 @@ class Swap:
     def reversed(self) -> "Swap | None":
         """Return the swap that takes this one back, None where there was no live database.
 
-        What came in is again what it was before: a copy or a kept state with its comment, or else
-        a clone that nobody needs. What takes part must not have been dropped yet.
+        What came in is again what it was before: a copy or a replaced state with its comment, or
+        else a clone that nobody needs. What takes part must not have been dropped yet.
         """
         if self.live is None:
             return None

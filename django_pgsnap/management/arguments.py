@@ -125,14 +125,14 @@ SUBCOMMANDS: Final = {
     "take": Subcommand(
         "take a snapshot of the databases",
         Argument("name", nargs="?", help="its name (default: snap1, snap2, ...)"),
-        Argument("--note", default="", help="a remark to show in lists"),
+        Argument("--note", default="", help="a note to show in lists"),
         _flag("--replace", help="replace the snapshot of that name, if there is one"),
-        _flag("--pin", help="protect it from being pruned"),
+        _flag("--pin", help="protect it from pruning and deletion"),
         Argument(
             "--no-spare",
             dest="spare",
             action="store_false",
-            help="do not prepare a clone for the first restore, which then has to copy",
+            help="make no spare, so that the first restore has to copy",
         ),
         Argument(
             "--strategy", choices=STRATEGIES, help="how the server copies (default: the fastest)"
@@ -148,7 +148,7 @@ SUBCOMMANDS: Final = {
             dest="undo",
             action="store_const",
             const=False,
-            help="drop the present state, so that this cannot be undone",
+            help="drop what is live now, so that this cannot be undone",
         ),
         _flag("--migrate", help="then run the migrations that the snapshot lacks"),
         _flag("--dry-run", help="only say what would happen: who is connected, what is copied"),
@@ -162,10 +162,10 @@ SUBCOMMANDS: Final = {
             type=_ordinal,
             default=1,
             metavar="N",
-            help="which of the kept states, counted from the newest (default: 1)",
+            help="which of the replaced states, counted from the newest (default: 1)",
         ),
-        _flag("--list", dest="only_list", help="list the kept states, and change nothing"),
-        _flag("--drop", help="drop all kept states instead, and give their disk space back"),
+        _flag("--list", dest="only_list", help="list the replaced states, and change nothing"),
+        _flag("--drop", help="drop all replaced states instead, and give their disk space back"),
         *_WHEN_BUSY,
         more="The state that it replaces is kept in turn, so a second undo leads back.",
     ),
@@ -227,12 +227,12 @@ SUBCOMMANDS: Final = {
         Argument("new", help="its new name"),
     ),
     "annotate": Subcommand(
-        "change the remark of a snapshot",
+        "change the note of a snapshot",
         _NAME,
-        Argument("text", metavar="note", help="the new remark; '' for none"),
+        Argument("text", metavar="note", help="the new note; '' for none"),
     ),
-    "pin": Subcommand("protect a snapshot from being pruned", _NAME),
-    "unpin": Subcommand("allow a snapshot to be pruned again", _NAME),
+    "pin": Subcommand("protect a snapshot from pruning and deletion", _NAME),
+    "unpin": Subcommand("allow a snapshot to be pruned and deleted again", _NAME),
     "delete": Subcommand(
         "delete snapshots",
         Argument(
@@ -256,9 +256,7 @@ SUBCOMMANDS: Final = {
             metavar="SIZE",
             help="delete the oldest until the others occupy no more than 500MB, 10GB",
         ),
-        _flag(
-            "--templates", help="all templates of tests on these databases, instead of snapshots"
-        ),
+        _flag("--templates", help="all test templates of these databases, instead of snapshots"),
         _flag("--dry-run", help="only say which would go"),
         more="Pinned ones stay, and the oldest go first. With --older-than or --max-size, these "
         "say which go, and --keep protects the newest. With --keep alone, all but the newest go.",
@@ -267,8 +265,8 @@ SUBCOMMANDS: Final = {
         "take away everything that pgsnap has made",
         _flag("--all-projects", dest="everyone", help="what your role has for other projects, too"),
         _NO_INPUT,
-        more="These are all snapshots, spares, kept states and test templates of this project. The "
-        "live databases stay.",
+        more="These are all snapshots, spares, replaced states, test templates, test databases and "
+        "clones of pgsnap run of this project. The live databases stay.",
     ),
     "completion": Subcommand(
         "print what makes a shell complete subcommands, options and names",
@@ -276,7 +274,7 @@ SUBCOMMANDS: Final = {
         more="Put it where the shell reads it at its start.",
     ),
     "refill": Subcommand(
-        "prepare the clone that makes the next restore fast",
+        "make the spare of a snapshot, the clone that makes a restore fast",
         Argument("name", nargs="?", help="the snapshot (default: the one last taken or restored)"),
         _DATABASE,
         more="Usually the server does that after a take or restore. This waits until it is there.",

@@ -14,7 +14,7 @@ from ..doctor.findings import Diagnosis, Finding
 from ..messages import format_age, format_ago, format_seconds, format_size, printable
 from ..snapshots.queries import Overview, describe_next_undo, describe_occupied, describe_operation
 from ..snapshots.status import Status, describe_live_state
-from ..snapshots.types import Drift, KnownMigrations, Snapshot, Undo, describe_kept_state
+from ..snapshots.types import Drift, KnownMigrations, Snapshot, Undo, describe_replaced_state
 
 # A pipe has no width, and a line that is cut short is of no use to whoever reads it there.
 _PIPE_WIDTH: Final = 1000
@@ -62,7 +62,7 @@ class Output(Console):
         self._say(describe_occupied(overview))
 
     def print_undos(self, undos: Sequence[Undo]) -> None:
-        """Print the kept states, each with the number by which undo takes it."""
+        """Print the replaced states, each with the number by which undo takes it."""
         if not undos:
             self.print("There is nothing to undo.", style="dim")
             return
@@ -72,7 +72,7 @@ class Output(Console):
         for number, undo in enumerate(undos, 1):
             by = "undo" if undo.by_undo else f"restore of {undo.name}"
             size, aliases = format_size(undo.size_bytes), ", ".join(undo.aliases)
-            ago, holds = format_ago(undo.taken_at), describe_kept_state(undo)
+            ago, holds = format_ago(undo.taken_at), describe_replaced_state(undo)
             _add_row(table, str(number), ago, by, holds, size, aliases)
         self.print(table)
 
@@ -181,7 +181,7 @@ def _add_row(table: Table, *cells: str) -> None:
 
 def _describe_beside(overview: Overview) -> Iterable[str]:
     for kind, name in (
-        ("template", "Templates of tests"),
+        ("template", "Test templates"),
         ("run", "Clones of pgsnap run"),
         ("test", "Test databases"),
     ):

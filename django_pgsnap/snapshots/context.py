@@ -229,7 +229,7 @@ def group_copies(contexts: Sequence[ServerContext], copies: Sequence[CopyMember]
 
 
 def find_undos(contexts: Sequence[ServerContext]) -> list[Undo]:
-    """Return the kept states that are asked about, as wholes, newest first."""
+    """Return the replaced states that are asked about, as wholes, newest first."""
     members = [undo for context in contexts for undo in context.undos()]
     others = [part for context in contexts for part in context.parts(UndoRecord)]
     return group_members(Undo, members, others, [context.system for context in contexts])
@@ -272,7 +272,7 @@ class ManagedDatabase:
 def list_published(
     context: ServerContext, sources: Iterable[str] = ()
 ) -> Iterator[Database[Record]]:
-    """Yield the copies, kept states, templates and clones for commands that are ours to drop.
+    """Yield the copies, replaced states, templates and clones for commands that are ours to drop.
 
     They are of the live databases that are asked about, of more sources, or those that our role has
     for any project.

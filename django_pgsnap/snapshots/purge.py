@@ -52,8 +52,8 @@ def purge(
 ) -> list[ManagedDatabase]:
     """Drop all databases of ours that are of these kinds, never a live one, and return which.
 
-    Snapshots and kept states go as wholes: one that has a part on a server that the settings do not
-    name stays, unless everyone's go. The spares of what goes, and leftovers, go in any case.
+    Snapshots and replaced states go as wholes: one that has a part on a server that the settings do
+    not name stays, unless everyone's go. The spares of what goes, and leftovers, go in any case.
 
     1. One transaction per server makes the parts of sets ones that nobody needs; others go by
        themselves. If it stops after this, the next operation drops them.
@@ -118,7 +118,9 @@ def _must_stay(whole: Snapshot | Undo, contexts: Sequence[ServerContext]) -> boo
         message(
             "Not dropped: {what}. {why}. Purge with settings that name all its databases, or with "
             "--all-projects.",
-            what=message("a kept state" if is_undo else "the snapshot {name!r}", name=whole.name),
+            what=message(
+                "a replaced state" if is_undo else "the snapshot {name!r}", name=whole.name
+            ),
             why=why,
         )
     )

@@ -33,7 +33,7 @@ from .context import (
     find_undos,
     read_contexts,
 )
-from .types import Snapshot, Undo, describe_kept_state
+from .types import Snapshot, Undo, describe_replaced_state
 
 # As many as can be looked over in a line.
 _NAMES_SHOWN: Final = 10
@@ -262,7 +262,7 @@ def describe_next_undo(overview: Overview | None) -> Iterator[str]:
     if not undos:
         yield "There is nothing to undo."
         return
-    state, until = describe_kept_state(undos[0]), format_ago(undos[0].taken_at)
+    state, until = describe_replaced_state(undos[0]), format_ago(undos[0].taken_at)
     yield f"Undo would bring back: {state}, live until {until}."
     if len(undos) > 1:
         yield f"Older states: {len(undos) - 1}, see ./manage.py pgsnap undo --list."

@@ -29,7 +29,7 @@ from ..reporting import Reporter
 from .context import ServerContext
 from .operation import report_terminated
 from .types import AnyMember, Snapshot
-from .undo_history import Place, Successor, describe_successor, plan_kept_state, settle_history
+from .undo_history import Place, Successor, describe_successor, plan_replaced_state, settle_history
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +230,7 @@ def replace_live(
     1. The incoming databases are set up like the live ones. If it stops here, nothing has changed.
     2. Sessions that idle on the live databases are ended, those that work waited for.
     3. One transaction per server swaps. If a later server fails, the earlier ones swap back.
-    4. Kept states that the rule of `undo_history` lets go are kept states no more.
+    4. Replaced states that the rule of `undo_history` lets go lose their names.
 
     Returned is what Django will meet behind which aliases, and what nobody needs any more.
     """
@@ -251,7 +251,7 @@ def replace_live(
         for each in incoming
         if each.target.name in each.context.catalog.databases
     ]
-    kept = plan_kept_state(contexts, there, by_undo=request.by_undo) if keeps and there else {}
+    kept = plan_replaced_state(contexts, there, by_undo=request.by_undo) if keeps and there else {}
     work = [Replacement(group[0].context, group, request, kept) for group in groups]
     for replacement in work:
         replacement.check()

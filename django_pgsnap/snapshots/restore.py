@@ -183,7 +183,7 @@ def undo(
 ) -> Undo:
     """Swap back a state that a restore or an undo replaced; doing it again leads back.
 
-    The kept states are counted from the newest; one is also known by its set id, whatever was
+    The replaced states are counted from the newest; one is also known by its set id, whatever was
     restored meanwhile. ``wait_s``, ``force``, ``reporter`` and ``last_look`` are as for `restore`.
     Returned is the state that became live.
 

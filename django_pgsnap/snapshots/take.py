@@ -71,7 +71,7 @@ def take(
     Args:
         name: The snapshot's name; None for ``snap1``, ``snap2``, ….
         databases: Aliases; None for all that the settings name.
-        note: A remark to show in lists.
+        note: A text to show in lists.
         replace: Whether to take the place of a snapshot of the same name.
         pin: Whether pruning shall leave it.
         spare: Whether to keep a ready-made clone, if the settings want spares.

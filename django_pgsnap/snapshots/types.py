@@ -128,7 +128,7 @@ class Undo(_Set[UndoRecord]):
         return all(member.record.clone_of for member in self.members)
 
 
-def describe_kept_state(undo: Undo) -> Message:
+def describe_replaced_state(undo: Undo) -> Message:
     if not undo.based_on:
         return message("your own data")
     return message(

@@ -1,6 +1,6 @@
 """Which replaced states are kept: the rule behind undo, in one place.
 
-Every restore and every undo puts what was live in front of the list of kept states, for all its
+Every restore and every undo puts what was live in front of the list of replaced states, for all its
 databases together. Then, and only then, states go:
 
 1. What a restore has just replaced, if it is for sure exactly a copy that is still there: it was
@@ -38,14 +38,14 @@ from .types import Undo, UndoMember
 
 # A live database: its server and its name.
 Place = tuple[Server, str]
-# What a kept state notes of the database that took its place: those fields of its record.
+# What a replaced state notes of the database that took its place: those fields of its record.
 Successor = dict[str, Any]
 
 
 def describe_successor(
     database: AnyDatabase, record: Record, counters: DatabaseCounters
 ) -> Successor:
-    """Describe a database that comes in, standing for a copy or for a kept state."""
+    """Describe a database that comes in, standing for a copy or for a replaced state."""
     clone_of = copy_of = ""
     based_on = record.name
     if isinstance(record, UndoRecord):
@@ -65,7 +65,7 @@ def describe_successor(
     }
 
 
-def plan_kept_state(
+def plan_replaced_state(
     contexts: Sequence[ServerContext],
     live: Sequence[tuple[ServerContext, Target, str]],
     *,
@@ -105,7 +105,7 @@ def plan_kept_state(
 
 
 def find_newest(contexts: Sequence[ServerContext]) -> dict[Place, UndoRecord]:
-    """Return the newest kept state of each live database, which knows what is live now."""
+    """Return the newest replaced state of each live database, which knows what is live now."""
     kept = [
         ((context.server, undo.record.source), undo.record)
         for context in contexts

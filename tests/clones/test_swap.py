@@ -265,10 +265,10 @@ def test_reversed(
     assert back.drops == [to_drop.name]
 
 
-def test_kept_state_is_one_again(
+def test_replaced_state_is_one_again(
     prepare: Prepare, run: Run, databases: ListDatabases, session: Session
 ) -> None:
-    """Where a kept state had come in, it is one again, with its name and its comment."""
+    """Where a replaced state had come in, it is one again, with its name and its comment."""
     run(prepare())
     (kept,) = load_catalog(session).undos()
     live = load_catalog(session).databases["live"]

@@ -209,5 +209,5 @@ def _adopted(outcome: Model, seen: Seen) -> Model:
             left.pop()
         kept.insert(0, left.pop())
     after = replace(outcome, undos=tuple(kept), gone=(), is_front_kept=False, reached=frozenset())
-    # The newest kept state knows what has taken its place.
+    # The newest replaced state knows what has taken its place.
     return after.doubted(after.live.keys() - {source for parts in kept for source in parts})

@@ -104,7 +104,7 @@ def test_other_server_out_of_reach(
 def test_purge_leaves_what_is_out_of_reach(
     two_servers: Server, server: Server, live_pair: dict[str, str]
 ) -> None:
-    """Neither a snapshot nor a kept state loses the part that the settings do name."""
+    """Neither a snapshot nor a replaced state loses the part that the settings do name."""
     take("m")
     for alias in live_pair:
         write("WORK", alias=alias)

@@ -568,7 +568,7 @@ def test_prune(live: str, call: Call) -> None:
 
 
 def test_annotate(live: str, call: Call) -> None:
-    """A remark is changed, and taken away again."""
+    """A note is changed, and taken away again."""
     take("seeded", note="old", spare=False)
 
     said = call("pgsnap", "annotate", "seeded", "new").stdout
@@ -765,7 +765,7 @@ def test_undo_is_listed_until_it_is_used(live: str, call: Call) -> None:
     assert len(overview().undos) == 1
 
 
-def test_kept_states_are_listed(live: str, call: Call) -> None:
+def test_replaced_states_are_listed(live: str, call: Call) -> None:
     """Each has its number, what replaced it and what it holds; a number brings one back."""
     assert call("pgsnap", "undo", "--list").stdout == "There is nothing to undo.\n"
     take("seeded")

@@ -22,7 +22,7 @@ def make_one_of_each(
 ) -> CopyRecord:
     """Make one of each kind, and return the record of the snapshot's copy.
 
-    That is a snapshot ``seeded`` with its spare, a kept state, a template and one made of the
+    That is a snapshot ``seeded`` with its spare, a replaced state, a template and one made of the
     snapshot, a clone for a command that is kept, and a test database that a killed run left.
     """
     copy = take("seeded", note="for the demo").members[0].record

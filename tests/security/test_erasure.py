@@ -86,7 +86,7 @@ def test_list_status_and_doctor_name_where_a_person_is_left(
         "template": 1,
     }
     assert (usage["run"], usage["test"]) == (1, 1)
-    for name in ("Templates of tests: 1, ", "Clones of pgsnap run: 1, ", "Test databases: 1, "):
+    for name in ("Test templates: 1, ", "Clones of pgsnap run: 1, ", "Test databases: 1, "):
         assert text.count(name) == 2
 
 

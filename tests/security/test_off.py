@@ -50,7 +50,7 @@ MORE = [
     ["prune", "--keep", "0", "--dry-run"],
     ["purge", "--all-projects", "--no-input"],
 ]
-# These look, and say what they see. Status points to the list of kept states.
+# These look, and say what they see. Status points to the list of replaced states.
 LOOK = {"status", "list", "show", "completion", "doctor"}
 
 

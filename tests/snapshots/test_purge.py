@@ -49,10 +49,10 @@ def test_everything_goes_but_the_live_database(full: str, databases: ListDatabas
 
 
 def test_kinds_go_by_themselves(full: str, call: Call) -> None:
-    """Kept states go by undo --drop, templates by prune --templates; snapshots stay."""
+    """Replaced states go by undo --drop, templates by prune --templates; snapshots stay."""
     (template,) = overview().beside
     assert (template.kind, template.size_bytes > 3_000_000) == ("template", True)
-    assert "Templates of tests: 1, " in call("pgsnap", "list").stdout
+    assert "Test templates: 1, " in call("pgsnap", "list").stdout
 
     would = call("pgsnap", "prune", "--templates", "--dry-run").stdout
     dropped = [

@@ -295,7 +295,7 @@ def test_state_that_was_only_read_goes_first(live: str, settings: Settings) -> N
 
 
 def test_limit_of_space(live: str, settings: Settings) -> None:
-    """What is beyond the space for kept states goes, which is said; the newest stays."""
+    """What is beyond the space for replaced states goes, which is said; the newest stays."""
     settings.PGSNAP = {"ENABLED": True, "UNDO_MAX_BYTES": 1}
     recorder = Recorder()
     take("seeded")
@@ -334,7 +334,9 @@ def test_state_that_lost_a_part_goes_in_its_turn(
     assert [each.completeness for each in overview().undos] == ["complete"] * 2
 
 
-def test_kept_states_that_cannot_be_sorted_out(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaced_states_that_cannot_be_sorted_out(
+    live: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A restore that has swapped is no failure, and the next one lets go of what is too much."""
 
     def fail(*_: object) -> None:

@@ -60,7 +60,7 @@ def took(name: str) -> Callable[[State], list[State]]:
 
 
 def restored(before: State) -> list[State]:
-    """The snapshot becomes live, and what was live the newest of the kept states."""
+    """The snapshot becomes live, and what was live the newest of the replaced states."""
     return [replace(before, live=before.snapshots["base"], kept=(before.live, *before.kept))]
 
 
@@ -70,7 +70,7 @@ def restored_again(before: State) -> list[State]:
 
 
 def undone(before: State) -> list[State]:
-    """The newest of the kept states and the live one trade places."""
+    """The newest of the replaced states and the live one trade places."""
     newest, *older = before.kept
     return [replace(before, live=newest, kept=(before.live, *older))]
 
@@ -86,7 +86,7 @@ def deleted(before: State) -> list[State]:
 
 
 def purged(before: State) -> list[State]:
-    """The snapshot and the kept states are gone."""
+    """The snapshot and the replaced states are gone."""
     return [State(live=before.live, snapshots={}, kept=())]
 
 

@@ -26,7 +26,7 @@ from ...snapshots.restore import undo as undo_restore
 from ...snapshots.status import preview, read_status
 from ...snapshots.take import take
 from ...snapshots.throwaway import open_throwaway
-from ...snapshots.types import KnownMigrations, Snapshot, describe_drift, describe_kept_state
+from ...snapshots.types import KnownMigrations, Snapshot, describe_drift, describe_replaced_state
 from ..base import SubcommandsBase, UsageError
 from ..completion import completion_script
 from ..facts import diff_facts, row_facts, to_plain
@@ -103,7 +103,7 @@ class Command(SubcommandsBase):
         undone = self._perform(undo_restore, number, **options)
         ago = format_ago(undone.taken_at)
         self._print_result(f"Brought back what was live until {ago}.", undone)
-        live = f"Live: {describe_kept_state(undone)}, brought back by undo."
+        live = f"Live: {describe_replaced_state(undone)}, brought back by undo."
         self._tell_more([live, *describe_next_undo(self._reporter.overview)])
 
     def _status(self, *, databases: Sequence[str] | None) -> None:
