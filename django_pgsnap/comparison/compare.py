@@ -38,12 +38,12 @@ class Comparison:
     """Compares databases one after the other, and keeps what changed in them."""
 
     # Labels of the only models, or names of the only tables, to compare; empty for all.
-    models: frozenset[str] = frozenset()
-    rows: int = 0
+    models: frozenset[str]
+    rows: int  # how many row changes of each table to keep
     # Parts of the names of columns whose values are not shown, in lower case.
-    mask: tuple[str, ...] = ()
-    on_row: Callable[[RowChange], None] = lambda _: None
-    reporter: Reporter = field(default_factory=Reporter)
+    mask: tuple[str, ...]
+    on_row: Callable[[RowChange], None]
+    reporter: Reporter
 
     # The parts of a `Diff`.
     schema: list[SchemaChange] = field(default_factory=list)
@@ -174,7 +174,7 @@ def _read_definitions(side: Side) -> _Definitions:
 
 
 def _describe_left_out(alias: str, side: Side, tables: Tables) -> Iterator[str]:
-    ((has_large_objects, has_foreign_tables),) = side.rows(_LEFT_OUT)
+    ((has_large_objects, has_foreign_tables),) = side.session.rows(_LEFT_OUT)
     if has_large_objects and ("pg_catalog", "pg_largeobject") not in tables:
         yield message(
             "Large objects of {alias!r} were not compared: only a superuser may read them all.",
@@ -246,5 +246,5 @@ def _read_at(
     for table, of_table in places.items():
         for some in in_batches(list(of_table), _PLACES_PER_QUERY):
             statement = query.format(select(table), table.identifier, sql.Literal(some))
-            for row in side.rows(statement):
+            for row in side.session.rows(statement):
                 yield table, row

@@ -96,4 +96,4 @@ def _sum(side: Side, parts: Sequence[Table], columns: Sequence[str]) -> object:
         )
         for part in parts
     )
-    return side.rows(sql.SQL("SELECT {} FROM ({}) r").format(hashes, rows))
+    return side.session.rows(sql.SQL("SELECT {} FROM ({}) r").format(hashes, rows))

@@ -23,7 +23,7 @@ from ..errors import ObstacleError
 from ..postgres.backends import read_backends
 from ..postgres.inspection import DatabaseCounters, read_counters
 from ..postgres.server import Server
-from ..postgres.session import DIFF_PURPOSE, Query, Session, start_in_thread
+from ..postgres.session import DIFF_PURPOSE, Session, start_in_thread
 
 Result = TypeVar("Result")
 
@@ -81,10 +81,6 @@ class Side:
             has_wrapped=ever_given >= 2**32,
             key=key,
         )
-
-    def rows(self, query: Query) -> list[tuple[object, ...]]:
-        """Run a query and return all its rows."""
-        return self.session.rows(query)
 
 
 def ask_both(

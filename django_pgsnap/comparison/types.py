@@ -51,7 +51,7 @@ class SchemaChange:
 
     alias: str
     # ``table``, ``column``, ``index``, ``constraint``, ``view``, ``function``, ``trigger``,
-    # ``sequence``, ``type`` or ``extension``.
+    # ``sequence``, ``type``, ``policy``, ``rule`` or ``extension``.
     kind: str
     name: str
     before: str | None  # how it was defined; None where it was not there

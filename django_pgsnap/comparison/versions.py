@@ -138,7 +138,7 @@ def _table_sums(side: Side, tables: Sequence[Table]) -> Sums:
         )
         for table in tables
     )
-    return dict(side.rows(query))  # type: ignore[arg-type]
+    return dict(side.session.rows(query))
 
 
 def _range_sums(side: Side, table: Table, ranges: Sequence[int], size: int) -> Sums:
@@ -146,14 +146,14 @@ def _range_sums(side: Side, table: Table, ranges: Sequence[int], size: int) -> S
         "SELECT first, COALESCE(total, 0) FROM {}, LATERAL (SELECT bit_xor({}) FROM {} WHERE {})"
         " s (total)"
     ).format(_starts(ranges), _hash(side), table.identifier, _is_in(size))
-    return dict(side.rows(query))  # type: ignore[arg-type]
+    return dict(side.session.rows(query))
 
 
 def _versions(side: Side, table: Table, blocks: Sequence[int]) -> set[Version]:
     query = sql.SQL(
         "SELECT s.* FROM {}, LATERAL (SELECT ctid::text, {} FROM {} WHERE {} OFFSET 0) s"
     ).format(_starts(blocks), _hash(side), table.identifier, _is_in(1))
-    return set(side.rows(query))  # type: ignore[arg-type]
+    return set(side.session.rows(query))
 
 
 def _starts(ranges: Sequence[int]) -> Query:

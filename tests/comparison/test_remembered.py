@@ -38,7 +38,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def noting(side: sides.Side, *what: Any) -> versions.Sums:
         if what[-1] == versions._RANGE_BLOCKS:
-            names.extend(str(n) for (n,) in side.rows(pg.SQL("SELECT current_database()::text")))
+            names.append(side.session.value(pg.SQL("SELECT current_database()::text")))
         return real(side, *what)
 
     monkeypatch.setattr(versions, "_range_sums", noting)
