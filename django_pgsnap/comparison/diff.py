@@ -11,7 +11,7 @@ import psycopg
 from ..clones.names import nearest_names
 from ..conf import diff_mask
 from ..errors import ConfigurationError, DatabaseBusyError, MissingRightError, NothingToUndoError
-from ..messages import message
+from ..messages import Message, message
 from ..postgres.server import server_errors
 from ..postgres.session import DIFF_PURPOSE
 from ..reporting import Reporter
@@ -20,9 +20,6 @@ from ..snapshots.types import AnyMember, Snapshot, Undo
 from .compare import Comparison
 from .sides import Side, open_copy
 from .types import Diff, RowChange
-
-LIVE = "live"
-UNDO = "undo"
 
 
 class _Pair(NamedTuple):
@@ -79,8 +76,8 @@ def diff(
             _compare(pair, comparison)
     _check_known(models, comparison.known)
     return Diff(
-        before=UNDO if isinstance(before, Undo) else before.name,
-        after=LIVE if after is None else after.name,
+        before=_label(before),
+        after=_label(after),
         schema=tuple(comparison.schema),
         migrations_applied=tuple(sorted(comparison.applied)),
         migrations_missing=tuple(sorted(comparison.missing)),
@@ -111,6 +108,12 @@ def _choose_states(
     return found.undos[undo - 1], None
 
 
+def _label(state: Snapshot | Undo | None) -> str:
+    if state is None:
+        return "live"
+    return "undo" if isinstance(state, Undo) else state.name
+
+
 def _check_known(models: Sequence[str], known: Collection[str]) -> None:
     """Refuse names that no table has, which would look as if nothing had changed."""
     for name in models:
@@ -128,8 +131,8 @@ def _check_known(models: Sequence[str], known: Collection[str]) -> None:
 
 def _pairs(
     before: Snapshot | Undo, after: Snapshot | None, clones: Mapping[str, str]
-) -> tuple[list[_Pair], list[str]]:
-    """Return the databases that both states have, and say which only one has."""
+) -> tuple[list[_Pair], list[Message]]:
+    """Return the databases that both states have, and say which are left out."""
     copies = {} if after is None else {(m.server, m.record.source): m for m in after.members}
     pairs = []
     for member in before.members:
@@ -141,9 +144,16 @@ def _pairs(
     compared = {pair.before.alias for pair in pairs}
     members = (*before.members, *(after.members if after else ()))
     alone = sorted({member.alias for member in members} - compared)
-    return pairs, [
+    notes = [
         message("The database of {alias!r} is in one of both only.", alias=alias) for alias in alone
     ]
+    for state in (before, after):
+        if state is not None and state.completeness == "part lost":
+            name, here = _label(state), ", ".join(state.aliases)
+            notes.append(
+                message("Of {name!r} only the part of {here} is there.", name=name, here=here)
+            )
+    return pairs, notes
 
 
 def _compare(pair: _Pair, comparison: Comparison) -> None:

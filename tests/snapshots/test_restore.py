@@ -6,12 +6,14 @@ import psycopg
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.contenttypes.models import ContentType
+from django.core.management.base import CommandError
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql as pg
 from pytest_django import Settings
 
 from django_pgsnap.clones.names import record_name, spare_name
+from django_pgsnap.comparison.diff import diff
 from django_pgsnap.errors import DatabaseBusyError, ObstacleError, SnapshotNotFoundError
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.queries import list_snapshots, overview
@@ -386,8 +388,10 @@ def test_only_part_is_restored_when_asked(lives: dict[str, str]) -> None:
     assert (authors("default"), authors("other")) == (["Ursula"], [])
 
 
-def test_incomplete_snapshot_is_refused(lives: dict[str, str], server: Server, sql: RunSql) -> None:
-    """A snapshot of which a part was dropped by other means is not restored by half unawares."""
+def test_incomplete_snapshot_is_refused(
+    lives: dict[str, str], server: Server, sql: RunSql, call: Call
+) -> None:
+    """One of which a part was dropped by other means is not restored or compared unawares."""
     copies = {member.alias: member.database.name for member in take("both").members}
     settle(server)
     sql(pg.SQL("DROP DATABASE {}").format(pg.Identifier(copies["other"])))
@@ -396,13 +400,17 @@ def test_incomplete_snapshot_is_refused(lives: dict[str, str], server: Server, s
 
     with pytest.raises(ObstacleError) as caught:
         restore("both")
+    with pytest.raises(CommandError) as would:
+        call("pgsnap", "restore", "both", "--dry-run")
 
+    assert str(would.value) == str(caught.value)
     assert str(caught.value) == (
         "Of the snapshot 'both' only the part of default is there.\n"
         "Choose that part (./manage.py pgsnap restore both --database default), or delete the "
         "snapshot."
     )
     assert settle(server) == before
+    assert diff("both").notes == ("Of 'both' only the part of default is there.",)
     restore("both", databases=["default"])
     assert authors() == []
 

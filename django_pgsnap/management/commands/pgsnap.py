@@ -21,7 +21,7 @@ from ...snapshots import manage, queries
 from ...snapshots.context import EVERYTHING, Kind
 from ...snapshots.purge import list_managed_databases, purge
 from ...snapshots.queries import describe_next_undo, describe_occupied
-from ...snapshots.restore import restore
+from ...snapshots.restore import check_complete, restore
 from ...snapshots.restore import undo as undo_restore
 from ...snapshots.status import preview, read_status
 from ...snapshots.take import take
@@ -74,6 +74,7 @@ class Command(SubcommandsBase):
 
     def _preview_restore(self, name: str | None, databases: Sequence[str] | None) -> None:
         snapshot = queries.get(name, databases=databases)
+        check_complete(snapshot, databases)
         drift = KnownMigrations().drift(snapshot.migrations)
         found = preview(databases=databases or snapshot.aliases)
         if self._as_json:
