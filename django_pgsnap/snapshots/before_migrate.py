@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 from django.db import connections
 from django.db.models.signals import pre_migrate
 
-from ..conf import config
+from ..conf import config, run_databases
 from ..errors import NotEnabledError, PgsnapError
 from ..reporting import Reporter
 from ..safety import is_in_tests
@@ -37,7 +37,8 @@ def watch_migrations() -> None:
 def _take_before(*, using: str, **told: Any) -> None:
     connection = connections[using]
     is_wanted = told.get("plan") and not is_in_tests() and config().before_migrate
-    if not is_wanted or connection.vendor != "postgresql":
+    # A clone of ``pgsnap run`` is there to try things on, and that command holds its lock.
+    if not is_wanted or connection.vendor != "postgresql" or using in run_databases():
         return
     with connection.cursor() as cursor:
         cursor.execute(_OID)

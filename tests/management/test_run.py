@@ -146,11 +146,17 @@ def test_on_the_live_database(names: list[str], manage: Manage, databases: ListD
     assert [database.name for database in databases()] == names
 
 
-def test_migration_on_yesterdays_data(names: list[str], manage: Manage) -> None:
-    """Migrations run on the clone, and the diff says so."""
-    run = manage("pgsnap", "run", "seeded", "--diff", "--", "migrate", "sites", "zero")
+def test_migration_on_yesterdays_data(
+    names: list[str], manage: Manage, databases: ListDatabases
+) -> None:
+    """Migrations run on the clone, of which no snapshot is taken, and the diff says so."""
+    run = manage(
+        *("pgsnap", "run", "seeded", "--diff", "--", "migrate", "sites", "zero"),
+        env=child_environment(PGSNAP={**settings.PGSNAP, "BEFORE_MIGRATE": True}),
+    )
 
     assert run.returncode == 0
+    assert [database.name for database in databases()] == names
     assert "Migrations missing now: sites.0001_initial, sites.0002" in run.stdout
     assert "- table django_site" in run.stdout
 
