@@ -160,7 +160,6 @@ SUBCOMMANDS: Final = {
             "number",
             nargs="?",
             type=_ordinal,
-            default=1,
             metavar="N",
             help="which of the replaced states, counted from the newest (default: 1)",
         ),

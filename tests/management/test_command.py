@@ -539,13 +539,23 @@ def _refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "usage"),
     [
-        (["prune"], "Give --keep, --older-than or --max-size."),
+        *(
+            (["prune", *more], "Give --keep, --older-than or --max-size, or --templates alone.")
+            for more in ([], ["--templates", "--keep", "0"])
+        ),
         (["delete"], "Name snapshots to delete, or give --all."),
         (["run", "seeded"], "Name the command after --: ./manage.py pgsnap run NAME -- migrate"),
+        *(
+            (
+                ["undo", "--drop", *more],
+                "--drop drops all of them: it takes no N, --list or --database.",
+            )
+            for more in (["1"], ["--list"], ["--database", "default"])
+        ),
     ],
 )
-def test_something_that_is_not_said(arguments: list[str], usage: str, live: str) -> None:
-    """Where something has to be named and is not, that is the same."""
+def test_words_that_make_no_sense_together(arguments: list[str], usage: str, live: str) -> None:
+    """Where something has to be named and is not, or would be ignored, that is the same."""
     with pytest.raises(CommandError) as error:
         call_command("pgsnap", *arguments)
 

@@ -92,8 +92,10 @@ class Command(SubcommandsBase):
             ]
         )
 
-    def _undo(self, *, number: int, only_list: bool, drop: bool, **options: Any) -> None:
+    def _undo(self, *, number: int | None, only_list: bool, drop: bool, **options: Any) -> None:
         if drop:
+            if number or only_list or options["databases"]:
+                raise UsageError("--drop drops all of them: it takes no N, --list or --database.")
             self._purge_kinds({"undo"})
             return
         if only_list:
@@ -101,7 +103,7 @@ class Command(SubcommandsBase):
                 undos = queries.overview(databases=options["databases"]).undos
             self._print_found(undos, lambda output: output.print_undos(undos))
             return
-        undone = self._perform(undo_restore, number, **options)
+        undone = self._perform(undo_restore, number or 1, **options)
         ago = format_ago(undone.taken_at)
         self._print_result(f"Brought back what was live until {ago}.", undone)
         live = f"Live: {describe_replaced_state(undone)}, brought back by undo."
@@ -254,11 +256,11 @@ class Command(SubcommandsBase):
         self._print_deleted("Deleted", deleted)
 
     def _prune(self, *, templates: bool, dry_run: bool, **limits: Any) -> None:
+        if templates == any(limit is not None for limit in limits.values()):
+            raise UsageError("Give --keep, --older-than or --max-size, or --templates alone.")
         if templates:
             self._purge_kinds({"template"}, dry_run=dry_run)
             return
-        if all(limit is None for limit in limits.values()):
-            raise UsageError("Give --keep, --older-than or --max-size.")
         pruned = self._perform(manage.prune, **limits, dry_run=dry_run)
         self._print_deleted("Would delete" if dry_run else "Deleted", pruned)
 
