@@ -41,9 +41,7 @@ class Output(Console):
         """Print the list of snapshots, of everyone's if so wanted, and what they occupy."""
         if overview.snapshots:
             self.print(self._table(overview, everyone=everyone))
-        elif not overview.not_counted:
-            self.print("No snapshots yet. Take one: ./manage.py pgsnap take", style="dim")
-        self._say(overview.not_counted)
+        self._say(_describe_missing(overview))
         if overview.undos:
             self._say(describe_next_undo(overview), style="dim")
         self._say(_describe_beside(overview), style="dim")
@@ -56,7 +54,9 @@ class Output(Console):
             name = f"Live ({each.alias})" if len(status.live) > 1 else "Live"
             self._say([f"{name}: {describe_live_state(each)}."], style="bold")
         self._say(describe_next_undo(overview))
-        self._say(_describe_snapshots(overview))
+        self._say(_describe_missing(overview))
+        if overview.snapshots:
+            self._say(_describe_snapshots(overview))
         self._say(_describe_beside(overview))
         self._say(map(describe_operation, overview.underway))
         self._say(describe_occupied(overview))
@@ -190,10 +190,14 @@ def _describe_beside(overview: Overview) -> Iterable[str]:
             yield f"{name}: {len(sizes)}, {format_size(sum(sizes))}."
 
 
+def _describe_missing(overview: Overview) -> Sequence[str]:
+    """Return why there are no snapshots, or fewer than one might think."""
+    if overview.snapshots or overview.not_counted:
+        return overview.not_counted
+    return ("No snapshots yet. Take one: ./manage.py pgsnap take",)
+
+
 def _describe_snapshots(overview: Overview) -> Iterable[str]:
-    if not overview.snapshots:
-        yield "No snapshots yet. Take one: ./manage.py pgsnap take"
-        return
     newest = overview.snapshots[0]
     yield (
         f"Snapshots: {len(overview.snapshots)}, the newest {newest.name!r} of "

@@ -807,13 +807,13 @@ def test_owner_that_was_changed(live: str, sql: RunSql, role: MakeRole, call: Ca
     copy = pg.Identifier(snapshot.members[0].database.name)
     sql(pg.SQL("ALTER DATABASE {} OWNER TO {}").format(copy, theirs))
 
-    listed = call("pgsnap", "list").stdout
-
-    assert "No snapshots yet" not in listed
-    assert "There is no snapshot 'seeded'" in listed
-    assert "belongs to the role 'other'" in listed
     adopt = pg.SQL("ALTER DATABASE {} OWNER TO").format(copy).as_string(None)
-    assert adopt in listed
+    for words in ("list", "status"):
+        said = call("pgsnap", words).stdout
+        assert "No snapshots yet" not in said
+        assert "There is no snapshot 'seeded'" in said
+        assert "belongs to the role 'other'" in said
+        assert adopt in said
 
 
 def test_nothing_is_asked_once_the_snapshot_is_taken(
