@@ -101,6 +101,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
             "title": title,
             "original": title,
             "has_view_permission": True,
+            "media": self.media,
         }
         request.current_app = self.admin_site.name
         name = f"admin/django_pgsnap/snapshot/{template}.html"

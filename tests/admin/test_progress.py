@@ -271,6 +271,7 @@ def test_amount_copied(live: str) -> None:
     forget_progress(file.token)
 
     assert '<progress max="2048" value="512"' in shown
+    assert "django_pgsnap/admin.css" in shown
 
 
 def test_work_of_another_machine(root: Client, live: str, server: Server) -> None:
