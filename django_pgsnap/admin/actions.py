@@ -217,7 +217,7 @@ class Delete(Action):
 
 def _describe_kept() -> str:
     text = _("What is live now is kept, and can be brought back. Replaced states that stay: %d.")
-    return text % config().undo
+    return text % max(config().undo, 1)
 
 
 def _describe_logins(restored: Collection[str]) -> list[str]:

@@ -284,7 +284,7 @@ def test_restore_page_says_what_will_happen(root: Client, live: str, server: Ser
 
 
 def test_restore_page_without_spare_and_undo(root: Client, settings: Settings) -> None:
-    """It tells that there is a copy to make first, and that nothing is kept."""
+    """It tells that there is a copy to make first, and that nothing is kept; an undo keeps one."""
     settings.PGSNAP = {"ENABLED": True, "UNDO": False}
     snapshot = take("seeded", spare=False)
 
@@ -292,8 +292,9 @@ def test_restore_page_without_spare_and_undo(root: Client, settings: Settings) -
 
     assert " are copied first, which takes " in asked
     assert "What is live now is lost: the settings say that no replaced state is kept." in asked
-    assert "What is live now is lost" in asked
     assert "Nobody else." in asked
+    restore("seeded", undo=True)
+    assert "Replaced states that stay: 1." in text(root.get(undo_page()))
 
 
 def test_inside_a_transaction_it_is_refused(root: Client) -> None:
