@@ -64,8 +64,7 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
             f"{', '.join(snapshot.aliases)} in {took}.",
-            snapshot,
-            migrations=drift,
+            {**to_plain(snapshot), "migrations": drift},
         )
         if migrate:
             self._migrate(snapshot)
