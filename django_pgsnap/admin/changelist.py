@@ -18,13 +18,11 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import models
 from ..messages import format_moment, printable, translate
+from ..models import Snapshot as Row
 from ..snapshots.queries import read_carried_properties
 from ..snapshots.types import KnownMigrations, Snapshot
 from .text import format_duration
-
-Row = models.Snapshot
 
 # What can be sorted by, and how.
 _ORDERS: Final[dict[str, Callable[[Row], Any]]] = {

@@ -47,7 +47,7 @@ class _SnapshotFields(forms.Form):
     )
 
 
-class WaitForm(forms.Form):
+class _WaitFields(forms.Form):
     wait_s = forms.FloatField(
         label=_("Seconds to wait"),
         initial=lambda: config().wait_s,
@@ -63,7 +63,7 @@ class WaitForm(forms.Form):
     )
 
 
-class RestoreForm(WaitForm):
+class RestoreForm(_WaitFields):
     keep_ids_unique = forms.BooleanField(
         label=_("Give no user the id of another"),
         required=False,
@@ -80,7 +80,7 @@ class RestoreForm(WaitForm):
             del self.fields["keep_ids_unique"]
 
 
-class TakeForm(WaitForm, _SnapshotFields):
+class TakeForm(_WaitFields, _SnapshotFields):
     databases = forms.MultipleChoiceField(label=_("Databases"), widget=forms.CheckboxSelectMultiple)
     # Only there where a snapshot has that name, since only then it can be said what is lost.
     replace = forms.MultipleChoiceField(

@@ -83,7 +83,7 @@ class SessionTransfer:
                     self._row.save(using=router.db_for_write(type(self._row)))
                 return ""
         with suppress(Error):
-            self._session.delete(self._session.session_key)
+            session.delete(session.session_key)
         if not self._holds:
             return _("You are signed out: your session ended while the restore was at work.")
         return _(

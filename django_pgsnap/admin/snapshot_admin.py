@@ -273,7 +273,8 @@ class SnapshotAdmin(ProgressPages):
         fields = AdminForm(form, [(None, {"fields": list(form.fields)})], {}, model_admin=self)
         context: dict[str, Any] = {
             "action": action,
-            # In few words: a way here of more words than links asks for links that stand out.
+            # The breadcrumbs end with this. Were it longer than their links, these would have to
+            # stand out from it.
             "original": name or str(action.button),
             # Worked out here, since what goes wrong in a template is no page any more.
             "consequences": action.describe_consequences(),
