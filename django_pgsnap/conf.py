@@ -82,15 +82,16 @@ def config() -> Config:
     Raises:
         ConfigurationError: A value cannot be used.
     """
-    if wrong := problems(given()):
+    setting = given()
+    if wrong := problems(setting):
         raise ConfigurationError(" ".join(wrong), hint=SETTINGS_HINT)
-    values = {key.lower(): given()[key] for key in KEYS if key in given()}
+    values = {key.lower(): setting[key] for key in KEYS if key in setting}
     if values.get("databases") is not None:
         values["databases"] = tuple(values["databases"])
     for key in ("spares", "undo"):
         if values.get(key) is True:
             values[key] = getattr(Config, key)
-    test = given().get("TEST", {})
+    test = setting.get("TEST", {})
     values["test"] = TestConfig(**{key.lower(): test[key] for key in TEST_KEYS if key in test})
     return Config(**values)
 

@@ -98,8 +98,7 @@ def check_enabled(targets: Sequence[Target]) -> None:
         )
     if is_enabled() or not others or _allowed_here.get():
         return
-    is_off = message("PGSNAP['ENABLED'] is off")
-    reason = is_off if config().enabled is False else message("DEBUG is off")
+    reason = message("DEBUG is off" if config().enabled is None else "PGSNAP['ENABLED'] is off")
     raise NotEnabledError(
         "Snapshots are switched off here, since {reason}.", hint=_HINT, reason=reason
     )

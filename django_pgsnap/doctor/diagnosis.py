@@ -7,7 +7,6 @@ databases of ours, or with their server.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import Final, get_args
 
 from psycopg import sql
@@ -143,11 +142,10 @@ def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def _fix_all(groups: Mapping[Server, Sequence[Target]], reporter: Reporter) -> None:
     # No other operation is at work on the live databases meanwhile, and each database is dropped
     # only under its own lock: so nobody is making or about to use it.
-    begin = partial(open_operation, wait_s=config().wait_s, disturbs_live=False)
     for server, group in groups.items():
         try:
             check_enabled(group)
-            with begin("doctor --fix", group) as (locked,):
+            with open_operation("doctor --fix", group, disturbs_live=False) as (locked,):
                 context = ServerContext.read(server, locked.watcher, group)
                 drop_leftovers(locked.main, context.leftovers(), reporter)
                 for source in context.sources:
