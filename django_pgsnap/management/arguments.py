@@ -117,8 +117,9 @@ GENERAL: Final = (
     ),
     *(
         _flag(each, default=SUPPRESS, help=SUPPRESS)
-        for each in ("--traceback", "--no-color", "--force-color")
+        for each in ("--traceback", "--no-color", "--force-color", "--skip-checks")
     ),
+    *(Argument(each, default=SUPPRESS, help=SUPPRESS) for each in ("--settings", "--pythonpath")),
 )
 
 SUBCOMMANDS: Final = {

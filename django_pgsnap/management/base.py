@@ -140,7 +140,7 @@ class SubcommandsBase(BaseCommand):
         """Run a subcommand: the method of its name, with its own options as keywords."""
         self._verbosity: int = options["verbosity"]
         self._as_json = options["as_json"]
-        self._command: Sequence[str] = options.get("command") or ()
+        self._command: Sequence[str] = options["command"]
         self._reporter = CommandReporter(self, 0 if self._as_json else self._verbosity)
         self._open_output(colour=not (options["no_color"] or os.environ.get("NO_COLOR")))
         wanted = {argument.destination for argument in SUBCOMMANDS[subcommand].arguments}
@@ -322,9 +322,9 @@ class _Subparser(CommandParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse what stands before ``--``, and keep the rest as ``command``."""
         given = list(args or ())
-        if not self.takes_command:
-            return super().parse_known_args(given, namespace)
-        end = given.index("--") if "--" in given else len(given)
+        end = given.index("--") if self.takes_command and "--" in given else len(given)
         parsed, unknown = super().parse_known_args(given[:end], namespace)
+        if unknown:  # with the usage of the subcommand, and not of them all
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
         parsed.command = given[end + 1 :]
         return parsed, unknown

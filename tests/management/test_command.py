@@ -270,6 +270,16 @@ def test_ended_sessions_are_told(live: str, call: Call, server: Server) -> None:
         assert call("pgsnap", "take").stderr == "Ended 1 session on the live database.\n"
 
 
+def test_djangos_own_options() -> None:
+    """They may stand behind the subcommand, as behind any other command."""
+    parser = Command().create_parser("manage.py", "pgsnap")
+    given = ["--settings=a.b", "--pythonpath=c", "--skip-checks", "--traceback", "--no-color"]
+
+    parsed = parser.parse_args(["list", *given])
+
+    assert (parsed.settings, parsed.pythonpath, parsed.skip_checks) == ("a.b", "c", True)
+
+
 def test_call_command_with_options(live: str) -> None:
     """A program may call the command with keywords as well as with words."""
     stdout = StringIO()
@@ -514,12 +524,13 @@ def test_limits_that_make_no_sense(
         ("diff --undo 0", "argument --undo: '0' is not a number from 1 up"),
         ("diff --rows -1", "argument --rows: '-1' is not a number from 0 up"),
         ("take --wait -1", "argument --wait: '-1' is not a number of seconds"),
+        ("show a b", "usage: manage.py pgsnap show [-h]"),
     ],
 )
-def test_numbers_that_make_no_sense(
+def test_words_that_make_no_sense(
     words: str, usage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A number that nothing can have is not taken for another one, nor for none."""
+    """A number that nothing can have is not taken for another one, nor a word left out."""
     assert usage in _refused(words.split(), capsys)
 
 
