@@ -593,9 +593,11 @@ def test_annotate(live: str, call: Call) -> None:
     take("seeded", note="old", spare=False)
 
     said = call("pgsnap", "annotate", "seeded", "new").stdout
+    noted = get("seeded").note
+    gone = call("pgsnap", "annotate", "seeded", "").stdout
 
-    assert said == "Noted on 'seeded': new\n"
-    assert get("seeded").note == "new"
+    assert (said, noted) == ("Noted on 'seeded': new\n", "new")
+    assert (gone, get("seeded").note) == ("Took the note of 'seeded' away.\n", "")
 
 
 def test_delete_does_not_ask_when_told(live: str, manage: Manage) -> None:

@@ -231,7 +231,8 @@ class Command(SubcommandsBase):
 
     def _annotate(self, *, name: str, text: str) -> None:
         snapshot = self._perform(manage.annotate, name, text)
-        self._print_result(f"Noted on {name!r}: {text}", snapshot)
+        noted = f"Noted on {name!r}: {text}" if text else f"Took the note of {name!r} away."
+        self._print_result(noted, snapshot)
 
     def _delete(
         self, *, names: Sequence[str], everything: bool, force: bool, interactive: bool
