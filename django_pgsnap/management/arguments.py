@@ -95,7 +95,8 @@ _WHEN_BUSY: Final = (
         dest="wait_s",
         type=_seconds,
         metavar="S",
-        help="seconds to wait for busy sessions and other operations (default: 10)",
+        help="seconds to wait for busy sessions and other operations (default: the setting "
+        "WAIT_S, else 10)",
     ),
     _flag("--force", help="end busy sessions too, at once"),
     _DATABASE,
@@ -113,7 +114,7 @@ GENERAL: Final = (
         type=int,
         choices=range(4),
         default=SUPPRESS,
-        help="0: errors only, 1: results (default), 2: steps too",
+        help="0: warnings only, 1: results (default), 2: steps too",
     ),
     *(
         _flag(each, default=SUPPRESS, help=SUPPRESS)
