@@ -217,9 +217,9 @@ class SubcommandsBase(BaseCommand):
         else:
             print_text(self._output)
 
-    def _print_result(self, sentence: str, facts: object) -> None:
+    def _print_result(self, sentence: str, facts: object, **more: object) -> None:
         if self._as_json:
-            self._print_json(facts)
+            self._print_json({**to_plain(facts), **more} if more else facts)
         elif self._verbosity:
             self.stdout.write(printable(sentence), self.style.SUCCESS)
 

@@ -64,7 +64,8 @@ class Command(SubcommandsBase):
         self._print_result(
             f"Restored {snapshot.name!r} of {format_ago(snapshot.taken_at)} to "
             f"{', '.join(snapshot.aliases)} in {took}.",
-            {**to_plain(snapshot), "migrations": drift},
+            snapshot,
+            migrations=drift,
         )
         if migrate:
             self._migrate(snapshot)
