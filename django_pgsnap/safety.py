@@ -52,6 +52,10 @@ def exempt_test_database(alias: str, database: str, *, announced: bool = False) 
     _created_here[alias, database] = announced
 
 
+def forget_test_database(alias: str, database: str) -> None:
+    _created_here.pop((alias, database), None)
+
+
 @contextmanager
 def allow_here() -> Iterator[None]:
     """Allow what the settings or the server's address forbid, for looking or after a question."""

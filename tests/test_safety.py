@@ -17,6 +17,7 @@ from django_pgsnap.safety import (
     check_enabled,
     check_server_allowed,
     exempt_test_database,
+    forget_test_database,
     is_enabled,
     prefer_test_databases,
 )
@@ -177,7 +178,7 @@ def test_exemption_is_forgotten(about: list[Target], monkeypatch: pytest.MonkeyP
     """After the test run nothing is exempt."""
     switch(monkeypatch, None, debug=False)
     exempt_test_database("default", "test_live")
-    safety._created_here.clear()
+    forget_test_database("default", "test_live")
 
     with pytest.raises(NotEnabledError):
         check_enabled(about[:1])

@@ -21,7 +21,7 @@ from django_pgsnap.postgres import backends
 from django_pgsnap.postgres.advisory_locks import try_acquire_lock
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.postgres.targets import get_server, list_targets
-from django_pgsnap.safety import check_enabled
+from django_pgsnap.safety import check_enabled, is_in_tests
 from django_pgsnap.testing.databases import clones, own_databases
 from django_pgsnap.testing.databases.clones import drop_in_background
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
@@ -131,6 +131,7 @@ def test_forgotten(set_alias: SetAlias) -> None:
     assert own_databases.find_own_database("default", "test_live") is None
     own_databases.withdraw_announcement()
     assert TEST_DATABASES not in os.environ
+    assert not is_in_tests()
 
 
 def test_one_name_on_two_servers(set_alias: SetAlias) -> None:

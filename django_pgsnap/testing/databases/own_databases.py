@@ -30,7 +30,7 @@ from ...postgres.server import Server
 from ...postgres.session import Session
 from ...postgres.targets import get_server
 from ...reporting import logger
-from ...safety import exempt_test_database
+from ...safety import exempt_test_database, forget_test_database
 
 # How long the server may take to notice that a killed run is gone.
 _GONE_S: Final = 5.0
@@ -98,6 +98,7 @@ def forget_database(server: Server, name: str) -> None:
         is_mirror = connections.settings[own.alias]["TEST"]["MIRROR"] is not None
         if own.name == name and (own in there or is_mirror):
             del _own[own.alias, name]
+            forget_test_database(own.alias, name)
     _announce()
     session = _sessions.get((os.getpid(), server))
     if session is not None and not session.broken:
