@@ -67,13 +67,14 @@ def _start_from_snapshot(
             "were not made by django_pgsnap.",
             hint="Set TEST_RUNNER = 'django_pgsnap.testing.SnapshotRunner'.",
         )
-    copies = {alias: _list_copies(resetter) for alias, resetter in resetters}
+    copies = {alias: _list_copies(alias, resetter) for alias, resetter in resetters}
     if not any(snapshot in each for each in copies.values()):
         alias, resetter = resetters[0]
         near = nearest_names(snapshot, copies[alias])
         instead = f" There is {', '.join(map(repr, near))}." if near else ""
+        sources = " or ".join(map(repr, resetter.list_sources(alias)))
         error = SnapshotNotFoundError(
-            f"There is no snapshot {snapshot!r} of the database {resetter.source!r}.{instead}",
+            f"There is no snapshot {snapshot!r} of the database {sources}.{instead}",
             hint=f"Take it: ./manage.py pgsnap take {snapshot}",
         )
         raise error if config().test.require_snapshots else SkipTest(str(error))
@@ -84,8 +85,11 @@ def _start_from_snapshot(
                 resetter.start(resetter.get_named_baseline(copy.record.identity, prepare))
 
 
-def _list_copies(resetter: DatabaseResetter) -> dict[str, Database[CopyRecord]]:
-    copies = load_catalog(resetter.session).copies([resetter.source])
+def _list_copies(alias: str, resetter: DatabaseResetter) -> dict[str, Database[CopyRecord]]:
+    """Return copies that tests can start from, by the names of their snapshots."""
+    sources = resetter.list_sources(alias)
+    copies = load_catalog(resetter.session).copies(sources)
+    copies.sort(key=lambda copy: sources.index(copy.record.source))
     return {copy.record.name: copy for copy in reversed(copies)}
 
 

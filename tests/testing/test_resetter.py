@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from psycopg import sql as pg
 
 from django_pgsnap import safety
+from django_pgsnap.clones.names import new_identity
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.connections.reconnect import check_oid
 from django_pgsnap.errors import DatabaseBusyError
@@ -24,6 +25,7 @@ from django_pgsnap.postgres.inspection import read_activity
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.postgres.targets import get_server
 from django_pgsnap.signals import post_restore
+from django_pgsnap.testing import SnapshotTestCase
 from django_pgsnap.testing.databases import own_databases
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
 from django_pgsnap.testing.reset.clone_pool import ClonePool
@@ -33,8 +35,9 @@ from django_pgsnap.testing.reset.resetter import (
     get_resetter,
     list_resetters,
 )
-from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql
+from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SetAlias
 from tests.contents import contents
+from tests.records import copy_record, make_copy
 from tests.servers import Server
 
 SCHEMA = """
@@ -676,6 +679,41 @@ def test_start_from_another_database(
     assert held()["here"] == [("(1)",)]
     resetter.start()
     assert held() == before
+
+
+@pytest.mark.parametrize(
+    ("databases", "taken"), [("__all__", ["store"]), ({"second"}, ["source", "store"])]
+)
+def test_snapshot_of_a_second_alias(
+    live: str,
+    set_alias: SetAlias,
+    session: Session,
+    sql: RunSql,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    databases: Any,
+    taken: list[str],
+) -> None:
+    """Where aliases of two databases share a test database, either may have the snapshot."""
+    monkeypatch.setitem(connection.settings_dict["TEST"], "MIGRATE", False)
+    set_alias("second", NAME=live)
+    own = OwnDatabase(alias="second", name=live, source="store", template=None)
+    own_databases.register_database(own)
+    make_resetter(live)
+    for name in taken:
+        sql(f"CREATE DATABASE {name}")
+        sql(f"CREATE TABLE of_{name} ()", dbname=name)
+        make_copy(session, copy_record(identity=new_identity(), source=name))
+
+    class Seeded(SnapshotTestCase):
+        snapshot = "seeded"
+
+    Seeded.databases = databases
+    with override_settings(PGSNAP={"TEST": {"REQUIRE_SNAPSHOTS": True}}):
+        Seeded.setUpClass()
+    Seeded.doClassCleanups()
+
+    assert sql("SELECT relname FROM pg_class WHERE relname ~ '^of_'", dbname=live) == [("of_store",)]
 
 
 def test_at_work(resetter: DatabaseResetter, clean_server: Server, live: str) -> None:

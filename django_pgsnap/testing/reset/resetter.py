@@ -69,7 +69,6 @@ class DatabaseResetter:
         self._server = server
         self.alias = own.alias
         self.name = own.name
-        self.source = own.source
         self._connections = TestDatabaseConnections(server, own.alias, own.name)
         self.aliases = self._connections.aliases
         self._pool = ClonePool(server)
@@ -86,6 +85,11 @@ class DatabaseResetter:
     def session(self) -> Session:
         """The session of this process that holds its locks."""
         return own_databases.get_lock_session(self._server)
+
+    def list_sources(self, alias: str) -> list[str]:
+        """Return which databases its aliases lead to outside of tests, that of this alias first."""
+        found = map(own_databases.find_own_database, (alias, *self.aliases))
+        return list(dict.fromkeys(own.source for own in found if own))
 
     def start(self, baseline: Baseline | None = None, *, leave_sequences: bool = False) -> None:
         """Have tests start from a baseline from now on, by default from that of classes.
