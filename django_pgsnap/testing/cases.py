@@ -178,29 +178,38 @@ def _set_up_fixtures(cls: Any) -> None:
         return
     resetters = dict(list_resetters(cls))
     set_up = _stock_methods["_fixture_setup"].__func__
-    if _starts_flushed(cls):
-        set_up(cls)
-    else:
-        with _leave_to_django(cls):
+    try:
+        if _starts_flushed(cls):
             set_up(cls)
-        for alias in resetters:
-            if cls.reset_sequences:
-                _restart_sequences(alias)
-            if cls.fixtures:
-                call_command("loaddata", *cls.fixtures, verbosity=0, database=alias)
-    if resetters and hasattr(cls, "setUpTestData"):
-        _set_up_test_data(cls, resetters)
+        else:
+            with _leave_to_django(cls):
+                set_up(cls)
+            for alias in resetters:
+                if cls.reset_sequences:
+                    _restart_sequences(alias)
+                if cls.fixtures:
+                    call_command("loaddata", *cls.fixtures, verbosity=0, database=alias)
+        if resetters and hasattr(cls, "setUpTestData"):
+            _set_up_test_data(cls, resetters)
+    except BaseException:
+        # Django tears nothing down where a set-up has failed.
+        _reset_all(resetters, strclass(cls))
+        raise
 
 
 def _tear_down_fixtures(self: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
-    resetters = list_resetters(type(self))
+    resetters = dict(list_resetters(type(self)))
     with _leave_to_django(type(self)):
         _stock_methods["_fixture_teardown"](self)
+    _reset_all(resetters, f"what comes after {self.id()}")
+
+
+def _reset_all(resetters: dict[str, DatabaseResetter], who: str) -> None:
     with ExitStack() as stack:
-        for alias, resetter in resetters:
+        for alias, resetter in resetters.items():
             # Called in any case; what one of them raises does not keep the others from it.
-            stack.callback(_reset, resetter, alias, f"what comes after {self.id()}")
+            stack.callback(_reset, resetter, alias, who)
 
 
 def _repeat_failed_resets(cls: Any) -> None:

@@ -151,6 +151,21 @@ BASELINES = """
         assert names() == ["first"]
 
 
+    @pytest.mark.xfail(raises=ZeroDivisionError, strict=True)
+    class BrokenTests(TransactionTestCase):
+        @classmethod
+        def setUpTestData(cls):
+            commit()
+            1 / 0
+
+        def test_not_reached(self):
+            pass
+
+
+    def test_after_broken(transactional_db):
+        assert names() == ["first"]
+
+
     @pytest.fixture(scope="class")
     def item(pgsnap_class):
         with pgsnap_class():
