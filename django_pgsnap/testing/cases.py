@@ -108,14 +108,14 @@ def _prepare_copy(alias: str, resetter: DatabaseResetter, copy: Database[CopyRec
         found = templates.find_template(session, wanted, _tell_nobody)
         if found is not None:
             templates.note_use(session, found)
-            return resetter.start_from(found.database)
-        resetter.start_from(copy.name)
+            return resetter.start_from_clone(found.database)
+        resetter.start_from_clone(copy.name)
         with recording.record(facts) as recorded:
             _migrate_snapshot(alias, copy.record.name)
         resetter.disconnect_all()
         sealed = templates.seal_or_tell(recorded, _tell_nobody)
         made = templates.publish_or_tell(session, resetter.name, wanted, sealed, _tell_nobody)
-        return resetter.start_from(made.database if made else resetter.clone_state())
+        return resetter.start_from_clone(made.database if made else resetter.clone_state())
 
 
 def _tell_nobody(_text: str, _verbosity: int) -> None:
@@ -144,10 +144,9 @@ def _start_class(cls: type) -> None:
     _with_data.discard(cls)
     for alias, resetter in list_resetters(cls):
         with explain_errors(strclass(cls), alias):
+            flushed = _get_flushed_baseline(cls, alias, resetter)
             # With stock Django, numbers that were taken and rolled back are not given again.
-            resetter.start(
-                _find_start(cls, alias, resetter), leave_sequences=issubclass(cls, TestCase)
-            )
+            resetter.start(flushed, leave_sequences=issubclass(cls, TestCase))
 
 
 def _start_from_class_baselines(who: str) -> None:
@@ -248,7 +247,8 @@ def _set_up_test_data(cls: Any, resetters: dict[str, DatabaseResetter]) -> None:
     _with_data.add(cls)
 
 
-def _find_start(cls: Any, alias: str, resetter: DatabaseResetter) -> Baseline | None:
+def _get_flushed_baseline(cls: Any, alias: str, resetter: DatabaseResetter) -> Baseline | None:
+    """Return what a flush leaves, if that is what a class starts from."""
     if not _starts_flushed(cls):
         return None
     # Where Django itself fills the tables before each test, its flush leaves them quite empty.
@@ -357,7 +357,7 @@ def leave_class(cls: type) -> None:
         _start_from_class_baselines("what comes next")
 
 
-def start_from(snapshot: str, who: str = "") -> None:
+def use_snapshot(snapshot: str, who: str = "") -> None:
     """Have a test, and those after it, start from a development snapshot; from none if empty.
 
     Raises:

@@ -121,13 +121,13 @@ def pytest_fixture_setup(
             raise pytest.fail.Exception(str(error), pytrace=False) from None
     elif fixturedef.argname == "_django_db_helper" and _snapshot_of(request.node):
         from ..errors import PgsnapError
-        from .cases import start_from
+        from .cases import use_snapshot
 
         # Before pytest-django begins the test's transaction, and when there are test databases.
         who = f"{request.module.__name__}.{request.node.name}"
         try:
             with request.config.stash[_BLOCKER].unblock():
-                start_from(_snapshot_of(request.node), who)
+                use_snapshot(_snapshot_of(request.node), who)
         except (PgsnapError, SkipTest):
             # pytest needs the fixture to have been set up, whatever is wrong with the test.
             yield
@@ -144,14 +144,14 @@ def pytest_runtest_teardown(
         return (yield)
     finally:
         if (blocker := item.config.stash.get(_BLOCKER, None)) is not None:
-            from .cases import leave_class, start_from
+            from .cases import leave_class, use_snapshot
 
             cls = getattr(item, "cls", None)
             with blocker.unblock():
                 if cls is not None and cls is not getattr(nextitem, "cls", None):
                     leave_class(cls)
                 if _snapshot_of(nextitem) != _snapshot_of(item):
-                    start_from("")
+                    use_snapshot("")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -671,7 +671,7 @@ def test_start_from_another_database(
     before = held()
     make_database("snapshot")
     sql("CREATE TABLE here AS SELECT 1 AS id", dbname="snapshot")
-    resetter.start_from("snapshot")
+    resetter.start_from_clone("snapshot")
     by_django("INSERT INTO here VALUES (2)")
 
     resetter.reset()

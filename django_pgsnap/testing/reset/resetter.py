@@ -144,8 +144,8 @@ class DatabaseResetter:
             self.current = extended or self._read_baseline(self.clone_state())
         return self.current
 
-    def start_from(self, origin: str) -> Baseline:
-        """Have tests start from a shut database of the server."""
+    def start_from_clone(self, origin: str) -> Baseline:
+        """Have tests start from a clone of a shut database of the server."""
         self.disconnect_all()
         self._swap(self._pool.take_clone(origin))
         self.current = self._read_baseline(origin)
