@@ -81,7 +81,7 @@ def _start_from_snapshot(
     for alias, resetter in resetters:
         if (copy := copies[alias].get(snapshot)) is not None:
             with explain_errors(who, alias):
-                prepare = partial(_prepare_copy, alias, resetter, copy)
+                prepare = partial(_prepare_copy, resetter, copy)
                 resetter.start(resetter.get_named_baseline(copy.record.identity, prepare))
 
 
@@ -93,7 +93,7 @@ def _list_copies(alias: str, resetter: DatabaseResetter) -> dict[str, Database[C
     return {copy.record.name: copy for copy in reversed(copies)}
 
 
-def _prepare_copy(alias: str, resetter: DatabaseResetter, copy: Database[CopyRecord]) -> Baseline:
+def _prepare_copy(resetter: DatabaseResetter, copy: Database[CopyRecord]) -> Baseline:
     """Have tests start from a snapshot's copy, migrated."""
     session = resetter.session
     facts = read_facts(connections[resetter.alias], session, copy.record.source)
@@ -111,7 +111,7 @@ def _prepare_copy(alias: str, resetter: DatabaseResetter, copy: Database[CopyRec
             return resetter.start_from_clone(found.database)
         resetter.start_from_clone(copy.name)
         with recording.record(facts) as recorded:
-            _migrate_snapshot(alias, copy.record.name)
+            _migrate_snapshot(resetter.alias, copy.record.name)
         resetter.disconnect_all()
         sealed = templates.seal_or_tell(recorded, _tell_nobody)
         made = templates.publish_or_tell(session, resetter.name, wanted, sealed, _tell_nobody)
@@ -123,7 +123,7 @@ def _tell_nobody(_text: str, _verbosity: int) -> None:
 
 
 def _migrate_snapshot(alias: str, snapshot: str) -> None:
-    if not connections.settings[alias]["TEST"]["MIGRATE"]:
+    if connections.settings[alias]["TEST"]["MIGRATE"] is False:
         return
     try:
         call_command("migrate", database=alias, verbosity=0, interactive=False, run_syncdb=True)
