@@ -33,7 +33,8 @@ from .reset.changes import TableCounters, find_changes, read_table_counters
 # made is deprecated.
 _SERIALIZES: Final = True if django.VERSION < (6,) else None
 
-_hear: Tell | None = None
+# What is given texts for the user, where Django does not print them.
+_tell: Tell | None = None
 
 
 class WorkerCreation(BaseDatabaseCreation):
@@ -85,8 +86,8 @@ class SnapshotCreation(WorkerCreation):
                 )
 
             def tell(text: str, level: int) -> None:
-                if _hear is not None:
-                    _hear(text, level)
+                if _tell is not None:
+                    _tell(text, level)
                 elif verbosity >= level:
                     self.log(text)
 
@@ -124,8 +125,10 @@ class SnapshotCreation(WorkerCreation):
         keepdb: bool = False,
         suffix: str | None = None,
     ) -> None:
-        given = self.connection.settings_dict if suffix is None else None
-        name = str((given or self.get_test_db_clone_settings(str(suffix)))["NAME"])
+        if suffix is None:
+            name = str(self.connection.settings_dict["NAME"])
+        else:
+            name = str(self.get_test_db_clone_settings(suffix)["NAME"])
         super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
         if keepdb and own_databases.find_own_database(self.connection.alias, name):
             setup.give_up_database(self.connection, name, keep=True)
@@ -204,27 +207,20 @@ def _module(entry: tuple[Any, ...]) -> str:
     return str(getattr(receiver, "__module__", None) or type(receiver).__module__)
 
 
-def install(hear: Tell | None = None) -> None:
+def install(tell: Tell | None = None) -> None:
     """Have the PostgreSQL aliases' test databases made here from now on, in this thread.
 
-    What Django's own would print *hear* is told instead, for a runner that prints in its own way.
+    A runner that prints in its own way gives *tell*, which does so.
     """
-    global _hear  # noqa: PLW0603  # one process has one run
-    _hear = hear
+    global _tell  # noqa: PLW0603  # one process has one run
+    _tell = tell
     own_databases.announce_tests()
-    _swap(SnapshotCreation)
+    _extend_creations(SnapshotCreation)
 
 
 def uninstall() -> None:
-    _put_back()
+    _leave_creations()
     own_databases.withdraw_announcement()
-
-
-def _put_back() -> None:
-    for wrapper in iter_postgresql_wrappers():
-        kind = type(wrapper.creation)
-        if issubclass(kind, WorkerCreation):
-            wrapper.creation.__class__ = kind.__bases__[1]
 
 
 def keep_what_is_left() -> None:
@@ -238,12 +234,19 @@ def keep_what_is_left() -> None:
 def adopt() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
     own_databases.adopt_announced_databases()
-    _swap(WorkerCreation)
+    _extend_creations(WorkerCreation)
 
 
-def _swap(mixin: type[WorkerCreation]) -> None:
+def _extend_creations(mixin: type[WorkerCreation]) -> None:
     # A project may have a backend, and so a creation, of its own. Its state stays.
-    _put_back()
+    _leave_creations()
     for wrapper in iter_postgresql_wrappers():
         kind = type(wrapper.creation)
         wrapper.creation.__class__ = type(f"{mixin.__name__}Over{kind.__name__}", (mixin, kind), {})
+
+
+def _leave_creations() -> None:
+    for wrapper in iter_postgresql_wrappers():
+        kind = type(wrapper.creation)
+        if issubclass(kind, WorkerCreation):
+            wrapper.creation.__class__ = kind.__bases__[1]
