@@ -154,23 +154,23 @@ def _busy(session: Session, name: str, done: str) -> DatabaseBusyError:
 
 
 def replace_test_database(
-    session: Session, name: str, incoming: str, setup: Properties
+    session: Session, name: str, incoming: str, properties: Properties
 ) -> str | None:
     """Let a shut clone, whose lock is given back then, take the name of a test database.
 
     The database that had the name is shut. Its new name is returned, whose lock the session holds;
     None if there was no such database.
     """
-    outgoing = to_drop_name(new_identity())
-    statements = []
+    limit = properties.connection_limit
+    statement = transitions.open_database(incoming, name, properties.comment, limit=limit)
+    outgoing = None
     if find_database(session, name) is not None:
+        outgoing = to_drop_name(new_identity())
         try_acquire_lock(session, outgoing)
-        statements.append(_shut_to_drop(name, outgoing))
-    limit = setup.connection_limit
-    statements.append(transitions.open_database(incoming, name, setup.comment, limit=limit))
-    session.execute(transitions.join_statements(statements))
+        statement = transitions.join_statements([_shut_to_drop(name, outgoing), statement])
+    session.execute(statement)
     release_lock(session, incoming)
-    return outgoing if len(statements) > 1 else None
+    return outgoing
 
 
 def _shut_to_drop(name: str, to_drop: str) -> Query:

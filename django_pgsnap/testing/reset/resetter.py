@@ -76,7 +76,7 @@ class DatabaseResetter:
         self._named_baselines: dict[str, Baseline] = {}
         self.has_failed = self._leaves_sequences = False
         self.disconnect_all()
-        (self._setup,) = read_properties(self.session, self.name)
+        (self._properties,) = read_properties(self.session, self.name)
         self.run_baseline = self._read_run_baseline(own)
         self.class_baseline = self.current = self.run_baseline
         self._close_connection()
@@ -242,7 +242,7 @@ class DatabaseResetter:
 
     def _swap(self, incoming: str) -> None:
         """Give the test database's name to a shut clone, whose lock we hold."""
-        outgoing = replace_test_database(self.session, self.name, incoming, self._setup)
+        outgoing = replace_test_database(self.session, self.name, incoming, self._properties)
         for alias in self.aliases:
             accept_silently(alias, self.name)
         if outgoing is not None:
