@@ -121,7 +121,8 @@ def get_lock_session(server: Server) -> Session:
     before = _sessions.get(key)
     if before is not None and not before.broken:
         return before
-    _sessions[key] = session = server.session("tests", before_creating=bool)
+    # Whoever runs tests may create databases, so a maintenance database is never refused.
+    _sessions[key] = session = server.session("tests", before_creating=lambda _: None)
     # A server that crashes may forget the last names and marks: the next run sweeps the rest.
     session.configure({"synchronous_commit": "off"})
     session.prepare_repeated()
@@ -131,18 +132,18 @@ def get_lock_session(server: Server) -> Session:
     return session
 
 
-def claim_name(holder: Session, name: str) -> None:
+def claim_name(session: Session, name: str) -> None:
     """Claim the name of a test database for as long as this run lives.
 
     Raises:
         DatabaseBusyError: Another run uses it.
     """
     try:
-        acquire_lock(holder, run_lock_key(name), _GONE_S)
+        acquire_lock(session, run_lock_key(name), _GONE_S)
     except OperationRunningError as error:
         raise DatabaseBusyError(
             f"The test database {name!r} is in use by another test run: "
-            f"{describe_lock_holder(holder, run_lock_key(name))}.",
+            f"{describe_lock_holder(session, run_lock_key(name))}.",
             hint="Wait for that run, or give this one another name in DATABASES: "
             "'TEST': {'NAME': '…'}.",
         ) from error
