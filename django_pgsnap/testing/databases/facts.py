@@ -99,9 +99,9 @@ def read_facts(connection: BaseDatabaseWrapper, session: Session, source: str) -
         ],
         # What createcachetable makes.
         "the caches in the database": [
-            (alias, cache.cache_model_class._meta.db_table)
+            (alias, used.cache_model_class._meta.db_table)
             for alias in settings.CACHES
-            if isinstance(cache := caches[alias], BaseDatabaseCache)
+            if isinstance(used := caches[alias], BaseDatabaseCache)
         ],
         "PGSNAP['TEST']['FINGERPRINT']": config().test.fingerprint,
         "the installed distributions": _list_distributions(),
@@ -132,9 +132,9 @@ def _has_migrations(label: str) -> bool:
 def list_unmigrated_models(*, may_migrate: bool = True) -> dict[str, list[Any]]:
     """Return the models whose tables Django makes without migrations, by their app's label."""
     return {
-        config.label: [*config.get_models(include_auto_created=True, include_swapped=True)]
-        for config in apps.get_app_configs()
-        if not (may_migrate and _has_migrations(config.label))
+        app.label: [*app.get_models(include_auto_created=True, include_swapped=True)]
+        for app in apps.get_app_configs()
+        if not (may_migrate and _has_migrations(app.label))
     }
 
 
