@@ -83,11 +83,11 @@ def find_template(session: Session, wanted: Wanted, tell: Tell) -> TemplateRecor
     found.sort(key=lambda record: record.used_at, reverse=True)
     why = "" if found else "there is no template yet"
     for record in found:
-        change = _find_change(record, wanted.facts)
-        if change is None and _share(session, record):
+        reason = _find_reason_against(record, wanted.facts)
+        if reason is None and _share(session, record):
             tell(f"Alias {wanted.alias!r}: used a template, since nothing changed.", 2)
             return record
-        why = why or change or "the template was dropped"
+        why = why or reason or "the template was dropped"
     is_news = found and found[0].used_at > (datetime.now(UTC) - _RECENT).isoformat()
     tell(f"Alias {wanted.alias!r}: made by migrating, because {why}.", 1 if is_news else 2)
     return None
@@ -157,7 +157,7 @@ def note_use(session: Session, record: TemplateRecord) -> None:
     session.execute(rewrite_comment(replace(record, used_at=now, used_by=_current_run())))
 
 
-def _find_change(record: TemplateRecord, facts: Facts) -> str | None:
+def _find_reason_against(record: TemplateRecord, facts: Facts) -> str | None:
     if not is_fresh_template(record):
         return "the template is older than PGSNAP['TEST']['MAX_AGE_S']"
     recording = unseal(record.recording)

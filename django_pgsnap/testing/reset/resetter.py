@@ -198,11 +198,11 @@ class DatabaseResetter:
         last, wanted = self._last, self.current
         counters = read_table_counters(inside, is_new=True)
         changes = find_changes(last.counters, counters)
-        has_schema = not changes.catalogs or (
+        is_schema_same = not changes.catalogs or (
             not changes.created
             and are_catalogs_unchanged(inside, wanted.catalogs, changes.catalogs)
         )
-        if not has_schema:
+        if not is_schema_same:
             if not drop_new_objects(inside, wanted.objects):
                 return False
             counters = read_table_counters(inside)
