@@ -4,11 +4,10 @@ While a test run sets up and tears down, they replace those of the PostgreSQL wr
 runner. `databases.setup` does the work; this module translates Django's calls.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from typing import Any, Final
-from weakref import ReferenceType
+from unittest import mock
 
 import django
 from django.apps import apps
@@ -164,13 +163,13 @@ def tell_receivers(alias: str, verbosity: int) -> None:
     which no template can hold. What they write to the database is taken back: the template has
     what they wrote when it was made, and not twice.
     """
-    entries = [entry for signal in (pre_migrate, post_migrate) for entry in signal.receivers or ()]
-    if all(_module(entry).startswith(_SPARED) for entry in entries):
-        return
-    own = own_databases.find_own_database(alias)
-    cloned = own if own is not None and own.template else None
-    before = _read_counters(cloned) if cloned else None
     with _without_spared(pre_migrate), _without_spared(post_migrate):
+        both = product((pre_migrate, post_migrate), apps.get_app_configs())
+        if not any(signal.has_listeners(sender) for signal, sender in both):
+            return
+        own = own_databases.find_own_database(alias)
+        cloned = own if own is not None and own.template else None
+        before = _read_counters(cloned) if cloned else None
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
     if cloned and before:
@@ -182,29 +181,26 @@ def tell_receivers(alias: str, verbosity: int) -> None:
             setup.clone_anew(connections[alias], cloned)
 
 
+def _without_spared(signal: Signal) -> Any:
+    """Return a context in which a signal has no receivers but those that are not spared."""
+    find = signal._live_receivers
+
+    def find_others(sender: object) -> list[list[Any]]:
+        return [[each for each in found if not _is_spared(each)] for found in find(sender)]
+
+    return mock.patch.object(signal, "_live_receivers", find_others)
+
+
+def _is_spared(receiver: Any) -> bool:
+    module = getattr(receiver, "__module__", None) or type(receiver).__module__
+    return str(module).startswith(_SPARED)
+
+
 def _read_counters(own: OwnDatabase) -> tuple[DatabaseCounters, TableCounters]:
     connections[own.alias].ensure_connection()
     session = Session(connections[own.alias].connection)
     with session.in_autocommit():
         return read_activity(session, own.name), read_table_counters(session)
-
-
-@contextmanager
-def _without_spared(signal: Signal) -> Iterator[None]:
-    everybody = signal.receivers or []
-    spared = [entry for entry in everybody if _module(entry).startswith(_SPARED)]
-    signal.receivers = [entry for entry in everybody if entry not in spared]
-    try:
-        yield
-    finally:
-        # Receivers may disconnect themselves meanwhile, and connect others.
-        left = [*spared, *(entry for entry in signal.receivers if entry not in spared)]
-        signal.receivers = sorted(left, key=lambda entry: (*everybody, entry).index(entry))
-
-
-def _module(entry: tuple[Any, ...]) -> str:
-    receiver = entry[1]() if isinstance(entry[1], ReferenceType) else entry[1]
-    return str(getattr(receiver, "__module__", None) or type(receiver).__module__)
 
 
 def install(tell: Tell | None = None) -> None:
