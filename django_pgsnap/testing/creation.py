@@ -44,7 +44,8 @@ class WorkerCreation(BaseDatabaseCreation):
         super().setup_worker_connection(_worker_id)
         if original is not None:
             name = str(self.connection.settings_dict["NAME"])
-            own_databases.register_database(replace(original, name=name, written=0))
+            own = replace(original, name=name, written=0, announced=False)
+            own_databases.register_database(own)
         # With some start methods a worker knows nothing of its parent.
         cases.install_hooks()
 
@@ -116,21 +117,6 @@ class SnapshotCreation(WorkerCreation):
         )
         with setup.claim_slot(self.connection, name, keep=keepdb) as slot:
             setup.clone_for_worker(slot, original)
-
-    def destroy_test_db(
-        self,
-        old_database_name: str | None = None,
-        verbosity: int = 1,
-        keepdb: bool = False,
-        suffix: str | None = None,
-    ) -> None:
-        if suffix is None:
-            name = str(self.connection.settings_dict["NAME"])
-        else:
-            name = str(self.get_test_db_clone_settings(suffix)["NAME"])
-        super().destroy_test_db(old_database_name, verbosity, keepdb, suffix)
-        if keepdb and own_databases.find_own_database(self.connection.alias, name):
-            setup.give_up_database(self.connection, name, keep=True)
 
     def _create_test_db(self, verbosity: int, autoclobber: bool, keepdb: bool = False) -> str:
         name = str(super()._create_test_db(verbosity, autoclobber, keepdb))  # type: ignore[misc]
@@ -220,11 +206,11 @@ def uninstall() -> None:
 
 
 def keep_what_is_left() -> None:
-    """Have test databases stay that nobody has torn down."""
-    for wrapper in iter_postgresql_wrappers():
-        own = own_databases.find_own_database(wrapper.alias)
-        if own is not None and isinstance(wrapper.creation, SnapshotCreation):
-            setup.give_up_database(wrapper, own.name, keep=True)
+    """Have test databases stay that nobody has destroyed."""
+    for own in own_databases.list_made_databases():
+        # One that several aliases lead to is given up by the first of them.
+        if own_databases.find_own_database(own.alias, own.name):
+            setup.give_up_database(connections[own.alias], own.name, keep=True)
 
 
 def adopt() -> None:

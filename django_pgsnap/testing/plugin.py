@@ -162,7 +162,6 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
         from . import cases, creation
 
         cases.uninstall_hooks()
-        # With --reuse-db, pytest-django does not tear them down.
         creation.keep_what_is_left()
         creation.uninstall()
     return result

@@ -40,6 +40,7 @@ class SnapshotRunnerMixin:
         try:
             cases.uninstall_hooks()
             super().teardown_databases(old_config, **kwargs)  # type: ignore[misc]
+            creation.keep_what_is_left()
         except PgsnapError as error:
             raise CommandError(str(error)) from error
         finally:

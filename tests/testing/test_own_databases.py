@@ -22,6 +22,7 @@ from django_pgsnap.postgres.advisory_locks import try_acquire_lock
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.postgres.targets import get_server, list_targets
 from django_pgsnap.safety import check_enabled, is_in_tests
+from django_pgsnap.testing import creation
 from django_pgsnap.testing.databases import clones, own_databases
 from django_pgsnap.testing.databases.clones import drop_in_background
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
@@ -83,7 +84,20 @@ def test_children_are_led_there(set_alias: SetAlias) -> None:
     own_databases.adopt_announced_databases()
 
     assert connections["default"].settings_dict["NAME"] == "test_live"
-    assert own_databases.find_own_database("default") == OWN
+    assert own_databases.find_own_database("default") == replace(OWN, announced=True)
+
+
+def test_runs_in_children(set_alias: SetAlias) -> None:
+    """A run that a test starts leaves the test database of that test alone."""
+    set_alias("default", NAME="test_live", HOST="not.reached.invalid")
+    adopted = replace(OWN, announced=True)
+    own_databases.register_database(adopted)
+    creation.install()
+
+    creation.keep_what_is_left()
+    creation.uninstall()
+
+    assert own_databases.find_own_database("default") == adopted
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ class OwnDatabase:
     source: str  # name of the alias' database outside of tests
     template: str | None  # the one that holds its migrated state, None if none was kept
     written: int = 0  # how many rows had been written in it when it was in that state
+    announced: bool = False  # whether another process made it, which has started this one
 
 
 # By alias and name: a test runner leads an alias from one to another.
@@ -68,6 +69,11 @@ def list_own_databases() -> list[OwnDatabase]:
     return [own for alias in connections if (own := find_own_database(alias)) is not None]
 
 
+def list_made_databases() -> list[OwnDatabase]:
+    """Return the test databases that this process made, by all aliases that lead or led there."""
+    return [own for own in _own.values() if not own.announced]
+
+
 def find_own_database(alias: str, name: str = "") -> OwnDatabase | None:
     """Return the test database that an alias leads to now, or that has this name, if it is ours."""
     # Not connections[alias]: a driver of another vendor may be missing. An alias that was added at
@@ -75,10 +81,10 @@ def find_own_database(alias: str, name: str = "") -> OwnDatabase | None:
     return _own.get((alias, name or str(connections.settings[alias].get("NAME"))))
 
 
-def register_database(own: OwnDatabase, *, announced: bool = False) -> None:
+def register_database(own: OwnDatabase) -> None:
     """Take note of a test database of this process, which snapshots may be taken of from now."""
     _own[own.alias, own.name] = own
-    exempt_test_database(own.alias, own.name, announced=announced)
+    exempt_test_database(own.alias, own.name, announced=own.announced)
     _announce()
 
 
@@ -152,15 +158,17 @@ def claim_name(session: Session, name: str) -> None:
 def adopt_announced_databases() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
     try:
-        found = [(each.pop("place"), OwnDatabase(**each)) for each in announced_databases()]
+        told = announced_databases()
     except ConfigurationError as error:
         # Then no database here is one of the test's, and the guard refuses all of them.
         logger.warning(printable(error.message))
         return
-    for place, own in found:
+    for each in told:
+        place = each.pop("place")
+        own = OwnDatabase(**each, announced=True)
         if own.alias in connections.settings and _place(own.alias) == place:
             connections[own.alias].settings_dict["NAME"] = own.name
-            register_database(own, announced=True)
+            register_database(own)
 
 
 def _own_on(server: Server) -> list[OwnDatabase]:
