@@ -550,6 +550,13 @@ def test_clone_of_the_right_baseline(resetter: DatabaseResetter, held: Held) -> 
     assert held() == before
 
 
+# The session that makes a clone, and waits.
+CLONING = (
+    "FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    " AND application_name LIKE 'pgsnap test clones%'"
+)
+
+
 @pytest.mark.usefixtures("live")
 def test_clone_that_could_not_be_made(
     make_database: MakeDatabase, clean_server: Server, sql: RunSql
@@ -562,10 +569,7 @@ def test_clone_that_could_not_be_made(
         # No CREATE DATABASE gets past this.
         inside.execute(pg.SQL("COMMENT ON DATABASE {} IS 'held'").format(pg.Identifier(origin)))
         pool.order_clones(origin)
-        while not sql(
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            " AND application_name LIKE 'pgsnap test clones%'"
-        ):
+        while not sql(f"SELECT pg_cancel_backend(pid) {CLONING}"):
             pass
         pool.drop_later(pool.take_clone(other))
         inside.rollback()
@@ -574,6 +578,34 @@ def test_clone_that_could_not_be_made(
 
     while sql("SELECT FROM pg_locks WHERE locktype = 'advisory'"):
         pass
+
+
+@pytest.mark.usefixtures("live")
+@pytest.mark.parametrize("end", ["pg_cancel_backend(pid)", "pg_terminate_backend(pid, 5000)"])
+def test_clone_that_was_not_made(
+    make_database: MakeDatabase,
+    clean_server: Server,
+    sql: RunSql,
+    databases: ListDatabases,
+    end: str,
+) -> None:
+    """Where a clone ahead was not made, another one is made when it is asked for."""
+    origin = make_database("origin")
+    pool = ClonePool(get_server(connections["default"]))
+    with clean_server.connect() as inside:
+        inside.execute("BEGIN")
+        # No CREATE DATABASE gets past this.
+        inside.execute(pg.SQL("COMMENT ON DATABASE {} IS 'held'").format(pg.Identifier(origin)))
+        pool.order_clones(origin)
+        while not sql(f"SELECT {end} {CLONING}"):
+            pass
+        inside.rollback()
+
+    made = pool.take_clone(origin)
+
+    assert made in {database.name for database in databases()}
+    pool.drop_later(made)
+    pool.close()
 
 
 def test_two_clones_ahead(

@@ -51,7 +51,12 @@ class ClonePool:
             return clones.make_shut_clone(self._holder, origin)
         if ordered[0].is_busy():
             self._ahead = _MAX_AHEAD
-        name = ordered[0].finish()
+        name = ordered[0].database
+        try:
+            ordered[0].finish()
+        except psycopg.Error:
+            self.drop_later(name)
+            return clones.make_shut_clone(self._holder, origin)
         clones.copy_properties(self._holder, name, origin)
         return name
 
@@ -110,18 +115,19 @@ class _Worker:
         return self._session
 
     def is_busy(self) -> bool:
-        return bool(self.database) and self._session is not None and self._session.busy
+        with suppress(psycopg.OperationalError):  # its session is lost
+            return bool(self.database) and self._session is not None and self._session.busy
+        return False
 
     def send(self, statement: Query, database: str, source: str = "") -> None:
         self.session.send(statement)
         self.database, self.source = database, source
 
-    def finish(self) -> str:
-        """Wait for the statement, and return the name of its database."""
-        name, self.database = self.database, ""
+    def finish(self) -> None:
+        """Wait for the statement, and raise what it failed with."""
+        self.database = ""
         if self._session is not None:
             self._session.finish()
-        return name
 
     def end(self) -> str:
         """Wait for the statement, whatever comes of it, and return the name of its database."""
