@@ -27,6 +27,7 @@ from .databases import own_databases, setup
 from .databases.own_databases import OwnDatabase
 from .databases.templates import Tell
 from .reset.changes import TableCounters, find_changes, read_table_counters
+from .reset.resetter import close_resetters
 
 # Since Django 6.0 test databases are serialized when all are set up, and to ask for it when one is
 # made is deprecated.
@@ -128,6 +129,8 @@ class SnapshotCreation(WorkerCreation):
         if own_databases.find_own_database(self.connection.alias, test_database_name) is None:
             super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
             return
+        # pytest uninstalls the hooks later, when the session that holds the locks has ended.
+        close_resetters()
         setup.give_up_database(self.connection, test_database_name, keep=False)
 
     def _say(self, action: str, name: str, verbosity: int) -> None:

@@ -7,6 +7,7 @@ from textwrap import dedent
 import pytest
 
 from tests.conftest import Left, ListDatabases, RunSql
+from tests.servers import Server
 from tests.suites.project import INITIAL, TIMEOUT_S, Project
 
 # What suites of pytest have: functions with comments, fixtures, and Django's own classes.
@@ -406,13 +407,16 @@ def test_without_test_databases(project: Project, left: Left, sql: RunSql) -> No
     assert left() == ["shop"]
 
 
-def test_baselines(project: Project, left: Left) -> None:
+def test_baselines(project: Project, left: Left, clean_server: Server) -> None:
     """Tests that commit are followed by a reset, and classes have baselines of their own."""
     project.write("shop/tests.py", BASELINES)
+    before = len(clean_server.log)
 
     project.pytest()
 
     assert left() == []
+    # All is given up before the session that holds the locks ends.
+    assert "WARNING" not in clean_server.log[before:]
 
 
 def test_development_snapshots(project: Project, left: Left, sql: RunSql) -> None:
