@@ -151,14 +151,30 @@ def _store() -> FileBasedCache:
 
 
 def _without_password(user: Any) -> Any:
-    """Return a copy of a user that a file may hold, None where it cannot be written there."""
-    user = copy(user)
+    """Return a copy of a user that a file may hold, None where it cannot be written there.
+
+    Left out is what a project keeps on its users that cannot be written, such as functions, or that
+    has the password in turn: the file of a ``FileField`` knows its user.
+    """
     try:
+        secret = str(user.password).encode()
+        user = copy(user)
         user.password = "" if user.has_usable_password() else "!"
+        for name, value in [*vars(user).items()]:
+            written = _try_to_pickle(value)
+            if written is None or (secret and secret in written):
+                del vars(user)[name]
         pickle.dumps(user)
     except Exception:  # noqa: BLE001  # whatever a project's user may raise
         return None
     return user
+
+
+def _try_to_pickle(value: Any) -> bytes | None:
+    try:
+        return pickle.dumps(value)
+    except Exception:  # noqa: BLE001  # pickling raises what the value does
+        return None
 
 
 def start_work(reporter: ProgressReporter, work: Callable[[], str]) -> Thread:

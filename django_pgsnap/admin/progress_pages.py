@@ -259,7 +259,9 @@ def _is_for_work(token: str, cookies: str) -> bool:
     if not has_progress_cookie(request, token):
         return False
     progress = read_progress(token)
-    return progress is not None and not progress.ended and not progress.is_silent
+    if progress is None or progress.user is None:  # then the session has to say who it is
+        return False
+    return not progress.ended and not progress.is_silent
 
 
 def _leave_session_out(cookies: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +44,19 @@ def test_nobody_else_may_look(store: Path) -> None:
     assert list(store.iterdir()) == []
 
 
+def test_attributes_that_no_file_can_hold(store: Path) -> None:
+    """They are left out of the user, and so is what leads back to the password."""
+    user = User(username="ada", password="pbkdf2_sha256$1$salt$hash")
+    kept = {*vars(user)}
+    vars(user).update(lock=threading.Lock(), avatar=SimpleNamespace(instance=user))
+
+    found = read_progress(ProgressReporter("Take", user).token)
+
+    assert found is not None
+    assert found.user.username == "ada"
+    assert {*vars(found.user)} - {"_django_version"} == kept
+
+
 def test_no_password_is_kept(store: Path) -> None:
     """Who asked for it is kept for the page's header, without the hash of their password."""
     user = User(username="ada")
@@ -57,12 +71,11 @@ def test_no_password_is_kept(store: Path) -> None:
     assert user.check_password("correct horse")
 
 
-def test_user_that_no_file_can_hold() -> None:
-    """The work is done for a user whom a project gave something that cannot be written down."""
-    user = User(username="ada")
-    user.lock = threading.Lock()  # type: ignore[attr-defined]
+def test_user_that_no_file_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work is done for a user who cannot be written down, too."""
+    monkeypatch.setattr(User, "__reduce__", None)
 
-    found = read_progress(ProgressReporter("Take", user).token)
+    found = read_progress(ProgressReporter("Take", User(username="ada")).token)
 
     assert found is not None
     assert (found.title, found.user) == ("Take", None)

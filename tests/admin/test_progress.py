@@ -12,6 +12,7 @@ from django.contrib.admin import AdminSite
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import connection
+from django.db.models.signals import post_init
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import path
@@ -124,6 +125,42 @@ def test_take_that_has_to_wait(root: Client, live: str, server: Server) -> None:
     assert told(ended)[-1].startswith("Took “seeded”: ")
     assert get("seeded").name == "seeded"
     assert root.get(page("changelist")).context["user"].username == "root"
+
+
+def test_user_with_what_no_file_can_hold(root: Client, live: str, server: Server) -> None:
+    """What a project keeps on its users, functions for instance, takes nobody's page away."""
+
+    def keep_function(instance: Any, **_: Any) -> None:
+        instance.greet = lambda: "hello"
+
+    post_init.connect(keep_function, sender=User)
+    try:
+        with in_transaction(server, live):
+            started = confirm(root, page("add"), name="seeded")
+            shown = root.get(started["Location"])
+            asked_nobody = connection.connection is None
+    finally:
+        post_init.disconnect(keep_function, sender=User)
+
+    assert "Welcome, root" in text(shown)
+    assert asked_nobody
+    assert told(follow(root, started["Location"]))[-1].startswith("Took “seeded”: ")
+
+
+def test_user_that_no_file_can_hold(
+    root: Client, live: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cannot be kept with the progress is known by the session, as on any other page."""
+    monkeypatch.setattr(User, "__reduce__", None)
+
+    with in_transaction(server, live):
+        started = confirm(root, page("add"), name="seeded")
+        until(lambda: "Waiting" in progress_at(started["Location"]).step)
+        shown = root.get(started["Location"])
+    until(lambda: progress_at(started["Location"]).ended)  # a copy ends sessions that idle
+
+    assert "Welcome, root" in text(shown)
+    assert told(follow(root, started["Location"]))[-1].startswith("Took “seeded”: ")
 
 
 @pytest.mark.parametrize(
