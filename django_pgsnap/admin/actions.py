@@ -117,7 +117,7 @@ class Take(Action):
 
     def describe_consequences(self) -> list[str]:
         size_bytes = self.preview.size_bytes
-        databases = ", ".join(live.alias for live in self.preview.databases)
+        databases = ", ".join(self.preview.aliases)
         facts = {"databases": databases, "size": format_size(size_bytes)}
         lines = [_("Copied as of one moment: %(databases)s (%(size)s).") % facts]
         expected_s = expected_take_s(self._snapshots, size_bytes)

@@ -6,7 +6,7 @@ what it does. So everybody can see it, and nothing is left of it when it is gone
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -278,17 +278,12 @@ def describe_occupied(overview: Overview | None) -> Iterator[Message]:
 @server_errors()
 def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) -> Overview:
     """Return what snapshots and undos there are, those of other projects too for everyone."""
-    return look_over(read_contexts("list", choose_targets(databases), everyone=everyone))
-
-
-def look_over(contexts: Iterable[ServerContext]) -> Overview:
-    """Return the same of servers that are connected one after the other."""
-    seen: list[ServerContext] = []
+    contexts: list[ServerContext] = []
     tests: list[ManagedDatabase] = []
-    for context in contexts:
-        seen.append(context)
+    for context in read_contexts("list", choose_targets(databases), everyone=everyone):
+        contexts.append(context)
         tests += describe_managed(context, {"test"})
-    return sum_up(seen, tests)
+    return sum_up(contexts, tests)
 
 
 def sum_up(contexts: Sequence[ServerContext], tests: Sequence[ManagedDatabase] = ()) -> Overview:

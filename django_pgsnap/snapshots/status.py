@@ -10,8 +10,14 @@ from ..messages import Message, message
 from ..postgres.backends import read_backends
 from ..postgres.inspection import measure_databases, read_counters
 from ..postgres.server import server_errors
-from .context import ServerContext, choose_targets, read_contexts
-from .queries import Overview, look_over
+from .context import (
+    ManagedDatabase,
+    ServerContext,
+    choose_targets,
+    describe_managed,
+    read_contexts,
+)
+from .queries import Overview, sum_up
 from .types import Snapshot
 from .undo_history import find_newest
 
@@ -67,14 +73,13 @@ class Status:
 def read_status(*, databases: Sequence[str] | None = None) -> Status:
     """Return what is live and what undo would bring back."""
     live: list[LiveState] = []
-
-    def look() -> Iterator[ServerContext]:
-        for context in read_contexts("status", choose_targets(databases)):
-            live.extend(_read_live(context))
-            yield context
-
-    found = look_over(look())
-    return Status(live=tuple(live), overview=found)
+    contexts: list[ServerContext] = []
+    tests: list[ManagedDatabase] = []
+    for context in read_contexts("status", choose_targets(databases)):
+        live += _read_live(context)
+        contexts.append(context)
+        tests += describe_managed(context, {"test"})
+    return Status(live=tuple(live), overview=sum_up(contexts, tests))
 
 
 def _read_live(context: ServerContext) -> Iterator[LiveState]:
@@ -102,14 +107,10 @@ def _read_live(context: ServerContext) -> Iterator[LiveState]:
 class Preview:
     """What an operation on live databases would meet: sessions that it would end or wait for."""
 
-    databases: tuple[LiveState, ...]
+    aliases: tuple[str, ...]
+    size_bytes: int  # what the live databases occupy together, as far as that is known
     idle: tuple[str, ...]
     busy: tuple[str, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        """What the live databases occupy together, as far as that is known."""
-        return sum(live.size_bytes or 0 for live in self.databases)
 
 
 @server_errors()
@@ -118,11 +119,13 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
 
     The connections of the thread that asks are left out: those an operation lets go by itself.
     """
-    found: list[LiveState] = []
+    aliases: list[str] = []
+    size_bytes = 0
     idle: list[str] = []
     busy: list[str] = []
     for context in read_contexts("preview", choose_targets(databases)):
-        found += _read_live(context)
+        aliases += [target.alias for target in context.targets]
+        size_bytes += sum(measure_databases(context.watcher, context.sources).values())
         # Where pids of several servers are mixed, one too many may be left out, without harm.
         ours = {
             wrapper.connection.info.backend_pid
@@ -133,7 +136,9 @@ def preview(*, databases: Sequence[str] | None = None) -> Preview:
             if backend.pid in ours:
                 continue
             (idle if backend.is_idle and backend.endable else busy).append(str(backend))
-    return Preview(databases=tuple(found), idle=tuple(idle), busy=tuple(busy))
+    return Preview(
+        aliases=tuple(aliases), size_bytes=size_bytes, idle=tuple(idle), busy=tuple(busy)
+    )
 
 
 def expected_take_s(earlier: Iterable[Snapshot], size_bytes: int) -> float | None:
