@@ -150,9 +150,8 @@ def _rewrite(
             for each in members
         )
 
-    return replace(
-        snapshot, members=rewritten(snapshot.members), outside=rewritten(snapshot.outside)
-    )
+    members, outside = rewritten(snapshot.members), rewritten(snapshot.outside)
+    return replace(snapshot, members=members, outside=outside, **facts)
 
 
 def lock_all_parts(

@@ -1,10 +1,10 @@
 """What the use cases return: snapshots, their members and drift from the code, and the undo."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar
 
 from django.db.migrations.loader import MigrationLoader
 
@@ -15,7 +15,6 @@ from ..postgres.inspection import Migrations
 from ..postgres.server import Server
 
 RecordT_co = TypeVar("RecordT_co", bound=Record, covariant=True)
-Value = TypeVar("Value")
 SpareState = Literal["ready", "building", "none"]
 
 
@@ -42,23 +41,17 @@ MemberT = TypeVar("MemberT", bound=AnyMember)
 Completeness = Literal["complete", "partly outside", "part lost"]
 
 
-def _shared(kind: type[Value], name: str) -> Value:  # noqa: ARG001  # for the type checker
-    """Return a property: a fact that the records of all members share."""
-    return cast("Value", property(lambda whole: getattr(whole.members[0].record, name)))
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Set(Generic[RecordT_co]):
-    """Members that were made together."""
+    """Members that were made together, and what all their records say."""
 
     members: tuple[Member[RecordT_co], ...]
     # Parts that are there, of databases that are not asked about.
     outside: tuple[Member[RecordT_co], ...] = ()
     unreachable: Parts = ()  # parts on servers that are not asked
-
-    name = _shared(str, "name")  # the snapshot's
-    set_id = _shared(str, "set_id")  # what no other set has
-    taken_at = _shared(datetime, "taken_at")  # in UTC
+    name: str  # the snapshot's
+    set_id: str  # what no other set has
+    taken_at: datetime  # in UTC
 
     @property
     def completeness(self) -> Completeness:
@@ -92,12 +85,12 @@ class _Set(Generic[RecordT_co]):
 class Snapshot(_Set[CopyRecord]):
     """A named, immutable set of copies, one per database, taken at one moment."""
 
-    note = _shared(str, "note")
-    pinned = _shared(bool, "pinned")  # whether pruning leaves it
-    git_branch = _shared(str, "git_branch")  # of the project's code at that time, or empty
-    git_commit = _shared(str, "git_commit")
-    git_dirty = _shared(bool, "git_dirty")  # whether that code had uncommitted changes
-    seconds = _shared(float, "seconds")  # how long copying took, all at the same time
+    note: str
+    pinned: bool  # whether pruning leaves it
+    git_branch: str  # of the project's code at that time, or empty
+    git_commit: str
+    git_dirty: bool  # whether that code had uncommitted changes
+    seconds: float  # how long copying took, all at the same time
 
     @property
     def migrations(self) -> Migrations | None:
@@ -119,8 +112,8 @@ class Snapshot(_Set[CopyRecord]):
 class Undo(_Set[UndoRecord]):
     """A state that a restore or an undo replaced; ``name`` is the snapshot it was about."""
 
-    by_undo = _shared(bool, "by_undo")  # whether an undo replaced it rather than a restore
-    based_on = _shared(str, "based_on")  # the snapshot that it was restored from, or empty
+    by_undo: bool  # whether an undo replaced it rather than a restore
+    based_on: str  # the snapshot that it was restored from, or empty
 
     @property
     def is_unwritten(self) -> bool:
@@ -142,12 +135,11 @@ SetT = TypeVar("SetT", bound=_Set[Any])
 
 def group_members(
     kind: type[SetT],
-    members: Iterable[MemberT],
-    others: Iterable[MemberT] = (),
-    systems: Iterable[str] = (),
+    members: Sequence[MemberT],
+    others: Sequence[MemberT],
+    systems: Collection[str],
 ) -> list[SetT]:
     """Group members into wholes, newest first; others are further parts on these systems."""
-    reached, members, others = set(systems), list(members), list(others)
     servers = {each.server for each in (*members, *others)}
     # Two addresses may lead to one server.
     identities = {each: each.identity for each in servers} if len(servers) > 1 else {}
@@ -158,14 +150,17 @@ def group_members(
             each for identity, each in elsewhere.get(key, {}).items() if identity not in here
         ]
         seen = {each.record.alias for each in (*here.values(), *outside)}
-        lacking = [part for part in key[1] if part.alias not in seen]
-        whole = kind(
-            # Copies are made at the same time, so the order that they are found in means nothing.
-            members=tuple(sorted(here.values(), key=lambda member: member.alias)),
-            outside=tuple(outside),
-            unreachable=tuple(part for part in lacking if part.system not in reached),
-        )
-        found.append(whole)
+        # Copies are made at the same time, so the order that they are found in means nothing.
+        inside = sorted(here.values(), key=lambda member: member.alias)
+        record = inside[0].record
+        lacking = [part for part in record.parts if part.alias not in seen]
+        parts: dict[str, Any] = {
+            "members": tuple(inside),
+            "outside": tuple(outside),
+            "unreachable": tuple(part for part in lacking if part.system not in systems),
+        }
+        shared = [each.name for each in fields(kind) if each.name not in parts]
+        found.append(kind(**parts, **{name: getattr(record, name) for name in shared}))
     return sorted(found, key=lambda whole: whole.taken_at, reverse=True)
 
 

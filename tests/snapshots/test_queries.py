@@ -196,6 +196,6 @@ def test_parts_are_in_order(lives: dict[str, str]) -> None:
     """The parts of a snapshot are in the order of their aliases, whichever copy was first."""
     snapshot = take("both", spare=False)
 
-    (found,) = group_members(Snapshot, reversed(snapshot.members))
+    (found,) = group_members(Snapshot, snapshot.members[::-1], [], [])
 
     assert found.aliases == ("default", "other")
