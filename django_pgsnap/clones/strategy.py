@@ -1,7 +1,7 @@
 """How the server copies: which strategy is the quickest, and which it has at all."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -34,29 +34,35 @@ _TELLING_BYTES: Final = 128 * 1024**2
 _REFUSED: Final = 1.0
 
 
-def quicker_strategy(clone_rate: float, file_copy_rate: float) -> Strategy:
-    """Return the quicker of two strategies by their last rates, or the one to try next.
+def quicker_strategy(newest: CopyRecord | None) -> Strategy:
+    """Return the quicker of two strategies by the newest copy's rates, or the one to try next.
 
     Whether its file system shares blocks can only be tried. Where it does not, the server copies
     by another system call, which can be slower than reading and writing.
     """
-    if not clone_rate or clone_rate >= _SHARED_BLOCKS_BYTES_PER_S:
+    if newest is None or not newest.clone_rate or newest.clone_rate >= _SHARED_BLOCKS_BYTES_PER_S:
         return "clone"
-    return "clone" if clone_rate > file_copy_rate > 0 else "file_copy"
+    return "clone" if newest.clone_rate > newest.file_copy_rate > 0 else "file_copy"
 
 
 def note_rates(record: CopyRecord, wanted: Strategy) -> CopyRecord:
     """Return the record of a copy with what that has shown of how fast the server copies."""
-    if wanted == "clone" != record.strategy:
+    if wanted == "clone" and record.strategy != "clone":
         record = replace(record, clone_rate=_REFUSED)
-    if record.strategy != "wal_log" and record.size_bytes >= _TELLING_BYTES:
-        rate: dict[str, Any] = {f"{record.strategy}_rate": record.bytes_per_s}
-        record = replace(record, **rate)
+    if record.size_bytes >= _TELLING_BYTES:
+        if record.strategy == "clone":
+            record = replace(record, clone_rate=record.bytes_per_s)
+        elif record.strategy == "file_copy":
+            record = replace(record, file_copy_rate=record.bytes_per_s)
     return record
 
 
 def choose_strategy(
-    session: Session, size_bytes: int | None, quicker: Strategy = "clone", *, relations: int = 0
+    session: Session,
+    size_bytes: int | None,
+    newest: CopyRecord | None = None,
+    *,
+    relations: int = 0,
 ) -> Strategy:
     """Return the quickest strategy that the server has for a database; its size may be unknown."""
     most = WAL_LOG_MAX_BYTES + max(relations - _OWN_RELATIONS, 0) * _BYTES_PER_RELATION
@@ -67,7 +73,7 @@ def choose_strategy(
         and _has_room_for_log(session, size_bytes)
     ):
         return "wal_log"
-    return quicker if can_share_blocks(session) else "file_copy"
+    return quicker_strategy(newest) if can_share_blocks(session) else "file_copy"
 
 
 def _has_room_for_log(session: Session, size_bytes: int) -> bool:

@@ -223,9 +223,12 @@ def plan_copy_job(
     clone: Clone,
     *,
     terminator: BackendTerminator | None = None,
-    bytes_per_s: float | None = None,
+    earlier: Record | None = None,
 ) -> CopyJob:
-    """Return how the session that holds the lock of a record's live database makes a clone."""
+    """Return how the session that holds the lock of a record's live database makes a clone.
+
+    Progress is estimated by how fast an earlier copy was made, or else the record's own.
+    """
     check_collation(context.watcher, [clone.source])
     return CopyJob(
         clone=clone,
@@ -234,7 +237,7 @@ def plan_copy_job(
         watcher=context.watcher,
         server=context.server,
         terminator=terminator,
-        bytes_per_s=record.bytes_per_s if bytes_per_s is None else bytes_per_s,
+        bytes_per_s=(earlier or record).bytes_per_s,
     )
 
 

@@ -14,7 +14,7 @@ from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases, list_terminators
 from ..clones.records import CopyRecord, Strategy, validate_note
 from ..clones.spares import cancel_spare
-from ..clones.strategy import check_strategy, choose_strategy, note_rates, quicker_strategy
+from ..clones.strategy import check_strategy, choose_strategy, note_rates
 from ..clones.transitions import Clone, CopyJob, publish_copy, unpublish
 from ..errors import ServerUnavailableError, SnapshotExistsError
 from ..git import Checkout, read_checkout
@@ -160,8 +160,7 @@ def _plan_parts(
     context.check_whole(context.sources)
     check_nothing_attached(watcher, context.sources)
     check_privileges(watcher, context.sources)
-    clone_rate, file_copy_rate, speed = _find_rates(context)
-    quicker = quicker_strategy(clone_rate, file_copy_rate)
+    newest = _find_newest_copy(context)
     sizes = measure_databases(watcher, context.sources)
     for target in context.targets:
         size, session = sizes.get(target.name), context.workers[target.alias]
@@ -177,8 +176,8 @@ def _plan_parts(
             knows_migrations=contents.migrations is not None,
             comment=properties.comment,
             connection_limit=properties.connection_limit,
-            clone_rate=clone_rate,
-            file_copy_rate=file_copy_rate,
+            clone_rate=newest.clone_rate if newest else 0.0,
+            file_copy_rate=newest.file_copy_rate if newest else 0.0,
             **described,
         )
         clone = Clone(
@@ -186,26 +185,24 @@ def _plan_parts(
             name=names.unfinished_name(record.identity),
             owner=properties.owner,
             strategy=strategy
-            or choose_strategy(watcher, size, quicker, relations=contents.relations),
+            or choose_strategy(watcher, size, newest, relations=contents.relations),
         )
         check_strategy(watcher, clone.strategy)
         # Whoever sweeps leftovers sees by this lock that the clone is not one.
         acquire_lock(session, clone.name, context.wait_s)
-        job = plan_copy_job(context, record, clone, terminator=terminator, bytes_per_s=speed)
+        job = plan_copy_job(context, record, clone, terminator=terminator, earlier=newest)
         yield TakePart(context=context, record=record, properties=properties, job=job)
 
 
-def _find_rates(context: ServerContext) -> tuple[float, float, float]:
-    """Return how fast the server cloned and copied files, and was the last time; 0 for unknown."""
+def _find_newest_copy(context: ServerContext) -> CopyRecord | None:
+    """Return the newest copy on the server, which knows how fast that copies."""
     records = [
         copy.record
         for copy in context.catalog.copies()
         # Other projects' copies say what their owners like.
         if copy.trusted or copy.record.source in context.sources
     ]
-    if not (newest := max(records, key=lambda record: record.taken_at, default=None)):
-        return 0.0, 0.0, 0.0
-    return newest.clone_rate, newest.file_copy_rate, newest.bytes_per_s
+    return max(records, key=lambda record: record.taken_at, default=None)
 
 
 def _inspect(context: ServerContext, target: Target) -> Contents:

@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.clones import strategy as strategies
-from django_pgsnap.clones.records import STRATEGIES, Strategy, parse_strategy
+from django_pgsnap.clones.records import STRATEGIES, CopyRecord, Strategy, parse_strategy
 from django_pgsnap.clones.strategy import (
     WAL_LOG_MAX_BYTES,
     check_strategy,
@@ -135,29 +135,35 @@ def test_best_strategy_before_18(session: Session) -> None:
 )
 def test_strategy_by_rates(clone_rate: float, file_copy_rate: float, strategy: Strategy) -> None:
     """Sharing blocks is tried first; where it turns out to copy them, the quicker way is taken."""
-    assert quicker_strategy(clone_rate, file_copy_rate) == strategy
+    newest = copy_record(clone_rate=clone_rate, file_copy_rate=file_copy_rate)
+
+    assert quicker_strategy(newest) == strategy
 
 
-def noted(wanted: Strategy, used: Strategy, size_bytes: int) -> tuple[float, float]:
-    """Return the rates once a copy has taken half a second; of the one before they were 3 and 2."""
+def noted(wanted: Strategy, used: Strategy, size_bytes: int) -> CopyRecord:
+    """Return the record of a copy that took half a second; of the one before rates were 3 and 2."""
     record = copy_record(
         strategy=used, size_bytes=size_bytes, seconds=0.5, clone_rate=3.0, file_copy_rate=2.0
     )
-    noted = note_rates(record, wanted)
-    return noted.clone_rate, noted.file_copy_rate
+    return note_rates(record, wanted)
+
+
+def rates(wanted: Strategy, used: Strategy, size_bytes: int) -> tuple[float, float]:
+    record = noted(wanted, used, size_bytes)
+    return record.clone_rate, record.file_copy_rate
 
 
 def test_rates_of_what_was_tried() -> None:
     """A large copy shows the rate of its strategy, a small or a logged one shows nothing."""
-    assert noted("clone", "clone", 10**9) == (2e9, 2.0)
-    assert noted("file_copy", "file_copy", 10**9) == (3.0, 2e9)
-    assert noted("file_copy", "file_copy", 10**6) == (3.0, 2.0)
-    assert noted("wal_log", "wal_log", 10**9) == (3.0, 2.0)
+    assert rates("clone", "clone", 10**9) == (2e9, 2.0)
+    assert rates("file_copy", "file_copy", 10**9) == (3.0, 2e9)
+    assert rates("file_copy", "file_copy", 10**6) == (3.0, 2.0)
+    assert rates("wal_log", "wal_log", 10**9) == (3.0, 2.0)
 
 
 def test_refusal_is_remembered() -> None:
     """What the file system refused is not tried again."""
-    assert quicker_strategy(*noted("clone", "file_copy", 10**6)) == "file_copy"
+    assert quicker_strategy(noted("clone", "file_copy", 10**6)) == "file_copy"
 
 
 def test_server_that_corrupts(session: Session) -> None:

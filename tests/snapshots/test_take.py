@@ -237,7 +237,7 @@ def test_strategy_by_experience(live: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert first.clone_rate in (1.0, first.bytes_per_s)
     assert second.strategy == "file_copy"
     assert (second.clone_rate, second.file_copy_rate) == (first.clone_rate, second.bytes_per_s)
-    assert third.strategy == quicker_strategy(second.clone_rate, second.file_copy_rate)
+    assert third.strategy == quicker_strategy(second)
 
 
 @pytest.mark.pg("< 18")
