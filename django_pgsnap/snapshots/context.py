@@ -46,7 +46,7 @@ class ServerContext:
     server: Server
     targets: tuple[Target, ...]
     watcher: Session  # a maintenance session that looks on and ends others
-    # In an operation, a session per alias that holds the lock of its live database.
+    # In an operation, the session that holds the lock of each live database, by its name.
     workers: Mapping[str, Session] = field(default_factory=dict)
     # The server's databases; in an operation as they are once the locks are held.
     catalog: Catalog = NO_DATABASES
@@ -92,12 +92,7 @@ class ServerContext:
     @property
     def main(self) -> Session:
         """The session that sends what concerns all databases of the server."""
-        return self.workers[self.targets[0].alias]
-
-    def worker(self, record: Record) -> Session:
-        """Return the session that holds the lock of a record's live database."""
-        (alias,) = (each.alias for each in self.targets if each.name == record.source)
-        return self.workers[alias]
+        return self.workers[self.targets[0].name]
 
     def terminator(self, databases: Collection[str], *, force: bool) -> BackendTerminator:
         """Return what ends idle backends on databases, and waits for busy ones."""
@@ -107,7 +102,7 @@ class ServerContext:
 
     def obtain_spare(self, copy: Record) -> AnyDatabase | None:
         """Return the spare of a copy, with the lock of its name, None if there is none."""
-        is_ours = lock_spare(self.worker(copy), copy, self.reporter)
+        is_ours = lock_spare(self.workers[copy.source], copy, self.reporter)
         # The watcher has looked at the catalog before, and is quicker.
         return load_catalog(self.watcher).spares.get(copy.identity) if is_ours else None
 

@@ -73,7 +73,7 @@ def open_operation(
         ]
         wanted = [(context, target) for context in opened for target in context.targets]
         for context, target in sorted(wanted, key=lambda each: (each[1].name, str(each[0].server))):
-            session = context.workers[target.alias]
+            session = context.workers[target.name]
             acquire_lock(session, target.name, context.wait_s, context.reporter)
         with _lock_errors(opened):
             contexts = [context.reloaded() for context in opened]
@@ -105,7 +105,7 @@ def _open(
         server=server,
         targets=tuple(group),
         watcher=watcher,
-        workers={target.alias: each.result() for target, each in zip(group, others, strict=True)},
+        workers={target.name: each.result() for target, each in zip(group, others, strict=True)},
         reporter=reporter,
         wait_s=wait_s,
     )
@@ -233,7 +233,7 @@ def plan_copy_job(
     return CopyJob(
         clone=clone,
         size_bytes=record.size_bytes,
-        session=context.worker(record),
+        session=context.workers[record.source],
         watcher=context.watcher,
         server=context.server,
         terminator=terminator,

@@ -96,7 +96,7 @@ def restore_as(
         replaced, drops = replace_live(incoming, request, snapshot)
         for each in copies:
             record = each.member.record
-            release_lock(each.context.worker(record), spare_name(record.identity))
+            release_lock(each.context.workers[record.source], spare_name(record.identity))
         current = () if consume else snapshot.members
         finish_operation(contexts, current=current, drops=drops)
     handle_announced_restore(replaced, contexts[0].reporter)
@@ -167,7 +167,7 @@ def plan_clone(context: ServerContext, member: AnyMember, *, owner: str) -> Copy
     """Return how a copy is cloned under an unfinished name, and take the lock of that name."""
     name = unfinished_name(new_identity())
     clone = replace(plan_spare(member.database), name=name, owner=owner)
-    try_acquire_lock(context.worker(member.record), clone.name)
+    try_acquire_lock(context.workers[member.record.source], clone.name)
     return plan_copy_job(context, member.record, clone)
 
 

@@ -163,7 +163,7 @@ def _plan_parts(
     newest = _find_newest_copy(context)
     sizes = measure_databases(watcher, context.sources)
     for target in context.targets:
-        size, session = sizes.get(target.name), context.workers[target.alias]
+        size, session = sizes.get(target.name), context.workers[target.name]
         (properties,) = read_properties(watcher, target.name)
         contents = _inspect(context, target)
         record = CopyRecord(

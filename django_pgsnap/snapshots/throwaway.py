@@ -106,7 +106,7 @@ def _open(
     for each in apply_properties(context.watcher, wanted, present, unfinished):
         context.reporter.note(each)
     session.execute(open_database(unfinished, name, encode_record(record)))
-    release_lock(context.worker(copy), unfinished)
+    release_lock(context.workers[copy.source], unfinished)
     return name
 
 
