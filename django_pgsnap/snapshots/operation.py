@@ -167,7 +167,6 @@ def finish_operation(
     *,
     current: Sequence[CopyMember] = (),
     drops: Sequence[tuple[Server, str]] = (),
-    is_fresh: bool = False,
 ) -> None:
     """Have spares made of the current copies, and have dropped what nobody needs.
 
@@ -181,7 +180,7 @@ def finish_operation(
     for context in contexts:
         here = [member for member in current if member.server == context.server]
         try:
-            now = context if is_fresh else context.reloaded()
+            now = context.reloaded()
             _send_off(now, here, [name for server, name in drops if server == context.server])
             left.append(now)
         except (PgsnapError, psycopg.Error) as error:

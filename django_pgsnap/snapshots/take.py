@@ -9,13 +9,13 @@ from typing import Any
 import django
 import psycopg
 
-from ..clones import names, transitions
+from ..clones import names
 from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases, list_terminators
 from ..clones.records import CopyRecord, Strategy, validate_note
 from ..clones.spares import cancel_spare
 from ..clones.strategy import check_strategy, choose_strategy, note_rates
-from ..clones.transitions import Clone, CopyJob, publish_copy, unpublish
+from ..clones.transitions import Clone, CopyJob, drop_database, publish_copy, unpublish
 from ..errors import ServerUnavailableError, SnapshotExistsError
 from ..git import Checkout, read_checkout
 from ..messages import message
@@ -85,16 +85,17 @@ def take(
         PgsnapError: Its subclasses say what stood in the way. Nothing has changed then.
     """
     about = choose_targets(databases)
-    name = None if name is None else names.validate_name(name)
+    if name is not None:
+        names.validate_name(name)
     validate_note(note)
     pre_take.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
     with open_operation(f"take {name or ''}", about, wait_s=wait_s, reporter=reporter) as contexts:
         name, replaced = _settle_name(contexts, name, replace=replace)
         parts = _plan_all(contexts, strategy, force=force, name=name, note=note, pinned=pin)
-        now, snapshot = _take(contexts, parts, replaced)
+        snapshot = _take(contexts, parts, replaced)
         current = snapshot.members if spare else ()
         drops = [(each.server, names.to_drop_name(each.record.identity)) for each in replaced]
-        finish_operation(now, current=current, drops=drops, is_fresh=True)
+        finish_operation(contexts, current=current, drops=drops)
     post_take.send(sender=Snapshot, snapshot=snapshot)
     return snapshot
 
@@ -230,8 +231,7 @@ def _inspect(context: ServerContext, target: Target) -> Contents:
 
 def _take(
     contexts: Sequence[ServerContext], parts: Sequence[TakePart], replaced: Sequence[CopyMember]
-) -> tuple[list[ServerContext], Snapshot]:
-    """Return the servers as they are now, and the snapshot that there is."""
+) -> Snapshot:
     # In a large working copy git takes as long as the server.
     code = start_in_thread(read_checkout)
     jobs = [part.job for part in parts]
@@ -251,12 +251,11 @@ def _take(
         for part in parts:
             # Where even that fails, the next operation takes it for the leftover that it is.
             with suppress(psycopg.Error):
-                part.job.session.execute(transitions.drop_database(part.job.clone.name))
+                part.job.session.execute(drop_database(part.job.clone.name))
         raise
     report_terminated(list_terminators(jobs), reporter)
-    now = [context.reloaded() for context in contexts]
-    set_id = parts[0].record.set_id
-    return now, next(each for each in find_snapshots(now) if each.set_id == set_id)
+    found = find_snapshots([context.reloaded() for context in contexts])
+    return next(each for each in found if each.set_id == parts[0].record.set_id)
 
 
 def _completed(part: TakePart, used: Strategy, seconds: float, code: Checkout) -> TakePart:
@@ -312,4 +311,4 @@ def _take_back(made: Sequence[TakePart]) -> None:
         unreachable = suppress(psycopg.Error, ServerUnavailableError)
         with unreachable, server.session("take back") as session:
             session.execute(unpublish(record))
-            session.execute(transitions.drop_database(names.to_drop_name(record.identity)))
+            session.execute(drop_database(names.to_drop_name(record.identity)))
