@@ -34,8 +34,8 @@ def is_valid_name(name: str) -> bool:
     return _SNAPSHOT.fullmatch(name) is not None
 
 
-def validate_name(name: str) -> str:
-    """Return the name of a new snapshot, or refuse one that none may have."""
+def validate_name(name: str) -> None:
+    """Refuse a name that no new snapshot may have."""
     if not is_valid_name(name):
         similar = _UNUSABLE.sub("-", name).strip("._-/")[:_MAX_LENGTH]
         example = message(" For example: {name!r}.", name=similar)
@@ -52,7 +52,6 @@ def validate_name(name: str) -> str:
             hint="Use another name.",
             name=name,
         )
-    return name
 
 
 def first_free_name(taken: Iterable[str]) -> str:

@@ -163,8 +163,8 @@ _KINDS: Final[dict[str, type[Record]]] = {
 }
 
 
-def validate_note(note: str) -> str:
-    """Return the note, or refuse one that is too long or cannot be stored."""
+def validate_note(note: str) -> None:
+    """Refuse a note that is too long or cannot be stored."""
     if len(note) > _MAX_NOTE_CHARACTERS:
         raise ConfigurationError(
             "The note has {count:,} characters.",
@@ -181,7 +181,6 @@ def validate_note(note: str) -> str:
             reason=error.reason,
             start=error.start,
         ) from error
-    return note
 
 
 def encode_record(record: Record) -> str:

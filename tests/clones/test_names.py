@@ -50,7 +50,8 @@ NAMERS = list(KINDS)
 def test_takes_valid_names(name: str) -> None:
     """1 to 100 letters, digits and ``._-/`` that start with a letter or digit are a name."""
     assert is_valid_name(name)
-    assert name in SUBCOMMAND_NAMES or validate_name(name) == name
+    if name not in SUBCOMMAND_NAMES:
+        validate_name(name)
 
 
 @given(st.text() | st.text(ALLOWED, max_size=110))

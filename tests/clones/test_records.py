@@ -291,8 +291,8 @@ def test_an_enormous_comment_is_not_read() -> None:
 
 @pytest.mark.parametrize("note", ["", "before the import", "x" * 10_000, "two\nlines \0 \u2028"])
 def test_notes(note: str) -> None:
-    """A note is any text of a reasonable length."""
-    assert validate_note(note) == note
+    """A note is any text of a reasonable length: it is not refused."""
+    validate_note(note)
 
 
 @pytest.mark.parametrize(
