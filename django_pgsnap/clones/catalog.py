@@ -134,7 +134,8 @@ class Catalog:
             for database in self._all(kind)
             if database.is_valid
             and any(
-                part[:3] == (database.record.alias, database.record.source, system)
+                (part.alias, part.database) == (database.record.alias, database.record.source)
+                and part.system == system
                 and (database.trusted or part.owner == database.owner_oid)
                 for part in database.record.parts
             )

@@ -219,7 +219,7 @@ class BackendTerminator:
         return True
 
     def end_idle_backends(self) -> list[Backend]:
-        """End what may be ended now, and return what is still there."""
+        """End what may be ended now, and return what was there, and may not have left yet."""
         present = read_backends(self.session, self.databases)
         waiting_for = self._end_all(present)
         if waiting_for and self.is_overdue:

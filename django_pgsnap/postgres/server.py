@@ -206,7 +206,7 @@ class Server:
 
 def _note_identity(address: tuple[str, str, str], now: ServerIdentity) -> None:
     before = _met.get(address, now)
-    if before[::2] == now[::2]:
+    if (before.system, before.is_standby) == (now.system, now.is_standby):
         # A server that was started anew is so at its other addresses, too.
         _met.update({other: now for other, known in _met.copy().items() if known == before})
     _met[address] = now

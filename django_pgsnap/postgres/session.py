@@ -127,18 +127,18 @@ class Session(AbstractContextManager["Session"]):
             self._connection.adapters.register_loader(name, _AnyTextLoader)
         settings = {**_SETTINGS, **settings}
         try:
-            self._prepare({**settings, **_STOP_WHEN_WE_DIE})
+            self._send_first_statement({**settings, **_STOP_WHEN_WE_DIE})
         except psycopg.errors.InvalidParameterValue:
             # Servers on Windows cannot tell whether a client lives (manual,
             # client_connection_check_interval).
-            self._prepare(settings)
+            self._send_first_statement(settings)
         if role:
             self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         # Our role may be set up to act as another one; a database may not decide that.
         elif self._is_another_role and self.value(_IS_MADE_BY_DATABASE):
             self.execute(sql.SQL("SET ROLE NONE"))
 
-    def _prepare(self, settings: Mapping[str, str]) -> None:
+    def _send_first_statement(self, settings: Mapping[str, str]) -> None:
         assignments = _set_all(settings)
         first = _FIRST_STATEMENT.format(identity=_IDENTITY, settings=assignments, pid=self.pid)
         (found,) = self.rows(first)

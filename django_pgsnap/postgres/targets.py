@@ -68,7 +68,7 @@ def merge_servers(targets: Sequence[Target], *, are_named: bool) -> list[Target]
     for target in targets:
         address = target.server.address
         if not are_named and address in met and met[address].is_standby:
-            _leave_out(target)
+            _warn_of_standby(target)
             continue
         identity = met.get(address, address)
         key = (identity, target.server.user, target.server.role)
@@ -127,7 +127,8 @@ def group_by_server(found: Iterable[OnServerT]) -> dict[Server, list[OnServerT]]
 
 
 @cache
-def _leave_out(target: Target) -> None:
+def _warn_of_standby(target: Target) -> None:
+    """Say once in a process that a standby is left out."""
     logger.warning(
         "The alias %r leads to a standby, which is read-only; it is left out.", target.alias
     )

@@ -145,9 +145,12 @@ def _obtain_clones(copies: Sequence[IncomingDatabase]) -> list[IncomingDatabase]
         )
     by_server = group_by_server(jobs).items()
     found = {server: load_catalog(group[0].watcher).databases for server, group in by_server}
-    made = (found[job.server][job.clone.name] for job in jobs)
+    made = {
+        each.database.name: found[job.server][job.clone.name]
+        for each, job in zip(lacking, jobs, strict=True)
+    }
     return [
-        replace(each, database=spare or next(made))
+        replace(each, database=spare or made[each.database.name])
         for each, spare in zip(copies, spares, strict=True)
     ]
 
@@ -215,8 +218,10 @@ def _choose_undo(contexts: Sequence[ServerContext], number: int, set_id: str | N
             databases=databases,
         )
     if set_id is not None:
-        number = 1 + next((at for at, undo in enumerate(found) if undo.set_id == set_id), -1)
-    if not 0 < number <= len(found):
+        matching = [undo for undo in found if undo.set_id == set_id]
+    else:
+        matching = [undo for place, undo in enumerate(found, start=1) if place == number]
+    if not matching:
         wanted = number if set_id is None else repr(set_id)
         raise NothingToUndoError(
             "There is no replaced state {wanted}; kept: {count}.",
@@ -224,7 +229,7 @@ def _choose_undo(contexts: Sequence[ServerContext], number: int, set_id: str | N
             wanted=wanted,
             count=len(found),
         )
-    chosen = found[number - 1]
+    chosen = matching[0]
     if chosen.completeness == "partly outside":
         others = join_messages("; ", chosen.elsewhere)
         raise ObstacleError(

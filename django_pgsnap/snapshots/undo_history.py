@@ -155,15 +155,13 @@ class _History:
 
         Told are a part of it, and the newest state of each database that was kept before.
         """
-        for state in self._states:
-            if state.set_id == replaced.set_id:
-                judged = [
-                    self._judged(member, known.get(_place(member))) for member in state.members
-                ]
-                self._changed |= {record.database: record for record in judged}
-                if not replaced.by_undo and all(record.copy_of for record in judged):
-                    self._let_go(state)
-                return
+        state = next((each for each in self._states if each.set_id == replaced.set_id), None)
+        if state is None:
+            return  # somebody has dropped it
+        judged = [self._judged(member, known.get(_place(member))) for member in state.members]
+        self._changed |= {record.database: record for record in judged}
+        if not replaced.by_undo and all(record.copy_of for record in judged):
+            self._let_go(state)
 
     def _judged(self, member: UndoMember, known: UndoRecord | None) -> UndoRecord:
         context, record = self._contexts[member.server], member.record
