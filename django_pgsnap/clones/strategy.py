@@ -91,15 +91,15 @@ def check_strategy(session: Session, strategy: Strategy) -> None:
     if strategy == "wal_log" and not is_wal_log_safe(session):
         raise ConfigurationError(
             "The strategy wal_log can corrupt the database that it copies on PostgreSQL "
-            "{server_name}.",
+            "{server_release}.",
             hint="Use file_copy, or upgrade to 15.3 or later.",
-            server_name=session.server_name,
+            server_release=session.server_release,
         )
     if strategy == "clone" and not can_share_blocks(session):
         raise ConfigurationError(
-            "PostgreSQL {server_name} has no strategy clone on this platform.",
+            "PostgreSQL {server_release} has no strategy clone on this platform.",
             hint="Use file_copy, or upgrade to 18 or later.",
-            server_name=session.server_name,
+            server_release=session.server_release,
         )
 
 

@@ -346,7 +346,7 @@ def _kept_roles(context: ServerContext) -> Iterator[Finding]:
 
 def _unsafe_wal_log(context: ServerContext) -> Iterator[Finding]:
     if not is_wal_log_safe(context.watcher):
-        server = f"PostgreSQL {context.watcher.server_name}"
+        server = f"PostgreSQL {context.watcher.server_release}"
         cause = (
             "Its strategy WAL_LOG can corrupt the database that it copies. It is not used here, "
             "but by every other CREATE DATABASE."

@@ -164,7 +164,7 @@ class Session(AbstractContextManager["Session"]):
         self.close()
 
     @property
-    def server_name(self) -> str:
+    def server_release(self) -> str:
         """The server's version as it is written: ``15.18``."""
         major, minor = divmod(self.server_version, 10000)
         return f"{major}.{minor}"

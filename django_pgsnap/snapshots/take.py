@@ -172,7 +172,7 @@ def _plan_parts(
             alias=target.alias,
             source=target.name,
             size_bytes=size or 0,
-            postgresql=watcher.server_name,
+            postgresql=watcher.server_release,
             migrations=contents.migrations or (),
             knows_migrations=contents.migrations is not None,
             comment=properties.comment,

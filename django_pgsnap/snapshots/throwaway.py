@@ -96,7 +96,7 @@ def _open(
         taken_at=datetime.now(UTC),
         size_bytes=copy.size_bytes,
         django=django.get_version(),
-        postgresql=context.watcher.server_name,
+        postgresql=context.watcher.server_release,
         kept=keep,
     )
     name = record.database

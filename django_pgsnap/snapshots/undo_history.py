@@ -97,7 +97,7 @@ def plan_replaced_state(
             alias=target.alias,
             source=target.name,
             size_bytes=0,
-            postgresql=context.watcher.server_name,
+            postgresql=context.watcher.server_release,
             based_on=before.successor_based_on if before and is_known else "",
             **common,
         )

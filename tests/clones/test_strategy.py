@@ -183,7 +183,7 @@ def test_server_that_cannot_clone(session: Session) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_strategy(session, "clone")
     assert caught.value.message == (
-        f"PostgreSQL {session.server_name} has no strategy clone on this platform."
+        f"PostgreSQL {session.server_release} has no strategy clone on this platform."
     )
     assert caught.value.hint == "Use file_copy, or upgrade to 18 or later."
 

@@ -227,7 +227,7 @@ def test_facts(session_as: SessionAs, server: servers.Server) -> None:
     major, minor = map(int, server.version.split("."))
 
     assert session.server_version == major * 10000 + minor
-    assert session.server_name == server.version
+    assert session.server_release == server.version
     assert session.address == ""
     assert session_as(host="127.0.0.1").address == "127.0.0.1"
     assert session.pid == session.value(pg.SQL("SELECT pg_backend_pid()"))

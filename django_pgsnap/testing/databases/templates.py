@@ -139,7 +139,7 @@ def publish_template(
         taken_at=now,
         size_bytes=measure_databases(session, [unfinished]).get(unfinished, 0),
         django=django.get_version(),
-        postgresql=session.server_name,
+        postgresql=session.server_release,
         used_at=now.isoformat(),
         used_by=_current_run(),
         recording=recording,
