@@ -80,7 +80,7 @@ def cancel_spare(session: Session, copy: Record) -> None:
     # Another role's we may not be allowed to stop; then it takes the time it takes.
     with suppress(psycopg.errors.InsufficientPrivilege):
         session.rows(sql.SQL("SELECT pg_cancel_backend(%s)"), [maker.pid])
-    if wait_for_lock(session, name, config().wait_s):
+    if wait_for_lock(session, name):
         release_lock(session, name)
 
 
@@ -98,7 +98,7 @@ def lock_spare(session: Session, copy: Record, reporter: Reporter) -> bool:
     reporter.wait(
         message("Waiting for the spare of {name!r}, which is being made{by}", name=copy.name, by=by)
     )
-    return wait_for_lock(session, name, config().wait_s, reporter)
+    return wait_for_lock(session, name, reporter)
 
 
 def send_off(server: Server, work: Iterable[Clone | str], sessions: Iterable[Session] = ()) -> None:

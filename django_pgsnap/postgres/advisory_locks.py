@@ -20,6 +20,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
+from ..conf import config
 from ..errors import OperationRunningError
 from ..messages import Message, describe_wait, message
 from ..reporting import Reporter
@@ -147,17 +148,15 @@ def lock_if_free(session: Session, *databases: str) -> Iterator[bool]:
         yield True
 
 
-def wait_for_lock(
-    session: Session, database: str, stranger_wait_s: float, reporter: Reporter | None = None
-) -> bool:
+def wait_for_lock(session: Session, database: str, reporter: Reporter | None = None) -> bool:
     """Take a database's lock, however long that takes, and tell whether it was taken.
 
-    A holder that may be at no work at all is waited for no longer than ``stranger_wait_s`` seconds.
-    The reporter may end the wait.
+    A holder that may be at no work at all is waited for no longer than the setting ``WAIT_S``. The
+    reporter may end the wait.
     """
     holder = read_lock_holder(session, database)
     is_stranger = holder is not None and holder.is_stranger
-    wait_s = stranger_wait_s if is_stranger else math.inf
+    wait_s = config().wait_s if is_stranger else math.inf
     # All workers of a test run may wait for the template that one of them makes.
     return _wait(session, database, wait_s, reporter, longest_pause_s=_LONGEST_POLL_S)
 

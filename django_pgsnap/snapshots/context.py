@@ -265,7 +265,7 @@ class ManagedDatabase:
 
 
 def list_published(
-    context: ServerContext, sources: Iterable[str] = ()
+    context: ServerContext, sources: Iterable[str]
 ) -> Iterator[Database[Record]]:
     """Yield the copies, replaced states, templates and clones for commands that are ours to drop.
 

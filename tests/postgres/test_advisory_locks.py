@@ -72,7 +72,7 @@ def test_never_two_at_a_time(session_as: SessionAs, make_database: MakeDatabase)
     def work(session: Session) -> None:
         nonlocal most
         for _ in range(50):
-            wait_for_lock(session, "live", 30)
+            wait_for_lock(session, "live")
             inside.append(session.pid)
             most = max(most, len(inside))
             inside.remove(session.pid)
@@ -148,7 +148,7 @@ def test_timeout_is_over_with_the_wait(session_as: SessionAs) -> None:
         acquire_lock(session, "live", 0.01)
     after_failure = session.value(shown)
     release_lock(other, "live")
-    wait_for_lock(session, "live", 30)
+    wait_for_lock(session, "live")
 
     assert (after_failure, session.value(shown)) == ("7s", "7s")
 
@@ -157,7 +157,7 @@ def test_wait_until_free(session_as: SessionAs) -> None:
     """Waiting for the end of an operation leaves the lock free."""
     session = session_as()
 
-    assert wait_for_lock(session, "live", 30)
+    assert wait_for_lock(session, "live")
     release_lock(session, "live")
 
     assert read_lock_holder(session, "live") is None

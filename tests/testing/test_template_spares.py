@@ -62,14 +62,14 @@ def test_only_of_the_template_used_last(
 ) -> None:
     """When the spare of another template is made, that of an earlier one is dropped."""
     templates.order_template_spare(ours, template.database)
-    wait_for_lock(session, spare_name(template.identity), 30)
+    wait_for_lock(session, spare_name(template.identity))
     release_lock(session, spare_name(template.identity))
     newer = publish(session)
 
     templates.order_template_spare(ours, newer.database)
 
     for each in (template, newer):
-        wait_for_lock(session, spare_name(each.identity), 30)
+        wait_for_lock(session, spare_name(each.identity))
     present = {database.name for database in databases()}
     assert spare_name(newer.identity) in present
     assert spare_name(template.identity) not in present

@@ -62,7 +62,7 @@ def lock_building(session: Session, wanted: Wanted, tell: Tell) -> Iterator[None
     if not is_ours:
         tell("Waiting for another test run, which migrates or clones the same...", 1)
         # Without the lock, which a role of others may keep from us, two may build the same.
-        is_ours = wait_for_lock(session, key, config().wait_s)
+        is_ours = wait_for_lock(session, key)
     try:
         yield
     finally:
@@ -185,7 +185,7 @@ def obtain_template_spare(session: Session, template: TemplateRecord) -> str | N
     One that is being made is waited for, which is never slower than cloning afresh.
     """
     name = spare_name(template.identity)
-    if not wait_for_lock(session, name, config().wait_s):
+    if not wait_for_lock(session, name):
         return None
     spare = load_catalog(session).spares.get(template.identity)
     if spare is not None and spare.trusted:
