@@ -12,11 +12,11 @@ from typing import Final, get_args
 from psycopg import sql
 
 from ..clones.catalog import AnyDatabase
+from ..clones.for_tests import find_superfluous_templates, prune_templates
 from ..clones.names import spare_name, unfinished_name
 from ..clones.records import TemplateRecord
 from ..clones.spares import drop_leftovers
 from ..clones.strategy import is_wal_log_safe
-from ..clones.test_databases import find_superfluous_templates, prune_templates
 from ..conf import config
 from ..errors import (
     ConfigurationError,

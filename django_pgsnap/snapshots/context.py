@@ -8,10 +8,10 @@ from typing import Final, Literal, Self, get_args
 from psycopg import sql
 
 from ..clones.catalog import NO_DATABASES, AnyDatabase, Catalog, Database, RecordT, load_catalog
+from ..clones.for_tests import list_comments
 from ..clones.names import spare_name
 from ..clones.records import CopyRecord, Part, Record, TemplateRecord, UndoRecord
 from ..clones.spares import lock_spare
-from ..clones.test_databases import list_comments
 from ..clones.transitions import join_statements
 from ..errors import DatabaseMissingError, ObstacleError
 from ..postgres.advisory_locks import LockHolder, lock_key, read_lock_holders
@@ -264,9 +264,7 @@ class ManagedDatabase:
     about: str  # the snapshot that it is about, or the live database where it is about none
 
 
-def list_published(
-    context: ServerContext, sources: Iterable[str]
-) -> Iterator[Database[Record]]:
+def list_published(context: ServerContext, sources: Iterable[str]) -> Iterator[Database[Record]]:
     """Yield the copies, replaced states, templates and clones for commands that are ours to drop.
 
     They are of the live databases that are asked about, of more sources, or those that our role has

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..clones.copying import copy_databases
+from ..clones.for_tests import drop_template
 from ..clones.names import spare_name, validate_name
 from ..clones.records import CopyRecord, UndoRecord, validate_note
 from ..clones.spares import (
@@ -16,7 +17,6 @@ from ..clones.spares import (
     plan_spare,
     wait_for_spare,
 )
-from ..clones.test_databases import drop_template
 from ..clones.transitions import CopyJob, rewrite_comment, unpublish
 from ..errors import ConfigurationError, ObstacleError, SnapshotExistsError, SnapshotPinnedError
 from ..messages import join_messages, message

@@ -4,9 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ..clones.catalog import Database
+from ..clones.for_tests import drop_template, run_lock_key
 from ..clones.records import Record, RunRecord, TemplateRecord
 from ..clones.spares import cancel_spare, drop_leftovers, drop_unless_in_use
-from ..clones.test_databases import drop_template, run_lock_key
 from ..clones.transitions import join_statements, unpublish
 from ..errors import MissingRightError
 from ..messages import Message, message

@@ -18,7 +18,7 @@ from django.db.backends.base.creation import BaseDatabaseCreation
 from django.db.models.signals import post_migrate, pre_migrate
 from django.dispatch import Signal
 
-from ..clones.test_databases import find_database
+from ..clones.for_tests import find_database
 from ..conf import iter_postgresql_wrappers
 from ..postgres.inspection import DatabaseCounters, read_activity
 from ..postgres.session import Session

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from django_pgsnap.clones.test_databases import is_fresh_template
+from django_pgsnap.clones.for_tests import is_fresh_template
 from tests.records import template_record
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from django_pgsnap.clones.for_tests import TestDatabaseComment
 from django_pgsnap.clones.records import CopyRecord
-from django_pgsnap.clones.test_databases import TestDatabaseComment
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take

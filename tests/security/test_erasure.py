@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from django_pgsnap.clones.for_tests import run_lock_key
 from django_pgsnap.clones.names import copy_name
 from django_pgsnap.clones.records import TemplateRecord, decode_record, encode_record
-from django_pgsnap.clones.test_databases import run_lock_key
 from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.postgres.advisory_locks import lock_key
 from django_pgsnap.snapshots.manage import delete

@@ -9,7 +9,7 @@ from django.db import connections
 from django.db.models.signals import post_migrate, pre_migrate
 from django.test.utils import CaptureQueriesContext
 
-from django_pgsnap.clones.test_databases import TestDatabaseComment
+from django_pgsnap.clones.for_tests import TestDatabaseComment
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing import creation
 from django_pgsnap.testing.databases import clones, own_databases, setup

@@ -12,9 +12,9 @@ from django.db import connections
 from psycopg import sql as pg
 
 from django_pgsnap import safety
-from django_pgsnap.clones import test_databases as comments
+from django_pgsnap.clones import for_tests as comments
+from django_pgsnap.clones.for_tests import FoundDatabase, TestDatabaseComment, run_lock_key
 from django_pgsnap.clones.names import spare_name
-from django_pgsnap.clones.test_databases import FoundDatabase, TestDatabaseComment, run_lock_key
 from django_pgsnap.conf import TEST_DATABASES
 from django_pgsnap.errors import DatabaseBusyError, NotEnabledError
 from django_pgsnap.postgres import backends

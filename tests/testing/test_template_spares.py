@@ -4,9 +4,9 @@ import pytest
 from django.test import override_settings
 
 from django_pgsnap.clones.catalog import load_catalog
+from django_pgsnap.clones.for_tests import TestDatabaseComment
 from django_pgsnap.clones.names import spare_name
 from django_pgsnap.clones.records import TemplateRecord
-from django_pgsnap.clones.test_databases import TestDatabaseComment
 from django_pgsnap.postgres.advisory_locks import release_lock, try_acquire_lock, wait_for_lock
 from django_pgsnap.postgres.server import Server
 from django_pgsnap.postgres.session import Session

@@ -9,8 +9,8 @@ from django.test import override_settings
 from psycopg import sql as pg
 
 from django_pgsnap.clones.catalog import load_catalog
+from django_pgsnap.clones.for_tests import prune_templates
 from django_pgsnap.clones.records import TemplateRecord
-from django_pgsnap.clones.test_databases import prune_templates
 from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.postgres.advisory_locks import try_acquire_lock
 from django_pgsnap.postgres.session import Session

@@ -8,16 +8,16 @@ from psycopg import sql
 
 from ...clones import transitions
 from ...clones.catalog import load_catalog
-from ...clones.names import new_identity, spare_name, to_drop_name, unfinished_name
-from ...clones.spares import drop_leftovers
-from ...clones.strategy import is_wal_log_safe
-from ...clones.test_databases import (
+from ...clones.for_tests import (
     TestDatabaseComment,
     encode_comment,
     find_database,
     list_comments,
     run_lock_key,
 )
+from ...clones.names import new_identity, spare_name, to_drop_name, unfinished_name
+from ...clones.spares import drop_leftovers
+from ...clones.strategy import is_wal_log_safe
 from ...errors import DatabaseBusyError
 from ...postgres.advisory_locks import lock_if_free, release_lock, try_acquire_lock
 from ...postgres.backends import read_backends, wait_until_backends_gone

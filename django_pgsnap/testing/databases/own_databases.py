@@ -16,7 +16,7 @@ from typing import Final
 
 from django.db import connections
 
-from ...clones.test_databases import run_lock_key
+from ...clones.for_tests import run_lock_key
 from ...conf import TEST_DATABASES, announced_databases
 from ...errors import ConfigurationError, DatabaseBusyError, OperationRunningError
 from ...messages import printable

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...clones.test_databases import TestDatabaseComment, find_database, write_comment
+from ...clones.for_tests import TestDatabaseComment, find_database, write_comment
 from ...conf import config
 from ...connections.reconnect import clear_caches, close_pools
 from ...postgres.inspection import read_activity

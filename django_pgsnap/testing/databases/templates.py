@@ -19,10 +19,10 @@ import psycopg
 from psycopg import sql
 
 from ...clones.catalog import load_catalog
+from ...clones.for_tests import is_fresh_template, prune_templates
 from ...clones.names import new_identity, spare_name
 from ...clones.records import TemplateRecord
 from ...clones.spares import send_off, wants_spare
-from ...clones.test_databases import is_fresh_template, prune_templates
 from ...clones.transitions import Clone, publish_copy, rewrite_comment
 from ...conf import config
 from ...errors import ConfigurationError, PgsnapError, ServerUnavailableError
