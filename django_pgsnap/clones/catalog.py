@@ -66,6 +66,7 @@ _DATABASES: Final = sql.SQL(
 def load_catalog(session: Session) -> "Catalog":
     """Return the server's databases as they are now."""
     limits = {"longest": MAX_CHARACTERS, "foreign": MAX_FOREIGN_CHARACTERS}
+    # At first each has the text of its comment in the place of the record that it may hold.
     found = session.values(Database, _DATABASES, {"invalid": _INVALID, **limits})
     return Catalog(replace(each, record=_own_record(each.name, each.record)) for each in found)
 

@@ -211,8 +211,8 @@ class NotQuietError(Exception):
 class CopyBarrier:
     """Keeps copies of several live databases from beginning before all of these are still.
 
-    One alone is one moment anyway, and a copy that is shut shows its own whenever it is cloned: for
-    those the barrier is open.
+    A single copy shows one moment anyway, and so does one of a database that is shut: for those the
+    barrier is open from the beginning.
     """
 
     def __init__(self, jobs: Sequence[CopyJob]) -> None:

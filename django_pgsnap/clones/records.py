@@ -20,7 +20,7 @@ from .names import is_identity, is_valid_name, record_name
 VERSION: Final = 1
 _VERSION_KEY: Final = "pgsnap"
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
-# Those of other roles are read by every operation, however many somebody makes. A copy of a live
+# Other roles' comments: every operation reads them, and anybody may write many. A copy of a live
 # database of another role has room for some 5,000 migrations.
 MAX_FOREIGN_CHARACTERS: Final = 256 * 1024
 _USUAL_CHARACTERS: Final = 16 * 1024

@@ -234,7 +234,7 @@ def _send(session: Session, message: Query, terminator: BackendTerminator, *, is
     def keep_empty() -> None:
         nonlocal gave_way
         present = terminator.end_idle_backends()
-        # One database keeps nobody from another.
+        # Where there is only one, no client that is on it waits for another one to be let in.
         gave_way = gave_way or (not is_one and blocked.is_over(present))
         if gave_way:
             session.cancel()

@@ -243,7 +243,7 @@ _ALL_ARE_COUNTED: Final = sql.SQL(
     "SELECT FROM pg_catalog.pg_parameter_acl"
     " WHERE parname OPERATOR(pg_catalog.=) 'track_counts')"
 )
-# A crash of the server throws all statistics away, and the moment that pg_stat_wal tells forward.
+# A crash of the server throws all statistics away. The moment that pg_stat_wal tells is later then.
 _COUNTERS: Final = sql.SQL(
     "SELECT datname, oid, CASE WHEN {} THEN pg_catalog.concat("
     "(SELECT extract(epoch FROM stats_reset) FROM pg_catalog.pg_stat_wal), '/',"
@@ -269,7 +269,7 @@ class DatabaseCounters:
     # Since when it counts. As long as it is the same, nothing was left out or forgotten.
     epoch: str
     sessions: int  # how many client sessions there were. No setting keeps one from being counted.
-    # How many transactions ended, those of background workers included.
+    # How many transactions ended. Equal counters may differ in this: background workers have some.
     transactions: int = field(compare=False)
     rows: int  # how many were ever written, those of catalogs included
 

@@ -80,7 +80,8 @@ _IDENTIFY: Final = sql.SQL(
     " OPERATOR(pg_catalog.=) pg_catalog.current_database())"
 ).format(_IDENTITY)
 
-_IS_MADE_BY_DATABASE: Final = sql.SQL(
+# Whether we act as another role because of what is set for the database, and of that alone.
+_DATABASE_SETS_ROLE: Final = sql.SQL(
     "SELECT pg_catalog.bool_or(s.setrole OPERATOR(pg_catalog.=) 0)"
     " AND NOT pg_catalog.bool_or(s.setrole OPERATOR(pg_catalog.<>) 0)"
     " FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d"
@@ -135,7 +136,7 @@ class Session(AbstractContextManager["Session"]):
         if role:
             self.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         # Our role may be set up to act as another one; a database may not decide that.
-        elif self._is_another_role and self.value(_IS_MADE_BY_DATABASE):
+        elif self._is_another_role and self.value(_DATABASE_SETS_ROLE):
             self.execute(sql.SQL("SET ROLE NONE"))
 
     def _send_first_statement(self, settings: Mapping[str, str]) -> None:

@@ -222,7 +222,7 @@ def aliases_sharing_database(aliases: Iterable[str]) -> list[str]:
 
 
 def meet_servers(names: Collection[str]) -> None:
-    """Have it known which servers the aliases of databases with these names lead to.
+    """Find out to which servers the aliases of databases with these names lead.
 
     One that cannot be reached stays unknown.
     """

@@ -167,7 +167,7 @@ def group_members(
 def _by_set(
     members: Iterable[MemberT], identities: Mapping[Server, object]
 ) -> dict[tuple[str, Parts, object], dict[str, MemberT]]:
-    """Group members by what all parts of a set say of it, and only they."""
+    """Group members by what the parts of one set all say, and those of no other set."""
     groups: dict[tuple[str, Parts, object], dict[str, MemberT]] = {}
     for member in members:
         record = member.record

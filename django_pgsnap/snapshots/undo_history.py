@@ -73,8 +73,8 @@ def plan_replaced_state(
 ) -> dict[Place, UndoRecord]:
     """Return what each part of a state that is about to be replaced shall know of itself.
 
-    Told are its live databases, with the name of the snapshot that is about to replace each. It is
-    dated after all that is kept already, whatever became of the clock.
+    ``live`` are its databases, each with the name of the snapshot that is about to replace it. It
+    is dated after all that is kept already, whatever became of the clock.
     """
     newest = find_newest(contexts)
     later = [record.taken_at + timedelta(microseconds=1) for record in newest.values()]
@@ -121,8 +121,9 @@ def settle_history(
 ) -> list[tuple[Server, str]]:
     """Let go of the states that the rule does not keep, after a swap.
 
-    Told are the servers as they were before it, what the live databases have become if they are
-    kept, and what is live now. Returned is what is to be dropped, and on which server.
+    ``before`` are the servers as they were before it, ``replaced`` what the live databases have
+    become if they are kept, ``successors`` what is live now. Returned is what is to be dropped, and
+    on which server.
     """
     try:
         history = _History([context.reloaded() for context in before])
@@ -153,7 +154,7 @@ class _History:
     def judge(self, replaced: UndoRecord, known: Mapping[Place, UndoRecord]) -> None:
         """Find out what is known of the state that was just replaced; let it go if it is a copy.
 
-        Told are a part of it, and the newest state of each database that was kept before.
+        ``replaced`` is a part of it, ``known`` the newest state of each database before the swap.
         """
         state = next((each for each in self._states if each.set_id == replaced.set_id), None)
         if state is None:
