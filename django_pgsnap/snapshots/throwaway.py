@@ -8,7 +8,6 @@ nobody uses any more.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import django
 import psycopg
@@ -93,7 +92,7 @@ def _open(
         name=copy.name,
         alias=copy.alias,
         source=copy.source,
-        taken_at=datetime.now(UTC),
+        taken_at=context.read_clock(),
         size_bytes=copy.size_bytes,
         django=django.get_version(),
         postgresql=context.watcher.server_release,

@@ -3,13 +3,18 @@
 import json
 import re
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from django.conf import settings
 
+from django_pgsnap.clones.catalog import load_catalog
+from django_pgsnap.postgres.session import Session
+from django_pgsnap.snapshots.context import ServerContext
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.throwaway import open_throwaway
 from tests.conftest import ListDatabases, SetAlias
 from tests.project import Manage, child_environment
 from tests.servers import Server
@@ -125,6 +130,20 @@ def test_live_command_that_fails(names: list[str], manage: Manage) -> None:
     assert back is not None
     assert manage(*back[1].split()).returncode == 0
     assert authors() == ["Ursula"]
+
+
+def test_clone_is_dated_by_the_server(
+    live: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone is dated by the server's clock, as all that is kept."""
+    take("seeded", spare=False)
+    moment = datetime(2024, 2, 29, tzinfo=UTC)
+    monkeypatch.setattr(ServerContext, "read_clock", lambda _: moment)
+
+    with open_throwaway("seeded"):
+        (run,) = load_catalog(session).runs()
+
+    assert run.record.taken_at == moment
 
 
 def test_kept(names: list[str], manage: Manage, databases: ListDatabases) -> None:
