@@ -131,6 +131,7 @@ class UndoRecord(Record):
     successor_clone_of: str = ""
     successor_copy_of: str = ""
     successor_based_on: str = ""
+    successor_since: datetime | None = None  # when it took the place; None in older comments
     statistics_epoch: str = ""  # since when the server has counted what happens in this one
     successor_sessions: int = -1
     successor_transactions: int = -1
@@ -186,13 +187,14 @@ def validate_note(note: str) -> None:
 def encode_record(record: Record) -> str:
     """Return the comment that says what the record says, or refuse what could not be read again."""
     data = {_VERSION_KEY: VERSION, "kind": record.kind, **asdict(record)}
-    data["taken_at"] = record.taken_at.isoformat()
     if "migrations" in data:
         grouped: dict[str, list[str]] = {}
         for app, migration in data["migrations"]:
             grouped.setdefault(app, []).append(migration)
         data["migrations"] = grouped
-    comment = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    comment = json.dumps(
+        data, ensure_ascii=False, separators=(",", ":"), default=datetime.isoformat
+    )
     # A copy whose comment cannot be read is none. Better no copy than one that is lost.
     may_be_foreign = isinstance(record, CopyRecord | UndoRecord)
     if decode_record(comment) is None or (may_be_foreign and len(comment) > MAX_FOREIGN_CHARACTERS):
@@ -309,6 +311,7 @@ _READERS: Final[dict[Any, Callable[[object], Any]]] = {
     float: _read_number,
     bool: partial(_exactly, bool),
     datetime: _read_moment,
+    datetime | None: lambda value: None if value is None else _read_moment(value),
     Migrations: _read_migrations,
     Parts: _read_parts,
 }

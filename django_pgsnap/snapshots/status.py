@@ -93,12 +93,14 @@ def _read_live(context: ServerContext) -> Iterator[LiveState]:
         if newest is None or present is None or newest.successor_oid != present.oid:
             yield state
             continue
+        since = newest.successor_since or newest.taken_at
         is_known = counted is not None and counted.epoch == newest.statistics_epoch
         yield replace(
             state,
             based_on=newest.successor_based_on,
-            since=newest.taken_at,
-            by_undo=newest.by_undo,
+            since=since,
+            # A restore that keeps nothing may have come after the undo.
+            by_undo=newest.by_undo and since == newest.taken_at,
             rows_written=counted.rows - newest.successor_rows if counted and is_known else None,
         )
 

@@ -16,7 +16,7 @@ about anything a state counts as written.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import django
@@ -78,11 +78,13 @@ def plan_replaced_state(
     """
     newest = find_newest(contexts)
     later = [record.taken_at + timedelta(microseconds=1) for record in newest.values()]
+    moment = max([contexts[0].read_clock(), *later])
     common: dict[str, Any] = {
         "set_id": new_identity(),
         "members": len(live),
         "parts": tuple(context.part(target) for context, target, _ in live),
-        "taken_at": max([contexts[0].read_clock(), *later]),
+        "taken_at": moment,
+        "successor_since": moment,
         "by_undo": by_undo,
         "django": django.get_version(),
     }
@@ -127,9 +129,11 @@ def settle_history(
     """
     try:
         history = _History([context.reloaded() for context in before])
-        if replaced:
-            history.judge(next(iter(replaced.values())), find_newest(before))
-        history.note_successors(successors)
+        part = next(iter(replaced.values()), None)
+        if part is not None:
+            history.judge(part, find_newest(before))
+        since = before[0].read_clock() if part is None else part.taken_at
+        history.note_successors(successors, since)
         history.trim(before[0].reporter)
         return history.write()
     except psycopg.Error as error:
@@ -183,12 +187,13 @@ class _History:
             copy_of=known.successor_copy_of if is_copy else "",
         )
 
-    def note_successors(self, successors: Mapping[Place, Successor]) -> None:
-        """Have the newest state of each database know what is live instead."""
+    def note_successors(self, successors: Mapping[Place, Successor], since: datetime) -> None:
+        """Have the newest state of each database know what is live instead, and since when."""
         members = [member for state in reversed(self._states) for member in state.members]
         newest = {_place(member): member for member in members}
         for place in successors.keys() & newest.keys():
-            noted = replace(self._now(newest[place]), **successors[place])
+            now = self._now(newest[place])
+            noted = replace(now, successor_since=since, **successors[place])
             self._changed[noted.database] = noted
 
     def trim(self, reporter: Reporter) -> None:

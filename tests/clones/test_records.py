@@ -69,6 +69,7 @@ undos = st.builds(
     successor_clone_of=texts,
     successor_copy_of=texts,
     successor_based_on=texts,
+    successor_since=st.none() | st.datetimes(timezones=st.just(UTC)),
     statistics_epoch=texts,
     successor_sessions=integers,
     successor_transactions=integers,

@@ -29,7 +29,7 @@ ALLOWED = {
     | {"git_branch", "git_commit", "git_dirty"},
     "undo": COMMON
     | {"by_undo", "based_on", "clone_of", "copy_of", "statistics_epoch", "successor_oid"}
-    | {"successor_clone_of", "successor_copy_of", "successor_based_on"}
+    | {"successor_clone_of", "successor_copy_of", "successor_based_on", "successor_since"}
     | {"successor_sessions", "successor_transactions", "successor_rows"},
     "template": COMMON | {"snapshot", "used_at", "used_by", "recording"},
     "run": COMMON | {"kept"},

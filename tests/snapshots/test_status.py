@@ -102,6 +102,23 @@ def test_undo_and_redo_are_told_apart(live: str, call: Call) -> None:
     assert after[1] == "Undo would bring back: 'seeded' as restored, live until just now."
 
 
+def test_restore_that_keeps_no_undo(live: str) -> None:
+    """It is since that restore that its snapshot is live, whatever was kept before."""
+    take("seeded", spare=False)
+    restore("seeded")
+    undo()
+    before = the_live_state()
+    restore("seeded", undo=False)
+
+    after = the_live_state()
+
+    assert (before.based_on, before.by_undo) == ("", True)
+    assert (after.based_on, after.by_undo) == ("seeded", False)
+    assert before.since is not None
+    assert after.since is not None
+    assert after.since > before.since
+
+
 def test_database_that_was_replaced_by_others(live: str, sql: RunSql) -> None:
     """Of a database that no restore put there nothing is claimed."""
     take("seeded", spare=False)
