@@ -16,7 +16,7 @@ from psycopg import sql
 from ..clones.catalog import load_catalog
 from ..clones.copying import copy_databases
 from ..clones.names import new_identity
-from ..clones.records import RunRecord, encode_record
+from ..clones.records import Record, RunRecord, encode_record
 from ..clones.transitions import CopyJob, open_database
 from ..postgres.advisory_locks import acquire_lock, release_lock, try_acquire_lock
 from ..postgres.properties import apply_properties, read_properties
@@ -29,7 +29,6 @@ from .operation import open_operation
 from .queries import find_snapshot_in
 from .replace_live import match_with_live
 from .restore import check_complete, plan_clone
-from .types import AnyMember
 
 
 @contextmanager
@@ -71,7 +70,7 @@ def open_throwaway(
             copy_databases(jobs, contexts[0].reporter, step=f"Cloning {snapshot.name}")
             for each, job in zip(matched, jobs, strict=True):
                 session, alias = holders[each.server], each.target.alias
-                found[alias] = _open(session, each.context, each.member, job, keep=keep)
+                found[alias] = _open(session, each.context, each.member.record, job, keep=keep)
                 if not keep:
                     stack.callback(drop_run, session, found[alias])
         meet_servers({target.name for target in about})
@@ -81,10 +80,9 @@ def open_throwaway(
 
 
 def _open(
-    session: Session, context: ServerContext, member: AnyMember, job: CopyJob, *, keep: bool
+    session: Session, context: ServerContext, copy: Record, job: CopyJob, *, keep: bool
 ) -> str:
-    unfinished = job.clone.name
-    copy = member.record
+    unfinished, watcher = job.clone.name, context.watcher
     record = RunRecord(
         identity=new_identity(),
         set_id=new_identity(),
@@ -95,14 +93,14 @@ def _open(
         taken_at=context.read_clock(),
         size_bytes=copy.size_bytes,
         django=django.get_version(),
-        postgresql=context.watcher.server_release,
+        postgresql=watcher.server_release,
         kept=keep,
     )
     name = record.database
     acquire_lock(session, name, context.wait_s)
-    wanted, present = read_properties(context.watcher, member.database.name, unfinished)
+    wanted, present = read_properties(watcher, job.clone.source, unfinished)
     wanted = replace(wanted, owner=present.owner)
-    for each in apply_properties(context.watcher, wanted, present, unfinished):
+    for each in apply_properties(watcher, wanted, present, unfinished, final_name=name):
         context.reporter.note(each)
     session.execute(open_database(unfinished, name, encode_record(record)))
     release_lock(context.workers[copy.source], unfinished)

@@ -15,11 +15,11 @@ from django_pgsnap.snapshots.context import ServerContext
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.throwaway import open_throwaway
-from tests.conftest import ListDatabases, SetAlias
+from tests.conftest import ListDatabases, MakeRole, RunSql, SetAlias
 from tests.project import Manage, child_environment
 from tests.servers import Server
 from tests.terminal import on_terminal
-from tests.watching import authors, settle, until, write
+from tests.watching import Recorder, authors, settle, until, write
 
 WRITE = "from tests.testapp.models import Author; Author.objects.create(name='by command')"
 
@@ -144,6 +144,18 @@ def test_clone_is_dated_by_the_server(
         (run,) = load_catalog(session).runs()
 
     assert run.record.taken_at == moment
+
+
+def test_what_is_not_carried_over_to_a_clone(live_owned: str, role: MakeRole, sql: RunSql) -> None:
+    """What our role may not set is told with the name that the clone has afterwards."""
+    copy = take("seeded", spare=False).members[0].database.name
+    sql(f"ALTER ROLE {role('reader')} IN DATABASE {copy} SET work_mem = '8MB'")
+    recorder = Recorder()
+
+    with open_throwaway("seeded", reporter=recorder) as names:
+        (note,) = (note for note in recorder.notes if note.startswith("Not carried over: "))
+
+    assert f'IN DATABASE "{names["default"]}" SET' in note
 
 
 def test_kept(names: list[str], manage: Manage, databases: ListDatabases) -> None:
