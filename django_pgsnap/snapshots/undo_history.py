@@ -227,7 +227,8 @@ class _History:
         for state in self._states:
             places = [_place(member) for member in state.members]
             # A state is one whole: it goes where nothing of it is out of reach, or the newest.
-            if self._reaches(state) and all(newer[place] for place in places):
+            is_here = state.completeness != "partly outside"
+            if is_here and all(newer[place] for place in places):
                 if all(depth[place] > most for place in places) and self._is_clone(state):
                     clones.append(state)
                 if all(newer[place] >= most for place in places):
@@ -238,11 +239,6 @@ class _History:
     def _is_clone(self, state: Undo) -> bool:
         # One whose copy is gone holds what no other database does.
         return all(self._now(each).clone_of in self._copies for each in state.members)
-
-    def _reaches(self, state: Undo) -> bool:
-        here = {(c.server, name) for c in self._contexts.values() for name in c.sources}
-        is_here = here.issuperset(map(_place, state.members))
-        return is_here and state.completeness != "partly outside"
 
     def _now(self, member: UndoMember) -> UndoRecord:
         return self._changed.get(member.record.database, member.record)
