@@ -43,8 +43,6 @@ CHOICE = os.environ.get("PGSNAP_TEST_SERVER", NEWEST)
 # The whole of what the suite has a sample of, on whichever server is chosen.
 IS_LONG_RUN = not os.environ.keys().isdisjoint({"PGSNAP_HISTORIES", "PGSNAP_HAMMER_OPERATIONS"})
 
-# The role that migrated the template; `live_owned` hands its tables to an ordinary role.
-MIGRATOR = "migrator"
 TEMPLATE = "migrated"
 # What stays from test to test; whoever adds a database drops it and takes it out again.
 KEPT_DATABASES = {TEMPLATE}
@@ -53,6 +51,17 @@ ROLE_PASSWORD = "ordinary"
 TERMINAL_VARIABLES = {"COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PY_COLORS"}
 
 # How long the server may take for what it does when a run of tests has left, in seconds.
+# Has all tables and sequences belong to a role; those sequences that are a column's follow it.
+GIVE_AWAY = """
+    DO $$ DECLARE each regclass; BEGIN
+        FOR each IN SELECT oid FROM pg_class c
+            WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S') AND NOT EXISTS (
+                SELECT FROM pg_depend WHERE objid = c.oid AND refclassid = 'pg_class'::regclass
+                AND deptype IN ('a', 'i'))
+        LOOP EXECUTE format('ALTER TABLE %s OWNER TO %I', each, {}); END LOOP;
+    END $$
+"""
+
 DROPPED_S = 30
 
 LOG_BEFORE_TEST = pytest.StashKey[tuple[Server, int]]()
@@ -249,17 +258,12 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def template(server: Server, django_db_blocker: DjangoDbBlocker) -> str:
     """The name of a migrated database, shut, that the live databases are cloned from."""
-    migrator, name = pg.Identifier(MIGRATOR), pg.Identifier(TEMPLATE)
     with server.connect() as connection:
-        connection.execute(pg.SQL("CREATE ROLE {} LOGIN").format(migrator))
-        connection.execute(pg.SQL("CREATE DATABASE {}").format(name))
-    with server.connect(TEMPLATE) as connection:
-        connection.execute(pg.SQL("GRANT CREATE ON SCHEMA public TO {}").format(migrator))
-    with aliases_put_back(), django_db_blocker.unblock():
-        point("default", NAME=TEMPLATE, HOST=str(server.root), USER=MIGRATOR)
-        call_command("migrate", verbosity=0)
-    with server.connect() as connection:
-        connection.execute(pg.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        with aliases_put_back(), django_db_blocker.unblock():
+            point("default", NAME=TEMPLATE, HOST=str(server.root))
+            call_command("migrate", verbosity=0)
+        connection.execute(f"ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false")
     return TEMPLATE
 
 
@@ -273,7 +277,7 @@ def clean_server(
     request.node.stash[LOG_BEFORE_TEST] = (server, len(server.log))
     with django_db_blocker.unblock(), aliases_put_back():
         yield server
-    remove_leftovers(server, keep_databases=KEPT_DATABASES, keep_roles={MIGRATOR})
+    remove_leftovers(server, keep_databases=KEPT_DATABASES)
 
 
 @pytest.fixture
@@ -410,12 +414,8 @@ def make_live(
                 *map(pg.Identifier, (name, template, user))
             )
         )
-        sql(
-            pg.SQL("REASSIGN OWNED BY {} TO {}").format(
-                pg.Identifier(MIGRATOR), pg.Identifier(user)
-            ),
-            dbname=name,
-        )
+        if user != SUPERUSER:
+            sql(pg.SQL(GIVE_AWAY).format(pg.Literal(user)), dbname=name)
         point(alias, NAME=name, USER=user, PASSWORD=password)
         monkeypatch.setenv(HANDED_ON_IN, child_environment()[HANDED_ON_IN])
         return name
@@ -451,7 +451,7 @@ def second_server(server: Server) -> Iterator[Server]:
 def two_servers(second_server: Server, clean_server: Server) -> Iterator[Server]:
     """The second server, cleaned after the test."""
     yield second_server
-    remove_leftovers(second_server, keep_databases=(), keep_roles=())
+    remove_leftovers(second_server)
 
 
 @pytest.fixture

@@ -35,6 +35,11 @@ class Database:
 
 def databases(server: Server) -> list[Database]:
     """Return the databases that did not come with the server, by name."""
+    with server.connect() as connection:
+        return _list_databases(connection)
+
+
+def _list_databases(connection: Connection) -> list[Database]:
     query = """
         SELECT datname AS name, oid::bigint, pg_get_userbyid(datdba) AS owner,
                datallowconn AS allows_connections, datconnlimit AS connection_limit,
@@ -43,16 +48,11 @@ def databases(server: Server) -> list[Database]:
          WHERE datname <> ALL (%s)
          ORDER BY datname
     """
-    with (
-        server.connect() as connection,
-        connection.cursor(row_factory=class_row(Database)) as cursor,
-    ):
+    with connection.cursor(row_factory=class_row(Database)) as cursor:
         return cursor.execute(query, [list(BUILT_IN)]).fetchall()
 
 
-def remove_leftovers(
-    server: Server, *, keep_databases: Collection[str], keep_roles: Collection[str]
-) -> None:
+def remove_leftovers(server: Server, *, keep_databases: Collection[str] = ()) -> None:
     """Remove from the server all that a test left there.
 
     1. End the other sessions, and with them a copy under way.
@@ -61,11 +61,11 @@ def remove_leftovers(
     """
     with server.connect() as connection:
         _end_sessions(connection)
-        for database in databases(server):
+        for database in _list_databases(connection):
             if database.name not in keep_databases:
                 _drop_database(server, connection, database)
         _drop_slots(connection)
-        _drop_roles(connection, keep_roles)
+        _drop_roles(connection)
 
 
 def _end_sessions(connection: Connection) -> None:
@@ -114,9 +114,9 @@ def _drop_slots(connection: Connection) -> None:
     connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
 
 
-def _drop_roles(connection: Connection, keep: Collection[str]) -> None:
-    query = r"SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> ALL (%s)"
-    names = _column(connection, query, [SUPERUSER, *keep])
+def _drop_roles(connection: Connection) -> None:
+    query = r"SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> %s"
+    names = _column(connection, query, SUPERUSER)
     if names:
         roles = sql.SQL(", ").join(sql.Identifier(str(name)) for name in names)
         connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(roles))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conftest import MIGRATOR, TEMPLATE, RunSql
+from tests.conftest import TEMPLATE, RunSql
 from tests.servers import Server
 from tests.state import databases, remove_leftovers
 
@@ -33,7 +33,7 @@ def test_any_leftover_is_removed(
         for statement in STUBBORN[kind]:
             connection.execute(statement)
 
-        remove_leftovers(clean_server, keep_databases={TEMPLATE}, keep_roles={MIGRATOR})
+        remove_leftovers(clean_server, keep_databases={TEMPLATE})
 
     assert [database.name for database in databases(clean_server)] == [template]
     assert sql("SELECT rolname FROM pg_roles WHERE rolname = 'owner'") == []

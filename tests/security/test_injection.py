@@ -27,7 +27,7 @@ from django_pgsnap.snapshots.manage import annotate
 from django_pgsnap.snapshots.queries import get
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import KnownMigrations
-from tests.conftest import MIGRATOR, TEMPLATE, MakeDatabase, RunSql
+from tests.conftest import TEMPLATE, MakeDatabase, RunSql
 from tests.records import copy_record
 from tests.servers import Server
 from tests.state import remove_leftovers
@@ -207,7 +207,7 @@ def test_databases_and_roles(
     """A live database, the role as which we come, and what is set for both may be anything."""
     server: Server = request.getfixturevalue("server")
     sql: RunSql = request.getfixturevalue("sql")
-    remove_leftovers(server, keep_databases={TEMPLATE, CANARY}, keep_roles={MIGRATOR})
+    remove_leftovers(server, keep_databases={TEMPLATE, CANARY})
     django_settings.DATABASES.pop("other", None)
     make_live(request, sql, name, owner)
     for statement in (
