@@ -219,8 +219,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed and LOG_BEFORE_TEST in item.stash:
-        server, length = item.stash[LOG_BEFORE_TEST]
-        report.sections.append(("PostgreSQL's log", server.log[length:]))
+        server, size_bytes = item.stash[LOG_BEFORE_TEST]
+        report.sections.append(("PostgreSQL's log", server.read_log(size_bytes)))
     return report
 
 
@@ -274,7 +274,7 @@ def clean_server(
     request: pytest.FixtureRequest,
 ) -> Iterator[Server]:
     """The server, open to Django; what a test leaves there, in Django too, is removed after it."""
-    request.node.stash[LOG_BEFORE_TEST] = (server, len(server.log))
+    request.node.stash[LOG_BEFORE_TEST] = (server, server.log_size_bytes)
     with django_db_blocker.unblock(), aliases_put_back():
         yield server
     remove_leftovers(server, keep_databases=KEPT_DATABASES)

@@ -48,6 +48,7 @@ CONFIGURATION = {
     "max_wal_senders": "4",
     "autovacuum_naptime": "10min",
     "log_statement": "ddl",
+    "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] %q%u@%d/%a ",
 }
 
@@ -98,6 +99,7 @@ class Server:
         self.root = Path(tempfile.mkdtemp(prefix="pgsnap-test-", dir=parent or _memory()))
         self._give_away(self.root)
         self.data_dir = self.root / "data"
+        self._log = self.root / "log"
         self.port = 0
         self.password = secrets.token_hex(8)
         self.bin_dir = bin_dir
@@ -176,10 +178,15 @@ class Server:
             self._give_away(path)
 
     @property
-    def log(self) -> str:
-        """What the server has logged so far."""
-        path = self.root / "log"
-        return path.read_text(errors="replace") if path.exists() else ""
+    def log_size_bytes(self) -> int:
+        """How long the log is so far, for `read_log`."""
+        return self._log.stat().st_size if self._log.exists() else 0
+
+    def read_log(self, start_bytes: int) -> str:
+        """Return what the server has logged since its log was so long."""
+        with self._log.open("rb") as file:
+            file.seek(start_bytes)
+            return file.read().decode(errors="replace")
 
     @property
     def version(self) -> str:
@@ -208,15 +215,17 @@ class Server:
         return subprocess.Popen(command, **options, start_new_session=True)
 
     def _pg_ctl(self, *arguments: str) -> None:
-        log = self.root / "log"
-        self._run("pg_ctl", *arguments, "-D", str(self.data_dir), "-l", str(log), "-w", "-s")
+        log = str(self._log)
+        self._run("pg_ctl", *arguments, "-D", str(self.data_dir), "-l", log, "-w", "-s")
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self.bin_dir / program), *arguments]
         options = self._process_options | {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        before = self.log_size_bytes
         ended = subprocess.run(command, check=False, **options)
         if ended.returncode:
-            raise RuntimeError(f"{command} failed: {ended.stdout}\n{self.log[-4000:]}")
+            log = self.read_log(before) if self._log.exists() else ""
+            raise RuntimeError(f"{command} failed: {ended.stdout}\n{log}")
 
     def _give_away(self, path: Path) -> None:
         if self._identity:

@@ -115,7 +115,7 @@ def test_login_trigger(plain: str, sql: RunSql, server: Server) -> None:
     take("before", spare=False)
     sql(LOGIN_TRIGGER, dbname=plain)
     heard = Recorder()
-    before = len(server.log)
+    before = server.log_size_bytes
 
     take("seeded", reporter=heard)
     settle(server)
@@ -125,5 +125,7 @@ def test_login_trigger(plain: str, sql: RunSql, server: Server) -> None:
 
     assert authors() == ["Ursula"]
     assert any("nobody may come in here" in each for each in heard.warnings)
-    turned_away = [line for line in server.log[before:].splitlines() if "nobody may come" in line]
+    turned_away = [
+        line for line in server.read_log(before).splitlines() if "nobody may come" in line
+    ]
     assert all(f"@{plain}/" in line for line in turned_away)

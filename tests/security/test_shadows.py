@@ -79,7 +79,7 @@ def test_shadows_tell(server: Server, victim_live: str, sql: RunSql) -> None:
     """The shadows are there, and who comes in by a search path like this meets all kinds."""
     cast_shadows(server, victim_live, SUPERUSER)
     lead_into_the_shadow(server, victim_live)
-    before = len(server.log)
+    before = server.log_size_bytes
 
     with server.connect(victim_live, victim(), application_name="pgsnap probe") as connection:
         connection.execute(
@@ -87,7 +87,7 @@ def test_shadows_tell(server: Server, victim_live: str, sql: RunSql) -> None:
             " FROM pg_database"
         )
 
-    seen = {each.split()[0] for each in caught(server.log[before:])}
+    seen = {each.split()[0] for each in caught(server.read_log(before))}
     assert seen >= {"current_setting", "text", "sum", "<>", "pg_database"}
 
 
@@ -108,12 +108,12 @@ def test_maintenance_database_of_somebody(
     if become:
         sql(f"ALTER DATABASE pgsnap SET role = {become}", user=MALLORY)
     point("default", NAME="postgres")
-    before = len(server.log)
+    before = server.log_size_bytes
 
     with pytest.raises(PgsnapError) as refused:
         look()
 
-    assert caught(server.log[before:]) == []
+    assert caught(server.read_log(before)) == []
     assert "'pgsnap'" in str(refused.value)
     assert f"belongs to the role {MALLORY}," in str(refused.value)
 
@@ -142,12 +142,12 @@ def test_types_that_a_backend_looks_up(trap: Callable[[str], str], server: Serve
     """
     trap("pgsnap")
     point("default", NAME="postgres")
-    before = len(server.log)
+    before = server.log_size_bytes
 
     with pytest.raises(PgsnapError):
         list_snapshots()
 
-    assert caught(server.log[before:]) == []
+    assert caught(server.read_log(before)) == []
     assert not any("pgsnap" in alias for alias in DatabaseWrapper._type_infos["geometry"])  # type: ignore[attr-defined]
 
 
@@ -166,20 +166,20 @@ def test_maintenance_database_that_the_settings_name(
     settings.PGSNAP = {"ENABLED": True, "MAINTENANCE": {"dbname": trap("theirs")}}
     if become:
         sql(f"ALTER DATABASE theirs SET role = {become}", user=MALLORY)
-    before = len(server.log)
+    before = server.log_size_bytes
 
     take("seeded")
     restore("seeded")
 
     assert [each.name for each in list_snapshots()] == ["seeded"]
-    assert caught(server.log[before:]) == []
+    assert caught(server.read_log(before)) == []
 
 
 def test_live_database(victim_live: str, server: Server, sql: RunSql) -> None:
     """Every verb goes by what the server brings, whatever is to be found in the live database."""
     cast_shadows(server, victim_live, SUPERUSER)
     lead_into_the_shadow(server, victim_live)
-    before = len(server.log)
+    before = server.log_size_bytes
 
     write("Ursula")
     take("first", note="a note")
@@ -205,8 +205,8 @@ def test_live_database(victim_live: str, server: Server, sql: RunSql) -> None:
     delete("first", "third", force=True)
     purge()
 
-    assert victim() in server.log[before:]
-    assert caught(server.log[before:]) == []
+    assert victim() in server.read_log(before)
+    assert caught(server.read_log(before)) == []
 
 
 SPRING = """
@@ -234,7 +234,7 @@ def test_table_that_somebody_made_in_place_of_djangos(
     attacker.sql("GRANT CREATE ON SCHEMA public TO mallory", dbname=victim_live)
     attacker.sql(SPRING + TRAPS[trap], dbname=victim_live, user=MALLORY)
     attacker.sql("GRANT SELECT ON django_migrations TO PUBLIC", dbname=victim_live, user=MALLORY)
-    before = len(server.log)
+    before = server.log_size_bytes
 
     take("seeded", spare=False)
     settle(server)
@@ -243,7 +243,7 @@ def test_table_that_somebody_made_in_place_of_djangos(
             diff("seeded")
     restore("seeded")
 
-    assert "sprung by" not in server.log[before:]
+    assert "sprung by" not in server.read_log(before)
 
 
 # Casts belong to types and not to schemas, so no search path hides them.
@@ -286,7 +286,7 @@ def test_types_and_tables_of_somebody_in_the_live_database(
         attacker.sql(statement, dbname=victim_live, user=MALLORY)
     if rewrite:
         attacker.sql(rewrite, dbname=victim_live, user=MALLORY)
-    before = len(server.log)
+    before = server.log_size_bytes
 
     (found,) = diff("seeded", rows=9).tables
     with open_throwaway("seeded"):
@@ -298,7 +298,7 @@ def test_types_and_tables_of_somebody_in_the_live_database(
         {"c": ("red", "blue")}
     ]
     assert {row.columns["ps"] for row in found.rows if row.kind == "removed"} == {(None, None)}
-    assert "sprung by" not in server.log[before:]
+    assert "sprung by" not in server.read_log(before)
 
 
 @pytest.fixture(params=[SUPERUSER, "ordinary"])
@@ -326,10 +326,10 @@ def test_test_databases(everywhere: str, project: Project, server: Server) -> No
     if everywhere != SUPERUSER:
         alias.update(USER=everywhere, PASSWORD=ROLE_PASSWORD)
     project.write("shop/tests.py", COMMITS)
-    before = len(server.log)
+    before = server.log_size_bytes
 
     assert project.test() == ["first"]
     assert project.test("--parallel", "2") == []
 
-    assert 'CREATE TABLE "shop_item"' in server.log[before:]
-    assert caught(server.log[before:]) == []
+    assert 'CREATE TABLE "shop_item"' in server.read_log(before)
+    assert caught(server.read_log(before)) == []

@@ -78,7 +78,7 @@ class Sweeper:
     def run(self, case: Case) -> Result:
         """Run one case in a new world."""
         command = COMMANDS[case.command]
-        log_before = len(self._server.log)
+        log_before = self._server.log_size_bytes
         before = self._build(command)
         ended = self._run(command, case.strike)
         outcomes = [before, *command.outcomes(before)]
@@ -88,7 +88,7 @@ class Sweeper:
         # Any fixed choice will do, as long as both follow on every kind of strike.
         take_first = len(str(case)) % 2 == 0
         judged = in_child(lambda: self._judge(command, outcomes, take_first=take_first))
-        crashes = list(_crashes(self._server.log[log_before:]))
+        crashes = list(_crashes(self._server.read_log(log_before)))
         if crashes:
             self._world.forget()
         return Result(

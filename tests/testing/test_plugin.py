@@ -410,13 +410,13 @@ def test_without_test_databases(project: Project, left: Left, sql: RunSql) -> No
 def test_baselines(project: Project, left: Left, clean_server: Server) -> None:
     """Tests that commit are followed by a reset, and classes have baselines of their own."""
     project.write("shop/tests.py", BASELINES)
-    before = len(clean_server.log)
+    before = clean_server.log_size_bytes
 
     project.pytest()
 
     assert left() == []
     # All is given up before the session that holds the locks ends.
-    assert "WARNING" not in clean_server.log[before:]
+    assert "WARNING" not in clean_server.read_log(before)
 
 
 def test_development_snapshots(project: Project, left: Left, sql: RunSql) -> None:
