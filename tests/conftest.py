@@ -30,6 +30,7 @@ from tests.project import (
     aliases_put_back,
     build_server,
     child_environment,
+    close_connections,
     forget_wrapper,
     point,
 )
@@ -50,7 +51,6 @@ ROLE_PASSWORD = "ordinary"
 
 TERMINAL_VARIABLES = {"COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "PY_COLORS"}
 
-# How long the server may take for what it does when a run of tests has left, in seconds.
 # Has all tables and sequences belong to a role; those sequences that are a column's follow it.
 GIVE_AWAY = """
     DO $$ DECLARE each regclass; BEGIN
@@ -62,6 +62,7 @@ GIVE_AWAY = """
     END $$
 """
 
+# How long the server may take for what it does when a run of tests has left, in seconds.
 DROPPED_S = 30
 
 LOG_BEFORE_TEST = pytest.StashKey[tuple[Server, int]]()
@@ -452,6 +453,17 @@ def two_servers(second_server: Server, clean_server: Server) -> Iterator[Server]
     """The second server, cleaned after the test."""
     yield second_server
     remove_leftovers(second_server)
+
+
+@pytest.fixture
+def docker(two_servers: Server) -> Iterator[Server]:
+    """A server like Docker's, where projects work on the database ``postgres``; it is made anew."""
+    point("default", NAME="postgres", PORT=two_servers.port, PASSWORD=two_servers.password)
+    yield two_servers
+    close_connections()
+    with two_servers.connect("template1") as connection:
+        connection.execute("DROP DATABASE postgres (FORCE)")
+        connection.execute("CREATE DATABASE postgres TEMPLATE template0 STRATEGY FILE_COPY")
 
 
 @pytest.fixture

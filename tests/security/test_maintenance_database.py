@@ -1,6 +1,6 @@
 """A database called ``pgsnap`` that another role made first acts in nobody's name."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from django.conf import settings as django_settings
@@ -10,7 +10,7 @@ from django_pgsnap.errors import MissingRightError
 from django_pgsnap.snapshots.queries import list_snapshots
 from django_pgsnap.snapshots.take import take
 from tests.conftest import ROLE_PASSWORD
-from tests.project import close_connections, point
+from tests.project import point
 from tests.servers import SUPERUSER, Server
 
 # A function or an operator of this kind is preferred to the server's own, if it can be reached.
@@ -55,30 +55,16 @@ VERBS = [list_snapshots, diagnose, take]
 
 
 @pytest.fixture
-def docker(clean_server: Server) -> Iterator[Server]:
+def trapped(docker: Server) -> Server:
     """A server where the live database is called postgres, and another role made ``pgsnap``."""
     del django_settings.DATABASES["other"]
-    docker = Server(clean_server.bin_dir)
-    try:
-        docker.start()
-        with docker.connect() as client:
-            client.execute(f"CREATE ROLE mallory LOGIN CREATEDB PASSWORD '{ROLE_PASSWORD}'")
-        with docker.connect(user="mallory") as client:
-            client.execute("CREATE DATABASE pgsnap")
-        with docker.connect("pgsnap", "mallory") as client:
-            client.execute(TRAP)
-        point(
-            "default",
-            NAME="postgres",
-            HOST="127.0.0.1",
-            PORT=docker.port,
-            USER=SUPERUSER,
-            PASSWORD=docker.password,
-        )
-        yield docker
-        close_connections()
-    finally:
-        docker.remove()
+    with docker.connect() as client:
+        client.execute(f"CREATE ROLE mallory LOGIN CREATEDB PASSWORD '{ROLE_PASSWORD}'")
+    with docker.connect(user="mallory") as client:
+        client.execute("CREATE DATABASE pgsnap")
+    with docker.connect("pgsnap", "mallory") as client:
+        client.execute(TRAP)
+    return docker
 
 
 def is_superuser(server: Server) -> bool:
@@ -88,7 +74,7 @@ def is_superuser(server: Server) -> bool:
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
-def test_database_that_somebody_else_made(verb: Callable[[], object], docker: Server) -> None:
+def test_database_that_somebody_else_made(verb: Callable[[], object], trapped: Server) -> None:
     """Nothing in it is executed as us, and whoever has to do with it is told whose it is."""
     if verb is diagnose:
         (finding,) = (each for each in diagnose().findings if each.kind == "unavailable")
@@ -102,21 +88,21 @@ def test_database_that_somebody_else_made(verb: Callable[[], object], docker: Se
         "The database 'pgsnap', which we would work from, belongs to the role mallory, who could "
         "have prepared it to act in our name."
     )
-    assert not is_superuser(docker)
+    assert not is_superuser(trapped)
 
 
-def test_trap_works(docker: Server) -> None:
+def test_trap_works(trapped: Server) -> None:
     """The trap is one: who is not careful is caught by it."""
-    with docker.connect("pgsnap") as client:
+    with trapped.connect("pgsnap") as client:
         client.execute("SELECT current_setting('x', true)")
 
-    assert is_superuser(docker)
+    assert is_superuser(trapped)
 
 
 @pytest.mark.parametrize("role", [SUPERUSER, "ordinary"])
-def test_database_of_our_own(role: str, docker: Server) -> None:
+def test_database_of_our_own(role: str, trapped: Server) -> None:
     """One that a superuser or our own role has made is used."""
-    with docker.connect() as client:
+    with trapped.connect() as client:
         client.execute("DROP DATABASE pgsnap")
         client.execute(f"CREATE ROLE ordinary LOGIN CREATEDB PASSWORD '{ROLE_PASSWORD}'")
         client.execute(f"CREATE DATABASE pgsnap OWNER {role}")

@@ -86,14 +86,14 @@ def switch_off(
 
 
 @pytest.fixture
-def docker(make_live: MakeLive) -> None:
+def live_postgres(make_live: MakeLive) -> None:
     """A project whose live database is called postgres, so that we need a database to work from."""
     make_live()
     point("default", NAME="postgres")
     point("other", NAME="postgres")
 
 
-@pytest.mark.usefixtures("docker")
+@pytest.mark.usefixtures("live_postgres")
 def test_nothing_is_written(
     switch_off: Callable[[], None],
     state: Callable[[], State],
@@ -127,7 +127,7 @@ def test_nothing_is_written(
 
 
 @pytest.mark.parametrize("words", [[verb] for verb in sorted(LOOK - {"show", "completion"})])
-@pytest.mark.usefixtures("docker")
+@pytest.mark.usefixtures("live_postgres")
 def test_who_only_looks_makes_no_database(
     words: list[str], state: Callable[[], State], call: Call
 ) -> None:

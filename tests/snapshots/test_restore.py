@@ -1,7 +1,5 @@
 """Restoring snapshots."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from django.conf import settings as django_settings
@@ -20,7 +18,7 @@ from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
 from tests.conftest import Call, ListDatabases, RunSql
-from tests.project import close_connections, point
+from tests.project import point
 from tests.servers import Server
 from tests.testapp.models import Author, Genre
 from tests.watching import (
@@ -145,9 +143,9 @@ def test_last_look(live: str, server: Server) -> None:
 def test_last_look_again_after_a_visit(live: str, server: Server) -> None:
     """Who comes in between the look and the swap is waited for, and then it is looked again."""
     take("seeded", spare=False)
-    before = server.log_size_bytes
     visitors: list[psycopg.Connection] = []
     seen: list[list[str]] = []
+    before = server.log_size_bytes
 
     def look() -> None:
         seen.append(authors())
@@ -307,27 +305,14 @@ def test_odd_names(live: str, server: Server) -> None:
     assert live in oids(settle(server))
 
 
-@pytest.fixture
-def docker(clean_server: Server) -> Iterator[Server]:
-    """A server like Docker's, where projects work on the database ``postgres``."""
-    docker = Server(clean_server.bin_dir)
-    try:
-        docker.start()
-        with docker.connect() as client:
-            client.execute(AUTHORS)
-        point("default", NAME="postgres", PORT=docker.port, PASSWORD=docker.password)
-        yield docker
-        close_connections()
-    finally:
-        docker.remove()
-
-
 AUTHORS = "CREATE TABLE testapp_author (id bigserial PRIMARY KEY, name text)"
 
 
 def test_live_database_called_postgres(docker: Server) -> None:
     """The database that maintenance sessions go to elsewhere, Docker's default, can be live too."""
     del django_settings.DATABASES["other"]
+    with docker.connect() as client:
+        client.execute(AUTHORS)
     write("Ursula")
 
     take("seeded")
@@ -344,8 +329,9 @@ def test_live_databases_called_postgres_and_pgsnap(docker: Server) -> None:
     """Maintenance sessions find a place where both of the usual ones are live, too."""
     with docker.connect() as client:
         client.execute("CREATE DATABASE pgsnap")
-    with docker.connect("pgsnap") as client:
-        client.execute(AUTHORS)
+    for name in ("postgres", "pgsnap"):
+        with docker.connect(name) as client:
+            client.execute(AUTHORS)
     point("other", NAME="pgsnap", PORT=docker.port, PASSWORD=docker.password)
     write("Ursula")
     write("Octavia", alias="other")

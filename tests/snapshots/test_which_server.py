@@ -1,7 +1,6 @@
 """Which server and database an alias leads to is what the server says, not how we came there."""
 
 import itertools
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,31 +42,18 @@ def make(server: Server, name: str) -> None:
         client.execute(TABLE)
 
 
-@pytest.fixture
-def second(clean_server: Server) -> Iterator[Server]:
-    """Another server, with a database called ``app``, as the first has one."""
-    second = Server(clean_server.bin_dir)
-    try:
-        second.start()
-        for server in (clean_server, second):
-            make(server, "app")
-        yield second
-        close_connections()
-    finally:
-        second.remove()
-
-
 def lead(alias: str, server: Server, **values: object) -> None:
     place = {"HOST": "127.0.0.1", "PORT": server.port, "PASSWORD": server.password}
     point(alias, **{"USER": SUPERUSER, "NAME": "app", **place, **values})
 
 
 @pytest.fixture
-def two(clean_server: Server, second: Server) -> tuple[Server, Server]:
+def two(clean_server: Server, two_servers: Server) -> tuple[Server, Server]:
     """Two servers, to which the two aliases lead; the databases have one name."""
-    lead("default", clean_server)
-    lead("other", second)
-    return clean_server, second
+    for alias, server in (("default", clean_server), ("other", two_servers)):
+        make(server, "app")
+        lead(alias, server)
+    return clean_server, two_servers
 
 
 def override(monkeypatch: pytest.MonkeyPatch, **maintenance: object) -> None:
@@ -246,28 +232,19 @@ def test_copied_data_directory(two: tuple[Server, Server]) -> None:
     assert [authors(server, "app") for server in two] == [[], []]
 
 
-@pytest.fixture
-def standby(clean_server: Server) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def standby(server: Server) -> Iterator[Server]:
     """A server that is in recovery, and stays so."""
-    primary, standby = Server(clean_server.bin_dir), Server(clean_server.bin_dir)
+    standby = Server(server.bin_dir)
     try:
-        primary.start()
-        make(primary, "app")
-        primary.stop()
         standby.start()
+        make(standby, "app")
         standby.stop()
-        configuration = (standby.data_dir / "postgresql.conf").read_text()
-        shutil.rmtree(standby.data_dir)
-        shutil.copytree(primary.data_dir, standby.data_dir)
-        (standby.data_dir / "postgresql.conf").write_text(configuration)
         (standby.data_dir / "standby.signal").touch()
         standby.give_away_all()
         standby.start()
-        standby.password = primary.password
         yield standby
-        close_connections()
     finally:
-        primary.remove()
         standby.remove()
 
 
@@ -289,6 +266,7 @@ def test_standby_is_left_out(
     assert caught.value.message == "The alias 'other' leads to a standby, which is read-only."
 
 
+@pytest.mark.usefixtures("clean_server")
 def test_only_a_standby(standby: Server) -> None:
     """A project that has nothing but a standby is told so."""
     del django_settings.DATABASES["other"]
@@ -298,21 +276,14 @@ def test_only_a_standby(standby: Server) -> None:
         take()
 
 
-def test_maintenance_database_is_made_by_take_only(clean_server: Server) -> None:
+def test_maintenance_database_is_made_by_take_only(docker: Server) -> None:
     """Where postgres is live, only what changes it makes a database to work from."""
     del django_settings.DATABASES["other"]
-    docker = Server(clean_server.bin_dir)
-    try:
-        docker.start()
-        lead("default", docker, NAME="postgres")
-        assert list_snapshots() == ()
-        diagnose()
-        assert "pgsnap" not in oids(settle(docker))
+    assert list_snapshots() == ()
+    diagnose()
+    assert "pgsnap" not in oids(settle(docker))
 
-        take("seeded")
+    take("seeded")
 
-        assert "pgsnap" in oids(settle(docker))
-        assert len(list_snapshots()) == 1
-    finally:
-        close_connections()
-        docker.remove()
+    assert "pgsnap" in oids(settle(docker))
+    assert len(list_snapshots()) == 1
