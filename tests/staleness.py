@@ -33,7 +33,7 @@ def change(alias: str = "default") -> None:
 
 def make_twin(server: Server, live: str) -> None:
     """Copy a live database, for `swap_twin`."""
-    _run(server, live, "CREATE DATABASE {twin} TEMPLATE {live}")
+    _run(server, live, "CREATE DATABASE {twin} TEMPLATE {live} STRATEGY FILE_COPY")
 
 
 def swap_twin(server: Server, live: str) -> None:

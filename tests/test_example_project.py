@@ -120,7 +120,7 @@ def start(sql: RunSql, clean_server: Server, made: Made, tmp_path: Path) -> Call
     def start_from(*commands: str) -> Run:
         name, media = made("migrate --verbosity 0", *commands)
         sql(
-            pg.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+            pg.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
                 pg.Identifier(DATABASE), pg.Identifier(name)
             )
         )

@@ -50,7 +50,7 @@ def the(diagnosis: Diagnosis, kind: str) -> Finding:
 
 def make_shut(sql: RunSql, name: str, *, source: str = "template0", owner: str = "postgres") -> str:
     sql(
-        pg.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} {}").format(
+        pg.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY FILE_COPY {}").format(
             *map(pg.Identifier, (name, source, owner)), CLOSED
         )
     )

@@ -1,8 +1,9 @@
 """The attacker, a colleague with the rights that every project's role has, and the attacked."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
 
+import psycopg
 import pytest
 from django.conf import settings as django_settings
 from psycopg import sql as pg
@@ -25,40 +26,25 @@ class Attacker:
 
     Attributes:
         sql: Runs SQL.
+        session: Hers, from which she makes databases.
         owners: Roles that can own her databases: her own, one that she made the victim a member
             of, and one of whose members an administrator has made both.
     """
 
     sql: RunSql
-    owners: tuple[str, ...]
-
-    @classmethod
-    def of(cls, sql: RunSql, role: MakeRole, server: Server) -> Self:
-        """Let her work as far as she comes towards the role as which the project connects."""
-        role(MALLORY, options="CREATEDB" + " CREATEROLE" * (major(server) >= CREATEROLE_IS_LIMITED))
-        them = {"victim": pg.Identifier(victim())}
-        sql("CREATE ROLE team")
-        sql(pg.SQL("GRANT team TO mallory, {victim}").format(**them))
-        if major(server) < CREATEROLE_IS_LIMITED:
-            # As the administrator of a group she decides who is a member.
-            sql("CREATE ROLE bait")
-            sql("GRANT bait TO mallory WITH ADMIN OPTION")
-        else:
-            sql("CREATE ROLE bait", user=MALLORY)
-            sql("GRANT bait TO mallory WITH SET TRUE", user=MALLORY)
-        sql(pg.SQL("GRANT bait TO {victim}").format(**them), user=MALLORY)
-        return cls(sql=sql, owners=("bait", MALLORY, "team"))
+    session: psycopg.Connection
+    owners: tuple[str, ...] = ("bait", MALLORY, "team")
 
     def forge(
         self, name: str, *, owner: str = "", options: str = SHUT, comment: str | None = None
     ) -> str:
         """Make a database, usually shut and of a role that the victim is a member of."""
-        command = pg.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {} " + options)
+        make = "CREATE DATABASE {} TEMPLATE template0 STRATEGY FILE_COPY OWNER {} " + options
         owned = pg.Identifier(owner or self.owners[0])
-        self.sql(command.format(pg.Identifier(name), owned), user=MALLORY)
+        self.session.execute(pg.SQL(make).format(pg.Identifier(name), owned))
         if comment is not None:
             said = pg.SQL("COMMENT ON DATABASE {} IS {}")
-            self.sql(said.format(pg.Identifier(name), pg.Literal(comment)), user=MALLORY)
+            self.session.execute(said.format(pg.Identifier(name), pg.Literal(comment)))
         return name
 
 
@@ -69,9 +55,25 @@ def victim_live(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def attacker(victim_live: str, sql: RunSql, role: MakeRole, server: Server) -> Attacker:
-    """The attacker of a project that connects as superuser, or as its live database's owner."""
-    return Attacker.of(sql, role, server)
+def attacker(victim_live: str, sql: RunSql, role: MakeRole, server: Server) -> Iterator[Attacker]:
+    """The attacker of a project that connects as superuser, or as its live database's owner.
+
+    She works as far as she comes towards the role as which the project connects.
+    """
+    role(MALLORY, options="CREATEDB" + " CREATEROLE" * (major(server) >= CREATEROLE_IS_LIMITED))
+    them = {"victim": pg.Identifier(victim())}
+    sql("CREATE ROLE team")
+    sql(pg.SQL("GRANT team TO mallory, {victim}").format(**them))
+    with server.connect(user=MALLORY) as session:
+        if major(server) < CREATEROLE_IS_LIMITED:
+            # As the administrator of a group she decides who is a member.
+            sql("CREATE ROLE bait")
+            sql("GRANT bait TO mallory WITH ADMIN OPTION")
+        else:
+            session.execute("CREATE ROLE bait")
+            session.execute("GRANT bait TO mallory WITH SET TRUE")
+        session.execute(pg.SQL("GRANT bait TO {victim}").format(**them))
+        yield Attacker(sql=sql, session=session)
 
 
 def victim() -> str:

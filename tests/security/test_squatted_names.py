@@ -6,7 +6,6 @@ from contextlib import nullcontext
 
 import psycopg
 import pytest
-from django.conf import settings as django_settings
 from psycopg import sql as pg
 from pytest_django import Settings
 
@@ -21,7 +20,7 @@ from django_pgsnap.snapshots.manage import delete, refill, rename
 from django_pgsnap.snapshots.queries import overview
 from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
-from tests.conftest import RunSql
+from tests.conftest import MakeDatabase
 from tests.security.conftest import MALLORY, OPEN, SHUT, Attacker, victim
 from tests.servers import SUPERUSER, Server
 from tests.watching import Recorder, authors, oids, settle, write
@@ -125,12 +124,11 @@ def test_unpublished_names_are_not_swept(options: str, attacker: Attacker, serve
     assert made <= oids(settle(server)).keys()
 
 
-def test_open_database_of_ours_is_not_swept(victim_live: str, sql: RunSql, server: Server) -> None:
+def test_open_database_of_ours_is_not_swept(
+    victim_live: str, make_database: MakeDatabase, server: Server
+) -> None:
     """Nor does a database of our own go by its name alone: a leftover is shut."""
-    owner = pg.Identifier(django_settings.DATABASES["default"]["USER"])
-    made = {name.format(new_identity()) for name in NAMES}
-    for name in made:
-        sql(pg.SQL("CREATE DATABASE {} OWNER {}").format(pg.Identifier(name), owner))
+    made = {make_database(name.format(new_identity()), owner=victim()) for name in NAMES}
 
     take("seeded")
     restore("seeded")

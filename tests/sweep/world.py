@@ -117,7 +117,7 @@ class World:
         with self._server.connect() as connection:
             for alias in aliases:
                 connection.execute(
-                    sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
                         sql.Identifier(live_name(alias)), sql.Identifier(SEED)
                     )
                 )
@@ -140,7 +140,9 @@ class World:
         with self._server.connect() as connection:
             for database in made:
                 connection.execute(
-                    sql.SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false").format(
+                    sql.SQL(
+                        "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy ALLOW_CONNECTIONS false"
+                    ).format(
                         sql.Identifier(f"{FROZEN}{database.oid}"), sql.Identifier(database.name)
                     )
                 )
