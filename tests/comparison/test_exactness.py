@@ -13,7 +13,8 @@ from django_pgsnap.snapshots.manage import delete
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
-from tests.conftest import MakeDatabase, RunSql
+from tests.conftest import RunSql
+from tests.servers import Server
 
 # Rows by their key, and a number that tells equal ones apart.
 Keyed = dict[tuple[str, ...], dict[str, object]]
@@ -81,17 +82,18 @@ STEP = st.one_of(st.sampled_from(CHANGES), st.sampled_from(("take b", "restore a
 
 
 @pytest.fixture
-def brute_force(sql: RunSql, make_database: MakeDatabase, live: str) -> "BruteForce":
+def brute_force(sql: RunSql, live: str, clean_server: Server) -> "BruteForce":
     sql(SCHEMA, dbname=live)
     sql(FILL, dbname=live)
-    return BruteForce(sql)
+    return BruteForce(sql, clean_server)
 
 
 class BruteForce:
     """Reads all rows of a database, and compares them in memory."""
 
-    def __init__(self, sql: RunSql) -> None:
+    def __init__(self, sql: RunSql, server: Server) -> None:
         self._sql = sql
+        self._server = server
 
     def changes(self, old: str, new: str) -> dict[str, tuple[int, int, int]]:
         """Return the number of rows added, removed and changed, by table."""
@@ -112,29 +114,30 @@ class BruteForce:
             )
         )
         try:
-            tables = self._sql(TABLES, dbname=clone)
-            return {table: self._rows(clone, table, key) for table, key in tables}
+            with self._server.connect(clone) as inside:
+                tables = inside.execute(TABLES).fetchall()
+                return {table: self._rows(inside, table, key) for table, key in tables}
         finally:
             self._sql(pg.SQL("DROP DATABASE {}").format(pg.Identifier(clone)))
 
-    def _rows(self, clone: str, table: str, key: list[str]) -> Keyed:
-        rows = self._sql(
+    @staticmethod
+    def _rows(inside: psycopg.Connection, table: str, key: list[str]) -> Keyed:
+        columns = inside.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass"
+            " AND attnum > 0 AND NOT attisdropped",
+            [table],
+        ).fetchall()
+        rows = inside.execute(
             pg.SQL("SELECT row_to_json(whole)::jsonb FROM (SELECT {} FROM {} {} t) whole").format(
                 pg.SQL(", ").join(
                     pg.SQL("{0}::text AS {0}").format(pg.Identifier(column))
-                    for (column,) in self._sql(
-                        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass"
-                        " AND attnum > 0 AND NOT attisdropped",
-                        [table],
-                        dbname=clone,
-                    )
+                    for (column,) in columns
                 ),
                 # Partitions are counted with their table, heirs by themselves.
                 pg.SQL("" if table == "part" else "ONLY"),
                 pg.SQL(table),
-            ),
-            dbname=clone,
-        )
+            )
+        ).fetchall()
         found: Keyed = {}
         for (row,) in rows:
             identity = tuple(str(row[column]) for column in key or sorted(row))

@@ -15,12 +15,15 @@ Run = Callable[[str], object]
 
 
 @pytest.fixture
-def run(live: str, sql: RunSql) -> Run:
+def run(live: str, server: Server) -> Run:
     """Runs statements on the live database, one at a time."""
 
     def run(script: str) -> object:
         """Return what the last one gave."""
-        return [sql(statement, dbname=live) for statement in script.split(";")][-1]
+        with server.connect(live) as connection:
+            for statement in script.split(";"):
+                cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
 
     return run
 
