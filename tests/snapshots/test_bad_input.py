@@ -28,6 +28,21 @@ from tests.project import Manage, point
 from tests.servers import Server
 from tests.watching import authors, in_transaction, oids, settle, timeless, write
 
+VERBS = (["take"], ["restore"], ["undo"])
+
+SENSELESS: list[tuple[list[str], str]] = [
+    ([], "the following arguments are required: COMMAND"),
+    (["tkae"], "invalid choice: 'tkae'"),
+    (["take", "--wait", "soon"], "argument --wait: 'soon' is not a number of seconds"),
+    (["take", "--wait", "-1"], "argument --wait: '-1' is not a number of seconds"),
+    (["take", "--wait", "nan"], "argument --wait: 'nan' is not a number of seconds"),
+    (["take", "--strategy", "magic"], "argument --strategy: invalid choice: 'magic'"),
+    (["take", "a", "b"], "unrecognized arguments: b"),
+    (["delete"], "Name snapshots to delete, or give --all."),
+    (["rename", "a"], "the following arguments are required: new"),
+    (["restore", "--replace"], "unrecognized arguments: --replace"),
+]
+
 
 def test_unknown_name(live: str, server: Server, call: Call) -> None:
     """An unknown name is answered with the nearest names that there are."""
@@ -54,18 +69,19 @@ def test_name_in_use(live: str, server: Server, call: Call) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["no spaces", "line\nbreak"])
-def test_invalid_name(name: str, live: str, server: Server, call: Call) -> None:
+def test_invalid_name(live: str, server: Server, call: Call) -> None:
     """A name that is none is refused by a message of one line and a hint of one."""
+    names = ("no spaces", "line\nbreak")
     with nothing_changes(server):
-        message = refused(call, "take", "--", name)
+        messages = [refused(call, "take", "--", name) for name in names]
 
-    rule, _, _ = message.partition(" For example: ")
-    assert rule == (
-        f"A snapshot cannot be called {name!r}.\n"
-        "Use 1-100 letters (A-Z, a-z), digits, '.', '_', '-' or '/', starting with a letter or "
-        "digit."
-    )
+    for name, message in zip(names, messages, strict=True):
+        rule, _, _ = message.partition(" For example: ")
+        assert rule == (
+            f"A snapshot cannot be called {name!r}.\n"
+            "Use 1-100 letters (A-Z, a-z), digits, '.', '_', '-' or '/', starting with a letter or "
+            "digit."
+        )
 
 
 def test_unknown_alias(live: str, server: Server, call: Call) -> None:
@@ -147,30 +163,32 @@ def test_missing_database(live: str, server: Server, call: Call) -> None:
     assert settle(server) == before
 
 
-@pytest.mark.parametrize("words", [["take"], ["restore"], ["undo"]])
-def test_busy_session(words: list[str], live: str, server: Server, call: Call) -> None:
+@pytest.fixture
+def replaced(live: str) -> str:
+    """The name of a live database with a snapshot and an undo, so that each verb has its object."""
+    take("seeded")
+    restore("seeded")
+    return live
+
+
+def test_busy_session(replaced: str, server: Server, call: Call) -> None:
     """A session that works is named with its pid, role, program and state."""
-    take("seeded")
-    restore("seeded")
-
-    with nothing_changes(server), in_transaction(server, live) as client:
+    with nothing_changes(server), in_transaction(server, replaced) as client:
         pid = client.info.backend_pid
-        first, named, hint = refused(call, *words, "--wait", "0").splitlines()
+        (message,) = {timeless(refused(call, *words, "--wait", "0")) for words in VERBS}
 
-    assert first == f"Other sessions are using {live!r}, after a wait of 0 s:"
-    assert timeless(named) == (f"  pid {pid}: role 'postgres' (psql), idle in transaction for 0 s")
-    assert hint == "Finish or close them, wait longer with --wait, or end them with --force."
+    assert message == (
+        f"Other sessions are using {replaced!r}, after a wait of 0 s:\n"
+        f"  pid {pid}: role 'postgres' (psql), idle in transaction for 0 s\n"
+        "Finish or close them, wait longer with --wait, or end them with --force."
+    )
 
 
-@pytest.mark.parametrize("words", [["take"], ["restore"], ["undo"]])
-def test_inside_atomic(words: list[str], live: str, server: Server, call: Call) -> None:
+def test_inside_atomic(replaced: str, server: Server, call: Call) -> None:
     """Inside atomic an operation is refused, and the transaction is not broken by that."""
-    take("seeded")
-    restore("seeded")
-
     with nothing_changes(server):
         with transaction.atomic():
-            message = refused(call, *words)
+            (message,) = {refused(call, *words) for words in VERBS}
             assert authors() == []
         connections.close_all()
 
@@ -182,60 +200,50 @@ def test_inside_atomic(words: list[str], live: str, server: Server, call: Call) 
     )
 
 
-@pytest.mark.parametrize("words", [["take"], ["restore"], ["undo"], ["delete", "seeded"]])
-def test_inside_a_coroutine(words: list[str], live: str, server: Server, call: Call) -> None:
+def test_inside_a_coroutine(replaced: str, server: Server, call: Call) -> None:
     """Where Django refuses to be called, so do we, before anything happens."""
-    take("seeded")
-    restore("seeded")
 
-    async def refused_there() -> str:
-        return refused(call, *words)
+    async def refused_there() -> list[str]:
+        return [refused(call, *words) for words in (*VERBS, ["delete", "seeded"])]
 
     with nothing_changes(server):
-        message = asyncio.run(refused_there())
+        messages = asyncio.run(refused_there())
 
-    assert "You cannot call this from an async context" in message
-    assert message.endswith("\nCall it by sync_to_async, or in a thread.")
+    for message in messages:
+        assert "You cannot call this from an async context" in message
+        assert message.endswith("\nCall it by sync_to_async, or in a thread.")
 
 
-@pytest.mark.parametrize("words", [["take"], ["restore"], ["undo"]])
-def test_another_operation(words: list[str], live: str, server: Server, call: Call) -> None:
+def test_another_operation(replaced: str, server: Server, call: Call) -> None:
     """While another operation runs, its session is named, and the statement that ends it."""
-    take("seeded")
-    restore("seeded")
-
     with (
         nothing_changes(server),
         server.connect(application_name="a take of somebody") as holder,
     ):
         pid = holder.info.backend_pid
-        holder.execute("SELECT pg_advisory_lock(%s)", [lock_key(live)])
-        message = refused(call, *words, "--wait", "0")
+        holder.execute("SELECT pg_advisory_lock(%s)", [lock_key(replaced)])
+        (message,) = {timeless(refused(call, *words, "--wait", "0")) for words in VERBS}
 
-    first, hint = message.splitlines()
-    assert first.startswith(
-        f"Another snapshot operation is at work on the database {live!r}: "
-        f"pid {pid}, role 'postgres', 'a take of somebody', for "
-    )
-    assert hint == (
+    assert message == (
+        f"Another snapshot operation is at work on the database {replaced!r}: "
+        f"pid {pid}, role 'postgres', 'a take of somebody', for 0 s.\n"
         "Wait for it, give more time with --wait, or end it with SELECT pg_terminate_backend(pid)."
     )
 
 
-def test_what_cannot_follow_a_swap(live: str, server: Server, call: Call) -> None:
+def test_what_cannot_follow_a_swap(replaced: str, server: Server, call: Call) -> None:
     """What is attached to the live database is named, with the statement that takes it away."""
-    take("seeded")
-    restore("seeded")
     settle(server)
-    with server.connect(live) as client:
+    with server.connect(replaced) as client:
         client.execute("SELECT pg_create_logical_replication_slot('feed', 'pgoutput')")
 
     with nothing_changes(server):
-        for words in (["take"], ["restore"], ["undo"]):
-            assert refused(call, *words) == (
-                f"A copy or a restore would break the logical replication slot 'feed' of {live!r}."
-                "\nFirst, run SELECT pg_drop_replication_slot('feed')."
-            )
+        (message,) = {refused(call, *words) for words in VERBS}
+
+    assert message == (
+        f"A copy or a restore would break the logical replication slot 'feed' of {replaced!r}.\n"
+        "First, run SELECT pg_drop_replication_slot('feed')."
+    )
 
 
 def test_collation_of_the_live_database(live: str, server: Server, sql: RunSql, call: Call) -> None:
@@ -301,27 +309,11 @@ def test_restore_to_a_full_disk(
     assert authors() == []
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        ([], "the following arguments are required: COMMAND"),
-        (["tkae"], "invalid choice: 'tkae'"),
-        (["take", "--wait", "soon"], "argument --wait: 'soon' is not a number of seconds"),
-        (["take", "--wait", "-1"], "argument --wait: '-1' is not a number of seconds"),
-        (["take", "--wait", "nan"], "argument --wait: 'nan' is not a number of seconds"),
-        (["take", "--strategy", "magic"], "argument --strategy: invalid choice: 'magic'"),
-        (["take", "a", "b"], "unrecognized arguments: b"),
-        (["delete"], "Name snapshots to delete, or give --all."),
-        (["rename", "a"], "the following arguments are required: new"),
-        (["restore", "--replace"], "unrecognized arguments: --replace"),
-    ],
-)
-def test_command_line_that_makes_no_sense(
-    words: list[str], complaint: str, live: str, server: Server, call: Call
-) -> None:
+def test_command_line_that_makes_no_sense(live: str, server: Server, call: Call) -> None:
     """What the command line does not take is refused by name, before anything happens."""
     with nothing_changes(server):
-        assert complaint in refused(call, *words)
+        for words, complaint in SENSELESS:
+            assert complaint in refused(call, *words)
 
 
 def test_switched_off(live: str, server: Server, call: Call) -> None:

@@ -19,14 +19,18 @@ from tests.project import point
 from tests.servers import Server
 from tests.watching import Background, authors, settle, until, write
 
-# What a colleague may have begun on the live database, and not committed.
+# What a colleague may have begun on the live database, and not committed: each time another one.
 CHANGES = {
-    "setting": "ALTER DATABASE {} SET work_mem TO '5MB'",
-    "role's setting": "ALTER ROLE postgres IN DATABASE {} SET work_mem TO '5MB'",
-    "grant": "GRANT CREATE ON DATABASE {} TO pg_monitor",
-    "revoke": "REVOKE CONNECT ON DATABASE {} FROM PUBLIC",
-    "comment": "COMMENT ON DATABASE {} IS 'mine'",
-    "limit": "ALTER DATABASE {} CONNECTION LIMIT 40",
+    "setting": [f"ALTER DATABASE {{}} SET work_mem TO '{n}MB'" for n in (5, 6)],
+    "role's setting": [
+        f"ALTER ROLE postgres IN DATABASE {{}} SET work_mem TO '{n}MB'" for n in (5, 6)
+    ],
+    "grant": [
+        f"GRANT CREATE ON DATABASE {{}} TO {role}" for role in ("pg_monitor", "pg_read_all_stats")
+    ],
+    "revoke": [f"REVOKE {right} ON DATABASE {{}} FROM PUBLIC" for right in ("CONNECT", "TEMP")],
+    "comment": [f"COMMENT ON DATABASE {{}} IS '{word}'" for word in ("mine", "still mine")],
+    "limit": [f"ALTER DATABASE {{}} CONNECTION LIMIT {n}" for n in (40, 41)],
 }
 
 VERBS: dict[str, Callable[..., object]] = {
@@ -55,11 +59,12 @@ def seeded(live: str, server: Server) -> str:
 
 
 @contextmanager
-def changing(server: Server, database: str, change: str) -> Iterator[psycopg.Connection]:
-    """Keep a change of a database uncommitted, from another database."""
+def changing(server: Server, database: str, *changes: str) -> Iterator[psycopg.Connection]:
+    """Keep changes of a database uncommitted, from another database."""
     with closing(server.connect(application_name="colleague")) as colleague:
         colleague.execute("BEGIN")
-        colleague.execute(pg.SQL(change).format(pg.Identifier(database)))
+        for change in changes:
+            colleague.execute(pg.SQL(change).format(pg.Identifier(database)))
         yield colleague
 
 
@@ -84,25 +89,25 @@ def refuse_in_time(verb: str, server: Server, colleague: psycopg.Connection) -> 
     assert settle(server) == before
 
 
-@pytest.mark.parametrize("verb", ["restore", "undo"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_uncommitted_change(
-    change: str, verb: str, seeded: str, server: Server, sql: RunSql
-) -> None:
+def test_uncommitted_change(change: str, seeded: str, server: Server, sql: RunSql) -> None:
     """Who has not committed a change of the live database is waited for, and then it counts.
 
     Who does not commit in time is named, and nothing has changed.
     """
-    with changing(server, seeded, CHANGES[change]) as colleague:
-        refuse_in_time(verb, server, colleague)
+    for verb, statement in zip(("restore", "undo"), CHANGES[change], strict=True):
+        before = properties(sql, seeded)
+        with changing(server, seeded, statement) as colleague:
+            refuse_in_time(verb, server, colleague)
 
-        working = Background(VERBS[verb])
-        until(lambda: bool(sql(WAITS)))
-        colleague.execute("COMMIT")
-        changed = properties(sql, seeded)
-        working.result()
+            working = Background(VERBS[verb])
+            until(lambda: bool(sql(WAITS)))
+            colleague.execute("COMMIT")
+            changed = properties(sql, seeded)
+            working.result()
 
-    assert properties(sql, seeded) == changed
+        assert (verb, properties(sql, seeded)) == (verb, changed)
+        assert changed != before
 
 
 def test_uncommitted_change_under_strict_isolation(
@@ -112,7 +117,7 @@ def test_uncommitted_change_under_strict_isolation(
     strict = {"options": "-c default_transaction_isolation=repeatable\\ read"}
     point("default", OPTIONS=strict)
 
-    with changing(server, seeded, CHANGES["grant"]) as colleague:
+    with changing(server, seeded, CHANGES["grant"][0]) as colleague:
         working = Background(VERBS["restore"])
         until(lambda: bool(sql(WAITS)))
         colleague.execute("COMMIT")
@@ -125,7 +130,7 @@ def test_uncommitted_change_under_strict_isolation(
 @pytest.mark.parametrize("change", CHANGES)
 def test_take_during_a_change(change: str, seeded: str, server: Server, sql: RunSql) -> None:
     """A take waits where the server has it wait; the change stays on the live database anyway."""
-    with changing(server, seeded, CHANGES[change]) as colleague:
+    with changing(server, seeded, CHANGES[change][0]) as colleague:
         working = Background(VERBS["take"])
         until(lambda: bool(sql(WAITS)) or not working.is_alive())
         colleague.execute("COMMIT")
@@ -159,10 +164,9 @@ def test_copy_of_somebody_else(
     assert authors() == (["Stanisław", "Ursula"] if verb == "undo" else ["Ursula"])
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_delete_does_not_mind(change: str, seeded: str, server: Server) -> None:
+def test_delete_does_not_mind(seeded: str, server: Server) -> None:
     """What somebody changes about the live database does not keep a snapshot from going."""
-    with changing(server, seeded, CHANGES[change]):
+    with changing(server, seeded, *(first for first, _ in CHANGES.values())):
         delete("seeded")
 
     assert list_snapshots() == ()
@@ -170,5 +174,5 @@ def test_delete_does_not_mind(change: str, seeded: str, server: Server) -> None:
 
 def test_without_a_wait(seeded: str, server: Server) -> None:
     """Who does not want to wait does not wait for ever."""
-    with changing(server, seeded, CHANGES["comment"]), pytest.raises(DatabaseBusyError):
+    with changing(server, seeded, CHANGES["comment"][0]), pytest.raises(DatabaseBusyError):
         restore("seeded", wait_s=0)
