@@ -10,6 +10,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.visiting import PASSWORD
 
 PATIENCE_S = 30
+# Selenium's own pauses are half a second.
+POLL_S = 0.05
 HEIGHT = 900
 
 
@@ -68,7 +70,7 @@ class Visitor:
 
     def reads(self, text: str) -> bool:
         """Tell whether a text comes up on the page."""
-        WebDriverWait(self.chromium, PATIENCE_S).until(
+        WebDriverWait(self.chromium, PATIENCE_S, POLL_S).until(
             lambda _: text in self.text, f"{text!r} is not on the page: {self.text}"
         )
         return True
@@ -149,6 +151,6 @@ class Visitor:
             self.chromium.save_screenshot(str(self._screenshots / f"{name}.png"))
 
     def _wait_for(self, by: str, what: str) -> WebElement:
-        return WebDriverWait(self.chromium, PATIENCE_S).until(
+        return WebDriverWait(self.chromium, PATIENCE_S, POLL_S).until(
             lambda driver: driver.find_element(by, what), f"there is no {what} in: {self.text}"
         )
