@@ -35,7 +35,7 @@ from tests.admin.test_session_transfer import (
 from tests.servers import Server
 from tests.staleness import answer, asgi_answer
 from tests.visiting import account, confirm, of, page, superuser, text, told, visit
-from tests.watching import Background, authors, in_transaction, until, write
+from tests.watching import PATIENCE_S, Background, authors, in_transaction, until, write
 
 
 @pytest.fixture(autouse=True)
@@ -370,20 +370,18 @@ def test_page_needs_no_script(live: str) -> None:
 
 
 @pytest.mark.parametrize("awaited", ["session", "operation"])
-def test_cancel(root: Client, live: str, server: Server, awaited: str) -> None:
-    """Who started an operation stops it within a second, whatever it waits for; nothing changed."""
+def test_cancel(root: Client, live: str, server: Server, settings: Settings, awaited: str) -> None:
+    """Who started an operation stops it, whatever it waits for, however long; nothing changed."""
+    settings.PGSNAP = {"ENABLED": True, "WAIT_S": 10 * PATIENCE_S}
     write("Ursula")
     busy = in_transaction if awaited == "session" else locked
     with busy(server, live):
         started = confirm(root, page("add"), name="seeded")["Location"]
         until(lambda: "Waiting" in progress_at(started).step)
-        pressed = time.monotonic()
         cancelled = root.post(f"{started}cancel/")
         until(lambda: progress_at(started).ended)
-        took_s = time.monotonic() - pressed
 
     ended = follow(root, started)
-    assert took_s < 1.0
     assert cancelled["Location"] == started
     assert told(ended)[-1] == "Cancelled. The databases are as they were."
     assert (list_snapshots(), authors()) == ((), ["Ursula"])

@@ -56,6 +56,24 @@ class Listener(Reporter):
             raise self._interruption
 
 
+class Audience(Listener):
+    """Has a copy last until it has heard that so many bytes are there, or that nobody can tell."""
+
+    # A copy that lasts so long waits for a lock that is given back then.
+    statement = pg.SQL("SELECT pg_advisory_lock(4711)")
+
+    def __init__(self, connection: psycopg.Connection, enough_bytes: int = 0) -> None:
+        super().__init__()
+        self._connection = connection
+        self._enough_bytes = enough_bytes
+        connection.execute(self.statement)
+
+    def copied(self, done_bytes: int | None, total_bytes: int) -> None:
+        super().copied(done_bytes, total_bytes)
+        if done_bytes is None or done_bytes >= self._enough_bytes:
+            self._connection.execute("SELECT pg_advisory_unlock_all()")
+
+
 MakeJob = Callable[..., CopyJob]
 
 
@@ -516,37 +534,43 @@ def test_interrupted(
         assert connection.execute(query, ["^(create database|select pg_sleep)"]).fetchone() == (0,)
 
 
-def test_progress_of_a_superuser(make_job: MakeJob) -> None:
+def test_progress_of_a_superuser(make_job: MakeJob, clean_server: Server) -> None:
     """A superuser hears how much is there of how much."""
-    listener = Listener()
-    job = tampered(make_job(), pg.SQL("SELECT pg_sleep(0.1)"))
+    with clean_server.connect() as connection:
+        listener = Audience(connection)
 
-    copy_databases([job], listener)
+        copy_databases([tampered(make_job(), listener.statement)], listener)
 
     assert set(listener.heard) == {(0, SIZE_BYTES)}
 
 
-def test_progress_of_an_ordinary_role(make_job: MakeJob, role: Callable[[], str]) -> None:
+def test_progress_of_an_ordinary_role(
+    make_job: MakeJob, role: Callable[[], str], clean_server: Server
+) -> None:
     """Others hear that it goes on, and how large it will be."""
-    listener = Listener()
-    job = tampered(make_job(user=role()), pg.SQL("SELECT pg_sleep(0.1)"))
+    with clean_server.connect() as connection:
+        listener = Audience(connection)
 
-    copy_databases([job], listener)
+        copy_databases([tampered(make_job(user=role()), listener.statement)], listener)
 
     assert set(listener.heard) == {(None, SIZE_BYTES)}
 
 
-def test_progress_by_earlier_copies(make_job: MakeJob, role: Callable[[], str]) -> None:
+def test_progress_by_earlier_copies(
+    make_job: MakeJob, role: Callable[[], str], clean_server: Server
+) -> None:
     """Where an earlier copy tells how fast the server is, others hear a share that grows."""
-    listener = Listener()
-    job = tampered(make_job(user=role()), pg.SQL("SELECT pg_sleep(0.3)"))
+    most = int(SIZE_BYTES * 0.95)
+    with clean_server.connect() as connection:
+        listener = Audience(connection, enough_bytes=most)
+        job = tampered(make_job(user=role()), listener.statement)
 
-    copy_databases([replace(job, bytes_per_s=SIZE_BYTES * 5)], listener)
+        copy_databases([replace(job, bytes_per_s=SIZE_BYTES * 5)], listener)
 
     heard = [done for done, _ in listener.heard if done is not None]
     assert len(heard) == len(listener.heard)
     assert heard == sorted(heard)
-    assert heard[0] < heard[-1] == int(SIZE_BYTES * 0.95)
+    assert heard[0] < heard[-1] == most
 
 
 def test_speed_of_a_copy_is_known_to_the_next(live_owned: str) -> None:

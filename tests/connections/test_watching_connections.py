@@ -112,6 +112,7 @@ def test_pool_is_mended_at_once(twin: str, server: Server) -> None:
     with threads(4) as pool:
         for each in [each.submit(answer, "/state/") for each in pool]:
             each.result()
+        connection.pool.wait()  # type: ignore[attr-defined]
         swap_twin(server, twin)
         answer("/state/")
 
@@ -271,7 +272,8 @@ def test_no_transaction_is_left_open(live: str, sql: RunSql) -> None:
 
     states = sql("SELECT state FROM pg_stat_activity WHERE datname = %s", [live])
 
-    assert states == [("idle",)]
+    # That of who made the database may still be leaving.
+    assert set(states) == {("idle",)}
 
 
 def test_transaction_of_another_receiver_stays(live: str, before_ours: Callable[..., None]) -> None:

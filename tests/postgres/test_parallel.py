@@ -118,7 +118,7 @@ def test_meanwhile_is_called_until_the_end(three: list[Session]) -> None:
 
     def meanwhile() -> float:
         calls.append(time.monotonic())
-        if len(calls) == 3:
+        if len(calls) >= 3:  # the first request may overtake the statement
             three[0].cancel()
         return 0.05
 

@@ -4,11 +4,9 @@ import getpass
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Timer
 
 import psycopg
 import pytest
@@ -29,10 +27,9 @@ from tests.conftest import (
 )
 from tests.ports import free_port
 from tests.project import ROOT, build_server, child_environment
-from tests.watching import until
+from tests.watching import Background, held_up, is_sleeping, is_waiting, until
 
-# So long CREATE DATABASE waits for clients to leave its template.
-CREATE_WAITS_S = 5
+LOCK = "pg_advisory_lock(4711)"
 
 TIMEOUTS = [
     "statement_timeout",
@@ -265,16 +262,16 @@ def test_configure_knows_what_the_server_knows(session_as: SessionAs) -> None:
     assert session.value(SHOW, ["work_mem"]) == "1MB"
 
 
-def test_cancel(session_as: SessionAs) -> None:
+def test_cancel(session_as: SessionAs, clean_server: servers.Server) -> None:
     """Another thread may stop the statement that is running; the session goes on."""
     session = session_as()
-    timer = Timer(0.1, session.cancel)
-    timer.start()
+    running = Background(lambda: session.execute(pg.SQL("SELECT pg_sleep(60)")))
+    until(lambda: is_sleeping(clean_server))
+
+    session.cancel()
 
     with pytest.raises(psycopg.errors.QueryCanceled):
-        session.execute(pg.SQL("SELECT pg_sleep(60)"))
-
-    timer.join()
+        running.result()
     assert session.value(pg.SQL("SELECT 1")) == 1
 
 
@@ -424,16 +421,24 @@ def test_own_maintenance_database_cannot_be_made(role: MakeRole, server_as: Serv
 
 
 def test_fired_statement_is_finished(
-    session_as: SessionAs, sql: RunSql, make_database: MakeDatabase
+    session_as: SessionAs,
+    sql: RunSql,
+    make_database: MakeDatabase,
+    clean_server: servers.Server,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The server finishes what was fired, however long it takes, though the client is gone."""
+    monkeypatch.setattr(module, "_STOP_WHEN_WE_DIE", {"client_connection_check_interval": "10ms"})
     make_database("live")
     session = session_as(database="live")
-    statement = "DO $$ BEGIN PERFORM pg_sleep(0.7); CREATE TABLE public.finished (); END $$"
+    statement = f"DO $$ BEGIN PERFORM {LOCK}; CREATE TABLE public.finished (); END $$"
 
-    session.fire(pg.SQL(statement))
+    with clean_server.connect("live") as holder:
+        holder.execute(f"SELECT {LOCK}")
+        session.fire(pg.SQL(statement))
+        until(lambda: is_waiting(clean_server, "pgsnap test"))
+        holder.execute("SELECT pg_sleep(0.1)")
 
-    assert sql("SELECT to_regclass('finished')", dbname="live") == [(None,)]
     until(lambda: sql("SELECT to_regclass('finished')", dbname="live") == [("finished",)])
 
 
@@ -449,15 +454,18 @@ def test_fired_statement_may_be_long(
     until(lambda: databases()[0].comment == comment)
 
 
-def test_fire_ends_the_session(session_as: SessionAs, sql: RunSql) -> None:
+def test_fire_ends_the_session(
+    session_as: SessionAs, sql: RunSql, clean_server: servers.Server
+) -> None:
     """Whoever fires does not wait, and its session ends with the statement."""
     session = session_as()
     pid = session.pid
-    started = time.monotonic()
 
-    session.fire(pg.SQL("SELECT pg_sleep(0.5)"))
+    with clean_server.connect() as holder:
+        holder.execute(f"SELECT {LOCK}")
+        session.fire(pg.SQL(f"SELECT {LOCK}"))
+        until(lambda: is_waiting(clean_server, "pgsnap test"))
 
-    assert time.monotonic() - started < 0.5
     with pytest.raises(psycopg.OperationalError, match="connection is closed"):
         session.value(pg.SQL("SELECT 1"))
     until(lambda: not sql("SELECT pid FROM pg_stat_activity WHERE pid = %s", [pid]))
@@ -465,22 +473,19 @@ def test_fire_ends_the_session(session_as: SessionAs, sql: RunSql) -> None:
 
 def test_statement_of_a_killed_client_stops(
     make_database: MakeDatabase,
-    session_as: SessionAs,
+    clean_server: servers.Server,
     sql: RunSql,
     databases: ListDatabases,
     child: Child,
 ) -> None:
     """A client that is killed in the middle of CREATE DATABASE takes the copy with it."""
     make_database("live")
-    client = session_as(database="live")
     running = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE copy%'"
-    process = child()
-    until(lambda: bool(sql(f"{running} AND state = 'active'")))
+    with held_up(clean_server, "live"):
+        process = child()
+        until(lambda: bool(sql(f"{running} AND state = 'active'")))
 
-    process.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
 
-    killed = time.monotonic()
-    until(lambda: not sql(running))
-    assert time.monotonic() - killed < CREATE_WAITS_S - 1
-    assert client.value(pg.SQL("SELECT 1")) == 1
+        until(lambda: not sql(running))
     assert [database.name for database in databases()] == ["live"]

@@ -92,7 +92,7 @@ def test_no_session_stays_where_another_is_refused(
 
 
 def test_as_many_sessions_as_a_copy_needs(
-    make_live: MakeLive, role: MakeRole, sql: RunSql, manage: Manage
+    make_live: MakeLive, role: MakeRole, sql: RunSql, manage: Manage, server: Server
 ) -> None:
     """Where no slot is left, what comes after a take and a refill makes neither of them fail."""
     make_live("default", user=role())
@@ -100,6 +100,7 @@ def test_as_many_sessions_as_a_copy_needs(
     command = ["--database", "default"]
 
     taken = manage("pgsnap", "take", "seeded", *command)
+    settle(server)
     refilled = manage("pgsnap", "refill", "seeded", *command)
 
     assert (taken.returncode, refilled.returncode) == (0, 0)

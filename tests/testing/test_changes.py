@@ -8,6 +8,7 @@ from psycopg import sql as pg
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.testing.reset.changes import find_changes, read_table_counters
 from tests.conftest import MakeDatabase, RunSql, SessionAs
+from tests.watching import until
 
 SCHEMA = """
     CREATE TABLE one (id serial PRIMARY KEY, name text);
@@ -48,8 +49,7 @@ def changed(inside: Session, sql: RunSql) -> Changed:
 
 
 def wait_until_alone(inside: Session) -> None:
-    while inside.value(OTHERS):
-        pass
+    until(lambda: not inside.value(OTHERS))
 
 
 OTHERS = pg.SQL(

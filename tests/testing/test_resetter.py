@@ -1,8 +1,6 @@
 """Resets give exactly the baseline, whatever was written, by whomever."""
 
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,7 +26,7 @@ from django_pgsnap.signals import post_restore
 from django_pgsnap.testing import SnapshotTestCase
 from django_pgsnap.testing.databases import own_databases
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
-from django_pgsnap.testing.reset.clone_pool import ClonePool
+from django_pgsnap.testing.reset.clone_pool import ClonePool, _Worker
 from django_pgsnap.testing.reset.resetter import (
     DatabaseResetter,
     close_resetters,
@@ -39,6 +37,7 @@ from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SetAli
 from tests.contents import contents
 from tests.records import copy_record, make_copy
 from tests.servers import Server
+from tests.watching import until
 
 SCHEMA = """
     CREATE TABLE parent (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text);
@@ -146,8 +145,6 @@ OTHERS = [
     "INSERT INTO unlogged SELECT generate_series(1, 300000)",
     "SELECT pg_stat_reset()",
 ]
-
-GONE_S = 20
 
 # A prepared transaction may hold what another statement waits for.
 PATIENCE = "SET lock_timeout = '100ms'"
@@ -569,15 +566,13 @@ def test_clone_that_could_not_be_made(
         # No CREATE DATABASE gets past this.
         inside.execute(pg.SQL("COMMENT ON DATABASE {} IS 'held'").format(pg.Identifier(origin)))
         pool.order_clones(origin)
-        while not sql(f"SELECT pg_cancel_backend(pid) {CLONING}"):
-            pass
+        until(lambda: bool(sql(f"SELECT pg_cancel_backend(pid) {CLONING}")))
         pool.drop_later(pool.take_clone(other))
         inside.rollback()
 
     pool.close()
 
-    while sql("SELECT FROM pg_locks WHERE locktype = 'advisory'"):
-        pass
+    until(lambda: not sql("SELECT FROM pg_locks WHERE locktype = 'advisory'"))
 
 
 @pytest.mark.usefixtures("live")
@@ -597,8 +592,7 @@ def test_clone_that_was_not_made(
         # No CREATE DATABASE gets past this.
         inside.execute(pg.SQL("COMMENT ON DATABASE {} IS 'held'").format(pg.Identifier(origin)))
         pool.order_clones(origin)
-        while not sql(f"SELECT {end} {CLONING}"):
-            pass
+        until(lambda: bool(sql(f"SELECT {end} {CLONING}")))
         inside.rollback()
 
     made = pool.take_clone(origin)
@@ -609,15 +603,18 @@ def test_clone_that_was_not_made(
 
 
 def test_two_clones_ahead(
-    resetter: DatabaseResetter, held: Held, clean_server: Server, sql: RunSql
+    resetter: DatabaseResetter,
+    held: Held,
+    clean_server: Server,
+    sql: RunSql,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where a clone is asked for before it is complete, two are made ahead from then on."""
     before = held()
     cloners = "SELECT state FROM pg_stat_activity WHERE application_name LIKE 'pgsnap test clones%'"
     by_django(ALTERED)
     resetter.reset()
-    while sql(cloners) != [("idle",)]:
-        pass
+    until(lambda: sql(cloners) == [("idle",)])
     with clean_server.connect() as other:
         # No CREATE DATABASE gets past this.
         origin = pg.Identifier(resetter.run_baseline.origin)
@@ -626,10 +623,15 @@ def test_two_clones_ahead(
         by_django(ALTERED)
         resetter.reset()
         by_django(ALTERED)
-        release = threading.Timer(0.5, other.rollback)
-        release.start()
+        finish = _Worker.finish
+
+        def release_and_finish(worker: _Worker) -> None:
+            if worker.purpose == "test clones":
+                other.rollback()
+            finish(worker)
+
+        monkeypatch.setattr(_Worker, "finish", release_and_finish)
         resetter.reset()
-        release.join()
 
     assert held() == before
     assert len(sql(cloners)) == 2
@@ -821,8 +823,5 @@ def test_nothing_is_left(
     give_up()
 
     errands = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgsnap clearing up%'"
-    deadline = time.monotonic() + GONE_S
-    while sql(errands):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not sql(errands))
     assert [database.name for database in databases()] == [live]
