@@ -13,6 +13,7 @@ from ..clones.transitions import PropertiesChangedError, Swap, perform_swaps
 from ..conf import config
 from ..connections.reconnect import DatabaseReplaced, announce_restore, close_and_wait
 from ..errors import ServerUnavailableError
+from ..postgres.advisory_locks import release_lock, try_acquire_lock
 from ..postgres.backends import end_diffs
 from ..postgres.inspection import (
     UNKNOWN_COUNTERS,
@@ -152,6 +153,8 @@ class Replacement:
         look = self._look if first else None
         while True:
             self.swaps = [self._plan(each) for each in self._incoming]
+            for name in self.to_drop:
+                try_acquire_lock(self.context.main, name)
             try:
                 perform_swaps(self.context.main, self.swaps, self.terminator, look)
             except PropertiesChangedError:
@@ -160,6 +163,11 @@ class Replacement:
                 self._set_up()
             else:
                 return
+
+    @property
+    def to_drop(self) -> list[str]:
+        """What was live and is not kept; nobody drops it as long as it may have to be put back."""
+        return [name for swap in self.swaps for name in swap.drops]
 
     def _wait_for_settings(self) -> None:
         while not are_settings_committed(self.context.watcher):
@@ -258,11 +266,13 @@ def replace_live(
     for replacement in work:
         replacement.prepare()
     _perform_all(work)
+    drops = [(one.context, name) for one in work for name in one.to_drop]
+    for context, name in drops:
+        release_lock(context.main, name)
     report_terminated([each.terminator for each in work], contexts[0].reporter)
     successors = {place: each for one in work for place, each in one.successors.items()}
-    drops = settle_history(contexts, kept, successors)
-    swapped = [(one.context.server, swap) for one in work for swap in one.swaps]
-    return replaced, [*((server, name) for server, swap in swapped for name in swap.drops), *drops]
+    let_go = settle_history(contexts, kept, successors)
+    return replaced, [*((context.server, name) for context, name in drops), *let_go]
 
 
 def _perform_all(work: Sequence[Replacement]) -> None:

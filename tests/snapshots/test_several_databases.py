@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.clones.catalog import Catalog, load_catalog
+from django_pgsnap.clones.spares import drop_leftovers
 from django_pgsnap.clones.transitions import perform_swaps
 from django_pgsnap.errors import (
     ChangedMeanwhileError,
@@ -165,6 +166,31 @@ def test_earlier_server_is_put_back(
     assert overview().undos == ()
     restore("both")
     assert [authors(alias) for alias in live_pair] == [[], []]
+
+
+def test_nobody_drops_what_may_be_put_back(
+    live_pair: dict[str, str], session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What shall not be kept is there until all servers have swapped, whoever clears up before."""
+    take("both", spare=False)
+    for alias in live_pair:
+        write("WORK", alias=alias)
+
+    def failing_at_the_second(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            left = load_catalog(session).leftovers([], ())
+            assert left
+            drop_leftovers(session, left, Reporter())
+            raise ChangedMeanwhileError("it fails")
+        perform_swaps(*arguments)
+
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(replace_live, "perform_swaps", failing_at_the_second)
+    with pytest.raises(ChangedMeanwhileError):
+        restore("both", undo=False)
+
+    assert [authors(alias) for alias in live_pair] == [["WORK"], ["WORK"]]
 
 
 def test_put_back_without_a_property(
