@@ -160,7 +160,7 @@ class Restore(Action):
         ]
 
     def _do(self, _values: Values, options: dict[str, Any]) -> Done:
-        snapshot = restore(self.snapshot.name, **options)
+        snapshot = restore(self.snapshot, **options)
         told = _("Restored “%(name)s” (%(moment)s).") % read_facts(snapshot)
         return [snapshot], told, _("restored")
 
@@ -210,8 +210,7 @@ class Delete(Action):
         super().__init__(_("Delete %s") % self._names)
 
     def _do(self, _values: Values, options: dict[str, Any]) -> Done:
-        names = [each.name for each in self._snapshots]
-        manage.delete(*names, force=True, reporter=options["reporter"])
+        manage.delete(*self._snapshots, force=True, reporter=options["reporter"])
         return self._snapshots, _("Deleted: %s.") % self._names, _("deleted")
 
 

@@ -77,16 +77,21 @@ def annotate(name: str, note: str, *, reporter: Reporter | None = None) -> Snaps
         return _rewrite(contexts, find_snapshot_in(contexts, name), note=note)
 
 
-def delete(*unwanted: str, force: bool = False, reporter: Reporter | None = None) -> list[Snapshot]:
+def delete(
+    *unwanted: str | Snapshot, force: bool = False, reporter: Reporter | None = None
+) -> list[Snapshot]:
     """Delete snapshots, their spares and the templates made of them, and give their space back.
 
-    1. All names are looked up; if one is unknown or, without ``force``, pinned, nothing happens.
+    1. All are looked up, those that are no names by what they are, whatever has their names by
+       now. If one is not there or, without ``force``, pinned, nothing happens.
     2. One transaction per server makes the snapshots none any more. If it stops after this, the
        next operation drops what is left of them.
     3. Their databases are dropped, and what interrupted operations left.
     """
-    with _operation(f"delete {' '.join(unwanted)}", reporter) as contexts:
-        to_drop = [find_snapshot_in(contexts, name) for name in dict.fromkeys(unwanted)]
+    names = " ".join(each if isinstance(each, str) else each.name for each in unwanted)
+    with _operation(f"delete {names}", reporter) as contexts:
+        found = [find_snapshot_in(contexts, each) for each in unwanted]
+        to_drop = list({each.set_id: each for each in found}.values())
         pinned = [repr(snapshot.name) for snapshot in to_drop if snapshot.pinned]
         if pinned and not force:
             raise SnapshotPinnedError(

@@ -48,10 +48,12 @@ def purge(
     kinds: Collection[Kind] = EVERYTHING,
     *,
     everyone: bool = False,
+    shown: Collection[str] | None = None,
     reporter: Reporter | None = None,
 ) -> list[ManagedDatabase]:
     """Drop all databases of ours that are of these kinds, never a live one, and return which.
 
+    Where somebody was shown what goes, by names, nothing goes that has come since, but leftovers.
     Snapshots and replaced states go as wholes: one that has a part on a server that the settings do
     not name stays, unless everyone's go. The spares of what goes, and leftovers, go in any case.
 
@@ -71,7 +73,7 @@ def purge(
         for context in (replace(each, everyone=everyone) for each in contexts):
             more = [member.database for member in outside.get(context.server, ())]
             before = describe_managed(context, more=more)
-            _purge_server(context, kinds, kept, more)
+            _purge_server(context, kinds, kept, more, shown)
             left = context.reloaded().catalog.databases
             gone += [each for each in before if each.name not in left]
     if set(kinds) >= EVERYTHING:
@@ -86,16 +88,16 @@ def _purge_server(
     kinds: Collection[Kind],
     kept: Collection[str],
     outside: Sequence[Database[Record]],
+    shown: Collection[str] | None,
 ) -> None:
     session = context.main
     tests = list_test_databases(context) if "test" in kinds else ()
     unused = [name for name in tests if _claim(context, run_lock_key(name), name)]
     ours = list_published(context, unused)
-    unwanted = [
-        each
-        for each in (*ours, *outside)
-        if each.record.kind in kinds and each.record.set_id not in kept
-    ]
+    found = [each for each in (*ours, *outside) if each.record.kind in kinds]
+    # Parts outside of the settings are not shown, and go with the others all the same.
+    sets = {each.record.set_id for each in found if shown is None or each.name in shown}
+    unwanted = [each for each in found if each.record.set_id in sets - set(kept)]
     _unpublish(context, [each.record for each in unwanted if not _drop_reusable(context, each)])
     drop_leftovers(session, context.reloaded().leftovers(), context.reporter)
     for name in unused:

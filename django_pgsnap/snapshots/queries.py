@@ -113,14 +113,27 @@ def _describe_carried(carried: Properties) -> dict[str, Any]:
     }
 
 
-def find_snapshot_in(contexts: Sequence[ServerContext], name: str | None) -> Snapshot:
-    """Return the snapshot of this name, or the newest, among those of an operation's databases."""
+def find_snapshot_in(contexts: Sequence[ServerContext], wanted: str | Snapshot | None) -> Snapshot:
+    """Return the snapshot of this name, or the newest, among those of an operation's databases.
+
+    One that was found before is found again whatever its name is now, and no other of that name.
+    """
+    found = find_snapshots(contexts)
+    if isinstance(wanted, Snapshot):
+        same = [each for each in found if each.set_id == wanted.set_id]
+        if not same:
+            raise SnapshotNotFoundError(
+                "The snapshot {name!r} has just been deleted.",
+                hint="See which ones there are.",
+                name=wanted.name,
+            )
+        return same[0]
     try:
-        return choose_snapshot(find_snapshots(contexts), name)
+        return choose_snapshot(found, wanted)
     except SnapshotNotFoundError:
         for context in contexts:
-            for each, why in _find_uncounted(context):
-                if name in (None, each):
+            for name, why in _find_uncounted(context):
+                if wanted in (None, name):
                     raise why from None
         raise
 

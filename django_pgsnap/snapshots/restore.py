@@ -38,7 +38,7 @@ from .types import AnyMember, Snapshot, Undo
 
 
 def restore(
-    name: str | None = None,
+    name: str | Snapshot | None = None,
     *,
     databases: Sequence[str] | None = None,
     undo: bool | None = None,
@@ -57,7 +57,8 @@ def restore(
     4. Django forgets what it knew of the old databases.
 
     Args:
-        name: The snapshot's name; None for the newest.
+        name: The snapshot's name; None for the newest; or a snapshot as it was found, for that one
+            whatever has its name by now.
         databases: Aliases; None for all that the snapshot holds.
         undo: Whether to keep what is replaced; None for the setting ``UNDO``.
         wait_s: How long to wait for busy sessions and other operations, in seconds; None for the
@@ -76,7 +77,7 @@ def restore(
 
 
 def restore_as(
-    name: str | None,
+    wanted: str | Snapshot | None,
     databases: Sequence[str] | None,
     request: ReplaceRequest,
     reporter: Reporter | None = None,
@@ -85,11 +86,12 @@ def restore_as(
 ) -> Snapshot:
     """Do what `restore` says; where the copy is consumed, it is swapped in itself."""
     about = choose_targets(databases)
+    name = wanted.name if isinstance(wanted, Snapshot) else wanted
     pre_restore.send(sender=Snapshot, aliases=tuple(target.alias for target in about), name=name)
     with open_operation(
         f"restore {name or ''}", about, wait_s=request.wait_s, reporter=reporter
     ) as contexts:
-        snapshot = find_snapshot_in(contexts, name)
+        snapshot = find_snapshot_in(contexts, wanted)
         check_complete(snapshot, databases)
         copies = match_with_live(contexts, snapshot.members)
         incoming = copies if consume else _obtain_clones(copies)

@@ -383,6 +383,20 @@ def test_delete_with_consent(live: str, manage: Manage) -> None:
     assert _plain(terminal.lines[-1]) == "Deleted 'seeded': SIZE less."
 
 
+def test_delete_of_what_was_replaced_meanwhile(live: str, manage: Manage) -> None:
+    """A snapshot that nobody was shown is not deleted in place of the one that had its name."""
+    take("seeded", spare=False)
+
+    with on_terminal(manage, "pgsnap", "delete", "seeded") as terminal:
+        terminal.expect("Delete for good? [y/N] ")
+        new = take("seeded", replace=True, spare=False)
+        terminal.type("y\n")
+        assert terminal.end() == 1
+
+    assert [each.set_id for each in list_snapshots()] == [new.set_id]
+    assert "The snapshot 'seeded' has just been deleted." in terminal.text
+
+
 def test_delete_of_a_pinned_one(live: str, manage: Manage, call: Call) -> None:
     """A pinned snapshot needs --force, or a yes to the question that says that it is pinned."""
     take("seeded", pin=True, spare=False)

@@ -7,7 +7,7 @@ from django.core.management import CommandError
 
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.snapshots.purge import list_managed_databases, purge
-from django_pgsnap.snapshots.queries import overview
+from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.testing.databases import templates
@@ -115,6 +115,17 @@ def test_command_asks(full: str, manage: Manage, call: Call, databases: ListData
     assert terminal.lines[-1] == "Nothing dropped."
     assert said.startswith("Dropped 4 databases: ")
     assert names_of(databases) == [full]
+
+
+def test_what_came_while_the_command_asked_stays(full: str, manage: Manage) -> None:
+    """Only what was shown goes; a colleague may have taken a snapshot meanwhile."""
+    with on_terminal(manage, "pgsnap", "purge") as terminal:
+        terminal.expect("Drop them for good? [y/N] ")
+        take("later", spare=False)
+        terminal.type("y\n")
+        assert terminal.end() == 0
+
+    assert [each.name for each in list_snapshots()] == ["later"]
 
 
 def test_maintenance_database_goes_too(

@@ -252,8 +252,7 @@ class Command(SubcommandsBase):
             if can_ask and not self._confirm(lines, "Delete for good? [y/N] "):
                 self.stderr.write("Nothing deleted.", str)
                 return
-            names = [each.name for each in unwanted]
-            deleted = self._perform(manage.delete, *names, force=force or can_ask)
+            deleted = self._perform(manage.delete, *unwanted, force=force or can_ask)
         self._print_deleted("Deleted", deleted)
 
     def _prune(self, *, templates: bool, dry_run: bool, **limits: Any) -> None:
@@ -267,7 +266,8 @@ class Command(SubcommandsBase):
 
     def _purge(self, *, everyone: bool, interactive: bool) -> None:
         found = list_managed_databases(everyone=everyone)
-        if found and interactive:
+        shown = {each.name for each in found} if found and interactive else None
+        if shown:
             if not (sys.stdin.isatty() and self.stdout.isatty()):
                 raise UsageError("This drops all snapshots. Give -y to say yes.")
             lines = [
@@ -278,15 +278,20 @@ class Command(SubcommandsBase):
             if not self._confirm(lines, "Drop them for good? [y/N] "):
                 self.stderr.write("Nothing dropped.", str)
                 return
-        self._purge_kinds(EVERYTHING, everyone=everyone)
+        self._purge_kinds(EVERYTHING, everyone=everyone, shown=shown)
 
     def _purge_kinds(
-        self, kinds: Collection[Kind], *, everyone: bool = False, dry_run: bool = False
+        self,
+        kinds: Collection[Kind],
+        *,
+        everyone: bool = False,
+        shown: Collection[str] | None = None,
+        dry_run: bool = False,
     ) -> None:
         if dry_run:
             gone = list_managed_databases(kinds, everyone=everyone)
         else:
-            gone = self._perform(purge, kinds, everyone=everyone)
+            gone = self._perform(purge, kinds, everyone=everyone, shown=shown)
         size = format_size(sum(each.size_bytes for each in gone))
         databases = "1 database" if len(gone) == 1 else f"{len(gone)} databases"
         dropped = "Would drop" if dry_run else "Dropped"
