@@ -271,9 +271,9 @@ def list_published(context: ServerContext, sources: Iterable[str]) -> Iterator[D
     for any project.
     """
     catalog, about = context.catalog, None if context.everyone else [*context.sources, *sources]
-    copies, undos = catalog.copies(about), catalog.undos(about)
+    copies, undos, spared = catalog.copies(about), catalog.undos(about), live_database_names()
     for database in (*copies, *undos, *catalog.templates(about), *catalog.runs(about)):
-        if database.trusted or not context.everyone:
+        if database.name not in spared and (database.trusted or not context.everyone):
             yield database
 
 

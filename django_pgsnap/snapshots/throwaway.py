@@ -22,7 +22,7 @@ from ..postgres.advisory_locks import acquire_lock, release_lock, try_acquire_lo
 from ..postgres.properties import apply_properties, read_properties
 from ..postgres.server import Server, server_errors
 from ..postgres.session import Session
-from ..postgres.targets import aliases_sharing_database, meet_servers
+from ..postgres.targets import aliases_sharing_database, live_database_names, meet_servers
 from ..reporting import Reporter
 from .context import ServerContext, choose_targets
 from .operation import open_operation
@@ -109,9 +109,11 @@ def _open(
 
 def drop_abandoned_runs(session: Session) -> None:
     """Drop the clones whose command is gone, however it went, unless they shall stay."""
+    spared = live_database_names()
     for database in load_catalog(session).runs():
-        if not database.record.kept and try_acquire_lock(session, database.name):
-            drop_run(session, database.name)
+        name, kept = database.name, database.record.kept
+        if not kept and name not in spared and try_acquire_lock(session, name):
+            drop_run(session, name)
 
 
 def drop_run(session: Session, name: str) -> None:

@@ -10,6 +10,7 @@ from django_pgsnap.snapshots.purge import list_managed_databases, purge
 from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
+from django_pgsnap.snapshots.throwaway import open_throwaway
 from django_pgsnap.testing.databases import templates
 from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import Call, ListDatabases, MakeDatabase, MakeLive, MakeRole, RunSql
@@ -80,6 +81,21 @@ def test_what_is_not_ours_stays(
     assert purge(everyone=True) == []
 
     assert sorted(names_of(databases)) == sorted([live, copy, "pgsnap_backup"])
+
+
+def test_clone_that_the_settings_name_stays(live: str, databases: ListDatabases) -> None:
+    """A clone of `pgsnap run` that was kept, and is worked on as a live database, is none to drop.
+
+    Not even where other projects' databases are to go, which the one it is a clone of is now.
+    """
+    take("seeded", spare=False)
+    with open_throwaway("seeded", keep=True) as clones:
+        pass
+    point("default", NAME=clones["default"])
+
+    assert [each.kind for each in purge(everyone=True)] == ["copy"]
+
+    assert names_of(databases) == [live, clones["default"]]
 
 
 def test_other_projects_on_demand(make_live: MakeLive, databases: ListDatabases) -> None:
