@@ -160,15 +160,18 @@ class Catalog:
             and record.source not in {*self.databases, *sources}
         )
 
-    def leftovers(self, sources: Iterable[str], live_names: Collection[str]) -> list[AnyDatabase]:
+    def leftovers(
+        self, sources: Iterable[str], live_names: Collection[str], owners: Collection[str] = ()
+    ) -> list[AnyDatabase]:
         """Return what interrupted operations left, and nobody can need any more.
 
         That is: unfinished databases, those to drop, spares whose copy or template is gone,
         templates made of a snapshot that is gone, and what a ``DROP DATABASE`` was interrupted on.
-        Beside our own role, only owners of the source databases are trusted. Whoever drops one must
-        hold its lock, which says that nobody is still at work on it.
+        Beside our own role, only owners of the source databases, and those that are named, are
+        trusted. Whoever drops one must hold its lock, so that nobody is still at work on it.
         """
-        owners = {self.databases[name].owner for name in sources if name in self.databases}
+        live = [self.databases[name] for name in sources if name in self.databases]
+        owners = {*owners, *(each.owner for each in live)}
         return [
             database
             for database in self.databases.values()

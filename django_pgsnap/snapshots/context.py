@@ -173,11 +173,11 @@ class ServerContext:
         """Return what a live database's part of a set is known by."""
         return Part(target.alias, target.name, self.system, self.live(target).owner_oid)
 
-    def leftovers(self) -> list[AnyDatabase]:
-        """Return what interrupted operations left, and nobody is at work on."""
+    def leftovers(self, owners: Collection[str] = ()) -> list[AnyDatabase]:
+        """Return what interrupted operations left, of more owners too; nobody is at work on it."""
         return [
             database
-            for database in self.catalog.leftovers(self.sources, live_database_names())
+            for database in self.catalog.leftovers(self.sources, live_database_names(), owners)
             if not self.is_locked(database.name)
         ]
 

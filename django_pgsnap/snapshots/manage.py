@@ -1,6 +1,6 @@
 """Housekeeping: rename, pin, annotate, refill, delete and prune snapshots."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -113,14 +113,15 @@ def delete_in(contexts: Sequence[ServerContext], to_drop: Sequence[Snapshot]) ->
     for context, record in parts:
         cancel_spare(context.watcher, record)
     execute_together((context, unpublish(record)) for context, record in parts)
-    identities = {record.identity for _, record in parts}
-    servers = {context.server for context, _ in parts}
     for context in contexts:
-        if context.server in servers:
-            _drop_deleted(context, identities)
+        records = [record for where, record in parts if where is context]
+        if records:
+            _drop_deleted(context, records)
 
 
-def _drop_deleted(context: ServerContext, identities: Collection[str]) -> None:
+def _drop_deleted(context: ServerContext, records: Sequence[CopyRecord]) -> None:
+    identities = {record.identity for record in records}
+    owners = {context.catalog.databases[record.database].owner for record in records}
     for template in context.catalog.templates():
         record = template.record
         if record.snapshot in identities and not drop_template(context.main, record):
@@ -132,7 +133,7 @@ def _drop_deleted(context: ServerContext, identities: Collection[str]) -> None:
                     name=record.name,
                 )
             )
-    drop_leftovers(context.main, context.reloaded().leftovers(), context.reporter)
+    drop_leftovers(context.main, context.reloaded().leftovers(owners), context.reporter)
 
 
 def _rewrite(
@@ -177,8 +178,10 @@ def lock_all_parts(
     check_parts_outside(contexts, snapshot)
     by_server = {context.server: context for context in contexts}
     for member in snapshot.outside:
-        context = by_server[member.server]
-        acquire_lock(context.main, member.record.source, context.wait_s, context.reporter)
+        context, source = by_server[member.server], member.record.source
+        # The copy of one that we have the lock of may belong to a former owner, and be outside too.
+        if source not in context.sources:
+            acquire_lock(context.main, source, context.wait_s, context.reporter)
     members = (*snapshot.members, *snapshot.outside)
     return [(by_server[member.server], member.record) for member in members]
 

@@ -99,7 +99,8 @@ def _purge_server(
     sets = {each.record.set_id for each in found if shown is None or each.name in shown}
     unwanted = [each for each in found if each.record.set_id in sets - set(kept)]
     _unpublish(context, [each.record for each in unwanted if not _drop_reusable(context, each)])
-    drop_leftovers(session, context.reloaded().leftovers(), context.reporter)
+    owners = {each.owner for each in unwanted}
+    drop_leftovers(session, context.reloaded().leftovers(owners), context.reporter)
     for name in unused:
         drop_unless_in_use(session, name, context.reporter)
 

@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from psycopg import sql
 
+from ..clones.catalog import AnyDatabase
 from ..clones.names import nearest_names
-from ..clones.records import CopyRecord
-from ..errors import ObstacleError, SnapshotNotFoundError
+from ..clones.records import CopyRecord, UndoRecord
+from ..errors import ObstacleError, PgsnapError, SnapshotNotFoundError
 from ..messages import Message, format_ago, format_size, message
 from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.properties import Properties, mask_setting, read_properties
@@ -33,7 +34,7 @@ from .context import (
     find_undos,
     read_contexts,
 )
-from .types import Snapshot, Undo, describe_replaced_state
+from .types import AnyMember, Snapshot, Undo, describe_replaced_state
 
 # As many as can be looked over in a line.
 _NAMES_SHOWN: Final = 10
@@ -132,17 +133,40 @@ def find_snapshot_in(contexts: Sequence[ServerContext], wanted: str | Snapshot |
         return choose_snapshot(found, wanted)
     except SnapshotNotFoundError:
         for context in contexts:
-            for name, why in _find_uncounted(context):
-                if wanted in (None, name):
+            for database, why in _find_uncounted(context):
+                record = database.record
+                if isinstance(record, CopyRecord) and wanted in (None, record.name):
                     raise why from None
         raise
 
 
-def _find_uncounted(context: ServerContext) -> Iterator[tuple[str, SnapshotNotFoundError]]:
-    """Yield the snapshots whose copies belong to roles that do not count, and why not."""
+def check_counted(contexts: Sequence[ServerContext], parts: Sequence[AnyMember] | None) -> None:
+    """Refuse parts, of kept states where none are told, that belong to roles that do not count."""
+    names = None if parts is None else {each.database.name for each in parts}
+    for context in contexts:
+        for database, why in _find_uncounted(context):
+            is_state = isinstance(database.record, UndoRecord)
+            if is_state if names is None else database.name in names:
+                raise why
+
+
+_UNCOUNTED: Final = {
+    CopyRecord: message(
+        "There is no snapshot {name!r} of {source!r} that counts: the database {copy!r} says it is "
+        "one, but belongs to the role {role!r}, {why}."
+    ),
+    UndoRecord: message(
+        "There is a replaced state of {source!r} that does not count: the database {copy!r} says "
+        "it is one, but belongs to the role {role!r}, {why}."
+    ),
+}
+
+
+def _find_uncounted(context: ServerContext) -> Iterator[tuple[AnyDatabase, PgsnapError]]:
+    """Yield the parts of snapshots and kept states that do not count by their owner, and why."""
     for database in context.catalog.untrusted():
         record = database.record
-        if not isinstance(record, CopyRecord) or record.source not in context.sources:
+        if not isinstance(record, CopyRecord | UndoRecord) or record.source not in context.sources:
             continue
         live = context.catalog.databases.get(record.source)
         if live is None:
@@ -152,20 +176,16 @@ def _find_uncounted(context: ServerContext) -> Iterator[tuple[str, SnapshotNotFo
             why = message("while the live database belongs to {owner!r}", owner=live.owner)
             statement, names = "ALTER DATABASE {} OWNER TO {};", (database.name, live.owner)
         adopt = sql.SQL(statement).format(*map(sql.Identifier, names)).as_string(None)
-        yield (
-            record.name,
-            SnapshotNotFoundError(
-                "There is no snapshot {name!r} of {source!r} that counts: the database "
-                "{copy!r} says it is one, but belongs to the role {role!r}, {why}.",
-                hint="If you know it to be yours, run: {adopt}",
-                name=record.name,
-                source=record.source,
-                copy=database.name,
-                role=database.owner,
-                why=why,
-                adopt=adopt,
-            ),
+        cause = message(
+            _UNCOUNTED[type(record)],
+            name=record.name,
+            source=record.source,
+            copy=database.name,
+            role=database.owner,
+            why=why,
         )
+        hint = message("If you know it to be yours, run: {adopt}", adopt=adopt)
+        yield database, SnapshotNotFoundError(cause, hint=hint)
 
 
 def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:

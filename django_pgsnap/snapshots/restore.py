@@ -31,7 +31,7 @@ from ..signals import pre_restore
 from .context import ServerContext, choose_targets, find_undos
 from .manage import delete
 from .operation import finish_operation, open_operation, plan_copy_job
-from .queries import find_snapshot_in
+from .queries import check_counted, find_snapshot_in
 from .replace_live import IncomingDatabase, ReplaceRequest, match_with_live, replace_live
 from .take import take
 from .types import AnyMember, Snapshot, Undo
@@ -92,6 +92,7 @@ def restore_as(
         f"restore {name or ''}", about, wait_s=request.wait_s, reporter=reporter
     ) as contexts:
         snapshot = find_snapshot_in(contexts, wanted)
+        check_counted(contexts, snapshot.outside)
         check_complete(snapshot, databases)
         copies = match_with_live(contexts, snapshot.members)
         incoming = copies if consume else _obtain_clones(copies)
@@ -213,6 +214,7 @@ def undo(
 def _choose_undo(contexts: Sequence[ServerContext], number: int, set_id: str | None) -> Undo:
     found = find_undos(contexts)
     if not found:
+        check_counted(contexts, None)
         databases = ", ".join(repr(name) for context in contexts for name in context.sources)
         raise NothingToUndoError(
             "There is nothing to undo: no restore of {databases} has left a replaced state.",
@@ -232,6 +234,7 @@ def _choose_undo(contexts: Sequence[ServerContext], number: int, set_id: str | N
             count=len(found),
         )
     chosen = matching[0]
+    check_counted(contexts, chosen.outside)
     if chosen.completeness == "partly outside":
         others = join_messages("; ", chosen.elsewhere)
         raise ObstacleError(

@@ -26,7 +26,7 @@ from ..postgres.targets import aliases_sharing_database, live_database_names, me
 from ..reporting import Reporter
 from .context import ServerContext, choose_targets
 from .operation import open_operation
-from .queries import find_snapshot_in
+from .queries import check_counted, find_snapshot_in
 from .replace_live import match_with_live
 from .restore import check_complete, plan_clone
 
@@ -56,6 +56,7 @@ def open_throwaway(
             f"run {name or ''}", about, disturbs_live=False, reporter=reporter
         ) as contexts:
             snapshot = find_snapshot_in(contexts, name)
+            check_counted(contexts, snapshot.outside)
             check_complete(snapshot, databases, "run")
             for context in contexts:
                 holders[context.server] = stack.enter_context(context.server.session("run"))

@@ -69,6 +69,75 @@ def test_part_of_another_role(verb: str, two_roles: dict[str, str], server: Serv
     assert published_sets(server) == before
 
 
+@pytest.fixture
+def owned_apart(lives: dict[str, str], role: MakeRole, sql: RunSql) -> dict[str, str]:
+    """Two live databases of a superuser's project that belong to a role each."""
+    for alias, name in lives.items():
+        hand_over(sql, name, role(alias))
+    return lives
+
+
+def hand_over(sql: RunSql, database: str, owner: str) -> None:
+    sql(pg.SQL("ALTER DATABASE {} OWNER TO {}").format(*map(pg.Identifier, (database, owner))))
+
+
+@pytest.mark.parametrize("verb", ["delete", "prune", "purge"])
+def test_part_of_another_owner_goes_too(
+    verb: str, owned_apart: dict[str, str], server: Server
+) -> None:
+    """What a superuser deletes is dropped, whoever it belongs to, its spare too."""
+    take("m")
+    settle(server)
+
+    with only("default"):
+        HOUSEKEEPING[verb]()
+
+    assert [each.name for each in settle(server)] == sorted(owned_apart.values())
+
+
+@pytest.fixture
+def handed_over(owned_apart: dict[str, str], role: MakeRole, sql: RunSql) -> list[str]:
+    """Live databases with a snapshot and a kept state, of which the second has a new owner."""
+    take("m")
+    for alias in owned_apart:
+        write("WORK", alias=alias)
+    restore("m")
+    hand_over(sql, owned_apart["other"], role("heir"))
+    return sorted(owned_apart.values())
+
+
+@pytest.mark.parametrize("verb", ["delete", "pin", "prune", "purge"])
+def test_part_of_the_former_owner(verb: str, handed_over: list[str], server: Server) -> None:
+    """It is changed with the others by who may do that."""
+    HOUSEKEEPING[verb]()
+
+    left = [each.name for each in settle(server) if "undo" not in each.name]
+    assert split_sets(server) == []
+    assert verb == "pin" or left == handed_over
+
+
+def test_part_of_the_former_owner_is_adopted(handed_over: list[str], sql: RunSql) -> None:
+    """It does not become live before that, and the errors give the statements."""
+    for verb in (undo, lambda: restore("m")):
+        with pytest.raises(SnapshotNotFoundError, match="belongs to the role 'other'") as caught:
+            verb()
+        sql(caught.value.hint.removeprefix("If you know it to be yours, run: "))
+        verb()
+
+    assert authors("default") == authors("other") == []
+
+
+def test_state_of_the_former_owner_is_not_denied(
+    handed_over: list[str], role: MakeRole, sql: RunSql
+) -> None:
+    """Where nothing of what is kept counts, undo says so rather than that nothing is kept."""
+    hand_over(sql, handed_over[0], "heir")
+    hand_over(sql, handed_over[1], "heir")
+
+    with pytest.raises(SnapshotNotFoundError, match="There is a replaced state of"):
+        undo()
+
+
 def test_two_roles_are_undone_together(two_roles: dict[str, str]) -> None:
     """What roles of one server have restored together is one state."""
     take("m")
