@@ -28,7 +28,7 @@ class LiveState:
     database: str
     size_bytes: int | None  # None where it is missing, or our role may not know
     based_on: str = ""  # the snapshot that it was restored from; empty for none, or for unknown
-    since: datetime | None = None  # when a restore or an undo put it in place; None where none did
+    since: datetime | None = None  # when a restore or an undo put it in place; None for unknown
     by_undo: bool = False
     # How many rows the server counted since; None where it does not know. Those of sessions that
     # are still open come up to some seconds later.
@@ -40,7 +40,7 @@ def describe_live_state(live: LiveState) -> Message:
     if live.size_bytes is None:
         return message("the database is missing, or may not be looked at")
     if live.since is None:
-        return message("your own data; nothing was restored yet")
+        return message("your own data, as far as is known")
     if live.rows_written is None:
         written = message("perhaps changed since")
     elif not live.rows_written:

@@ -284,7 +284,7 @@ def test_head_says_what_is_live(root: Client) -> None:
     undo(root)
     heads.append(text(root.get(page("changelist"))))
 
-    assert "Live in default: your own data; nothing was restored yet." in heads[0]
+    assert "Live in default: your own data, as far as is known." in heads[0]
     assert "Live in default: &#x27;seeded&#x27;, restored " in heads[1]
     assert "Replaced states, newest first Your own data, until the restore of “seeded”" in heads[1]
     assert "Live in default: your own data, brought back by undo " in heads[2]

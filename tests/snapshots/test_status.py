@@ -43,10 +43,18 @@ def test_before_any_restore(live: str, call: Call) -> None:
     assert (state.database, state.based_on, state.since) == (live, "", None)
     assert state.size_bytes is not None
     assert lines == [
-        "Live: your own data; nothing was restored yet.",
+        "Live: your own data, as far as is known.",
         "There is nothing to undo.",
         "No snapshots yet. Take one: ./manage.py pgsnap take",
     ]
+
+
+def test_restore_that_kept_nothing(live: str, call: Call) -> None:
+    """What is live is known from kept states, so without one it is not said that nothing was."""
+    take("seeded", spare=False)
+    restore("seeded", undo=False)
+
+    assert "Live: your own data, as far as is known." in call("pgsnap", "status").stdout
 
 
 def test_one_look(live: str, monkeypatch: pytest.MonkeyPatch) -> None:
