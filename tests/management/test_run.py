@@ -43,13 +43,18 @@ def test_live_database_stays(names: list[str], manage: Manage, databases: ListDa
     assert [database.name for database in databases()] == names
 
 
-def test_diff_as_json(names: list[str], manage: Manage) -> None:
-    """The diff is given as by `diff --json`; whatever else is said goes beside it."""
-    command = ("shell", "-c", f"{WRITE}; print('done')")
-    run = manage("pgsnap", "run", "seeded", "--diff", "--keep", "--json", "--", *command)
+def test_diff_as_json(names: list[str], manage: Manage, live: str) -> None:
+    """The diff with what was cloned is given as by `diff --json`; all else goes beside it."""
+    meanwhile = (
+        "from django.conf import settings; from django_pgsnap import take; "
+        f"settings.DATABASES['default']['NAME'] = {live!r}; take('newer', spare=False)"
+    )
+    command = ("shell", "-c", f"{WRITE}; print('done'); {meanwhile}")
+    run = manage("pgsnap", "run", "--diff", "--keep", "--json", "--", *command)
 
     printed = [json.loads(line) for line in run.stdout.splitlines()]
     assert [each["type"] for each in printed] == ["row", "diff", "table"]
+    assert (printed[1]["before"], list_snapshots()[0].name) == ("seeded", "newer")
     assert printed[0]["columns"] == {"id": [None, "2"], "name": [None, "by command"]}
     assert "done" in run.stderr
     assert "Kept" in run.stderr

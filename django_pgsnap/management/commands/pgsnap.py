@@ -156,6 +156,8 @@ class Command(SubcommandsBase):
             status = self._run_live(databases, interactive=interactive)
         else:
             reporter = self._reporter
+            if diff:  # when the command is done, another snapshot may be the newest
+                name = queries.get(name, databases=databases).name
             with open_throwaway(name, databases=databases, keep=keep, reporter=reporter) as clones:
                 reporter.close()  # the terminal is the command's now
                 self._warn_of_live(clones)
