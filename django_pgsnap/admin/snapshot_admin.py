@@ -25,6 +25,7 @@ from ..models import Snapshot as Row
 from ..snapshots import manage
 from ..snapshots.context import choose_targets
 from ..snapshots.queries import Overview, describe_occupied, describe_operation, overview
+from ..snapshots.restore import check_complete
 from ..snapshots.status import read_status
 from ..snapshots.types import Snapshot
 from . import changelist
@@ -224,6 +225,7 @@ class SnapshotAdmin(ProgressPages):
         if row is None:
             return self._say_gone(request, _("This snapshot is not there any more."))
         self._check_name(request, row.name)
+        check_complete(row.snapshot, None)
         return self._act(request, Restore(row.snapshot), row.name)
 
     def diff_view(self, request: HttpRequest, set_id: str) -> HttpResponse:

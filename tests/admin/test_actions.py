@@ -1,5 +1,6 @@
 """The admin's actions: what their pages say beforehand, and what they do."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from django.utils import translation
 from pytest_django import Settings
 
 from django_pgsnap.admin.text import describe_snapshot
+from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.snapshots.queries import get, list_snapshots
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
 from django_pgsnap.snapshots.types import Snapshot
 from tests.admin.test_session_transfer import restored
+from tests.conftest import RunSql
 from tests.servers import Server
 from tests.visiting import account, confirm, of, page, superuser, text, told, undo, undo_page, visit
 from tests.watching import authors, in_transaction, settle, write
@@ -295,6 +298,17 @@ def test_restore_page_without_spare_and_undo(root: Client, settings: Settings) -
     assert "Nobody else." in asked
     restore("seeded", undo=True)
     assert "Replaced states that stay: 1." in text(root.get(undo_page()))
+
+
+def test_incomplete_snapshot_is_refused(root: Client, sql: RunSql) -> None:
+    """Where a restore is refused, its page says so instead of what it would do."""
+    snapshot = take("both", spare=False)
+    sql(rewrite_comment(replace(snapshot.members[0].record, members=2)))
+
+    shown = root.get(of("restore", snapshot))
+
+    assert shown.status_code == 409
+    assert "Of the snapshot &#x27;both&#x27; only the part of default is there." in text(shown)
 
 
 def test_inside_a_transaction_it_is_refused(root: Client) -> None:
