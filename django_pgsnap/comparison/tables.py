@@ -161,7 +161,10 @@ def pair_tables(
         model._meta.db_table: model._meta.label  # noqa: SLF001  # Django's API of models
         for model in apps.get_models(include_auto_created=True)
     }
-    roots = {table.root for side in (olds, news) for table in side.values()}
+    parts: dict[tuple[str, str], tuple[list[Table], list[Table]]] = {}
+    for side, tables in enumerate((olds, news)):
+        for table in tables.values():
+            parts.setdefault(table.root, ([], []))[side].append(table)
     return [
         TablePair(
             before=before,
@@ -169,8 +172,8 @@ def pair_tables(
             alias=alias,
             name=name if schema == after.schema else f"{schema}.{name}",
             model=models.get(name, "") if schema == after.schema else "",
-            olds=tuple(table for table in olds.values() if table.root == (schema, name)),
-            news=tuple(table for table in news.values() if table.root == (schema, name)),
+            olds=tuple(old),
+            news=tuple(new),
         )
-        for schema, name in sorted(roots)
+        for (schema, name), (old, new) in sorted(parts.items())
     ]

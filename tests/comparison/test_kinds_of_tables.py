@@ -1,11 +1,14 @@
 """Every kind of table and of value is compared, or it is said that it is not."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
 
 from django_pgsnap.comparison.diff import diff
+from django_pgsnap.comparison.tables import Table, pair_tables
 from django_pgsnap.errors import MissingRightError
 from django_pgsnap.snapshots.take import take
 from tests.conftest import RunSql
@@ -180,3 +183,41 @@ def test_postgis(live: str, run: Run, server: Server) -> None:
     contents = diff("seeded").tables
 
     assert [(each.table, each.changed) for each in (*versions, *contents)] == [("g", 1), ("g", 1)]
+
+
+class Counted(dict[tuple[str, str], Table]):
+    """Tables that know how often somebody looked at all of them."""
+
+    looks = 0
+
+    def values(self) -> Any:
+        """Return all tables."""
+        self.looks += 1
+        return super().values()
+
+
+def test_tables_are_paired_in_one_pass() -> None:
+    """Thousands of tables do not have to be looked through for each of them."""
+    roots = [("public", "parted"), ("public", "parted"), ("public", "plain")]
+    olds, news = Counted(), Counted()
+    for oid, root in enumerate(roots):
+        for side in (olds, news):
+            side["public", f"t{oid}"] = Table(
+                oid=oid,
+                schema="public",
+                name=f"t{oid}",
+                root=root,
+                physical=None,
+                columns={},
+                key=(),
+                blocks=oid,
+            )
+    database: Any = SimpleNamespace(schema="public")
+
+    pairs = pair_tables("default", database, database, olds, news)
+
+    assert [(pair.name, len(pair.olds), len(pair.news)) for pair in pairs] == [
+        ("parted", 2, 2),
+        ("plain", 1, 1),
+    ]
+    assert (olds.looks, news.looks) == (1, 1)
