@@ -45,28 +45,26 @@ class PgsnapConfig(AppConfig):
     def ready(self) -> None:
         """Start up; where psycopg or a usable setting is missing only the checks, which say so."""
         from . import conf
-        from .checks import check_deployment, check_environment, check_settings
-        from .conf import CHECKS_TAG, RUN_DATABASES, TEST_DATABASES, psycopg_problem, run_databases
+        from .checks import check_deployment, check_settings
         from .errors import ConfigurationError
 
         try:
-            clones = run_databases()
+            clones = conf.run_databases()
         except ConfigurationError:
             # Whatever runs here was not meant for the live databases.
-            clones = dict.fromkeys(settings.DATABASES, f"{RUN_DATABASES} cannot be read")
+            clones = dict.fromkeys(settings.DATABASES, f"{conf.RUN_DATABASES} cannot be read")
         for alias, name in clones.items():
             settings.DATABASES[alias]["NAME"] = name
-        if TEST_DATABASES in os.environ:
+        if conf.TEST_DATABASES in os.environ:
             from .testing import creation
 
             creation.adopt()
         # The runner's module may ask the databases that are meant by now.
         if _runner and not _is_ours(_runner):
             file_reads.end()
-        register(check_settings, CHECKS_TAG)
-        register(check_environment, CHECKS_TAG)
-        register(check_deployment, CHECKS_TAG, deploy=True)
-        if psycopg_problem() is None and not conf.problems(conf.given()):
+        register(check_settings, conf.CHECKS_TAG)
+        register(check_deployment, conf.CHECKS_TAG, deploy=True)
+        if conf.psycopg_problem() is None and not conf.problems(conf.given()):
             from .connections.reconnect import watch_connections
             from .safety import is_enabled
             from .snapshots.before_migrate import watch_migrations

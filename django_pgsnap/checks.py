@@ -9,29 +9,16 @@ from django.core.checks import Warning as CheckWarning
 
 from . import conf
 from .clones.names import nearest_names
-from .conf import PSYCOPG_HINT, SETTINGS_HINT, iter_postgresql_wrappers
 from .errors import ConfigurationError
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """Return what is wrong with ``PGSNAP``, and with what it needs."""
+    """Return what is wrong with ``PGSNAP``, with what it needs, and with our environment."""
     given = conf.given()
+    found = [*_check_values(given), *_check_environment()]
     if problem := conf.psycopg_problem():
-        return [Error(problem, hint=PSYCOPG_HINT, id="pgsnap.E001"), *_check_values(given)]
-    return [*_check_values(given), *_check_databases(given), *_check_psycopg2()]
-
-
-def check_environment(**_: Any) -> list[CheckMessage]:
-    """Return which variables of ours in the environment say nothing that can be followed."""
-    try:
-        conf.run_databases()
-    except ConfigurationError as error:
-        return [Error(error.message, hint=error.hint, id="pgsnap.E006")]
-    try:
-        conf.announced_databases()
-    except ConfigurationError as error:
-        return [CheckWarning(error.message, hint=error.hint, id="pgsnap.W004")]
-    return []
+        return [Error(problem, hint=conf.PSYCOPG_HINT, id="pgsnap.E001"), *found]
+    return [*found, *_check_databases(given), *_check_psycopg2()]
 
 
 def check_deployment(**_: Any) -> list[CheckMessage]:
@@ -49,6 +36,17 @@ def check_deployment(**_: Any) -> list[CheckMessage]:
     ]
 
 
+def _check_environment() -> Iterator[CheckMessage]:
+    try:
+        conf.run_databases()
+    except ConfigurationError as error:
+        yield Error(error.message, hint=error.hint, id="pgsnap.E006")
+    try:
+        conf.announced_databases()
+    except ConfigurationError as error:
+        yield CheckWarning(error.message, hint=error.hint, id="pgsnap.W004")
+
+
 def _check_psycopg2() -> Iterator[CheckMessage]:
     if find_spec("psycopg2"):
         yield CheckWarning(
@@ -61,7 +59,7 @@ def _check_psycopg2() -> Iterator[CheckMessage]:
 
 def _check_values(given: object) -> Iterator[CheckMessage]:
     for problem in conf.problems(given):
-        yield Error(problem, hint=SETTINGS_HINT, id="pgsnap.E002")
+        yield Error(problem, hint=conf.SETTINGS_HINT, id="pgsnap.E002")
     test = given.get("TEST") if isinstance(given, dict) else None
     for name, settings, keys in (
         ("PGSNAP", given, conf.KEYS),
@@ -77,7 +75,7 @@ def _check_values(given: object) -> Iterator[CheckMessage]:
 def _check_databases(given: object) -> Iterator[CheckMessage]:
     named = given.get("DATABASES") if isinstance(given, dict) else None
     if not isinstance(named, list | tuple):
-        if not any(iter_postgresql_wrappers()):
+        if not any(conf.iter_postgresql_wrappers()):
             yield CheckWarning(
                 "No alias in DATABASES is PostgreSQL, so there is nothing to take snapshots of.",
                 hint="Use ENGINE 'django.db.backends.postgresql', "
