@@ -1,6 +1,7 @@
 """How an operation tells whoever runs it what it is doing."""
 
 import logging
+from typing import Any
 
 from .messages import printable
 
@@ -39,5 +40,5 @@ class Reporter:
         """Hear that something worked, but not all the way."""
         logger.warning(printable(message))
 
-    def finished(self, overview: object) -> None:
+    def finished(self, overview: Any) -> None:
         """Hear what there is when an operation has ended, as `overview` would return it."""

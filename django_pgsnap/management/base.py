@@ -285,9 +285,8 @@ class CommandReporter(Reporter):
         text = f"Warning: {_printable_lines(message)}"
         self._command.stderr.write(text, self._command.style.WARNING)
 
-    def finished(self, overview: object) -> None:
-        if isinstance(overview, Overview):
-            self.overview = overview
+    def finished(self, overview: Overview) -> None:
+        self.overview = overview
 
     def _start_bar(self, total_bytes: int | None) -> "Progress":
         from rich import progress
