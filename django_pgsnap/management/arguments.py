@@ -95,8 +95,7 @@ _WHEN_BUSY: Final = (
         dest="wait_s",
         type=_seconds,
         metavar="S",
-        help="seconds to wait for busy sessions and other operations (default: the setting "
-        "WAIT_S, else 10)",
+        help="seconds to wait for busy sessions and other operations (default: the setting WAIT_S)",
     ),
     _flag("--force", help="end busy sessions too, at once"),
     _DATABASE,
