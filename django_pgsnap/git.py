@@ -7,7 +7,6 @@ from pathlib import Path
 from django.conf import settings
 
 _TIMEOUT_S = 2.0
-_NO_COMMIT_YET = "(initial)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +41,8 @@ def read_checkout() -> Checkout:
     headers = dict(
         line.removeprefix("# ").split(" ", 1) for line in lines if line.startswith("# branch.")
     )
-    commit = headers.get("branch.oid", "")
     return Checkout(
         branch=headers.get("branch.head", ""),
-        commit="" if commit == _NO_COMMIT_YET else commit,
+        commit=headers.get("branch.oid", "").removeprefix("(initial)"),  # no commit yet
         dirty=any(line and not line.startswith("#") for line in lines),
     )

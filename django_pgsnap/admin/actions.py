@@ -64,7 +64,7 @@ class Action:
         """Return what will happen, a sentence each."""
         raise NotImplementedError
 
-    def build_form(self, data: Any = None) -> forms.Form:
+    def build_form(self, data: Any) -> forms.Form:
         return RestoreForm(data, restored=self.aliases)
 
     def perform(self, values: Values, session: SessionTransfer, out: ProgressReporter) -> str:
@@ -112,7 +112,7 @@ class Take(Action):
         super().__init__(_("Take a snapshot"))
         self._snapshots, self._may_replace = snapshots, may_replace
 
-    def build_form(self, data: Any = None) -> forms.Form:
+    def build_form(self, data: Any) -> forms.Form:
         return TakeForm(data, snapshots=self._snapshots, may_replace=self._may_replace)
 
     def describe_consequences(self) -> list[str]:

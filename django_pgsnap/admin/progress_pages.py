@@ -149,8 +149,7 @@ class ProgressPages(admin.ModelAdmin):  # type: ignore[type-arg]
             if own.signed_out or self.admin_site.has_permission(request):
                 forget_progress(token)
                 response = self._conclude(request, own)
-                page = self.url("progress", token)
-                response.delete_cookie(_COOKIE, path=page, samesite="Strict")
+                response.delete_cookie(_COOKIE, path=self.url("progress", token), samesite="Strict")
                 return response
         return self.admin_site.admin_view(self._watch)(request, token, progress)
 

@@ -116,17 +116,16 @@ def _label(state: Snapshot | Undo | None) -> str:
 
 def _check_known(models: Sequence[str], known: Collection[str]) -> None:
     """Refuse names that no table has, which would look as if nothing had changed."""
-    for name in models:
-        if name not in known:
-            similar = " or ".join(map(repr, nearest_names(name, known)))
-            raise ConfigurationError(
-                "There is no model or table {name!r} in what was compared.",
-                hint="Did you mean {similar}?"
-                if similar
-                else "Name models as in contracts.Signer.",
-                name=name,
-                similar=similar,
-            )
+    name = next((each for each in models if each not in known), None)
+    if name is None:
+        return
+    similar = " or ".join(map(repr, nearest_names(name, known)))
+    raise ConfigurationError(
+        "There is no model or table {name!r} in what was compared.",
+        hint="Did you mean {similar}?" if similar else "Name models as in contracts.Signer.",
+        name=name,
+        similar=similar,
+    )
 
 
 def _pairs(

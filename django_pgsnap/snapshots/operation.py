@@ -16,11 +16,7 @@ from ..conf import config
 from ..connections.reconnect import check_not_in_atomic, close_connections, repair_pools
 from ..errors import ConfigurationError, DatabaseBusyError, PgsnapError
 from ..messages import join_messages, message
-from ..postgres.advisory_locks import (
-    LockHolder,
-    acquire_lock,
-    read_catalog_lock_holders,
-)
+from ..postgres.advisory_locks import LockHolder, acquire_lock, read_catalog_lock_holders
 from ..postgres.backends import BackendTerminator
 from ..postgres.inspection import check_collation
 from ..postgres.server import Server, server_errors

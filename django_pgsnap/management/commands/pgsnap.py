@@ -32,7 +32,6 @@ from ..completion import completion_script
 from ..facts import diff_facts, row_facts, to_plain
 from ..run import run_command
 
-_NO = ("n", "no")
 _STDERR = 2  # its descriptor
 _ROWS_AFTER_RUN = 5
 
@@ -183,7 +182,7 @@ class Command(SubcommandsBase):
         try:
             status = self._run_command({})
             self._show_diff(name, databases=snapshot.aliases, rows=_ROWS_AFTER_RUN)
-            if is_asked and self._answer("Keep it? [Y/n] ") in _NO:
+            if is_asked and self._answer("Keep it? [Y/n] ") in ("n", "no"):
                 self._perform(restore, name, databases=snapshot.aliases)
                 self._say("Went back to what was there; undo brings the changes again.")
             elif status and not is_asked:
