@@ -303,7 +303,7 @@ def _read_parts(value: object) -> Parts:
     return tuple(found)
 
 
-# By the types of the fields, which therefore must not be written as text.
+# By the types of the fields. With postponed annotations these would be text, and not be found.
 _READERS: Final[dict[Any, Callable[[object], Any]]] = {
     str: _read_text,
     str | None: lambda value: None if value is None else _read_text(value),

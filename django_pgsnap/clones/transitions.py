@@ -46,7 +46,7 @@ class Clone:
         return create.format(*names, strategy, _SHUT)
 
     def prepare(self, session: Session) -> None:
-        """Set what the statement needs on the session that will run it."""
+        """Have nothing in the way of the statement: settings of its session, or diffs' sessions."""
         session.configure({"file_copy_method": "clone" if self.strategy == "clone" else "copy"})
         end_diffs(session, [self.source])
 

@@ -96,6 +96,7 @@ _NOBODY_IS_SETTING: Final = sql.SQL(
     " AND relation = 'pg_db_role_setting'::regclass AND mode = 'RowExclusiveLock'"
     " AND pid <> pg_backend_pid())"
 )
+# The last columns of the query are these fields as they are.
 _PLAIN: Final = ("owner", "connection_limit", "is_template", "comment", "digest")
 _PROPERTIES: Final = sql.SQL(
     "SELECT d.datname, ARRAY(SELECT ARRAY[pg_get_userbyid(a.grantor)::text,"

@@ -157,8 +157,7 @@ class ServerContext:
     def project_copies(self) -> list[CopyMember]:
         """Return the members of snapshots of all the project's databases on this server."""
         known = [target for target in list_targets() if target.server.is_same_as(self.server)]
-        here = replace(self, targets=(*known, *self.targets))
-        return here.copies()
+        return replace(self, targets=(*known, *self.targets)).copies()
 
     @property
     def system(self) -> str:
