@@ -64,11 +64,6 @@ def withdraw_announcement() -> None:
         os.environ.pop(TEST_DATABASES, None)
 
 
-def list_own_databases() -> list[OwnDatabase]:
-    """Return the test databases that this process works on now, one per alias."""
-    return [own for alias in connections if (own := find_own_database(alias)) is not None]
-
-
 def list_made_databases() -> list[OwnDatabase]:
     """Return the test databases that this process made, by all aliases that lead or led there."""
     return [own for own in _own.values() if not own.announced]
@@ -158,14 +153,13 @@ def claim_name(session: Session, name: str) -> None:
 def adopt_announced_databases() -> None:
     """Lead this process, which a test has started, to the test databases of that test."""
     try:
-        told = announced_databases()
+        told = [(each.pop("place"), each) for each in announced_databases()]
     except ConfigurationError as error:
         # Then no database here is one of the test's, and the guard refuses all of them.
         logger.warning(printable(error.message))
         return
-    for each in told:
-        place = each.pop("place")
-        own = OwnDatabase(**each, announced=True)
+    for place, values in told:
+        own = OwnDatabase(**values, announced=True)
         if own.alias in connections.settings and _place(own.alias) == place:
             connections[own.alias].settings_dict["NAME"] = own.name
             register_database(own)
@@ -183,7 +177,8 @@ def _announce() -> None:
     told = ("alias", "name", "source", "template")
     found = [
         {**{key: getattr(own, key) for key in told}, "place": _place(own.alias, NAME=own.source)}
-        for own in list_own_databases()
+        for own in map(find_own_database, connections)
+        if own is not None
     ]
     os.environ[TEST_DATABASES] = json.dumps(found)
 
