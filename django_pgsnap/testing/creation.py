@@ -33,7 +33,6 @@ from .reset.resetter import close_resetters
 # made is deprecated.
 _SERIALIZES: Final = True if django.VERSION < (6,) else None
 
-# What is given texts for the user, where Django does not print them.
 _tell: Tell | None = None
 
 
@@ -113,9 +112,8 @@ class SnapshotCreation(WorkerCreation):
             super().clone_test_db(suffix, verbosity, autoclobber, keepdb)
             return
         name = str(self.get_test_db_clone_settings(suffix)["NAME"])
-        self._say(
-            "Using existing clone" if keepdb else "Cloning test database", original.name, verbosity
-        )
+        action = "Using existing clone" if keepdb else "Cloning test database"
+        self._say(action, original.name, verbosity)
         with setup.claim_slot(self.connection, name, keep=keepdb) as slot:
             setup.clone_for_worker(slot, original)
 
@@ -129,7 +127,7 @@ class SnapshotCreation(WorkerCreation):
         if own_databases.find_own_database(self.connection.alias, test_database_name) is None:
             super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
             return
-        # pytest uninstalls the hooks later, when the session that holds the locks has ended.
+        # The session that holds the locks ends with the last test database.
         close_resetters()
         setup.give_up_database(self.connection, test_database_name, keep=False)
 
@@ -192,8 +190,8 @@ def _read_counters(own: OwnDatabase) -> tuple[DatabaseCounters, TableCounters]:
         return read_activity(session, own.name), read_table_counters(session)
 
 
-def install(tell: Tell | None = None) -> None:
-    """Have the PostgreSQL aliases' test databases made here from now on, in this thread.
+def install(tell: Tell | None = None, *, under_pytest: bool = False) -> None:
+    """Have test databases made here, and reset between tests, from now on in this thread.
 
     A runner that prints in its own way gives *tell*, which does so.
     """
@@ -201,15 +199,18 @@ def install(tell: Tell | None = None) -> None:
     _tell = tell
     own_databases.announce_tests()
     _extend_creations(SnapshotCreation)
+    cases.install_hooks(under_pytest=under_pytest)
 
 
 def uninstall() -> None:
+    cases.uninstall_hooks()
     _leave_creations()
     own_databases.withdraw_announcement()
 
 
 def keep_what_is_left() -> None:
     """Have test databases stay that nobody has destroyed."""
+    close_resetters()
     for own in own_databases.list_made_databases():
         # One that several aliases lead to is given up by the first of them.
         if own_databases.find_own_database(own.alias, own.name):

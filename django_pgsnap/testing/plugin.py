@@ -108,10 +108,9 @@ def pytest_fixture_setup(
     """Have test databases cloned from templates, whoever's fixture it is that sets them up."""
     if fixturedef.argname == "django_db_setup" and _is_on():
         from ..errors import PgsnapError
-        from . import cases, creation
+        from . import creation
 
-        creation.install(partial(_say, request.config))
-        cases.install_hooks(under_pytest=True)
+        creation.install(partial(_say, request.config), under_pytest=True)
         request.config.stash[_BLOCKER] = request.getfixturevalue("django_db_blocker")
         try:
             return (yield)
@@ -159,9 +158,8 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
     """Leave test databases to Django again, once all fixtures are torn down."""
     result = yield
     if _is_on():
-        from . import cases, creation
+        from . import creation
 
-        cases.uninstall_hooks()
         creation.keep_what_is_left()
         creation.uninstall()
     return result

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 from django.test.runner import DiscoverRunner
 
 from ..errors import PgsnapError
-from . import cases, creation
+from . import creation
 from .databases.file_reads import file_reads
 
 
@@ -25,10 +25,8 @@ class SnapshotRunnerMixin:
             )
         try:
             creation.install()
-            cases.install_hooks()
             return super().setup_databases(**kwargs)  # type: ignore[misc]
         except BaseException as error:
-            cases.uninstall_hooks()
             creation.uninstall()
             if isinstance(error, PgsnapError):
                 raise CommandError(str(error)) from error
@@ -38,7 +36,6 @@ class SnapshotRunnerMixin:
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         try:
-            cases.uninstall_hooks()
             super().teardown_databases(old_config, **kwargs)  # type: ignore[misc]
             creation.keep_what_is_left()
         except PgsnapError as error:
