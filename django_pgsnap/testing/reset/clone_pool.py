@@ -46,14 +46,15 @@ class ClonePool:
         for cloner in self._cloners:
             if cloner.database and cloner.source != origin:
                 self.drop_later(cloner.end())
-        ordered = sorted((each for each in self._cloners if each.database), key=_Worker.is_busy)
-        if not ordered:
+        at_work = [each for each in self._cloners if each.database]
+        if not at_work:
             return clones.make_shut_clone(self._holder, origin)
-        if ordered[0].is_busy():
+        cloner = min(at_work, key=_Worker.is_busy)
+        if cloner.is_busy():
             self._ahead = _MAX_AHEAD
-        name = ordered[0].database
+        name = cloner.database
         try:
-            ordered[0].finish()
+            cloner.finish()
         except psycopg.Error:
             self.drop_later(name)
             return clones.make_shut_clone(self._holder, origin)
