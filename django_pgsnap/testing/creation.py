@@ -5,7 +5,6 @@ runner. `databases.setup` does the work; this module translates Django's calls.
 """
 
 from dataclasses import replace
-from itertools import product
 from typing import Any, Final
 from unittest import mock
 
@@ -24,7 +23,6 @@ from ..postgres.inspection import DatabaseCounters, read_activity
 from ..postgres.session import Session
 from . import cases
 from .databases import own_databases, setup
-from .databases.own_databases import OwnDatabase
 from .databases.templates import Tell
 from .reset.changes import TableCounters, find_changes, read_table_counters
 from .reset.resetter import close_resetters
@@ -151,21 +149,18 @@ def tell_receivers(alias: str, verbosity: int) -> None:
     what they wrote when it was made, and not twice.
     """
     with _without_spared(pre_migrate), _without_spared(post_migrate):
-        both = product((pre_migrate, post_migrate), apps.get_app_configs())
-        if not any(signal.has_listeners(sender) for signal, sender in both):
+        signals, senders = (pre_migrate, post_migrate), apps.get_app_configs()
+        if not any(signal.has_listeners(each) for signal in signals for each in senders):
             return
-        own = own_databases.find_own_database(alias)
-        cloned = own if own is not None and own.template else None
-        before = _read_counters(cloned) if cloned else None
+        activity, counters = _read_counters(alias)
         for emit in (emit_pre_migrate_signal, emit_post_migrate_signal):
             emit(verbosity=verbosity, interactive=False, db=alias, apps=apps, plan=[])
-    if cloned and before:
-        now = _read_counters(cloned)
-        changes = find_changes(before[1], now[1])
-        # Where not all is counted, no epoch is like another.
-        if changes.catalogs or changes.relations or not now[0].continues(before[0]):
-            # No transaction would do: none puts sequences back, and receivers may end theirs.
-            setup.clone_anew(connections[alias], cloned)
+    activity_now, counters_now = _read_counters(alias)
+    changes = find_changes(counters, counters_now)
+    # Where not all is counted, no epoch is like another.
+    if changes.catalogs or changes.relations or not activity_now.continues(activity):
+        # No transaction would do: none puts sequences back, and receivers may end theirs.
+        setup.clone_anew(connections[alias])
 
 
 def _without_spared(signal: Signal) -> Any:
@@ -179,15 +174,15 @@ def _without_spared(signal: Signal) -> Any:
 
 
 def _is_spared(receiver: Any) -> bool:
-    module = getattr(receiver, "__module__", None) or type(receiver).__module__
-    return str(module).startswith(_SPARED)
+    return str(getattr(receiver, "__module__", "")).startswith(_SPARED)
 
 
-def _read_counters(own: OwnDatabase) -> tuple[DatabaseCounters, TableCounters]:
-    connections[own.alias].ensure_connection()
-    session = Session(connections[own.alias].connection)
+def _read_counters(alias: str) -> tuple[DatabaseCounters, TableCounters]:
+    wrapper = connections[alias]
+    wrapper.ensure_connection()
+    session, name = Session(wrapper.connection), str(wrapper.settings_dict["NAME"])
     with session.in_autocommit():
-        return read_activity(session, own.name), read_table_counters(session)
+        return read_activity(session, name), read_table_counters(session)
 
 
 def install(tell: Tell | None = None, *, under_pytest: bool = False) -> None:

@@ -16,6 +16,7 @@ from ...clones.for_tests import (
     run_lock_key,
 )
 from ...clones.names import new_identity, spare_name, to_drop_name, unfinished_name
+from ...clones.records import Strategy
 from ...clones.spares import drop_leftovers
 from ...clones.strategy import is_wal_log_safe
 from ...errors import DatabaseBusyError
@@ -26,13 +27,13 @@ from ...postgres.server import Server
 from ...postgres.session import Query, Session
 from ...postgres.targets import live_database_names
 from ...reporting import Reporter
-from .own_databases import is_own_name
+from .own_databases import list_made_databases
 
 # Test databases are many small files. To copy those, the server has the disk write each of them:
 # 16 MB with 200 tables take 1.2 to 2.1 s, and 0.5 to 0.7 s by way of the write-ahead log.
 _WAL_LOG_MAX_BYTES: Final = 64 * 1024**2
 
-_ME: Final = sql.SQL("SELECT current_user::text, pg_database_size(%s)")
+_OWNER_AND_SIZE: Final = sql.SQL("SELECT current_user::text, pg_database_size(%s)")
 
 
 def make_shut_clone(session: Session, source: str) -> str:
@@ -55,14 +56,10 @@ def make_shut_clone(session: Session, source: str) -> str:
 
 def plan_clone(session: Session, source: str, name: str) -> transitions.Clone:
     """Return what a clone of a database is to be, and prepare the session that will make it."""
-    owner, size_bytes = session.rows(_ME, [source])[0]
+    owner, size_bytes = session.rows(_OWNER_AND_SIZE, [source])[0]
     is_small = size_bytes <= _WAL_LOG_MAX_BYTES
-    clone = transitions.Clone(
-        source=source,
-        name=name,
-        owner=owner,
-        strategy="wal_log" if is_small and is_wal_log_safe(session) else "file_copy",
-    )
+    strategy: Strategy = "wal_log" if is_small and is_wal_log_safe(session) else "file_copy"
+    clone = transitions.Clone(source=source, name=name, owner=owner, strategy=strategy)
     clone.prepare(session)
     return clone
 
@@ -115,10 +112,10 @@ def sweep_dead_runs(session: Session, source: str) -> None:
 
     That a run lives is told by its lock. What a run was told to keep is not swept.
     """
-    spared = live_database_names()
+    spared = {*live_database_names(), *(own.name for own in list_made_databases())}
     for comment in list_comments(session):
         name = comment.database
-        if comment.source != source or comment.kept or name in spared or is_own_name(name):
+        if comment.source != source or comment.kept or name in spared:
             continue
         with lock_if_free(session, run_lock_key(name)) as is_ours:
             # Once more: until we had the lock, a new run may have taken its place.

@@ -108,14 +108,6 @@ def forget_database(server: Server, name: str) -> None:
         _sessions.pop((os.getpid(), server)).close()
 
 
-def is_own_name(name: str) -> bool:
-    return any(own.name == name for own in _own.values())
-
-
-def is_own_template(template: str) -> bool:
-    return any(own.template == template for own in _own.values())
-
-
 def get_lock_session(server: Server) -> Session:
     """Return the session of this process that holds the locks of its test databases."""
     key = (os.getpid(), server)

@@ -15,7 +15,7 @@ from ...postgres.session import Session
 from ...postgres.targets import get_server
 from . import clones, own_databases, templates
 from .facts import Facts, read_facts
-from .own_databases import OwnDatabase, is_own_template
+from .own_databases import OwnDatabase
 from .recording import find_change, record, unseal
 from .templates import Tell, Wanted
 
@@ -48,15 +48,11 @@ class TestDatabaseSlot:
 
     def register(self, template: str | None, *, rows_written: int = 0) -> None:
         """Note that the test database is complete and belongs to this process."""
-        own_databases.register_database(
-            OwnDatabase(
-                alias=self.connection.alias,
-                name=self.name,
-                source=self.source,
-                template=template,
-                written=rows_written,
-            )
+        alias = self.connection.alias
+        own = OwnDatabase(
+            alias=alias, name=self.name, source=self.source, template=template, written=rows_written
         )
+        own_databases.register_database(own)
 
 
 @contextmanager
@@ -156,10 +152,7 @@ def clone_for_worker(slot: TestDatabaseSlot, original: OwnDatabase) -> None:
     recording = state.comment.recording if state and state.comment else ""
     found = find_database(session, slot.name)
     is_current = found and (found.comment is None or found.comment.recording == recording != "")
-    if slot.keep and found and is_current and not found.broken:
-        if found.comment:
-            session.execute(write_comment(replace(found.comment, kept=True)))
-    else:
+    if not (slot.keep and found and is_current and not found.broken):
         if found:
             clones.drop_test_database(session, slot.name)
         if original.template is None:
@@ -183,16 +176,20 @@ def give_up_database(connection: BaseDatabaseWrapper, name: str, *, keep: bool) 
         own_databases.forget_database(server, name)
         if not keep:
             clones.drop_in_background(server, name)
-        if own and own.template and not is_own_template(own.template):
+        others = {each.template for each in own_databases.list_made_databases()}
+        if own and own.template and own.template not in others:
             templates.order_template_spare(server, own.template)
 
 
-def clone_anew(connection: BaseDatabaseWrapper, own: OwnDatabase) -> None:
-    """Put a test database back to what its template holds."""
+def clone_anew(connection: BaseDatabaseWrapper) -> None:
+    """Put a test database back to what its template holds, if it was cloned from one."""
+    own = own_databases.find_own_database(connection.alias)
+    if own is None or own.template is None:
+        return
     _disconnect(connection)
     session = own_databases.get_lock_session(get_server(connection))
     found = find_database(session, own.name)
-    if found is None or found.comment is None or own.template is None:
+    if found is None or found.comment is None:
         return
     with server_errors():
         clones.drop_test_database(session, own.name)
