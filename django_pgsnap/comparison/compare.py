@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any, Final, NamedTuple
 
 from psycopg import sql
@@ -12,7 +12,15 @@ from ..messages import message
 from ..postgres.inspection import read_migrations
 from ..postgres.session import Query
 from ..reporting import Reporter
-from .contents import RowPair, Values, compare_contents, have_same_contents, texts_of
+from .contents import (
+    RowPair,
+    Values,
+    compare_contents,
+    count_rows,
+    has_rows,
+    have_same_contents,
+    texts_of,
+)
 from .schema import Objects, compare_schemas, read_schema
 from .sides import Side, ask_both
 from .tables import Table, TablePair, Tables, pair_tables, read_tables, read_types
@@ -42,7 +50,7 @@ class Comparison:
     rows: int  # how many row changes of each table to keep
     # Parts of the names of columns whose values are not shown, in lower case.
     mask: tuple[str, ...]
-    on_row: Callable[[RowChange], None]
+    on_row: Callable[[RowChange], None] | None
     reporter: Reporter
 
     # The parts of a `Diff`.
@@ -106,11 +114,25 @@ class Comparison:
     def _compare_contents(self, pair: TablePair) -> None:
         if pair.blocks > SMALL_BLOCKS:
             self.reporter.wait(message("Comparing the contents of {name!r}", name=pair.name))
-        if not (pair.olds and pair.news and have_same_contents(pair)):
+        sides = (pair.before, pair.olds), (pair.after, pair.news)
+        filled = [side for side in sides if has_rows(*side)]
+        if self.on_row is None and len(filled) == 1:
+            # A new table, one that was dropped or emptied: it may be large, and few want its rows.
+            shown = list(islice(compare_contents(pair), self.rows))
+            kind: ChangeKind = "removed" if filled == [sides[0]] else "added"
+            unread = count_rows(*filled[0]) - len(shown)
+            self._count(pair, shown, "contents", {kind: unread})
+        elif filled and not (len(filled) == len(sides) and have_same_contents(pair)):
             self._count(pair, compare_contents(pair), "contents")
 
-    def _count(self, pair: TablePair, found: Iterable[RowPair], method: Method) -> None:
-        kinds: Counter[ChangeKind] = Counter()
+    def _count(
+        self,
+        pair: TablePair,
+        found: Iterable[RowPair],
+        method: Method,
+        unread: Mapping[ChangeKind, int] | None = None,
+    ) -> None:
+        kinds: Counter[ChangeKind] = Counter(unread)
         changed_columns: Counter[str] = Counter()
         rows: list[RowChange] = []
         for each in found:
@@ -120,7 +142,8 @@ class Comparison:
                 changed_columns.update(change.columns.keys())
             if len(rows) < self.rows:
                 rows.append(change)
-            self.on_row(change)
+            if self.on_row is not None:
+                self.on_row(change)
         if kinds:
             table = TableDiff(
                 alias=pair.alias,

@@ -22,6 +22,18 @@ RowPair = tuple[Values, Values | None, Values | None]
 _BLOCK: Final = 2_000
 
 
+def has_rows(side: Side, parts: Iterable[Table]) -> bool:
+    """Tell whether a table, or any of its partitions, has a row on one side."""
+    exists = sql.SQL("SELECT EXISTS (SELECT FROM {})")
+    return any(side.session.value(exists.format(part.identifier)) for part in parts)
+
+
+def count_rows(side: Side, parts: Iterable[Table]) -> int:
+    """Return how many rows a table has on one side, all its partitions together."""
+    count = sql.SQL("SELECT count(*) FROM {}")
+    return sum(side.session.value(count.format(part.identifier)) for part in parts)
+
+
 def have_same_contents(pair: TablePair) -> bool:
     """Tell whether all rows are the same, by their number and sums of their hashes."""
     old, new = ask_both(_sum, (pair.before, pair.olds), (pair.after, pair.news), pair.columns)

@@ -67,7 +67,7 @@ def diff(
         models=frozenset(models),
         rows=rows,
         mask=diff_mask(),
-        on_row=on_row or (lambda _: None),
+        on_row=on_row,
         reporter=reporter or Reporter(),
     )
     pairs, notes = _pairs(before, after, clones or {})

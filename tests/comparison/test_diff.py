@@ -71,6 +71,24 @@ def test_rows(run: Callable[[str], object]) -> None:
     ]
 
 
+def test_tables_that_one_side_lacks_or_has_empty(
+    run: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are counted, and only as many of their rows are read as are to be shown."""
+    run("CREATE TABLE emptied AS SELECT generate_series(1, 3)")
+    run("CREATE TABLE dropped AS TABLE emptied")
+    take("seeded", spare=False)
+    run("TRUNCATE emptied; DROP TABLE dropped; CREATE TABLE made AS SELECT generate_series(1, 5)")
+
+    shown = diff("seeded", rows=2)
+    monkeypatch.setattr("django_pgsnap.comparison.contents._ordered", None)
+    counted = diff("seeded")
+
+    assert told(counted) == {"dropped": (0, 3, 0), "emptied": (0, 3, 0), "made": (5, 0, 0)}
+    assert told(shown) == told(counted)
+    assert [len(table.rows) for table in shown.tables] == [2, 2, 2]
+
+
 def test_equal_rows_without_a_key(run: Callable[[str], object]) -> None:
     """Of two equal rows one is deleted, and the other written again as it was."""
     run("CREATE TABLE keyless (name text)")
