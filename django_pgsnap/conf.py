@@ -52,7 +52,7 @@ class Config:
     enabled: bool | None = None  # None leaves it to ``DEBUG`` and the server's address
     # None for every PostgreSQL alias that is not a mirror.
     databases: tuple[str, ...] | None = None
-    # Of how many snapshots, those last taken or restored, to keep a ready-made clone; 0 for none.
+    # Of how many snapshots, those last taken or restored, to keep a spare; 0 for none.
     spares: int = 2
     spare_max_bytes: int = 10 * GIB  # larger databases have one only if the files share blocks
     undo: int = 3  # how many states that restores and undos replaced are kept

@@ -166,9 +166,9 @@ class Restore(Action):
 
     def _describe_duration(self) -> str:
         if self.snapshot.spare == "ready":
-            return _("A ready-made clone stands by, so that takes milliseconds.")
+            return _("Its spare is ready, so that takes milliseconds.")
         if self.snapshot.spare == "building":
-            return _("A clone of it is being made. The restore waits for that.")
+            return _("Its spare is being made. The restore waits for that.")
         size, duration = self.snapshot.size_bytes, describe_duration(self.snapshot.seconds)
         facts = {"size": format_size(size), "duration": duration}
         return _("%(size)s are copied first, which takes %(duration)s.") % facts

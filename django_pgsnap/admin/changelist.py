@@ -174,7 +174,7 @@ def drift(row: Row) -> str:
     return translate(row.drift.summary) or gettext("as in this code")
 
 
-@admin.display(description=_("prepared clone"))
+@admin.display(description=_("spare"))
 def spare(row: Row) -> str:
     states = {"ready": gettext("ready"), "building": gettext("being made"), "none": gettext("none")}
     return states[row.snapshot.spare]

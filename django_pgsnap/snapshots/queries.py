@@ -141,7 +141,7 @@ def find_snapshot_in(contexts: Sequence[ServerContext], wanted: str | Snapshot |
 
 
 def check_counted(contexts: Sequence[ServerContext], parts: Sequence[AnyMember] | None) -> None:
-    """Refuse parts, of kept states where none are told, that belong to roles that do not count."""
+    """Refuse parts, of replaced states if none are told, whose owners do not count."""
     names = None if parts is None else {each.database.name for each in parts}
     for context in contexts:
         for database, why in _find_uncounted(context):
@@ -163,7 +163,7 @@ _UNCOUNTED: Final = {
 
 
 def _find_uncounted(context: ServerContext) -> Iterator[tuple[AnyDatabase, PgsnapError]]:
-    """Yield the parts of snapshots and kept states that do not count by their owner, and why."""
+    """Yield parts of snapshots and replaced states that do not count by their owner, and why."""
     for database in context.catalog.untrusted():
         record = database.record
         if not isinstance(record, CopyRecord | UndoRecord) or record.source not in context.sources:

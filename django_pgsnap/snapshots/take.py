@@ -74,7 +74,7 @@ def take(
         note: A text to show in lists.
         replace: Whether to take the place of a snapshot of the same name.
         pin: Whether pruning shall leave it.
-        spare: Whether to keep a ready-made clone, if the settings want spares.
+        spare: Whether to make a spare, if the settings want spares.
         strategy: How the server copies; None for the best it has.
         wait_s: How long to wait for busy sessions and other operations, in seconds; None for the
             setting ``WAIT_S``.

@@ -280,7 +280,7 @@ def test_restore_page_says_what_will_happen(root: Client, live: str, server: Ser
         asked = text(root.get(of("restore", snapshot)))
 
     assert f"All that is in default goes back to {describe_snapshot(snapshot)}." in asked
-    assert "A ready-made clone stands by, so that takes milliseconds." in asked
+    assert "Its spare is ready, so that takes milliseconds." in asked
     assert "Replaced states that stay: 3." in asked
     assert "1 session idles and will be ended:" in asked
     assert "(psql), idle" in asked

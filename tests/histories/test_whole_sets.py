@@ -97,7 +97,7 @@ def test_part_of_another_owner_goes_too(
 
 @pytest.fixture
 def handed_over(owned_apart: dict[str, str], role: MakeRole, sql: RunSql) -> list[str]:
-    """Live databases with a snapshot and a kept state, of which the second has a new owner."""
+    """Live databases with a snapshot and a replaced state, of which the second has a new owner."""
     take("m")
     for alias in owned_apart:
         write("WORK", alias=alias)

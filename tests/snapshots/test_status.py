@@ -50,7 +50,7 @@ def test_before_any_restore(live: str, call: Call) -> None:
 
 
 def test_restore_that_kept_nothing(live: str, call: Call) -> None:
-    """What is live is known from kept states, so without one it is not said that nothing was."""
+    """What is live is known from replaced states; without one it is not said that nothing was."""
     take("seeded", spare=False)
     restore("seeded", undo=False)
 
