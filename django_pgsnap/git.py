@@ -2,7 +2,6 @@
 
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 from django.conf import settings
 
@@ -20,13 +19,12 @@ class Checkout:
 
 def read_checkout() -> Checkout:
     """Return what the project's directory is at; an empty `Checkout` without git."""
-    directory = Path(getattr(settings, "BASE_DIR", "."))
     # One process tells all three: "# branch.oid", "# branch.head", then a line per change.
     # Without the optional lock it is in the way of no commit.
     try:
         status = subprocess.run(
             ("git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "-uno"),  # noqa: S607
-            cwd=directory,
+            cwd=getattr(settings, "BASE_DIR", "."),
             capture_output=True,
             text=True,
             encoding="utf-8",

@@ -120,8 +120,7 @@ class Take(Action):
         databases = ", ".join(self.preview.aliases)
         facts = {"databases": databases, "size": format_size(size_bytes)}
         lines = [_("Copied as of one moment: %(databases)s (%(size)s).") % facts]
-        expected_s = expected_take_s(self._snapshots, size_bytes)
-        if expected_s is not None:
+        if (expected_s := expected_take_s(self._snapshots, size_bytes)) is not None:
             lines.append(_("That takes %s.") % describe_duration(expected_s))
         return [*lines, _("Clients that connect meanwhile wait until it is done.")]
 

@@ -227,8 +227,7 @@ def set_progress_cookie(response: HttpResponse, token: str, page: str, *, secure
 
 def has_progress_cookie(request: HttpRequest, token: str) -> bool:
     """Tell whether a request has the cookie for the operation of this token."""
-    found = request.get_signed_cookie(_COOKIE, "", salt=_SALT, max_age=KEEP_S)
-    return bool(found == token)
+    return bool(request.get_signed_cookie(_COOKIE, "", salt=_SALT, max_age=KEEP_S) == token)
 
 
 def _mark_request(

@@ -42,6 +42,4 @@ class Diagnosis:
     @property
     def problems(self) -> tuple[Finding, ...]:
         """The errors and warnings that are left."""
-        return tuple(
-            finding for finding in self.findings if finding.severity != "note" and not finding.fixed
-        )
+        return tuple(each for each in self.findings if each.severity != "note" and not each.fixed)

@@ -101,8 +101,7 @@ def remember_names(directory: str) -> None:
     """Leave the names of the project's snapshots in a directory, for the shell's script."""
     # Whatever goes wrong here, the command has done its work.
     with suppress(PgsnapError, OSError), allow_here():
-        names = [snapshot.name for snapshot in list_snapshots()]
         project = str(Path(sys.argv[0]).resolve().parent)
         file = Path(directory, project.replace("/", "%"))
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(f"{name}\n" for name in names))
+        file.write_text("".join(f"{snapshot.name}\n" for snapshot in list_snapshots()))
