@@ -37,8 +37,9 @@ class RelationCounter(NamedTuple):
         """Tell whether anything was written and not rolled back, or a sequence was looked at."""
         if self.file != before.file:
             return True
-        known = not self.is_sequence and self.analyzed == before.analyzed
-        return self.written != before.written and not (known and self.committed == before.committed)
+        tells_committed = not self.is_sequence and self.analyzed == before.analyzed
+        was_rolled_back = tells_committed and self.committed == before.committed
+        return self.written != before.written and not was_rolled_back
 
 
 # By oid.
