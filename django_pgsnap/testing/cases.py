@@ -228,9 +228,8 @@ def _reset(resetter: DatabaseResetter, alias: str, who: str) -> None:
 def _leave_to_django(cls: Any) -> Any:
     """Have Django itself care for the databases of a class that are not ours."""
     # A second alias of one that is ours is reset, too, though `list_resetters` names it once.
-    others = [
-        name for name in cls._databases_names(include_mirrors=False) if not get_resetter(name)
-    ]
+    names = cls._databases_names(include_mirrors=False)
+    others = [name for name in names if not get_resetter(name)]
     return mock.patch.object(cls, "_databases_names", classmethod(lambda _, **__: others))
 
 
@@ -256,15 +255,8 @@ def _get_flushed_baseline(cls: Any, alias: str, resetter: DatabaseResetter) -> B
 
     def flush() -> Baseline:
         resetter.start(resetter.run_baseline)
-        call_command(
-            "flush",
-            verbosity=0,
-            interactive=False,
-            database=alias,
-            reset_sequences=False,
-            allow_cascade=True,
-            inhibit_post_migrate=bare,
-        )
+        how = {"reset_sequences": False, "allow_cascade": True, "inhibit_post_migrate": bare}
+        call_command("flush", verbosity=0, interactive=False, database=alias, **how)
         return resetter.adopt_state()
 
     return resetter.get_named_baseline("flushed, bare" if bare else "flushed", flush)

@@ -171,7 +171,7 @@ def give_up_database(connection: BaseDatabaseWrapper, name: str, *, keep: bool) 
         session = own_databases.get_lock_session(server)
         if not keep:
             clones.remove_snapshots(session, name)
-        elif (found := find_database(session, name)) is not None and found.comment is not None:
+        elif (found := find_database(session, name)) and found.comment:
             session.execute(write_comment(replace(found.comment, kept=True)))
         own_databases.forget_database(server, name)
         if not keep:
@@ -189,12 +189,11 @@ def clone_anew(connection: BaseDatabaseWrapper) -> None:
     _disconnect(connection)
     session = own_databases.get_lock_session(get_server(connection))
     found = find_database(session, own.name)
-    if found is None or found.comment is None:
-        return
-    with server_errors():
-        clones.drop_test_database(session, own.name)
-        clone = clones.make_shut_clone(session, own.template)
-        clones.turn_into_test_database(session, clone, found.comment)
+    if found and found.comment:
+        with server_errors():
+            clones.drop_test_database(session, own.name)
+            clone = clones.make_shut_clone(session, own.template)
+            clones.turn_into_test_database(session, clone, found.comment)
     # Among what Django remembers may be rows that are gone.
     clear_caches(own.alias)
 
