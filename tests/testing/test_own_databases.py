@@ -88,7 +88,7 @@ def test_children_are_led_there(set_alias: SetAlias) -> None:
 
 def test_runs_in_children(set_alias: SetAlias) -> None:
     """A run that a test starts leaves the test database of that test alone."""
-    set_alias("default", NAME="test_live", HOST="not.reached.invalid")
+    set_alias("default", NAME="test_live", HOST="/no/such/socket")
     adopted = replace(OWN, announced=True)
     own_databases.register_database(adopted)
     creation.install()
