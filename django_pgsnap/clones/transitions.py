@@ -98,8 +98,11 @@ def open_database(
 
 def shut_database(database: str, text: str | None) -> Query:
     """Close a database to clients, and give it a comment."""
-    alter = sql.SQL("ALTER DATABASE {} {}").format(sql.Identifier(database), _SHUT)
-    return join_statements([alter, comment_on_database(database, text)])
+    return join_statements([close_database(database), comment_on_database(database, text)])
+
+
+def close_database(database: str) -> Query:
+    return sql.SQL("ALTER DATABASE {} {}").format(sql.Identifier(database), _SHUT)
 
 
 def comment_on_database(database: str, text: str | None) -> Query:

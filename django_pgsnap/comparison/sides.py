@@ -19,7 +19,9 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg import sql
 
+from ..clones.transitions import close_database
 from ..errors import ObstacleError
+from ..postgres.advisory_locks import release_lock, try_acquire_lock, wait_for_lock
 from ..postgres.backends import read_backends
 from ..postgres.inspection import DatabaseCounters, read_counters
 from ..postgres.server import Server
@@ -141,7 +143,7 @@ class Remembered:
 def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remembered]]:
     """Open a copy for one session of ours, and shut it again before anybody else can come.
 
-    1. The copy is opened, for one session of an ordinary role.
+    1. The copy is opened, for one session of an ordinary role. The lock of its name says so.
     2. The session connects, with event triggers off where our role may say so.
     3. The copy is shut; the session stays. If it stops before this, the next command or
        ``doctor --fix`` shuts it.
@@ -152,6 +154,7 @@ def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remember
         ObstacleError: Somebody else uses the copy, to clone it for instance, or came in, too.
     """
     with server.session(DIFF_PURPOSE) as maintenance:
+        _ = try_acquire_lock(maintenance, database) or wait_for_lock(maintenance, database)
         before = _read_state(maintenance, database)
         try:
             _open(maintenance, database)
@@ -159,6 +162,7 @@ def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remember
                 session = server.session_on(database, DIFF_PURPOSE)
             finally:
                 row = _shut(maintenance, database)
+                release_lock(maintenance, database)
         except psycopg.errors.InvalidCatalogName as error:
             raise ObstacleError(
                 "The copy {database!r} has just been dropped.",
@@ -222,7 +226,6 @@ def _open(maintenance: Session, database: str) -> None:
 
 def _shut(maintenance: Session, database: str) -> tuple[Any, ...]:
     """Shut a copy, and return how its row reads from now on, unless somebody opens it again."""
-    statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0")
     with maintenance.transaction():
-        maintenance.execute(statement.format(sql.Identifier(database)))
+        maintenance.execute(close_database(database))
         return tuple(*maintenance.rows(_ROW, [database]))

@@ -278,7 +278,7 @@ def _open(context: ServerContext) -> Iterator[Finding]:
         name = member.database.name
         if not member.database.is_shut and not context.is_locked(name):
             remedy = f"ALTER DATABASE {_quoted(name)} ALLOW_CONNECTIONS false CONNECTION LIMIT 0;"
-            yield Finding("open-copy", "warning", name, cause, remedy)
+            yield Finding("open-copy", "warning", name, cause, remedy, fixable=True)
 
 
 def _untrusted(context: ServerContext) -> Iterator[Finding]:

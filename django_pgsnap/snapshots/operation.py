@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -11,12 +11,17 @@ import psycopg
 from ..clones.catalog import AnyDatabase
 from ..clones.records import Record
 from ..clones.spares import describe_taken_name, plan_spare, send_off, wants_spare
-from ..clones.transitions import Clone, CopyJob
+from ..clones.transitions import Clone, CopyJob, close_database
 from ..conf import config
 from ..connections.reconnect import check_not_in_atomic, close_connections, repair_pools
 from ..errors import ConfigurationError, DatabaseBusyError, PgsnapError
 from ..messages import join_messages, message
-from ..postgres.advisory_locks import LockHolder, acquire_lock, read_catalog_lock_holders
+from ..postgres.advisory_locks import (
+    LockHolder,
+    acquire_lock,
+    lock_if_free,
+    read_catalog_lock_holders,
+)
 from ..postgres.backends import BackendTerminator
 from ..postgres.inspection import check_collation
 from ..postgres.server import Server, server_errors
@@ -75,6 +80,7 @@ def open_operation(
             contexts = [context.reloaded() for context in opened]
             for context in contexts:
                 _check_ours(context)
+                _shut_open_copies(context)
             yield contexts
 
 
@@ -144,6 +150,20 @@ def _check_ours(context: ServerContext) -> None:
                 hint="Take that alias out: snapshots are there to be renamed and dropped.",
                 name=database.name,
             )
+
+
+def _shut_open_copies(context: ServerContext) -> None:
+    """Shut what a diff that was killed has left open, or somebody else has opened."""
+    catalog, watcher = context.catalog, context.watcher
+    for database in (*catalog.copies(context.sources), *catalog.undos(context.sources)):
+        if not database.is_shut:
+            # Whoever lacks the right leaves it to its owner.
+            with (
+                suppress(psycopg.errors.InsufficientPrivilege),
+                lock_if_free(watcher, database.name) as is_ours,
+            ):
+                if is_ours:
+                    watcher.execute(close_database(database.name))
 
 
 def report_terminated(terminators: Iterable[BackendTerminator], reporter: Reporter) -> None:

@@ -7,10 +7,12 @@ import pytest
 from psycopg import sql as pg
 
 from django_pgsnap.clones.names import new_identity, spare_name, unfinished_name
+from django_pgsnap.doctor.diagnosis import diagnose
 from django_pgsnap.errors import ServerUnavailableError
-from django_pgsnap.postgres.advisory_locks import lock_key
+from django_pgsnap.postgres.advisory_locks import lock_if_free, lock_key
+from django_pgsnap.postgres.session import Session
 from django_pgsnap.reporting import Reporter
-from django_pgsnap.snapshots.manage import delete, prune, refill
+from django_pgsnap.snapshots.manage import delete, pin, prune, refill
 from django_pgsnap.snapshots.queries import overview
 from django_pgsnap.snapshots.restore import restore, undo
 from django_pgsnap.snapshots.take import take
@@ -18,7 +20,7 @@ from tests.conftest import MakeLive, MakeRole, RunSql
 from tests.project import Manage, point
 from tests.servers import Server
 from tests.state import databases
-from tests.watching import Background, Recorder, is_locked, oids, settle, until
+from tests.watching import Background, Recorder, is_locked, oids, settle, until, write
 
 
 class StoppedError(Exception):
@@ -131,6 +133,28 @@ def test_more_to_send_off_than_sessions(
     names = [database.name for database in settle(server)]
     assert spare_name(identity) in names
     assert sum(name.startswith("pgsnap_new_") for name in names) == 2
+
+
+def test_copy_that_was_left_open(live: str, sql: RunSql, server: Server, session: Session) -> None:
+    """What a killed diff has left open to clients is shut by the next command, or by the doctor.
+
+    A diff that is about to come in holds the lock of its name.
+    """
+    write("Ursula")
+    copy = take("seeded", spare=False).members[0].database.name
+    restore("seeded")
+    opened = {copy, overview().undos[0].members[0].database.name}
+
+    def open_and(command: Callable[[], object]) -> set[str]:
+        for name in opened:
+            sql(pg.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(pg.Identifier(name)))
+        command()
+        return {each.name for each in databases(server) if each.allows_connections} & opened
+
+    assert open_and(lambda: pin("seeded")) == set()
+    assert open_and(lambda: diagnose(fix=True)) == set()
+    with lock_if_free(session, *opened):
+        assert open_and(lambda: pin("seeded")) == opened
 
 
 def test_locks_are_taken_in_one_order(lives: dict[str, str], server: Server) -> None:
