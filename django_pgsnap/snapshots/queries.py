@@ -141,13 +141,14 @@ def find_snapshot_in(contexts: Sequence[ServerContext], wanted: str | Snapshot |
 
 
 def check_counted(contexts: Sequence[ServerContext], parts: Sequence[AnyMember] | None) -> None:
-    """Refuse parts, of replaced states if none are told, whose owners do not count."""
-    names = None if parts is None else {each.database.name for each in parts}
-    for context in contexts:
-        for database, why in _find_uncounted(context):
-            is_state = isinstance(database.record, UndoRecord)
-            if is_state if names is None else database.name in names:
-                raise why
+    """Refuse parts that belong to roles that do not count; for None, any replaced state's."""
+    for database, why in (each for context in contexts for each in _find_uncounted(context)):
+        if parts is None:
+            is_meant = isinstance(database.record, UndoRecord)
+        else:
+            is_meant = any(database.name == each.database.name for each in parts)
+        if is_meant:
+            raise why
 
 
 _UNCOUNTED: Final = {
