@@ -58,11 +58,7 @@ def note_rates(record: CopyRecord, wanted: Strategy) -> CopyRecord:
 
 
 def choose_strategy(
-    session: Session,
-    size_bytes: int | None,
-    newest: CopyRecord | None = None,
-    *,
-    relations: int = 0,
+    session: Session, size_bytes: int | None, newest: CopyRecord | None = None, relations: int = 0
 ) -> Strategy:
     """Return the quickest strategy that the server has for a database; its size may be unknown."""
     most = WAL_LOG_MAX_BYTES + max(relations - _OWN_RELATIONS, 0) * _BYTES_PER_RELATION
