@@ -115,7 +115,7 @@ def _describe_carried(carried: Properties) -> dict[str, Any]:
 
 
 def find_snapshot_in(contexts: Sequence[ServerContext], wanted: str | Snapshot | None) -> Snapshot:
-    """Return the snapshot of this name, or the newest, among those of an operation's databases.
+    """Return the snapshot of this name, or the newest, among those of live databases.
 
     One that was found before is found again whatever its name is now, and no other of that name.
     """
@@ -351,6 +351,7 @@ def list_snapshots(
     return tuple(find_snapshots(list(found)))
 
 
+@server_errors()
 def get(name: str | None = None, *, databases: Sequence[str] | None = None) -> Snapshot:
     """Return the snapshot of this name, or the newest one."""
-    return choose_snapshot(list_snapshots(databases=databases), name)
+    return find_snapshot_in(list(read_contexts("list", choose_targets(databases))), name)

@@ -169,8 +169,7 @@ class Command(SubcommandsBase):
             sys.exit(status)
 
     def _warn_of_live(self, clones: Mapping[str, str]) -> None:
-        live = [each.alias for each in iter_postgresql_wrappers() if each.alias not in clones]
-        if live:
+        if live := [each.alias for each in iter_postgresql_wrappers() if each.alias not in clones]:
             self._reporter.warn(
                 f"The snapshot lacks {', '.join(live)}: there the command works on live data."
             )
