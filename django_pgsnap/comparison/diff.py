@@ -77,7 +77,7 @@ def diff(
     _check_known(models, comparison.known)
     return Diff(
         before=_label(before),
-        after=_label(after),
+        after="clone" if clones else _label(after),
         schema=tuple(comparison.schema),
         migrations_applied=tuple(sorted(comparison.applied)),
         migrations_missing=tuple(sorted(comparison.missing)),

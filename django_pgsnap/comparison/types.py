@@ -68,7 +68,7 @@ class Diff:
     """What changed from one state to another."""
 
     before: str  # what the older state is called: a snapshot's name, ``undo`` or ``live``
-    after: str  # what the newer state is called
+    after: str  # what the newer state is called; ``clone`` where a command has worked on one
     schema: tuple[SchemaChange, ...]
     # Migrations (app, name) that only the newer state has.
     migrations_applied: tuple[tuple[str, str], ...]

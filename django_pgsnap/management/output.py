@@ -287,7 +287,8 @@ def _row_text(row: RowChange) -> Text:
     values = [
         f"{printable(name)}: {_value(row, old, new)}"
         for name, (old, new) in row.columns.items()
-        if name not in row.key or row.kind == "changed"
+        # That a new row, or one that is gone, has no value there says nothing.
+        if (old, new) != (None, None) and (name not in row.key or row.kind == "changed")
     ]
     if values:
         text.append(f"  {'; '.join(values)}")

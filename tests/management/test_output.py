@@ -8,7 +8,7 @@ from django.db import connection
 
 from django_pgsnap.snapshots.restore import restore
 from django_pgsnap.snapshots.take import take
-from tests.conftest import Call
+from tests.conftest import Call, RunSql
 from tests.project import Manage
 from tests.testapp.models import Author
 from tests.watching import write
@@ -38,6 +38,18 @@ def test_summary_and_rows(changed: None, call: Call) -> None:
     assert lines[4].startswith("  ~ id=101  name: Ada → Ada\N{REPLACEMENT CHARACTER}[31m xxxx")
     assert " … " in lines[4]
     assert lines[5:] == ["  ... and 1 more"]
+
+
+def test_columns_without_a_value(live: str, call: Call, sql: RunSql) -> None:
+    """A new row is shown without the columns that are NULL in it; a change to NULL is shown."""
+    sql("CREATE TABLE thing (id int PRIMARY KEY, a text, b text)", dbname=live)
+    sql("INSERT INTO thing VALUES (1, 'x', 'y')", dbname=live)
+    take("seeded")
+    sql("UPDATE thing SET a = NULL; INSERT INTO thing (id, b) VALUES (2, 'z')", dbname=live)
+
+    lines = call("pgsnap", "diff", "seeded", "--rows", "2").stdout.splitlines()
+
+    assert lines[-2:] == ["  ~ id=1  a: x → NULL", "  + id=2  b: z"]
 
 
 def test_nothing_differs(live: str, call: Call) -> None:

@@ -54,7 +54,8 @@ def test_diff_as_json(names: list[str], manage: Manage, live: str) -> None:
 
     printed = [json.loads(line) for line in run.stdout.splitlines()]
     assert [each["type"] for each in printed] == ["row", "diff", "table"]
-    assert (printed[1]["before"], list_snapshots()[0].name) == ("seeded", "newer")
+    assert (printed[1]["before"], printed[1]["after"]) == ("seeded", "clone")
+    assert list_snapshots()[0].name == "newer"
     assert printed[0]["columns"] == {"id": [None, "2"], "name": [None, "by command"]}
     assert "done" in run.stderr
     assert "Kept" in run.stderr
