@@ -199,9 +199,11 @@ def _set_up_fixtures(cls: Any) -> None:
 def _tear_down_fixtures(self: Any) -> None:
     """Stand in for ``TransactionTestCase._fixture_teardown``: a reset instead of a flush."""
     resetters = dict(list_resetters(type(self)))
-    with _leave_to_django(type(self)):
-        _stock_methods["_fixture_teardown"](self)
-    _reset_all(resetters, f"what comes after {self.id()}")
+    try:
+        with _leave_to_django(type(self)):
+            _stock_methods["_fixture_teardown"](self)
+    finally:
+        _reset_all(resetters, f"what comes after {self.id()}")
 
 
 def _reset_all(resetters: dict[str, DatabaseResetter], who: str) -> None:

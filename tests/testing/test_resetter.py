@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
-from django.test import override_settings
+from django.test import TransactionTestCase, override_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql as pg
@@ -23,7 +23,7 @@ from django_pgsnap.postgres.inspection import read_activity
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.postgres.targets import get_server
 from django_pgsnap.signals import post_restore
-from django_pgsnap.testing import SnapshotTestCase
+from django_pgsnap.testing import SnapshotTestCase, cases
 from django_pgsnap.testing.databases import own_databases
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
 from django_pgsnap.testing.reset.clone_pool import ClonePool, _Worker
@@ -752,6 +752,23 @@ def test_snapshot_of_a_second_alias(
 
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
     assert sql(tables, dbname=live) == [("of_store",)]
+
+
+@pytest.mark.usefixtures("resetter")
+def test_reset_though_django_fails(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Django cannot tear down a database of its own, those of ours are put back."""
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    before = held()
+    monkeypatch.setitem(cases._stock_methods, "_fixture_teardown", fail)
+    by_django("DELETE FROM parent")
+
+    with pytest.raises(ZeroDivisionError):
+        cases._tear_down_fixtures(TransactionTestCase())
+
+    assert held() == before
 
 
 def test_at_work(resetter: DatabaseResetter, clean_server: Server, live: str) -> None:
