@@ -27,7 +27,7 @@ from tests.project import point
 from tests.records import copy_record
 from tests.servers import Server
 from tests.suites.wanted import FACTS, wanted
-from tests.watching import Recorder
+from tests.watching import Recorder, settle
 
 CLOSED = pg.SQL("ALLOW_CONNECTIONS false CONNECTION LIMIT 0")
 IDENTITY = "0123456789abcdef"
@@ -172,11 +172,12 @@ def test_what_is_not_ours_is_never_dropped(
 
 
 def test_old_template_is_dropped(
-    live: str, session: Session, databases: ListDatabases, settings: LazySettings
+    live: str, session: Session, databases: ListDatabases, settings: LazySettings, server: Server
 ) -> None:
     """A template of tests above the age limit is of no use, and fixing drops it."""
     record = templates.publish_template(session, live, wanted(source=live), seal(FACTS))
     session.close()
+    settle(server)
     assert "superfluous-template" not in {finding.kind for finding in diagnose().findings}
     settings.PGSNAP = {"ENABLED": True, "TEST": {"MAX_AGE_S": 0}}
 
@@ -233,7 +234,8 @@ def test_what_another_project_has(
     with server.connect() as maker:
         maker.execute("SELECT pg_advisory_lock(%s)", [lock_key(unfinished_name(IDENTITY))])
         found = of_kind(diagnose(), "untrusted")
-    (left,) = diagnose().problems
+        maker.execute("SELECT pg_advisory_unlock_all()")
+        (left,) = diagnose().problems
 
     assert {(each.severity, each.object) for each in found} == {
         ("note", theirs.database),

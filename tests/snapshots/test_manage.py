@@ -207,6 +207,7 @@ def test_delete_while_a_test_run_uses_a_template(
         run.rows(pg.SQL("SELECT pg_advisory_lock_shared(%s)"), [lock_key(name)])
         delete("sown", reporter=heard)
         assert diagnose().problems == ()
+    settle(server)
 
     (warning,) = heard.warnings
     assert warning == (

@@ -49,6 +49,7 @@ def test_neighbours_work_is_no_leftover(
     present = "SELECT 1 FROM pg_database WHERE datname = %s"
     assert sql(present, [name])
 
+    until(lambda: not sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"))
     neighbour.close()
     take("next", spare=False)
     until(lambda: not sql(present, [name]))

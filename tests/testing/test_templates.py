@@ -19,6 +19,7 @@ from django_pgsnap.testing.databases.facts import Facts, project_root
 from django_pgsnap.testing.databases.recording import seal
 from tests.conftest import ListDatabases, MakeDatabase, MakeRole, RunSql, SessionAs
 from tests.suites.wanted import COUNTERS, FACTS, wanted
+from tests.watching import until
 
 Told = list[tuple[str, int]]
 
@@ -184,10 +185,11 @@ def test_in_use(session: Session, session_as: SessionAs) -> None:
     assert record.database in load_catalog(session).databases
 
 
-def test_droppable_after_a_miss(session: Session, session_as: SessionAs) -> None:
+def test_droppable_after_a_miss(session: Session, session_as: SessionAs, sql: RunSql) -> None:
     """A template that a run has found changed is dropped, however long that run takes."""
     with session_as() as builder:
         record = publish(builder)
+    until(lambda: not sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"))
     assert find(session, server="19") is None
 
     with override_settings(PGSNAP={"TEST": {"KEEP": 0}}):
