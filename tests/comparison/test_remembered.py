@@ -16,7 +16,7 @@ from django_pgsnap.snapshots.types import Snapshot
 from tests.conftest import RunSql
 from tests.servers import Server
 
-ROWS = 20_000
+ROWS = 4_000
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def snapshot(live: str, sql: RunSql) -> Snapshot:
     """A snapshot of a table that has more blocks than a range."""
     sql(
         "CREATE TABLE large (id int PRIMARY KEY, n int, t text);"
-        "INSERT INTO large SELECT i, 0, repeat('x', 30) FROM generate_series(1, 20000) i",
+        "INSERT INTO large SELECT i, 0, repeat('x', 300) FROM generate_series(1, 4000) i",
         dbname=live,
     )
     return take("seeded", spare=False)
@@ -69,7 +69,7 @@ def test_ranges(
     sql("UPDATE large SET n = 1 WHERE id % 700 = 0", dbname=live)
     assert counts() == (0, 0, ROWS // 700, "row versions")
 
-    sql("DELETE FROM large WHERE id % 1000 = 1", dbname=live)
+    sql("DELETE FROM large WHERE id % 200 = 1", dbname=live)
     sql("VACUUM large", dbname=live)
     assert counts() == (0, 20, ROWS // 700, "row versions")
 
@@ -83,16 +83,16 @@ def test_ranges(
 def test_table_that_shrinks_and_grows(live: str, snapshot: Snapshot, sql: RunSql) -> None:
     """What is known of a copy stays known while the live table has fewer blocks."""
     assert diff("seeded").is_empty
-    sql("DELETE FROM large WHERE id > 10000", dbname=live)
+    sql("DELETE FROM large WHERE id > 2000", dbname=live)
     sql("VACUUM large", dbname=live)
-    assert counts() == (0, ROWS - 10000, 0, "row versions")
+    assert counts() == (0, ROWS - 2000, 0, "row versions")
 
     sql(
-        "INSERT INTO large SELECT i, 0, repeat('x', 30) FROM generate_series(15001, 20000) i",
+        "INSERT INTO large SELECT i, 0, repeat('x', 300) FROM generate_series(3001, 4000) i",
         dbname=live,
     )
 
-    assert counts() == (0, 5000, 0, "row versions")
+    assert counts() == (0, 1000, 0, "row versions")
 
 
 def test_progress(live: str, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,15 +174,14 @@ def test_copy_that_is_written_while_it_is_open(
     assert counts() == (0, 0, 1, "row versions")
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"state": 1}', "{"])
-def test_damaged_file(
-    live: str, snapshot: Snapshot, sql: RunSql, content: str, caches: Path
-) -> None:
+def test_damaged_file(live: str, snapshot: Snapshot, sql: RunSql, caches: Path) -> None:
     """A file that says nothing is written anew."""
     assert diff("seeded").is_empty
     (file,) = caches.glob("django-pgsnap/sums-*")
-    file.write_text(content)
     sql("UPDATE large SET n = 1 WHERE id = 700", dbname=live)
 
-    assert counts() == (0, 0, 1, "row versions")
-    assert file.stat().st_size > 100
+    for content in ("", "[]", '{"state": 1}', "{"):
+        file.write_text(content)
+
+        assert counts() == (0, 0, 1, "row versions")
+        assert file.stat().st_size > 100
