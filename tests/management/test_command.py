@@ -181,34 +181,31 @@ def test_show(live: str, call: Call) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["take", "new"],
-        ["restore"],
+def test_json_of_one_snapshot(live: str, call: Call) -> None:
+    """With --json the facts of the snapshot are printed, and nothing else, on any stream."""
+    take("seeded", note="a \x1b note", spare=False)
+
+    for words in (
         ["show", "seeded"],
         ["rename", "seeded", "seeded"],
         ["pin", "seeded"],
         ["unpin", "seeded"],
         ["refill"],
-    ],
-)
-def test_json_of_one_snapshot(words: list[str], live: str, call: Call) -> None:
-    """With --json the facts of the snapshot are printed, and nothing else, on any stream."""
-    take("seeded", note="a \x1b note", spare=False)
+        ["restore"],
+        ["take", "new"],
+    ):
+        printed = call("pgsnap", *words, "--json")
 
-    printed = call("pgsnap", *words, "--json")
-
-    facts = json.loads(printed.stdout)
-    snapshot = get(facts["name"])
-    assert printed.stderr == ""
-    assert {key: facts[key] for key in ("name", "note", "taken_at", "size_bytes")} == {
-        "name": snapshot.name,
-        "note": snapshot.note,
-        "taken_at": snapshot.taken_at.isoformat(),
-        "size_bytes": snapshot.size_bytes,
-    }
-    assert [(each["alias"], each["source"]) for each in facts["members"]] == [("default", live)]
+        facts = json.loads(printed.stdout)
+        snapshot = get(facts["name"])
+        assert printed.stderr == ""
+        assert {key: facts[key] for key in ("name", "note", "taken_at", "size_bytes")} == {
+            "name": snapshot.name,
+            "note": snapshot.note,
+            "taken_at": snapshot.taken_at.isoformat(),
+            "size_bytes": snapshot.size_bytes,
+        }
+        assert [(each["alias"], each["source"]) for each in facts["members"]] == [("default", live)]
 
 
 def test_json_of_lists(live: str, call: Call, server: Server) -> None:

@@ -10,6 +10,7 @@ import pytest
 from django_pgsnap.management.arguments import SHELLS, SUBCOMMANDS
 from django_pgsnap.management.completion import completion_script
 from django_pgsnap.snapshots.take import take
+from tests.conftest import Call
 from tests.project import Manage
 
 # The last word is the one that the cursor is in.
@@ -80,9 +81,9 @@ def test_nothing_is_left_unasked(live: str, manage: Manage, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_script_is_one_of_the_shell(shell: str, manage: Manage) -> None:
+def test_script_is_one_of_the_shell(shell: str, call: Call) -> None:
     """The command prints a script that the shell can read, where that shell is installed."""
-    script = manage("pgsnap", "completion", shell).stdout
+    script = call("pgsnap", "completion", shell).stdout
 
     assert "PGSNAP_COMPLETION_DIR" in script
     assert script.isascii()

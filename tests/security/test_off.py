@@ -16,7 +16,7 @@ from tests.conftest import Call, MakeLive, RunSql
 from tests.project import point
 from tests.security.conftest import SHUT
 from tests.servers import Server
-from tests.state import Database, databases
+from tests.state import Database
 from tests.watching import settle
 
 COMMANDS = {
@@ -53,6 +53,10 @@ MORE = [
 # These look, and say what they see. Status points to the list of replaced states.
 LOOK = {"status", "list", "show", "completion", "doctor"}
 
+SETTINGS_AND_ACCESS = """
+    SELECT setdatabase::text, setrole::text, setconfig::text FROM pg_db_role_setting
+    UNION ALL SELECT 'access', datname, datacl::text FROM pg_database
+"""
 
 State = tuple[list[Database], list[str]]
 
@@ -62,10 +66,8 @@ def state(server: Server, sql: RunSql) -> Callable[[], State]:
     """Looks at all databases, and at all that is set for them, for roles, and granted."""
 
     def look() -> State:
-        kept = "SELECT setdatabase::bigint, setrole::bigint, setconfig FROM pg_db_role_setting"
-        access = "SELECT datname, datacl::text FROM pg_database"
-        settle(server)
-        return databases(server), sorted(map(repr, [*sql(kept), *sql(access)]))
+        present = settle(server)
+        return present, sorted(map(repr, sql(SETTINGS_AND_ACCESS)))
 
     return look
 

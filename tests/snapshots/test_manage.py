@@ -102,16 +102,16 @@ def test_rename_to_an_invalid_name(live: str, databases: ListDatabases) -> None:
     assert databases() == before
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_unknown_name(verb: str, live: str, databases: ListDatabases) -> None:
+def test_unknown_name(live: str, databases: ListDatabases) -> None:
     """An unknown name is refused with the nearest that there is."""
     take("seeded", spare=False)
     before = databases()
 
-    with pytest.raises(SnapshotNotFoundError) as caught:
-        VERBS[verb]("Seedde")
+    for verb in VERBS.values():
+        with pytest.raises(SnapshotNotFoundError) as caught:
+            verb("Seedde")
+        assert str(caught.value) == "There is no snapshot 'Seedde'.\nDid you mean 'seeded'?"
 
-    assert str(caught.value) == "There is no snapshot 'Seedde'.\nDid you mean 'seeded'?"
     assert databases() == before
 
 
@@ -132,14 +132,14 @@ def test_annotate(live: str) -> None:
     assert annotate("seeded", "").note == ""
 
 
-@pytest.mark.parametrize("verb", [each for each in VERBS if each != "delete"])
-def test_nobody_is_disturbed(verb: str, live: str, server: Server) -> None:
+def test_nobody_is_disturbed(live: str, server: Server) -> None:
     """Changing what a snapshot says of itself needs nothing of the live database's sessions."""
     take("seeded", spare=False)
     with server.connect(live) as client:
-        VERBS[verb]("seeded")
+        for verb in ("annotate", "pin", "unpin", "rename"):
+            VERBS[verb]("seeded")
 
-        assert client.execute("SELECT 1").fetchone() == (1,)
+            assert client.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_change_of_several_databases(lives: dict[str, str]) -> None:

@@ -22,7 +22,6 @@ def neighbour(make_database: MakeDatabase, session_as: SessionAs) -> Session:
     return session_as(database="pgsnap")
 
 
-@pytest.mark.parametrize("name", ["pgsnap_new_{}", "pgsnap_drop_{}", "pgsnap_spare_{}"])
 @pytest.mark.parametrize(
     "clear_up",
     [lambda: take("seeded", spare=False), lambda: diagnose(fix=True)],
@@ -30,29 +29,29 @@ def neighbour(make_database: MakeDatabase, session_as: SessionAs) -> Session:
 )
 def test_neighbours_work_is_no_leftover(
     clear_up: Callable[[], object],
-    name: str,
     live: str,
     neighbour: Session,
     sql: RunSql,
 ) -> None:
     """What a neighbour is at work on stays; once the neighbour is gone, it is dropped."""
-    name = name.format(new_identity())
-    acquire_lock(neighbour, name, 0)
-    sql(
-        pg.SQL("CREATE DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0").format(
-            pg.Identifier(name)
+    names = [f"pgsnap_{kind}_{new_identity()}" for kind in ("new", "drop", "spare")]
+    for name in names:
+        acquire_lock(neighbour, name, 0)
+        sql(
+            pg.SQL("CREATE DATABASE {} ALLOW_CONNECTIONS false CONNECTION LIMIT 0").format(
+                pg.Identifier(name)
+            )
         )
-    )
 
     clear_up()
     until(lambda: not sql("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'DROP DATABASE%'"))
-    present = "SELECT 1 FROM pg_database WHERE datname = %s"
-    assert sql(present, [name])
+    present = "SELECT 1 FROM pg_database WHERE datname = ANY (%s)"
+    assert len(sql(present, [names])) == len(names)
 
-    until(lambda: not sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"))
     neighbour.close()
+    until(lambda: not sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"))
     take("next", spare=False)
-    until(lambda: not sql(present, [name]))
+    until(lambda: not sql(present, [names]))
 
 
 def test_same_live_database(live: str, neighbour: Session, sql: RunSql) -> None:

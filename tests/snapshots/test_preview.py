@@ -55,14 +55,13 @@ def test_live_database_that_is_missing(live: str, sql: RunSql) -> None:
     assert (seen.aliases, seen.size_bytes) == (("default",), 0)
 
 
-@pytest.mark.parametrize(("factor", "expected"), [(1, 1.0), (1.5, 1.5), (0.25, None), (3, None)])
-def test_expected_duration(factor: float, expected: float | None, live: str) -> None:
+def test_expected_duration(live: str) -> None:
     """A take will last as long as the last one of about that size did, in proportion."""
     snapshot = take(spare=False)
 
-    seconds = expected_take_s([snapshot], round(factor * snapshot.size_bytes))
-
-    assert seconds == (expected and pytest.approx(expected * snapshot.seconds, rel=1e-3))
+    for factor, expected in ((1, 1.0), (1.5, 1.5), (0.25, None), (3, None)):
+        seconds = expected_take_s([snapshot], round(factor * snapshot.size_bytes))
+        assert seconds == (expected and pytest.approx(expected * snapshot.seconds, rel=1e-3))
     assert expected_take_s([], 1000) is None
 
 
