@@ -27,6 +27,7 @@ from ..clones.names import new_identity, to_drop_name
 from ..clones.records import Record, UndoRecord
 from ..clones.transitions import rewrite_comment, unpublish
 from ..conf import config
+from ..errors import PgsnapError
 from ..messages import format_size, message
 from ..postgres.backends import end_diffs
 from ..postgres.inspection import DatabaseCounters, read_counters
@@ -136,12 +137,12 @@ def settle_history(
         history.note_successors(successors, since)
         history.trim(before[0].reporter)
         return history.write()
-    except psycopg.Error as error:
+    except (PgsnapError, psycopg.Error) as error:
         before[0].reporter.warn(
             message(
                 "Done, but more replaced states are kept than need be: {cause}. The next "
                 "restore makes up for it.",
-                cause=str(error).strip(),
+                cause=str(error).strip().removesuffix("."),
             )
         )
         return []

@@ -10,6 +10,7 @@ from psycopg import sql as pg
 from pytest_django import Settings
 
 from django_pgsnap.clones.names import spare_name
+from django_pgsnap.clones.records import MAX_FOREIGN_CHARACTERS, encode_record
 from django_pgsnap.clones.transitions import rewrite_comment
 from django_pgsnap.errors import DatabaseBusyError, NothingToUndoError
 from django_pgsnap.snapshots import undo_history
@@ -359,6 +360,25 @@ def test_replaced_states_that_cannot_be_sorted_out(
     assert len(overview().undos) == 2
     undo(2)
     assert authors() == ["work"]
+
+
+def test_replaced_state_that_cannot_be_noted(live: str, sql: RunSql) -> None:
+    """A restore that has swapped is no failure, though a comment has no room for what it notes."""
+    recorder = Recorder()
+    take("seeded")
+    restore("seeded")
+    (member,) = overview().undos[0].members
+    room = MAX_FOREIGN_CHARACTERS - len(encode_record(member.record))
+    # There is room for the name of the snapshot, not for the identity of its copy beside it.
+    comment = pg.Literal("x" * (room - len(member.record.identity)))
+    sql(pg.SQL("COMMENT ON DATABASE {} IS {}").format(pg.Identifier(live), comment))
+    assert authors() == []
+
+    restore("seeded", reporter=recorder)
+
+    (warning,) = recorder.warnings
+    assert warning.startswith("Done, but more replaced states are kept than need be: What there is")
+    assert len(overview().undos) == 2
 
 
 def test_clock_that_was_turned_back(live: str, sql: RunSql) -> None:
