@@ -143,7 +143,7 @@ class Remembered:
 def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remembered]]:
     """Open a copy for one session of ours, and shut it again before anybody else can come.
 
-    1. The copy is opened, for one session of an ordinary role. The lock of its name says so.
+    1. The copy is opened, for one more session of an ordinary role. The lock of its name says so.
     2. The session connects, with event triggers off where our role may say so.
     3. The copy is shut; the session stays. If it stops before this, the next command or
        ``doctor --fix`` shuts it.
@@ -220,8 +220,10 @@ def _check_alone(maintenance: Session, database: str, ours: Session) -> None:
 
 
 def _open(maintenance: Session, database: str) -> None:
-    statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT 1")
-    maintenance.execute(statement.format(sql.Identifier(database)))
+    """Let one more session come in than there are, of other diffs."""
+    statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT {}")
+    limit = len(read_backends(maintenance, [database])) + 1
+    maintenance.execute(statement.format(sql.Identifier(database), limit))
 
 
 def _shut(maintenance: Session, database: str) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ import pytest
 from django.db import connection
 
 from django_pgsnap.comparison.diff import diff
+from django_pgsnap.comparison.sides import open_copy
 from django_pgsnap.comparison.types import RowChange
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.snapshots.manage import delete, refill
@@ -97,3 +98,11 @@ def test_copies_stay_shut_for_others(live: str, server: Server) -> None:
     diff("seeded", on_row=knock)
 
     assert seen == [(False, 0)]
+
+
+def test_several_at_once(live_owned: str) -> None:
+    """A role that is no superuser compares with a snapshot though another diff of it is there."""
+    copy = take("seeded", spare=False).members[0]
+
+    with open_copy(copy.server, copy.database.name):
+        assert diff("seeded").is_empty
