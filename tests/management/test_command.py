@@ -137,6 +137,7 @@ def test_dry_run_of_a_restore(live: str, call: Call, server: Server) -> None:
     write("Ursula")
     with server.connect(live, application_name="psql"), in_transaction(server, live):
         said = call("pgsnap", "restore", "--dry-run").stdout.splitlines()
+        forced = call("pgsnap", "restore", "--dry-run", "--force").stdout.splitlines()
         facts = json.loads(call("pgsnap", "restore", "--dry-run", "--json").stdout)
     settle(server)
     take("other")
@@ -149,6 +150,7 @@ def test_dry_run_of_a_restore(live: str, call: Call, server: Server) -> None:
         "Would end this idle session",
         "Would wait for",
     ]
+    assert forced == [*said[:-1], said[-1].replace("wait for", "end")]
     assert (len(facts["idle"]), len(facts["busy"]), facts["name"]) == (1, 1, "seeded")
     assert again == "Would restore 'other' of just now to default by renaming its spare.\n"
     assert authors() == ["Ursula"]

@@ -54,7 +54,7 @@ class Command(SubcommandsBase):
         self, *, name: str | None, undo: bool | None, migrate: bool, dry_run: bool, **options: Any
     ) -> None:
         if dry_run:
-            self._preview_restore(name, options["databases"])
+            self._preview_restore(name, options["databases"], force=options["force"])
             return
         began = time.monotonic()
         snapshot = self._perform(restore, name, undo=undo, **options)
@@ -71,7 +71,9 @@ class Command(SubcommandsBase):
         else:
             self._tell_more([*describe_drift(drift), *describe_next_undo(self._reporter.overview)])
 
-    def _preview_restore(self, name: str | None, databases: Sequence[str] | None) -> None:
+    def _preview_restore(
+        self, name: str | None, databases: Sequence[str] | None, *, force: bool
+    ) -> None:
         snapshot = queries.get(name, databases=databases)
         check_complete(snapshot, databases)
         drift = KnownMigrations().drift(snapshot.migrations)
@@ -86,7 +88,7 @@ class Command(SubcommandsBase):
             [
                 f"Would restore {what} to {', '.join(snapshot.aliases)} by {way}.",
                 *(f"Would end this idle session: {each}" for each in found.idle),
-                *(f"Would wait for: {each}" for each in found.busy),
+                *(f"Would {'end' if force else 'wait for'}: {each}" for each in found.busy),
                 *describe_drift(drift),
             ]
         )
