@@ -238,6 +238,13 @@ FIXTURE = """
 """
 
 
+# A run that has just been killed would be gone soon, this one is not.
+IMPATIENT = """
+    from django_pgsnap.testing.databases import own_databases
+
+    own_databases._GONE_S = 0.1
+"""
+
 NO_SETUP = """
     import os
 
@@ -473,6 +480,7 @@ print(*(name for name in sys.modules if name.split(".")[0] in ("django", "django
 @pytest.mark.parametrize("options", [(), ("-n", "2")])
 def test_two_runs_at_once(project: Project, options: tuple[str, ...]) -> None:
     """The second one ends with one error that says who holds the database."""
+    project.write("conftest.py", IMPATIENT)
     project.write(
         "shop/tests.py",
         """
