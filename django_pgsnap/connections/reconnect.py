@@ -386,13 +386,24 @@ def _connect(wrapper: BaseDatabaseWrapper) -> None:
     try:
         for _ in range(_SET_UPS):
             setattr(wrapper, _SET_UP_AFTER, _clearings[wrapper.alias])
-            _django_connect(wrapper)
+            _connect_past_swap(wrapper)
             if _is_current(wrapper, new) and not _is_stale(wrapper):
                 break
             wrapper.close()
             repair_pools([wrapper.alias])
     finally:
         _send_post_restore(new, Reporter())
+
+
+def _connect_past_swap(wrapper: BaseDatabaseWrapper) -> None:
+    """Connect, and once more where a swap renamed the database at that moment."""
+    try:
+        _django_connect(wrapper)
+    except psycopg.OperationalError as error:
+        # libpq gives no code of it. In other languages the error stands, as for other clients.
+        if "It seems to have just been dropped or renamed." not in str(error):
+            raise
+        _django_connect(wrapper)
 
 
 def _is_current(wrapper: BaseDatabaseWrapper, new: list[DatabaseReplaced]) -> bool:

@@ -20,7 +20,7 @@ from tests.project import point
 from tests.servers import Server
 from tests.staleness import answer, change, heard, is_fresh, make_twin, swap_twin, threads
 from tests.testapp.models import Author
-from tests.watching import until
+from tests.watching import Background, until
 
 
 def test_restore_tells_each_alias_once(lives: dict[str, str], set_alias: SetAlias) -> None:
@@ -204,6 +204,24 @@ def test_swap_between_two_looks(live: str, server: Server) -> None:
     with pytest.raises(OperationalError), connection.wrap_database_errors:
         check_oid("default", raw)
     assert raw.closed
+
+
+def test_connecting_in_the_middle_of_a_swap(live: str, server: Server) -> None:
+    """Who is told that the database has just been renamed connects to what has its name now."""
+    make_twin(server, live)
+    twin, third = f"{live}_twin", f"{live}_third"
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'object'"
+
+    with server.connect() as other, server.connect() as watcher:
+        other.execute("BEGIN")
+        for name, new in ((live, third), (twin, live), (third, twin)):
+            rename = pg.SQL("ALTER DATABASE {} RENAME TO {}")
+            other.execute(rename.format(pg.Identifier(name), pg.Identifier(new)))
+        client = Background(connection.ensure_connection)
+        until(lambda: watcher.execute(waiting).fetchone() == (1,))
+        other.execute("COMMIT")
+
+    client.result()
 
 
 def test_copies_of_a_connection_are_ignored(live: str) -> None:
