@@ -18,6 +18,7 @@ from psycopg import sql
 
 from ..errors import ChangedMeanwhileError, MissingRightError
 from ..postgres.backends import BackendTerminator, BlockedTimer, end_diffs
+from ..postgres.inspection import check_nothing_attached, nothing_is_attached
 from ..postgres.properties import Properties
 from ..postgres.server import Server
 from ..postgres.session import Query, Session, run_together
@@ -124,6 +125,7 @@ _POLL_S: Final = 0.005
 
 # What the checks at the end of the message raise; "PG" is no class of the server's own codes.
 _CHANGED: Final = "PG001"
+_IN_THE_WAY: Final = "PG002"
 _PROPERTIES: Final = "PG003"
 
 
@@ -182,6 +184,10 @@ class Swap:
                 # such, and from here on nobody can.
                 unchanged = self.properties.is_still_that_of(self.outgoing_name)
                 statements.append(_raise_unless(unchanged, _PROPERTIES))
+                # Whoever attaches something needs a session on the database, and the rename has
+                # found none.
+                detached = nothing_is_attached(self.outgoing_name)
+                statements.append(_raise_unless(detached, _IN_THE_WAY))
             statements.append(shut_database(self.outgoing_name, comment))
         wanted = self.properties
         limit, is_template = wanted.connection_limit, wanted.is_template
@@ -210,6 +216,7 @@ def perform_swaps(
 
     Raises:
         DatabaseBusyError: Sessions stayed on a live database. Nothing has changed.
+        ObstacleError: Something was attached to one meanwhile. Nothing has changed.
         ChangedMeanwhileError: Somebody else renamed one of the databases. Nothing has changed.
         MissingRightError: The role may not rename a database. Nothing has changed.
     """
@@ -219,12 +226,15 @@ def perform_swaps(
             look()
         try:
             _send(session, message, terminator, is_one=len(swaps) == 1)
-        except psycopg.errors.ObjectInUse as error:
+        except psycopg.Error as error:
+            in_the_way = isinstance(error, psycopg.errors.ObjectInUse)
+            if not in_the_way and error.sqlstate != _IN_THE_WAY:
+                raise _explain_error(error, swaps) from error
+            # A prepared transaction keeps the server from renaming as a session does.
+            check_nothing_attached(session, [swap.live_name for swap in swaps])
             if terminator.is_overdue:
                 raise terminator.busy_error(terminator.end_idle_backends()) from error
             terminator.empty_databases()
-        except psycopg.Error as error:
-            raise _explain_error(error, swaps) from error
         else:
             return
 

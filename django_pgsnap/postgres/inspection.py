@@ -14,7 +14,7 @@ from psycopg import sql
 
 from ..errors import MissingRightError, ObstacleError
 from ..messages import join_messages, message
-from .session import Session
+from .session import Query, Session
 
 # App and name of each migration.
 Migrations = tuple[tuple[str, str], ...]
@@ -23,16 +23,14 @@ Migrations = tuple[tuple[str, str], ...]
 # database by oid: it would move to the undo, and vanish with it. A prepared transaction makes
 # CREATE DATABASE … TEMPLATE fail. This is asked in each restore, and the functions take a new
 # session half the time that the views of slots and prepared transactions take it.
-_OBSTACLES: Final = sql.SQL(
-    "SELECT kind, name, quoted, d.datname FROM ("
-    "SELECT 'subscription', subname::pg_catalog.text, pg_catalog.quote_ident(subname), subdbid"
+_ATTACHED: Final = sql.SQL(
+    "(SELECT 'subscription', subname::pg_catalog.text, pg_catalog.quote_ident(subname), subdbid"
     " FROM pg_catalog.pg_subscription"
     " UNION ALL SELECT 'slot', slot_name, pg_catalog.quote_literal(slot_name), datoid"
     " FROM pg_catalog.pg_get_replication_slots()"
     " UNION ALL SELECT 'prepared', gid, pg_catalog.quote_literal(gid), dbid"
     " FROM pg_catalog.pg_prepared_xact()) o (kind, name, quoted, oid)"
     " JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) o.oid"
-    " WHERE d.datname OPERATOR(pg_catalog.=) ANY(%(names)s) ORDER BY kind, name"
 )
 _WORDS: Final = {
     "subscription": (
@@ -50,9 +48,19 @@ _WORDS: Final = {
 }
 
 
+def nothing_is_attached(database: str) -> Query:
+    """Return the condition that nothing is attached to a database."""
+    condition = "NOT EXISTS (SELECT FROM {} WHERE d.datname OPERATOR(pg_catalog.=) {})"
+    return sql.SQL(condition).format(_ATTACHED, database)
+
+
 def check_nothing_attached(session: Session, databases: Sequence[str]) -> None:
     """Refuse to go on where something is attached to one of these live databases."""
-    found = session.rows(_OBSTACLES, {"names": list(databases)})
+    query = sql.SQL(
+        "SELECT kind, name, quoted, d.datname FROM {}"
+        " WHERE d.datname OPERATOR(pg_catalog.=) ANY({}) ORDER BY kind, name"
+    )
+    found = session.rows(query.format(_ATTACHED, list(databases)))
     if not found:
         return
     causes, remedies = [], []

@@ -162,6 +162,28 @@ def test_last_look_again_after_a_visit(live: str, server: Server) -> None:
     assert seen == [[], ["visitor"]]
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT pg_create_logical_replication_slot('late', 'pgoutput')",
+        "BEGIN; LOCK testapp_author; PREPARE TRANSACTION 'late'",
+    ],
+    ids=["slot", "prepared"],
+)
+def test_attached_at_the_last_moment(live: str, sql: RunSql, statement: str) -> None:
+    """What was attached after the checks is named as it would have been before, and stays."""
+    snapshot = take("seeded", spare=False)
+
+    def attach() -> None:
+        sql(statement, dbname=live)
+
+    with pytest.raises(ObstacleError, match=f"'late' of '{live}'"):
+        restore("seeded", last_look=attach, wait_s=PATIENCE_S)
+
+    assert overview().undos == ()
+    assert [each.set_id for each in list_snapshots()] == [snapshot.set_id]
+
+
 def test_undo_holds_what_was_replaced(live: str, server: Server) -> None:
     """The replaced database itself becomes the undo, shut."""
     take("seeded")
