@@ -148,10 +148,15 @@ _BRIEF_S: Final = 0.1
 # How many of those that are waited for are named while they are.
 _NAMED: Final = 3
 
+# A client that has been idle for less may be about to send its next statement: in autocommit,
+# Django's clients are idle between any two statements of a request.
+_BETWEEN_STATEMENTS_S: Final = 0.02
+
 # A client may have begun a transaction since we looked.
 _TERMINATE: Final = sql.SQL(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(%(pid)s)"
-    " WHERE %(force)s OR state = 'idle'"
+    " WHERE %(force)s OR (state = 'idle'"
+    " AND state_change <= clock_timestamp() - make_interval(secs => %(idle_s)s))"
 )
 
 
@@ -192,6 +197,7 @@ class BackendTerminator:
     def empty_databases(self) -> bool:
         """End idle backends, wait for busy ones, and tell whether none is left.
 
+        One that seems to be between two statements is left alone, as long as that is brief.
         Clients that reconnect at once never leave a database quite empty. Where no backend has been
         busy for long it is enough to have tried: the lock that a copy or a swap waits for keeps
         new connections out. As long as one is busy for longer, none is ended.
@@ -214,7 +220,7 @@ class BackendTerminator:
                 return False
             else:
                 calm_since = min(calm_since, now)
-                self._end_all(present)
+                self._end_all(present, idle_s=_BETWEEN_STATEMENTS_S)
             time.sleep(_TERMINATE_POLL_S)
         return True
 
@@ -255,17 +261,19 @@ class BackendTerminator:
             named.append(message("{count} more", count=more))
         self.reporter.wait(describe_wait(self.wait_s, join_messages("; ", named)))
 
-    def _end_all(self, present: Sequence[Backend]) -> list[Backend]:
-        return [each for each in present if not (self._may_end(each) and self._end(each))]
+    def _end_all(self, present: Sequence[Backend], *, idle_s: float = 0.0) -> list[Backend]:
+        """End those that have been idle for so many seconds, and return all others."""
+        return [each for each in present if not (self._may_end(each) and self._end(each, idle_s))]
 
     def _may_end(self, backend: Backend) -> bool:
         is_forced = self.force and backend.is_client
         return (backend.is_idle or backend.gives_way or is_forced) and backend.endable
 
-    def _end(self, backend: Backend) -> bool:
+    def _end(self, backend: Backend, idle_s: float) -> bool:
         if backend.pid in self.ended:
             return True
-        parameters = {"pid": backend.pid, "force": self.force or backend.gives_way}
+        force = self.force or backend.gives_way
+        parameters = {"pid": backend.pid, "force": force, "idle_s": idle_s}
         with suppress(psycopg.errors.InsufficientPrivilege):
             if self.session.rows(_TERMINATE, parameters):
                 self.ended.add(backend.pid)

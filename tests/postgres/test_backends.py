@@ -160,6 +160,21 @@ def test_idle_session_is_ended(session: Session, connect: Connect) -> None:
     assert is_open(elsewhere)
 
 
+def test_between_two_statements(
+    session: Session, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has been idle for a moment only is given another one to send its next statement."""
+    monkeypatch.setattr(backends, "_BETWEEN_STATEMENTS_S", 3600.0)
+    client = connect("SELECT 1")
+    each = terminator(session)
+
+    assert not each.empty_databases()
+    client.execute("SELECT 2")
+    assert each.ended == set()
+    each.end_idle_backends()
+    assert each.ended == {client.info.backend_pid}
+
+
 @pytest.mark.parametrize(
     ("statements", "state"),
     [
