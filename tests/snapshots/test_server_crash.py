@@ -203,13 +203,16 @@ def test_crash_in_the_middle_of_a_fired_drop(
     take("seeded", spare=False)
     write("Octavia")
     restore("seeded", undo=False)
-    half_dropped = "SELECT datname FROM pg_database WHERE datconnlimit = -2"
-    wait_for(lambda: sql(half_dropped))
+    # Then its mark is on disk, which it is not as soon as one can see it.
+    dropping = (
+        "SELECT pid FROM pg_stat_activity WHERE query ~ '^DROP' AND wait_event ~ '^Checkpoint'"
+    )
+    wait_for(lambda: sql(dropping))
 
     os.kill(checkpointer, signal.SIGKILL)
     crash_and_restart(server)
 
-    ((to_drop,),) = sql(half_dropped)
+    ((to_drop,),) = sql("SELECT datname FROM pg_database WHERE datconnlimit = -2")
     assert to_drop.startswith("pgsnap_drop_")
     assert authors() == ["Ursula"]
     take("next", spare=False)
