@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from django.core.cache.backends.filebased import FileBasedCache
 from django.db import connections
+from django.db.models.fields.files import FieldFile
 from django.utils import translation
 
 from ..errors import InsideTransactionError, PgsnapError
@@ -31,6 +32,8 @@ KEEP_S: Final = 60 * 60
 _WRITE_EVERY_S: Final = 0.25
 # An operation that has written nothing for so long may have died.
 _SILENCE_S: Final = 15.0
+# What is shorter is no hash of a password, but a word in its place that may stand anywhere.
+_SHORTEST_HASH: Final = 16
 
 
 class AdminError(PgsnapError):
@@ -154,16 +157,20 @@ def _without_password(user: Any) -> Any:
     """Return a copy of a user that a file may hold, None where it cannot be written there.
 
     Left out is what a project keeps on its users that cannot be written, such as functions, or that
-    has the password in turn: the file of a ``FileField`` knows its user.
+    has the password in turn: a profile knows its user. Of a file its name is kept.
     """
     try:
         secret = str(user.password).encode()
         user = copy(user)
         user.password = "" if user.has_usable_password() else "!"
-        for name, value in [*vars(user).items()]:
-            written = _try_to_pickle(value)
-            if written is None or (secret and secret in written):
-                del vars(user)[name]
+        for held in user._state.fields_cache, vars(user):
+            for name, value in [*held.items()]:
+                if isinstance(value, FieldFile):
+                    held[name] = value.name
+                elif (written := _try_to_pickle(value)) is None or (
+                    len(secret) >= _SHORTEST_HASH and secret in written
+                ):
+                    del held[name]
         pickle.dumps(user)
     except Exception:  # noqa: BLE001  # whatever a project's user may raise
         return None

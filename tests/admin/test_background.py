@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db.models import FileField
+from django.db.models.fields.files import FieldFile
 
 from django_pgsnap.admin import background
 from django_pgsnap.admin.background import (
@@ -55,6 +57,44 @@ def test_attributes_that_no_file_can_hold(store: Path) -> None:
     assert found is not None
     assert found.user.username == "ada"
     assert {*vars(found.user)} - {"_django_version"} == kept
+
+
+def test_users_whose_relatives_lead_back(store: Path) -> None:
+    """A profile that was read knows its user, and so the password. Other relatives are kept."""
+    user = User(username="ada", password="pbkdf2_sha256$1$salt$hash")
+    user._state.fields_cache.update(
+        profile=SimpleNamespace(user=user), team=SimpleNamespace(name="Engines")
+    )
+
+    found = read_progress(ProgressReporter("Take", user).token)
+
+    assert found is not None
+    assert found.user.username == "ada"
+    assert found.user._state.fields_cache == {"team": SimpleNamespace(name="Engines")}
+    assert [*user._state.fields_cache] == ["profile", "team"]
+
+
+def test_files_of_users(store: Path) -> None:
+    """A file knows its user, and so the password. Its name is kept: a page may show it."""
+    user = User(username="ada", password="pbkdf2_sha256$1$salt$hash")
+    vars(user).update(avatar=FieldFile(user, FileField(), "ada.png"))
+
+    found = read_progress(ProgressReporter("Take", user).token)
+
+    assert found is not None
+    assert vars(found.user)["avatar"] == "ada.png"
+
+
+@pytest.mark.parametrize("word", ["!", "a", "-"])
+def test_words_in_place_of_a_password(word: str, store: Path) -> None:
+    """One that stands elsewhere, too, leaves nothing out: pages would look for it."""
+    user = User(username="ada", password=word, email="ada@a-b.example")
+
+    found = read_progress(ProgressReporter("Take", user).token)
+
+    assert found is not None
+    assert found.user.get_deferred_fields() == set()
+    assert found.user.has_usable_password() is user.has_usable_password()
 
 
 def test_no_password_is_kept(store: Path) -> None:
