@@ -163,7 +163,7 @@ def _without_password(user: Any) -> Any:
         secret = str(user.password).encode()
         user = copy(user)
         user.password = "" if user.has_usable_password() else "!"
-        for held in user._state.fields_cache, vars(user):
+        for held in vars(user)["_state"].fields_cache, vars(user):
             for name, value in [*held.items()]:
                 if isinstance(value, FieldFile):
                     held[name] = value.name
