@@ -47,7 +47,7 @@ class Clone:
         return create.format(*names, strategy, _SHUT)
 
     def prepare(self, session: Session) -> None:
-        """Have nothing in the way of the statement: settings of its session, or diffs' sessions."""
+        """Set how the session is to copy files, and end diffs that have the source open."""
         session.configure({"file_copy_method": "clone" if self.strategy == "clone" else "copy"})
         end_diffs(session, [self.source])
 

@@ -277,7 +277,7 @@ class DatabaseCounters:
     # Since when it counts. As long as it is the same, nothing was left out or forgotten.
     epoch: str
     sessions: int  # how many client sessions there were. No setting keeps one from being counted.
-    # How many transactions ended. Equal counters may differ in this: background workers have some.
+    # How many transactions ended. Comparing counters leaves it out: background workers have some.
     transactions: int = field(compare=False)
     rows: int  # how many were ever written, those of catalogs included
 
