@@ -154,7 +154,8 @@ def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remember
         ObstacleError: Somebody else uses the copy, to clone it for instance, or came in, too.
     """
     with server.session(DIFF_PURPOSE) as maintenance:
-        _ = try_acquire_lock(maintenance, database) or wait_for_lock(maintenance, database)
+        if not try_acquire_lock(maintenance, database):
+            wait_for_lock(maintenance, database)
         before = _read_state(maintenance, database)
         try:
             _open(maintenance, database)
