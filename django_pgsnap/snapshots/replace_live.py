@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -268,7 +269,9 @@ def replace_live(
     _perform_all(work)
     drops = [(one.context, name) for one in work for name in one.to_drop]
     for context, name in drops:
-        release_lock(context.main, name)
+        # It is done by now. The lock of a session that was ended is free anyway.
+        with suppress(psycopg.Error):
+            release_lock(context.main, name)
     report_terminated([each.terminator for each in work], contexts[0].reporter)
     successors = {place: each for one in work for place, each in one.successors.items()}
     let_go = settle_history(contexts, kept, successors)
