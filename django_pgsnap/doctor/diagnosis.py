@@ -330,9 +330,9 @@ def _upgrade(context: ServerContext) -> Iterator[Finding]:
     if shut := [name for name in _managed(context) if databases[name].is_shut]:
         cause = f"pg_upgrade refuses databases that nobody may connect to: {len(shut)} here."
         remedy = (
-            "Before an upgrade run ./manage.py pgsnap purge, or open them (ALTER DATABASE "
-            f"{_quoted(shut[0])} ALLOW_CONNECTIONS true; and so on); doctor says afterwards how "
-            "to shut them again."
+            "Before an upgrade run ./manage.py pgsnap purge. Or open them (ALTER DATABASE "
+            f"{_quoted(shut[0])} ALLOW_CONNECTIONS true; and so on), and run no pgsnap command "
+            "until the upgrade is done: it would shut them again. Afterwards doctor --fix does."
         )
         yield Finding("pg-upgrade", "note", _listed(shut), cause, remedy)
 

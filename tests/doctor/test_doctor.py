@@ -403,6 +403,7 @@ def test_pg_upgrade_is_told_of(live: str) -> None:
     assert finding.object == copy
     assert finding.cause == "pg_upgrade refuses databases that nobody may connect to: 1 here."
     assert f'ALTER DATABASE "{copy}" ALLOW_CONNECTIONS true;' in finding.remedy
+    assert "run no pgsnap command until the upgrade is done" in finding.remedy
 
 
 @pytest.fixture
