@@ -145,8 +145,8 @@ def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remember
 
     1. The copy is opened, for one more session of an ordinary role. The lock of its name says so.
     2. The session connects, with event triggers off where our role may say so.
-    3. The copy is shut; the session stays. If it stops before this, the next command or
-       ``doctor --fix`` shuts it.
+    3. The copy is shut; the session stays. If it stops before this, ``doctor --fix`` shuts it, or
+       the next operation on the live database.
 
     With the session comes what is known of the copy.
 

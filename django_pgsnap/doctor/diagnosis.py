@@ -69,8 +69,8 @@ def diagnose(
 
     Args:
         databases: Aliases; None for all that the settings name.
-        fix: Whether to drop what interrupted commands left, and old templates of tests. Findings
-            that were mended are marked.
+        fix: Whether to drop what interrupted commands left, and old templates of tests, and to
+            shut copies that are open. Findings that were mended are marked.
         reporter: Hears what could not be mended.
 
     Raises:
@@ -265,7 +265,10 @@ def _superfluous_templates(context: ServerContext) -> Iterator[Finding]:
 
 
 def _abandoned(context: ServerContext) -> Iterator[Finding]:
-    remedy = "Nothing: the next pgsnap run drops it, and pgsnap purge does now."
+    remedy = (
+        "Nothing: the next pgsnap run drops it, and pgsnap purge does now, unless DATABASES names "
+        "it."
+    )
     for database in context.catalog.runs(context.sources):
         if not database.record.kept and not context.is_locked(database.name):
             cause = f"It is a clone of {database.record.name!r} for a pgsnap run that was killed."

@@ -136,7 +136,7 @@ def test_more_to_send_off_than_sessions(
 
 
 def test_copy_that_was_left_open(live: str, sql: RunSql, server: Server, session: Session) -> None:
-    """What a killed diff has left open to clients is shut by the next command, or by the doctor.
+    """What a killed diff has left open to clients is shut by the next operation, or the doctor.
 
     A diff that is about to come in holds the lock of its name.
     """
