@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final
 
 import psycopg
 
-from ..clones.catalog import AnyDatabase
+from ..clones.catalog import AnyDatabase, load_catalog
 from ..clones.records import Record
 from ..clones.spares import describe_taken_name, plan_spare, send_off, wants_spare
 from ..clones.transitions import Clone, CopyJob, close_database
@@ -157,13 +157,20 @@ def _shut_open_copies(context: ServerContext) -> None:
     catalog, watcher = context.catalog, context.watcher
     for database in (*catalog.copies(context.sources), *catalog.undos(context.sources)):
         if not database.is_shut:
-            # Whoever lacks the right leaves it to its owner.
-            with (
-                suppress(psycopg.errors.InsufficientPrivilege),
-                lock_if_free(watcher, database.name) as is_ours,
-            ):
-                if is_ours:
-                    watcher.execute(close_database(database.name))
+            try:
+                _shut_if_open(watcher, database.name)
+            except psycopg.Error:
+                # It is left to its owner, or to whoever is altering or dropping it just now.
+                if watcher.broken:
+                    raise
+
+
+def _shut_if_open(session: Session, name: str) -> None:
+    with lock_if_free(session, name) as is_ours:
+        # A diff may have shut it meanwhile. Shutting it again would cost the sums that are kept.
+        now = load_catalog(session).databases.get(name) if is_ours else None
+        if now is not None and not now.is_shut:
+            session.execute(close_database(name))
 
 
 def report_terminated(terminators: Iterable[BackendTerminator], reporter: Reporter) -> None:

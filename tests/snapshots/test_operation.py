@@ -157,6 +157,19 @@ def test_copy_that_was_left_open(live: str, sql: RunSql, server: Server, session
         assert open_and(lambda: pin("seeded")) == opened
 
 
+def test_open_copy_that_is_being_altered(live: str, sql: RunSql, server: Server) -> None:
+    """Where a copy cannot be shut, operations that do not need it work all the same."""
+    copy = take("seeded", spare=False).members[0].database.name
+    alter = pg.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(pg.Identifier(copy))
+    sql(alter)
+
+    with server.connect() as other, other.transaction():
+        other.execute(alter)
+        take("another", spare=False, wait_s=0)
+
+    assert [each.name for each in overview().snapshots] == ["another", "seeded"]
+
+
 def test_locks_are_taken_in_one_order(lives: dict[str, str], server: Server) -> None:
     """A project that names the same databases in another order never waits with one in hand."""
     first, second = lives["default"], lives["other"]
