@@ -125,8 +125,9 @@ class SnapshotCreation(WorkerCreation):
         if own_databases.find_own_database(self.connection.alias, test_database_name) is None:
             super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]
             return
-        # The session that holds the locks ends with the last test database.
-        close_resetters()
+        # The session that holds the locks ends with the last test database. A test may destroy one
+        # that it made, and the others have baselines that were taken before it.
+        close_resetters(test_database_name)
         setup.give_up_database(self.connection, test_database_name, keep=False)
 
     def _say(self, action: str, name: str, verbosity: int) -> None:

@@ -106,6 +106,23 @@ COUNTS = """
         pass
 """
 
+CLONES = """
+    from django.db import connection
+    from django.test import TransactionTestCase
+
+    from shop.models import Item
+
+
+    class Clones(TransactionTestCase):
+        def test_1_clones(self):
+            Item.objects.create(name="of a test")
+            connection.creation.clone_test_db("own", verbosity=0)
+            connection.creation.destroy_test_db(suffix="own", verbosity=0)
+
+        def test_2_resets(self):
+            self.assertEqual([item.name for item in Item.objects.all()], ["first"])
+"""
+
 # What tests that commit do to the database that the settings name outside of tests: nothing.
 SNAPSHOTS = """
     import subprocess
@@ -441,6 +458,15 @@ def test_foreign_database(project: Project, left: Left, sql: RunSql) -> None:
     assert "Type 'yes' if you would like to try deleting the test database" in asked.stdout
     assert left() == ["test_shop"]
     assert project.test("--no-input") == ["first"]
+    assert left() == []
+
+
+def test_clones_of_a_test(project: Project, left: Left) -> None:
+    """A test that makes and destroys a database is reset like any other."""
+    project.write("shop/tests.py", CLONES)
+
+    project.test()
+
     assert left() == []
 
 

@@ -334,13 +334,15 @@ def list_resetters(cls: Any = None) -> list[tuple[str, DatabaseResetter]]:
     return [(alias, resetter) for resetter, alias in found.items()]
 
 
-def close_resetters() -> None:
-    """Give up what this process keeps for its test databases."""
+def close_resetters(name: str = "") -> None:
+    """Give up what this process keeps for its test databases, or for those of one name."""
     for resetter in _of_this_process():
-        # What cannot be given up now has no lock any more when we are gone, and is swept then.
-        with suppress(PgsnapError, psycopg.Error):
-            resetter.close()
-    _resetters.clear()
+        if name in ("", resetter.name):
+            # What cannot be given up now has no lock any more when we are gone, and is swept then.
+            with suppress(PgsnapError, psycopg.Error):
+                resetter.close()
+            for key in [key for key, each in _resetters.items() if each is resetter]:
+                del _resetters[key]
 
 
 def use_run_baselines() -> None:
