@@ -68,7 +68,7 @@ def purge(
         copies = find_snapshots(contexts) if "copy" in kinds and not everyone else []
         undos = find_undos(contexts) if "undo" in kinds and not everyone else []
         sets: list[Snapshot | Undo] = [*copies, *undos]
-        kept = {each.set_id for each in sets if _must_stay(each, contexts)}
+        kept = {each.set_id for each in sets if _is_new(each, shown) or _must_stay(each, contexts)}
         outside = group_by_server(member for each in sets for member in each.outside)
         for context in (replace(each, everyone=everyone) for each in contexts):
             more = [member.database for member in outside.get(context.server, ())]
@@ -92,17 +92,23 @@ def _purge_server(
 ) -> None:
     session = context.main
     tests = list_test_databases(context) if "test" in kinds else ()
-    unused = [name for name in tests if _claim(context, run_lock_key(name), name)]
+    meant = [name for name in tests if shown is None or name in shown]
+    unused = [name for name in meant if _claim(context, run_lock_key(name), name)]
     ours = list_published(context, unused)
-    found = [each for each in (*ours, *outside) if each.record.kind in kinds]
     # Parts outside of the settings are not shown, and go with the others all the same.
-    sets = {each.record.set_id for each in found if shown is None or each.name in shown}
-    unwanted = [each for each in found if each.record.set_id in sets - set(kept)]
+    found = [*(each for each in ours if shown is None or each.name in shown), *outside]
+    unwanted = [
+        each for each in found if each.record.kind in kinds and each.record.set_id not in kept
+    ]
     _unpublish(context, [each.record for each in unwanted if not _drop_reusable(context, each)])
     owners = {each.owner for each in unwanted}
     drop_leftovers(session, context.reloaded().leftovers(owners), context.reporter)
     for name in unused:
         drop_unless_in_use(session, name, context.reporter)
+
+
+def _is_new(whole: Snapshot | Undo, shown: Collection[str] | None) -> bool:
+    return shown is not None and not any(each.database.name in shown for each in whole.members)
 
 
 def _must_stay(whole: Snapshot | Undo, contexts: Sequence[ServerContext]) -> bool:

@@ -144,6 +144,21 @@ def test_what_came_while_the_command_asked_stays(full: str, manage: Manage) -> N
     assert [each.name for each in list_snapshots()] == ["later"]
 
 
+@pytest.mark.usefixtures("live_pair")
+def test_parts_outside_go_though_they_were_not_shown(two_servers: Server) -> None:
+    """A set goes as a whole, on a server too of which nothing of it was shown."""
+    copies = "SELECT count(*) FROM pg_database WHERE datname ~ '^pgsnap_[0-9a-f]'"
+    with two_servers.connect() as connection:
+        take("both", spare=False)
+        connection.execute("CREATE DATABASE third")
+        point("other", NAME="third")
+        assert connection.execute(copies).fetchone() == (1,)
+
+        purge(shown={each.name for each in list_managed_databases()})
+
+        assert connection.execute(copies).fetchone() == (0,)
+
+
 def test_maintenance_database_goes_too(
     make_live: MakeLive, sql: RunSql, databases: ListDatabases, server: Server
 ) -> None:
