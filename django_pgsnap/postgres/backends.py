@@ -220,7 +220,8 @@ class BackendTerminator:
                 return False
             else:
                 calm_since = min(calm_since, now)
-                self._end_all(present, idle_s=_BETWEEN_STATEMENTS_S)
+                # Without time to wait, the next look might find it at work.
+                self._end_all(present, idle_s=0.0 if self.is_overdue else _BETWEEN_STATEMENTS_S)
             time.sleep(_TERMINATE_POLL_S)
         return True
 
@@ -262,7 +263,7 @@ class BackendTerminator:
         self.reporter.wait(describe_wait(self.wait_s, join_messages("; ", named)))
 
     def _end_all(self, present: Sequence[Backend], *, idle_s: float = 0.0) -> list[Backend]:
-        """End those that have been idle for so many seconds, and return all others."""
+        """End those idle for so many seconds, and those that are forced; return all others."""
         return [each for each in present if not (self._may_end(each) and self._end(each, idle_s))]
 
     def _may_end(self, backend: Backend) -> bool:

@@ -22,7 +22,7 @@ from django_pgsnap.postgres.backends import (
 from django_pgsnap.postgres.session import Session
 from tests.conftest import MakeDatabase, MakeRole, RunSql, ServerAs, SessionAs
 from tests.servers import SUPERUSER, Server
-from tests.watching import Background, Recorder, timeless, until
+from tests.watching import PATIENCE_S, Background, Recorder, timeless, until
 
 FINISH = "Finish or close them, wait longer with --wait, or end them with --force."
 # Work that takes longer is not expected to be over in a moment.
@@ -166,12 +166,24 @@ def test_between_two_statements(
     """Who has been idle for a moment only is given another one to send its next statement."""
     monkeypatch.setattr(backends, "_BETWEEN_STATEMENTS_S", 3600.0)
     client = connect("SELECT 1")
-    each = terminator(session)
+    each = terminator(session, wait_s=PATIENCE_S)
 
     assert not each.empty_databases()
     client.execute("SELECT 2")
     assert each.ended == set()
     each.end_idle_backends()
+    assert each.ended == {client.info.backend_pid}
+
+
+def test_between_two_statements_without_time(
+    session: Session, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is to be waited for, who is idle is ended at the first look."""
+    monkeypatch.setattr(backends, "_BETWEEN_STATEMENTS_S", 3600.0)
+    client = connect("SELECT 1")
+    each = terminator(session)
+
+    assert each.empty_databases()
     assert each.ended == {client.info.backend_pid}
 
 
