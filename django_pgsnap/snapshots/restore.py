@@ -262,7 +262,7 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
         ObstacleError: Another thread or process is inside a checkpoint of one of the databases:
             two blocks that overlap cannot both be taken back.
         PgsnapError: Other subclasses say what stood in the way. If that is on exit, the snapshot
-            stays, under the name that it has in the block.
+            stays.
     """
     with _only_block(choose_targets(databases)):
         snapshot = _take_checkpoint(databases)
@@ -272,7 +272,7 @@ def checkpoint(*, databases: Sequence[str] | None = None) -> Iterator[Snapshot]:
             # A process that ends inside the block has no threads any more to restore with.
             if not sys.is_finalizing():
                 request = ReplaceRequest()
-                restore_as(snapshot.name, snapshot.aliases, request, consume=True)
+                restore_as(snapshot, snapshot.aliases, request, consume=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pytest_django import Settings
 
 from django_pgsnap.errors import DatabaseBusyError
 from django_pgsnap.signals import post_take
+from django_pgsnap.snapshots.manage import rename
 from django_pgsnap.snapshots.queries import list_snapshots, overview
 from django_pgsnap.snapshots.restore import checkpoint, restore, undo
 from django_pgsnap.snapshots.take import take
@@ -73,6 +74,15 @@ def test_snapshot_is_there_inside(live: str) -> None:
         write("Stanisław")
 
     assert authors() == []
+
+
+def test_snapshot_that_is_renamed_inside(live: str) -> None:
+    """The block goes back to its beginning, whatever name that has by then."""
+    with checkpoint() as snapshot:
+        rename(snapshot.name, "mine")
+        write("Ursula")
+
+    assert (authors(), list_snapshots()) == ([], ())
 
 
 def test_checkpoints_nest(live: str) -> None:
