@@ -15,7 +15,7 @@ from ..messages import Message, message
 from ..postgres.server import server_errors
 from ..postgres.session import DIFF_PURPOSE
 from ..reporting import Reporter
-from ..snapshots.queries import choose_snapshot, overview
+from ..snapshots.queries import get, overview
 from ..snapshots.types import AnyMember, Snapshot, Undo
 from .compare import Comparison
 from .sides import Side, open_copy
@@ -94,10 +94,10 @@ def _choose_states(
             "A replaced state is compared with the live databases only.",
             hint="Leave the names of snapshots out.",
         )
-    found = overview(databases=databases)
     if not undo:
-        after = None if other is None else choose_snapshot(found.snapshots, other)
-        return choose_snapshot(found.snapshots, name), after
+        after = None if other is None else get(other, databases=databases)
+        return get(name, databases=databases), after
+    found = overview(databases=databases)
     if not 0 < undo <= len(found.undos):
         raise NothingToUndoError(
             "There is no replaced state {number} to compare with: {count} are kept.",

@@ -17,8 +17,8 @@ from psycopg import sql
 
 from ..clones.catalog import AnyDatabase
 from ..clones.names import nearest_names
-from ..clones.records import CopyRecord, UndoRecord
-from ..errors import ObstacleError, PgsnapError, SnapshotNotFoundError
+from ..clones.records import CopyRecord, Record, UndoRecord
+from ..errors import NothingToUndoError, ObstacleError, PgsnapError, SnapshotNotFoundError
 from ..messages import Message, format_ago, format_size, message
 from ..postgres.advisory_locks import LockHolder, lock_key
 from ..postgres.properties import Properties, mask_setting, read_properties
@@ -120,24 +120,34 @@ def find_snapshot_in(contexts: Sequence[ServerContext], wanted: str | Snapshot |
     One that was found before is found again whatever its name is now, and no other of that name.
     """
     found = find_snapshots(contexts)
-    if isinstance(wanted, Snapshot):
-        same = [each for each in found if each.set_id == wanted.set_id]
-        if not same:
-            raise SnapshotNotFoundError(
-                "The snapshot {name!r} has just been deleted.",
-                hint="See which ones there are.",
-                name=wanted.name,
-            )
-        return same[0]
     try:
+        if isinstance(wanted, Snapshot):
+            return _find_again(found, wanted)
         return choose_snapshot(found, wanted)
     except SnapshotNotFoundError:
         for context in contexts:
             for database, why in _find_uncounted(context):
                 record = database.record
-                if isinstance(record, CopyRecord) and wanted in (None, record.name):
+                if isinstance(record, CopyRecord) and _is_meant(record, wanted):
                     raise why from None
         raise
+
+
+def _find_again(found: Sequence[Snapshot], wanted: Snapshot) -> Snapshot:
+    for each in found:
+        if each.set_id == wanted.set_id:
+            return each
+    raise SnapshotNotFoundError(
+        "The snapshot {name!r} has just been deleted.",
+        hint="See which ones there are.",
+        name=wanted.name,
+    )
+
+
+def _is_meant(record: CopyRecord, wanted: str | Snapshot | None) -> bool:
+    if isinstance(wanted, Snapshot):
+        return record.set_id == wanted.set_id
+    return wanted in (None, record.name)
 
 
 def check_counted(contexts: Sequence[ServerContext], parts: Sequence[AnyMember] | None) -> None:
@@ -151,14 +161,20 @@ def check_counted(contexts: Sequence[ServerContext], parts: Sequence[AnyMember] 
             raise why
 
 
-_UNCOUNTED: Final = {
-    CopyRecord: message(
-        "There is no snapshot {name!r} of {source!r} that counts: the database {copy!r} says it is "
-        "one, but belongs to the role {role!r}, {why}."
+_UNCOUNTED: Final[dict[type[Record], tuple[type[PgsnapError], Message]]] = {
+    CopyRecord: (
+        SnapshotNotFoundError,
+        message(
+            "There is no snapshot {name!r} of {source!r} that counts: the database {copy!r} says "
+            "it is one, but belongs to the role {role!r}, {why}."
+        ),
     ),
-    UndoRecord: message(
-        "There is a replaced state of {source!r} that does not count: the database {copy!r} says "
-        "it is one, but belongs to the role {role!r}, {why}."
+    UndoRecord: (
+        NothingToUndoError,
+        message(
+            "There is a replaced state of {source!r} that does not count: the database {copy!r} "
+            "says it is one, but belongs to the role {role!r}, {why}."
+        ),
     ),
 }
 
@@ -177,8 +193,9 @@ def _find_uncounted(context: ServerContext) -> Iterator[tuple[AnyDatabase, Pgsna
             why = message("while the live database belongs to {owner!r}", owner=live.owner)
             statement, names = "ALTER DATABASE {} OWNER TO {};", (database.name, live.owner)
         adopt = sql.SQL(statement).format(*map(sql.Identifier, names)).as_string(None)
+        kind, text = _UNCOUNTED[type(record)]
         cause = message(
-            _UNCOUNTED[type(record)],
+            text,
             name=record.name,
             source=record.source,
             copy=database.name,
@@ -186,7 +203,7 @@ def _find_uncounted(context: ServerContext) -> Iterator[tuple[AnyDatabase, Pgsna
             why=why,
         )
         hint = message("If you know it to be yours, run: {adopt}", adopt=adopt)
-        yield database, SnapshotNotFoundError(cause, hint=hint)
+        yield database, kind(cause, hint=hint)
 
 
 def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
@@ -211,14 +228,16 @@ def choose_snapshot(found: Sequence[Snapshot], name: str | None) -> Snapshot:
     )
 
 
+@server_errors()
 def select_snapshots(*patterns: str) -> list[Snapshot]:
     """Return the snapshots that names and patterns such as ``snap*`` mean, each once."""
-    found = list_snapshots()
+    contexts = list(read_contexts("list", choose_targets(None)))
+    found = find_snapshots(contexts)
     selected: dict[str, Snapshot] = {}
     for pattern in patterns:
         # No name has these characters.
         if not set(pattern) & set("*?["):
-            matching = [choose_snapshot(found, pattern)]
+            matching = [find_snapshot_in(contexts, pattern)]
         else:
             matching = [each for each in found if fnmatchcase(each.name, pattern)]
         if not matching:

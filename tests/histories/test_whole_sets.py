@@ -12,6 +12,7 @@ from psycopg import sql as pg
 
 from django_pgsnap.errors import (
     MissingRightError,
+    NothingToUndoError,
     ObstacleError,
     PgsnapError,
     SnapshotExistsError,
@@ -118,8 +119,11 @@ def test_part_of_the_former_owner(verb: str, handed_over: list[str], server: Ser
 
 def test_part_of_the_former_owner_is_adopted(handed_over: list[str], sql: RunSql) -> None:
     """It does not become live before that, and the errors give the statements."""
-    for verb in (undo, lambda: restore("m")):
-        with pytest.raises(SnapshotNotFoundError, match="belongs to the role 'other'") as caught:
+    for verb, error in (
+        (undo, NothingToUndoError),
+        (lambda: restore("m"), SnapshotNotFoundError),
+    ):
+        with pytest.raises(error, match="belongs to the role 'other'") as caught:
             verb()
         sql(caught.value.hint.removeprefix("If you know it to be yours, run: "))
         verb()
@@ -134,7 +138,7 @@ def test_state_of_the_former_owner_is_not_denied(
     hand_over(sql, handed_over[0], "heir")
     hand_over(sql, handed_over[1], "heir")
 
-    with pytest.raises(SnapshotNotFoundError, match="There is a replaced state of"):
+    with pytest.raises(NothingToUndoError, match="There is a replaced state of"):
         undo()
 
 

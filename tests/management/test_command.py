@@ -840,8 +840,9 @@ def test_owner_that_was_changed(live: str, sql: RunSql, role: MakeRole, call: Ca
         assert "There is no snapshot 'seeded'" in said
         assert "belongs to the role 'other'" in said
         assert adopt in said
-    with pytest.raises(CommandError, match=r"There is no snapshot 'seeded' of '\w+' that counts"):
-        call("pgsnap", "show", "seeded")
+    for command in (["show", "seeded"], ["delete", "seeded"], ["diff", "seeded"], ["diff"]):
+        with pytest.raises(CommandError, match=r"no snapshot 'seeded' of '\w+' that counts"):
+            call("pgsnap", *command)
 
 
 def test_nothing_is_asked_once_the_snapshot_is_taken(
