@@ -4,6 +4,7 @@ While a test run sets up and tears down, they replace those of the PostgreSQL wr
 runner. `databases.setup` does the work; this module translates Django's calls.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 from unittest import mock
@@ -204,12 +205,12 @@ def uninstall() -> None:
     own_databases.withdraw_announcement()
 
 
-def keep_what_is_left() -> None:
-    """Have test databases stay that nobody has destroyed."""
-    close_resetters()
-    for own in own_databases.list_made_databases():
+def keep(databases: Iterable[own_databases.OwnDatabase]) -> None:
+    """Have test databases stay for a later run."""
+    for own in databases:
         # One that several aliases lead to is given up by the first of them.
         if own_databases.find_own_database(own.alias, own.name):
+            close_resetters(own.name)
             setup.give_up_database(connections[own.alias], own.name, keep=True)
 
 

@@ -159,8 +159,10 @@ def pytest_sessionfinish() -> Generator[None, object, object]:
     result = yield
     if _is_on():
         from . import creation
+        from .databases.own_databases import find_own_database, list_made_databases
 
-        creation.keep_what_is_left()
+        # Where they are kept, aliases still lead to them. What a test made the next run sweeps.
+        creation.keep(own for own in list_made_databases() if find_own_database(own.alias) == own)
         creation.uninstall()
     return result
 

@@ -22,7 +22,7 @@ from django_pgsnap.postgres.advisory_locks import try_acquire_lock
 from django_pgsnap.postgres.session import Session
 from django_pgsnap.postgres.targets import get_server, list_targets
 from django_pgsnap.safety import check_enabled, is_in_tests
-from django_pgsnap.testing import creation
+from django_pgsnap.testing import SnapshotRunner
 from django_pgsnap.testing.databases import clones, own_databases
 from django_pgsnap.testing.databases.clones import drop_in_background
 from django_pgsnap.testing.databases.own_databases import OwnDatabase
@@ -86,17 +86,17 @@ def test_children_are_led_there(set_alias: SetAlias) -> None:
     assert own_databases.find_own_database("default") == replace(OWN, announced=True)
 
 
-def test_runs_in_children(set_alias: SetAlias) -> None:
-    """A run that a test starts leaves the test database of that test alone."""
+@pytest.mark.parametrize("announced", [True, False])
+def test_runs_in_tests(announced: bool, set_alias: SetAlias) -> None:
+    """A run that a test starts, here or in a child, leaves the database of that test alone."""
     set_alias("default", NAME="test_live", HOST="/no/such/socket")
-    adopted = replace(OWN, announced=True)
-    own_databases.register_database(adopted)
-    creation.install()
+    own = replace(OWN, announced=announced)
+    own_databases.register_database(own)
+    runner = SnapshotRunner(keepdb=True)
 
-    creation.keep_what_is_left()
-    creation.uninstall()
+    runner.teardown_databases(runner.setup_databases(aliases=set()))
 
-    assert own_databases.find_own_database("default") == adopted
+    assert own_databases.find_own_database("default") == own
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The test runner, on real suites in processes of their own."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import django
@@ -118,6 +119,7 @@ CLONES = """
             Item.objects.create(name="of a test")
             connection.creation.clone_test_db("own", verbosity=0)
             connection.creation.destroy_test_db(suffix="own", verbosity=0)
+            connection.creation.clone_test_db("left", verbosity=0)
 
         def test_2_resets(self):
             self.assertEqual([item.name for item in Item.objects.all()], ["first"])
@@ -461,11 +463,15 @@ def test_foreign_database(project: Project, left: Left, sql: RunSql) -> None:
     assert left() == []
 
 
-def test_clones_of_a_test(project: Project, left: Left) -> None:
-    """A test that makes and destroys a database is reset like any other."""
+@pytest.mark.parametrize("run", [Project.test, Project.pytest])
+def test_clones_of_a_test(run: Callable[[Project], object], project: Project, left: Left) -> None:
+    """A test that makes a database is reset like any other; what it leaves the next run drops."""
     project.write("shop/tests.py", CLONES)
+    run(project)
+    assert left() == ["test_shop_left"]
+    project.expect("first")
 
-    project.test()
+    run(project)
 
     assert left() == []
 
