@@ -32,9 +32,6 @@ class SnapshotRunnerMixin:
         try:
             creation.install()
             old_config = super().setup_databases(**kwargs)  # type: ignore[misc]
-            made = list_made_databases()
-            self._test_databases = [own for own in made if own.name not in before]
-            return old_config
         except BaseException as error:
             creation.uninstall()
             if isinstance(error, PgsnapError):
@@ -42,6 +39,9 @@ class SnapshotRunnerMixin:
             raise
         finally:
             file_reads.end()
+        made = list_made_databases()
+        self._test_databases = [own for own in made if own.name not in before]
+        return old_config
 
     def teardown_databases(self, old_config: Any, **kwargs: Any) -> None:
         try:
