@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import Any, Final, NamedTuple
@@ -118,7 +119,8 @@ class Comparison:
         filled = [side for side in sides if has_rows(*side)]
         if self.on_row is None and len(filled) == 1:
             # A new table, one that was dropped or emptied: it may be large, and few want its rows.
-            shown = list(islice(compare_contents(pair), self.rows))
+            with closing(compare_contents(pair)) as found:
+                shown = list(islice(found, self.rows))
             kind: ChangeKind = "removed" if filled == [sides[0]] else "added"
             unread = count_rows(*filled[0]) - len(shown)
             self._count(pair, shown, "contents", {kind: unread})

@@ -4,9 +4,11 @@ Both sides are read in the order of the primary key, or of the whole row where t
 block of rows at a time, so memory stays flat at any size.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from typing import Final
 
+import psycopg
 from psycopg import sql
 
 from ..postgres.session import Query
@@ -40,23 +42,25 @@ def have_same_contents(pair: TablePair) -> bool:
     return old == new
 
 
-def compare_contents(pair: TablePair) -> Iterator[RowPair]:
+def compare_contents(pair: TablePair) -> Generator[RowPair, None, None]:
     """Yield the key of each row that differs, as it was and as it is."""
-    olds = _ordered(pair, pair.before, pair.olds)
-    news = _ordered(pair, pair.after, pair.news)
-    old, new = next(olds, None), next(news, None)
-    while old is not None or new is not None:
-        if new is None or (old is not None and old[0] < new[0]):
-            assert old is not None  # noqa: S101  # one of them is there
-            yield old[1], old[2], None
-            old = next(olds, None)
-        elif old is None or new[0] < old[0]:
-            yield new[1], None, new[2]
-            new = next(news, None)
-        else:
-            if old[2] != new[2]:
-                yield new[1], old[2], new[2]
-            old, new = next(olds, None), next(news, None)
+    with (
+        closing(_ordered(pair, pair.before, pair.olds)) as olds,
+        closing(_ordered(pair, pair.after, pair.news)) as news,
+    ):
+        old, new = next(olds, None), next(news, None)
+        while old is not None or new is not None:
+            if new is None or (old is not None and old[0] < new[0]):
+                assert old is not None  # noqa: S101  # one of them is there
+                yield old[1], old[2], None
+                old = next(olds, None)
+            elif old is None or new[0] < old[0]:
+                yield new[1], None, new[2]
+                new = next(news, None)
+            else:
+                if old[2] != new[2]:
+                    yield new[1], old[2], new[2]
+                old, new = next(olds, None), next(news, None)
 
 
 def texts_of(table: Table, columns: Iterable[str]) -> Query:
@@ -73,7 +77,7 @@ _OF_OWN_TYPE: Final = sql.SQL("{}::text")
 _OF_MADE_TYPE: Final = sql.SQL("CASE WHEN num_nulls({0}) = 0 THEN concat({0}) END")
 
 
-def _ordered(pair: TablePair, side: Side, parts: Sequence[Table]) -> Iterator[Row]:
+def _ordered(pair: TablePair, side: Side, parts: Sequence[Table]) -> Generator[Row, None, None]:
     if not parts:
         return
     cursor = sql.Identifier(f"pgsnap_{id(pair):x}")
@@ -90,11 +94,15 @@ def _ordered(pair: TablePair, side: Side, parts: Sequence[Table]) -> Iterator[Ro
     )
     side.session.execute(declare)
     fetch = sql.SQL("FETCH {} FROM {}").format(sql.Literal(_BLOCK), cursor)
-    while block := side.session.rows(fetch):
-        for order, key_values, row_values in block:
-            yield bytes(order), tuple(key_values), tuple(row_values)
-    # Its sorted rows may take much of the server's disk. Otherwise the transaction's end closes it.
-    side.session.execute(sql.SQL("CLOSE {}").format(cursor))
+    try:
+        while block := side.session.rows(fetch):
+            for order, key_values, row_values in block:
+                yield bytes(order), tuple(key_values), tuple(row_values)
+    finally:
+        # Its sorted rows may take much of the server's disk until the transaction ends. After an
+        # error, there is no transaction any more.
+        with suppress(psycopg.Error):
+            side.session.execute(sql.SQL("CLOSE {}").format(cursor))
 
 
 def _sum(side: Side, parts: Sequence[Table], columns: Sequence[str]) -> object:

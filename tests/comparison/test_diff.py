@@ -1,11 +1,14 @@
 """What a diff tells: exactly what changed, in any history."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from psycopg import sql as pg
 
+from django_pgsnap.comparison.contents import count_rows
 from django_pgsnap.comparison.diff import diff
+from django_pgsnap.comparison.sides import Side
+from django_pgsnap.comparison.tables import Table
 from django_pgsnap.comparison.types import Diff
 from django_pgsnap.errors import ServerUnavailableError
 from django_pgsnap.snapshots.restore import restore
@@ -87,6 +90,26 @@ def test_tables_that_one_side_lacks_or_has_empty(
     assert told(counted) == {"dropped": (0, 3, 0), "emptied": (0, 3, 0), "made": (5, 0, 0)}
     assert told(shown) == told(counted)
     assert [len(table.rows) for table in shown.tables] == [2, 2, 2]
+
+
+def test_rows_that_are_not_read(
+    run: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of which only some rows are read leaves no sorted ones on the server's disk."""
+    run("CREATE TABLE dropped AS SELECT generate_series(1, 3)")
+    take("seeded", spare=False)
+    run("DROP TABLE dropped; CREATE TABLE made AS SELECT generate_series(1, 5)")
+    left = []
+
+    def count(side: Side, parts: Iterable[Table]) -> int:
+        cursors = "SELECT name FROM pg_cursors WHERE name LIKE 'pgsnap%'"
+        left.append(side.session.column(pg.SQL(cursors)))
+        return count_rows(side, parts)
+
+    monkeypatch.setattr("django_pgsnap.comparison.compare.count_rows", count)
+
+    assert [len(table.rows) for table in diff("seeded", rows=2).tables] == [2, 2]
+    assert left == [[], []]
 
 
 def test_equal_rows_without_a_key(run: Callable[[str], object]) -> None:
