@@ -24,7 +24,7 @@ def read_checkout() -> Checkout:
     try:
         status = subprocess.run(
             ("git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "-uno"),  # noqa: S607
-            cwd=getattr(settings, "BASE_DIR", "."),
+            cwd=getattr(settings, "BASE_DIR", "") or ".",
             capture_output=True,
             text=True,
             encoding="utf-8",

@@ -150,3 +150,11 @@ def test_without_base_dir(project: Path, commit: str, monkeypatch: pytest.Monkey
     monkeypatch.chdir(project)
 
     assert read_checkout().commit == commit
+
+
+def test_empty_base_dir(project: Path, commit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The empty path is where the process is, too."""
+    monkeypatch.setattr(django_settings, "BASE_DIR", "")
+    monkeypatch.chdir(project)
+
+    assert read_checkout().commit == commit
