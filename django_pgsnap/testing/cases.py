@@ -27,7 +27,7 @@ from ..clones.names import nearest_names
 from ..clones.records import CopyRecord
 from ..conf import config
 from ..connections.reconnect import clear_caches
-from ..errors import ConfigurationError, SnapshotNotFoundError
+from ..errors import ConfigurationError, PgsnapError, SnapshotNotFoundError
 from .databases import recording, templates
 from .databases.facts import read_facts
 from .reset.baseline import Baseline
@@ -190,9 +190,12 @@ def _set_up_fixtures(cls: Any) -> None:
                     call_command("loaddata", *cls.fixtures, verbosity=0, database=alias)
         if resetters and hasattr(cls, "setUpTestData"):
             _set_up_test_data(cls, resetters)
-    except BaseException:
+    except BaseException as error:
         # Django tears nothing down where a set-up has failed.
-        _reset_all(resetters, strclass(cls))
+        try:
+            _reset_all(resetters, strclass(cls))
+        except PgsnapError as failed:  # the next test tries again
+            error.add_note(str(failed))
         raise
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
@@ -769,6 +769,24 @@ def test_reset_though_django_fails(held: Held, monkeypatch: pytest.MonkeyPatch) 
         cases._tear_down_fixtures(TransactionTestCase())
 
     assert held() == before
+
+
+@pytest.mark.usefixtures("resetter")
+def test_interrupted_set_up(
+    clean_server: Server, live: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends the run, also where what a set-up has written cannot be put back."""
+
+    def interrupt(cls: type) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cases._stock_methods, "_fixture_setup", classmethod(interrupt))
+    with clean_server.connect(live) as other, override_settings(PGSNAP={"WAIT_S": 0.1}):
+        other.execute("BEGIN; LOCK TABLE parent")
+        with pytest.raises(KeyboardInterrupt) as raised:
+            cases._set_up_fixtures(TransactionTestCase)
+
+    assert "Other sessions are using" in raised.value.__notes__[0]
 
 
 def test_at_work(resetter: DatabaseResetter, clean_server: Server, live: str) -> None:
