@@ -19,6 +19,7 @@ from django.core.management import call_command
 from packaging.specifiers import SpecifierSet
 from psycopg import sql as pg
 from psycopg.abc import Params
+from psycopg.pq import ExecStatus
 from pytest_django import DjangoDbBlocker
 
 from django_pgsnap.clones.names import spare_name
@@ -294,7 +295,9 @@ def sql(clean_server: Server) -> RunSql:
     ) -> list[tuple[Any, ...]]:
         with clean_server.connect(dbname, user) as connection:
             cursor = connection.execute(query, params)
-            return cursor.fetchall() if cursor.description else []
+            # Rows may have no columns: cursor.description is None then, too.
+            ended = cursor.pgresult
+            return cursor.fetchall() if ended and ended.status == ExecStatus.TUPLES_OK else []
 
     return run
 
