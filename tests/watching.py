@@ -1,6 +1,7 @@
 """What tests of the use cases look at, and what they wait for."""
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -92,6 +93,17 @@ def settle(server: Server) -> list[Database]:
     with server.connect() as connection:
         until(lambda: not _maintenance_sessions(connection))
     return [database for database in databases(server) if database.name != TEMPLATE]
+
+
+@contextmanager
+def until_threads_end() -> Iterator[None]:
+    """Wait at the end for threads that began within, such as open sessions that nobody needs."""
+    before = set(threading.enumerate())
+    try:
+        yield
+    finally:
+        for thread in set(threading.enumerate()) - before:
+            thread.join(PATIENCE_S)
 
 
 def is_locked(server: Server, database: str) -> bool:
