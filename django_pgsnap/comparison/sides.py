@@ -21,7 +21,7 @@ from psycopg import sql
 
 from ..clones.transitions import close_database
 from ..errors import ObstacleError
-from ..postgres.advisory_locks import release_lock, try_acquire_lock, wait_for_lock
+from ..postgres.advisory_locks import release_lock, wait_for_lock
 from ..postgres.backends import read_backends
 from ..postgres.inspection import DatabaseCounters, read_counters
 from ..postgres.server import Server
@@ -154,8 +154,7 @@ def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remember
         ObstacleError: Somebody else uses the copy, to clone it for instance, or came in, too.
     """
     with server.session(DIFF_PURPOSE) as maintenance:
-        if not try_acquire_lock(maintenance, database):
-            wait_for_lock(maintenance, database)
+        is_locked = wait_for_lock(maintenance, database)
         before = _read_state(maintenance, database)
         try:
             _open(maintenance, database)
@@ -163,7 +162,8 @@ def open_copy(server: Server, database: str) -> Iterator[tuple[Session, Remember
                 session = server.session_on(database, DIFF_PURPOSE)
             finally:
                 row = _shut(maintenance, database)
-                release_lock(maintenance, database)
+                if is_locked:
+                    release_lock(maintenance, database)
         except psycopg.errors.InvalidCatalogName as error:
             raise ObstacleError(
                 "The copy {database!r} has just been dropped.",
