@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import psycopg
@@ -547,6 +547,16 @@ def test_clone_of_the_right_baseline(resetter: DatabaseResetter, held: Held) -> 
     assert held() == before
 
 
+@contextmanager
+def no_clones_of(origin: str, server: Server) -> Iterator[None]:
+    """Have every CREATE DATABASE that copies a database wait until this is over."""
+    with server.connect() as inside:
+        inside.execute("BEGIN")
+        inside.execute(pg.SQL("COMMENT ON DATABASE {} IS 'held'").format(pg.Identifier(origin)))
+        yield
+        inside.rollback()
+
+
 # The session that makes a clone, and waits.
 CLONING = (
     "FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -561,14 +571,10 @@ def test_clone_that_could_not_be_made(
     """The lock of a clone ahead that nobody wants is given back, whatever became of it."""
     origin, other = make_database("origin"), make_database("other")
     pool = ClonePool(get_server(connections["default"]))
-    with clean_server.connect() as inside:
-        inside.execute("BEGIN")
-        # No CREATE DATABASE gets past this.
-        inside.execute(pg.SQL("COMMENT ON DATABASE {} IS 'held'").format(pg.Identifier(origin)))
+    with no_clones_of(origin, clean_server):
         pool.order_clones(origin)
         until(lambda: bool(sql(f"SELECT pg_cancel_backend(pid) {CLONING}")))
         pool.drop_later(pool.take_clone(other))
-        inside.rollback()
 
     pool.close()
 
@@ -587,13 +593,9 @@ def test_clone_that_was_not_made(
     """Where a clone ahead was not made, another one is made when it is asked for."""
     origin = make_database("origin")
     pool = ClonePool(get_server(connections["default"]))
-    with clean_server.connect() as inside:
-        inside.execute("BEGIN")
-        # No CREATE DATABASE gets past this.
-        inside.execute(pg.SQL("COMMENT ON DATABASE {} IS 'held'").format(pg.Identifier(origin)))
+    with no_clones_of(origin, clean_server):
         pool.order_clones(origin)
         until(lambda: bool(sql(f"SELECT {end} {CLONING}")))
-        inside.rollback()
 
     made = pool.take_clone(origin)
 
