@@ -6,7 +6,7 @@ what it does. So everybody can see it, and nothing is left of it when it is gone
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -331,12 +331,20 @@ def describe_occupied(overview: Overview | None) -> Iterator[Message]:
 @server_errors()
 def overview(*, databases: Sequence[str] | None = None, everyone: bool = False) -> Overview:
     """Return what snapshots and undos there are, those of other projects too for everyone."""
-    contexts: list[ServerContext] = []
+    return look_over(read_contexts("list", choose_targets(databases), everyone=everyone))
+
+
+def look_over(
+    contexts: Iterable[ServerContext], look: Callable[[ServerContext], None] = lambda _: None
+) -> Overview:
+    """Return the same of servers that are open one after the other, after a look at each."""
+    seen: list[ServerContext] = []
     tests: list[ManagedDatabase] = []
-    for context in read_contexts("list", choose_targets(databases), everyone=everyone):
-        contexts.append(context)
+    for context in contexts:
+        look(context)
+        seen.append(context)
         tests += describe_managed(context, {"test"})
-    return sum_up(contexts, tests)
+    return sum_up(seen, tests)
 
 
 def sum_up(contexts: Sequence[ServerContext], tests: Sequence[ManagedDatabase] = ()) -> Overview:

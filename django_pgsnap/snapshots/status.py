@@ -10,14 +10,8 @@ from ..messages import Message, message
 from ..postgres.backends import read_backends
 from ..postgres.inspection import measure_databases, read_counters
 from ..postgres.server import server_errors
-from .context import (
-    ManagedDatabase,
-    ServerContext,
-    choose_targets,
-    describe_managed,
-    read_contexts,
-)
-from .queries import Overview, sum_up
+from .context import ServerContext, choose_targets, read_contexts
+from .queries import Overview, look_over
 from .types import Snapshot
 from .undo_history import find_newest
 
@@ -73,13 +67,9 @@ class Status:
 def read_status(*, databases: Sequence[str] | None = None) -> Status:
     """Return what is live and what undo would bring back."""
     live: list[LiveState] = []
-    contexts: list[ServerContext] = []
-    tests: list[ManagedDatabase] = []
-    for context in read_contexts("status", choose_targets(databases)):
-        live += _read_live(context)
-        contexts.append(context)
-        tests += describe_managed(context, {"test"})
-    return Status(live=tuple(live), overview=sum_up(contexts, tests))
+    contexts = read_contexts("status", choose_targets(databases))
+    found = look_over(contexts, lambda context: live.extend(_read_live(context)))
+    return Status(live=tuple(live), overview=found)
 
 
 def _read_live(context: ServerContext) -> Iterator[LiveState]:
